@@ -1,0 +1,61 @@
+# Everything starts here: `make` prints what there is. Each target makes its own .venv first.
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= 2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+GPU    := $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1)
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check report lock clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready  ## .venv with everything in it (CPU build of torch where there is no NVIDIA GPU)
+
+# Torch comes first and by version, so that nothing later can pull gigabytes of CUDA onto a machine without a GPU.
+# "+cpu" can never resolve to the CUDA build; where no such wheel is at hand PyTorch's own index has one.
+$(VENV)/.torch:
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "w2sd needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(GPU),1)
+	$(PIP) install -q "torch==$(TORCH)"
+else
+	$(PIP) install -q "torch==$(TORCH)+cpu" 2>/dev/null || $(PIP) install -q --index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)"
+endif
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.torch requirements.lock pyproject.toml
+	$(PIP) install -q --require-hashes -r requirements.lock
+	$(PIP) install -q --no-deps -e .
+	@touch $@
+
+demo: setup  ## the main job on the embedded world: a table, and report/index.html (a second run finds everything)
+	@$(BIN)/w2sd experiment=demo
+
+test: setup  ## the tests that need no GPU and no data
+	@$(BIN)/python -m pytest -q
+
+test-all: setup  ## the slow ones too (W2SD_DATA=DIR adds the tests on real data)
+	@$(BIN)/python -m pytest -q -m "not gpu"
+
+check: setup  ## style, types, and the rule of who may import whom
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+report: setup  ## the page over everything in the store
+	@$(BIN)/w2sd-report
+
+CUDA_PACKAGES := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
+  nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
+  nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+lock:  ## renew requirements.lock (needs uv): no release younger than a week, no torch, no CUDA
+	echo "torch==$(TORCH)" | uv pip compile -q --universal --generate-hashes --no-header --no-annotate --extra dev \
+	  --python-version 3.11 --exclude-newer "$$(date -u -d '7 days ago' +%F)" --constraint - \
+	  $(CUDA_PACKAGES:%=--no-emit-package %) --upgrade -o requirements.lock pyproject.toml
+
+clean:  ## remove what was built here, but never the store
+	rm -rf $(VENV) report build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

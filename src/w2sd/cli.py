@@ -1,0 +1,192 @@
+"""`w2sd`: compose the configuration, plan the stages, compute what is missing, show the result.
+
+The task returns one float (PGR), which is what a Hydra sweeper optimises.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+import shlex
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from w2sd.config import RunConfig, read
+from w2sd.errors import Refused, StageFailed, nearest
+from w2sd.pipeline.launch import launch, survey
+from w2sd.pipeline.plan import Plan, plan
+from w2sd.pipeline.progress import show_plan
+from w2sd.pipeline.store import Store, read_json
+
+HERE = Path(__file__).parent
+CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if place.is_dir())  # in a wheel, in a checkout
+
+HELP = """\
+w2sd: a test bench for weak-to-strong generalisation and deception.
+
+  w2sd experiment=demo                               the main job, on the embedded world
+  w2sd plan_only=true model@weak=world_xs            what would be computed, and what is found in the store
+  w2sd -m seed=0,1,2 model@weak=world_xs,world_s     a sweep: the same command with -m; shared stages are made once
+  w2sd-report                                        everything in the store, with intervals
+
+Parts and their options, as GROUP=OPTION (a model has two places: model@weak=... model@strong=...):
+
+{options}
+
+Values, as KEY=VALUE, with their defaults; those of a part too, as in fit.lr=1e-3 (all of them: w2sd --cfg job):
+
+{values}
+
+Your own options: --config-dir FOLDER. Tab completion: eval "$(w2sd -sc install=bash)". Hydra's flags: w2sd --hydra-help"""
+
+failed: list[str] = []  # jobs of this process's sweep that did not finish
+
+
+def main() -> int:
+    """The console script. Exit code 0: done; 1: a stage failed; 2: refused before anything was computed."""
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(show_help())
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+    except (Refused, StageFailed) as error:
+        return _say(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _say(_translate(error))
+    return 1 if failed else 0
+
+
+def show_help() -> str:
+    """Examples, parts with their options, and the top-level values, read from `conf/` itself."""
+    options = {
+        folder.name: ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        for folder in sorted(CONF.iterdir())
+        if folder.is_dir() and folder.name != "hydra"
+    }
+    values = (CONF / "config.yaml").read_text().partition("\n\n")[2].partition("\n\nhydra:")[0]
+    return HELP.format(options="\n".join(f"  {group:<12} {names}" for group, names in options.items()), values=values)
+
+
+def run(cfg: DictConfig) -> float:
+    """One job. In a sweep, a stage that fails ends its job and not the sweep."""
+    try:
+        return _run(cfg)
+    except Refused as error:
+        sys.exit(_say(error))
+    except StageFailed as error:
+        here = HydraConfig.get()
+        if here.mode == RunMode.MULTIRUN and here.launcher._target_.endswith("BasicLauncher"):
+            _say(error)
+            failed.append(str(error))
+            return math.nan
+        if here.mode == RunMode.MULTIRUN:
+            raise  # the job runs in a process that is not ours: its launcher carries the failure back
+        sys.exit(_say(error))
+
+
+def _run(cfg: DictConfig) -> float:
+    asked = read(cfg)
+    store = Store(asked.settings.store)
+    stages = plan(asked)
+    states = survey(stages, store, asked.settings.force)
+    if asked.settings.plan_only:
+        print(show_plan(stages, states))
+        return math.nan
+    if any(state == "to do" and stages[name].kind != "compare" for name, state in states.items()):
+        _check_inputs(asked)
+    if "to do" in states.values():
+        launch(stages, states, asked, store)
+    else:
+        print("[w2sd] every stage was found in the store; nothing to compute", file=sys.stderr)
+    return _conclude(asked, cfg, stages, states, store)
+
+
+def _check_inputs(asked: RunConfig) -> None:
+    """Refuse data that the models could not read, before the store is touched."""
+    preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
+    preflight.check(asked)
+
+
+def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str, str], store: Store) -> float:
+    """Record the job, log its summary, show the table and write the page."""
+    compare = stages["compare"]
+    metrics = read_json(store.path("compare", compare.key) / "metrics.json")
+    here = HydraConfig.get()
+    sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
+    job = {
+        "id": f"{asked.settings.name}-{compare.key}",
+        "name": asked.settings.name,
+        "compare": compare.key,
+        "stages": {name: {"kind": stage.kind, "key": stage.key} for name, stage in stages.items()},
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "overrides": list(here.overrides.task),
+        "command": shlex.join(["w2sd", *sys.argv[1:]]),
+        "sweep": sweep,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    store.record(job)
+    if "to do" in states.values():
+        from w2sd.logger import RunName
+
+        name = RunName(job["name"], "summary", compare.key, Path(asked.settings.out) / "logs" / f"job-{compare.key}", job)
+        asked.logger.summarise(name, metrics)
+
+    from w2sd.report.page import print_table, write_page
+    from w2sd.report.results import load
+
+    print_table(load(store.root, jobs=[job["id"]]))
+    page = write_page(store.root, Path(asked.settings.out), sweep=sweep, jobs=None if sweep else [job["id"]])
+    print(f"page: {page}")
+    return math.nan if metrics["pgr"] is None else float(metrics["pgr"])
+
+
+def _say(error: Refused | StageFailed) -> int:
+    if "traceback=true" in sys.argv or "debug=traceback" in sys.argv:
+        traceback.print_exception(error)
+    print(f"w2sd: {error}", file=sys.stderr)
+    return 2 if isinstance(error, Refused) else 1
+
+
+def _translate(error: HydraException | OmegaConfBaseException) -> Refused:
+    """Hydra's words for a typo, in ours."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return Refused(group, option, "one of " + ", ".join(error.options), nearest=nearest(option, error.options))
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(found[1].split("@")[0] if "=" not in found[1] else found[1])
+    if found := re.search(r"full_key: (\S+)", text):
+        return Refused(found[1], "", text.splitlines()[0])
+    return Refused("command line", shlex.join(sys.argv[1:]), text.splitlines()[0])
+
+
+def _unknown_key(knob: str) -> Refused:
+    """A key that does not exist, with its neighbours."""
+    value = next((word.partition("=")[2] for word in sys.argv[1:] if word.lstrip("+~").startswith(f"{knob}=")), "")
+    known: Any = {}
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        groups = [word for word in sys.argv[1:] if "=" in word and re.match(r"[a-z]+(@[a-z]+)?=", word)]
+        try:
+            known = OmegaConf.to_container(hydra.compose("config", [word for word in groups if not word.startswith(f"{knob}=")]))
+        except (HydraException, OmegaConfBaseException):
+            known = OmegaConf.to_container(hydra.compose("config"))
+    *parents, key = knob.split(".")
+    for parent in parents:
+        known = known.get(parent, {}) if isinstance(known, dict) else {}
+    names = [name for name in known if name != "_target_"]
+    return Refused(knob, value, "one of the keys " + ", ".join(names), nearest=nearest(key, names))

@@ -1,0 +1,168 @@
+"""The class is the schema: from composed YAML to frozen dataclasses, or to one line that says what is wrong.
+
+Each swappable part is a frozen dataclass. Its YAML names it in `_target_` and lists its fields; `build` merges the
+YAML over the class and returns the object. A misspelt key, a wrong type or an impossible value is refused here,
+before anything is downloaded or trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from w2sd.errors import Refused, choose, nearest, require
+
+TRUSTED = ("w2sd.",)
+GROUPS = ("data", "weak", "strong", "adapter", "objective", "conflict", "supervision", "chain", "fit", "trainer", "logger")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The top-level values of a run."""
+
+    name: str = "run"  # the experiment: groups jobs in the report and in W&B
+    seed: int = 0  # the student's: data order and head
+    teacher_seed: int = 0  # weak model, ceiling and labels
+    ceiling_split: str = "gt"  # what the ceiling is trained on: gt | w2s
+    store: str = "store"  # where finished stages live
+    out: str = "report"  # report and logs
+    plan_only: bool = False
+    force: list[str] = dataclasses.field(default_factory=list)  # kinds of stages to compute again
+    launch: str = "inline"  # inline | process
+    trusted: list[str] = dataclasses.field(default_factory=list)  # prefixes of your own modules that _target_ may name
+    traceback: bool = False
+
+    def __post_init__(self) -> None:
+        for knob in ("seed", "teacher_seed"):
+            require(getattr(self, knob) >= 0, knob, getattr(self, knob), "an integer of 0 or more")
+        choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
+        choose("launch", self.launch, ("inline", "process"))
+        for kind in self.force:
+            choose("force", kind, ("pretrain", "train", "label", "evaluate", "compare"))
+
+
+class RunConfig(NamedTuple):
+    """A run as asked for: every part built and checked."""
+
+    data: Any
+    weak: Any
+    strong: Any
+    adapter: Any
+    objective: Any
+    conflict: Any
+    supervision: Any
+    chain: Any
+    fit: Any
+    trainer: Any
+    logger: Any
+    settings: Settings
+
+
+def read(cfg: DictConfig) -> RunConfig:
+    """The run that a composed configuration asks for."""
+    values = _plain(cfg)
+    parts = {group: values.pop(group, None) for group in GROUPS}
+    settings = _merge(Settings, values, "")
+    built = {group: build(node, group, settings.trusted) for group, node in parts.items()}
+    return RunConfig(**built, settings=settings)
+
+
+def build(node: Any, path: str, trusted: Iterable[str] = ()) -> Any:
+    """The object that `node` describes: a dict with `_target_` becomes that frozen dataclass, a list a list of them."""
+    if isinstance(node, list):
+        return [build(child, f"{path}[{i}]", trusted) for i, child in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    if "_target_" not in node:
+        raise Refused(path, dict(node), "an option of this group, or a _target_ and its fields")
+    cls = _locate(node["_target_"], path, trusted)
+    fields = {
+        key: build(value, f"{path}.{key}", trusted) if _describes_part(value) else value
+        for key, value in node.items()
+        if key != "_target_"
+    }
+    return _merge(cls, fields, path)
+
+
+def describe(part: Any) -> Any:
+    """The plain JSON from which `build` makes an equal object."""
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        fields = {f.name: describe(getattr(part, f.name)) for f in dataclasses.fields(part)}
+        return {"_target_": target(part), **fields}
+    if isinstance(part, list | tuple):
+        return [describe(item) for item in part]
+    return part
+
+
+def target(part: Any) -> str:
+    """The dotted name of a part's class."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def _describes_part(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_describes_part(item) for item in value)
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        knob = getattr(error, "full_key", None) or "config"
+        accepted = "a value: " + str(error.msg or error).splitlines()[0]
+        raw: Any = OmegaConf.to_container(cfg)
+        for key in str(knob).split("."):
+            raw = raw.get(key, "???") if isinstance(raw, dict) else "???"
+        raise Refused(str(knob), raw, accepted) from error
+
+
+def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
+    prefixes = (*TRUSTED, *trusted)
+    if not isinstance(name, str) or not name.startswith(prefixes):
+        raise Refused(f"{path}._target_", name, f"a class under {', '.join(prefixes)} (add yours to trusted=[...])")
+    module, _, cls = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+        raise Refused(f"{path}._target_", name, f"a class that can be imported ({error})") from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise Refused(f"{path}._target_", name, "a dataclass")
+    return found
+
+
+def _merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
+    """An instance of `cls` with `values`, each of the type its field declares."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    parts = {key: value for key, value in values.items() if _holds_part(value)}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), {k: v for k, v in values.items() if k not in parts})
+        fields: dict[str, Any] = {key: OmegaConf.to_object(merged[key]) if OmegaConf.is_config(merged[key]) else merged[key] for key in known}
+    except OmegaConfBaseException as error:
+        raise _refusal(error, cls, values, path) from error
+    try:
+        return cls(**{**fields, **parts})
+    except Refused as refusal:
+        raise (refusal.under(path) if path else refusal) from None
+
+
+def _holds_part(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_holds_part(item) for item in value)
+    return dataclasses.is_dataclass(value)
+
+
+def _refusal(error: OmegaConfBaseException, cls: type, values: Mapping[str, Any], path: str) -> Refused:
+    key = str(error.full_key or error.key)
+    known = [field.name for field in dataclasses.fields(cls)]
+    knob = f"{path}.{key}" if path else key
+    if isinstance(error, ConfigKeyError):
+        return Refused(knob, values.get(key), "one of the keys " + ", ".join(known), nearest=nearest(key, known))
+    types = {field.name: field.type for field in dataclasses.fields(cls)}
+    declared = types.get(key.partition("[")[0], "another type")
+    return Refused(knob, values.get(key.partition("[")[0]), f"a value of type {declared}")

@@ -1,0 +1,132 @@
+"""From encoded pairs to what a model reads: global batches, cut into micro-batches that fit the memory.
+
+The global batch is what an optimiser step sees. Inside it rows are sorted by length and cut under a budget of padded
+tokens; per-example losses are summed over the pieces and divided once, so the budget never changes the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2sd.data.text import Encoded
+
+
+class PairBatch(NamedTuple):
+    """Some pairs in slot order; the rows of all first slots come before those of all second slots."""
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    index: Tensor  # [B / 2] which pairs these are
+    targets: Tensor  # [B / 2] P(first slot is better); NaN where there are none
+
+
+class PairRows:
+    """Encoded pairs in their slots. Indexed by the list of a global batch, it gives that batch's pieces."""
+
+    def __init__(self, encoded: Encoded, swapped: np.ndarray, targets: np.ndarray | None, micro_tokens: int) -> None:
+        sides = [(c, r) if not swap else (r, c) for c, r, swap in zip(encoded.chosen, encoded.rejected, swapped, strict=True)]
+        self.rows = [
+            (np.concatenate([prompt, first]), np.concatenate([prompt, second]))
+            for prompt, (first, second) in zip(encoded.prompts, sides, strict=True)
+        ]
+        self.lengths = np.array([max(len(first), len(second)) for first, second in self.rows])
+        self.targets = np.full(len(self.rows), np.nan) if targets is None else targets
+        self.micro_tokens = micro_tokens
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, batch: list[int]) -> list[PairBatch]:
+        order = sorted(batch, key=lambda i: (self.lengths[i], i))
+        return [self._collate(piece) for piece in cut(order, 2 * self.lengths, self.micro_tokens)]
+
+    def _collate(self, piece: list[int]) -> PairBatch:
+        width = int(self.lengths[piece].max())
+        ids = np.zeros((2 * len(piece), width), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for slot in (0, 1):
+            for n, i in enumerate(piece, start=slot * len(piece)):
+                row = self.rows[i][slot]
+                ids[n, : len(row)] = row
+                mask[n, : len(row)] = 1
+        targets = torch.from_numpy(self.targets[piece].astype(np.float32))
+        return PairBatch(torch.from_numpy(ids), torch.from_numpy(mask), torch.tensor(piece), targets)
+
+
+def cut(order: list[int], lengths: np.ndarray, budget: int) -> list[list[int]]:
+    """Consecutive pieces of `order`, each within `budget` padded tokens; a row that exceeds it stands alone.
+
+    >>> cut([0, 1, 2, 3], np.array([2, 2, 4, 9]), 8)
+    [[0, 1], [2], [3]]
+    """
+    pieces: list[list[int]] = []
+    for i in order:
+        if pieces and (len(pieces[-1]) + 1) * max(lengths[i], lengths[pieces[-1]].max()) <= budget:
+            pieces[-1].append(i)
+        else:
+            pieces.append([i])
+    return pieces
+
+
+class Shuffled:
+    """Global batches in an order that seed and epoch alone decide; the last one may be smaller."""
+
+    def __init__(self, n_rows: int, batch: int, seed: int) -> None:
+        self.n_rows, self.batch, self.seed, self.epoch = n_rows, batch, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.n_rows // self.batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_rows).tolist()
+        return (order[start : start + self.batch] for start in range(0, self.n_rows, self.batch))
+
+
+class Batched(Protocol):
+    """Rows that are indexed by the list of a global batch, and give that batch's pieces."""
+
+    def __getitem__(self, batch: list[int]) -> list[Any]: ...
+
+
+class Loader:
+    """Global batches for Lightning, made in this process.
+
+    Its place in the epoch is part of every checkpoint: without that, Lightning repeats data after a resume.
+    """
+
+    def __init__(self, rows: Batched, batches: Shuffled | list[list[int]]) -> None:
+        self.rows, self.batches = rows, batches
+        if isinstance(batches, Shuffled):
+            self.sampler = batches  # where Lightning looks for somebody to tell the epoch
+        self._start = self._place = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        start, self._start = self._start, 0
+        for place, batch in enumerate(self.batches):
+            if place >= start:
+                self._place = place + 1
+                yield self.rows[batch]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self._place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = state["place"] % len(self)
+
+
+def in_length_order(lengths: np.ndarray, batch: int) -> list[list[int]]:
+    """Batches for scoring, where only the cost depends on the order."""
+    order = np.argsort(lengths, kind="stable").tolist()
+    return [order[start : start + batch] for start in range(0, len(order), batch)]

@@ -1,0 +1,243 @@
+"""Pairs from local files: JSON lines, CSV or Parquet, one file for everything or one for each split."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from io import BufferedReader, TextIOWrapper
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from w2sd.data import dialogue
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Pair, Table, clean, digest
+from w2sd.errors import Refused, choose, nearest, require
+
+ROLES = {  # field → (split, facet); no split: by the hash of the prompt
+    "path": ("", TARGET),
+    "gt": ("gt", TARGET),
+    "w2s": ("w2s", TARGET),
+    "test": ("test", TARGET),
+    "helpful": ("w2s", CONFLICTING),
+    "helpful_test": ("test", CONFLICTING),
+}
+LONG = ("refuse", "drop")
+MIN_ROWS = 2  # in a split: one row has no standard error
+
+Row = tuple[str, Mapping[str, Any]]  # where it stands (FILE:LINE), what it says
+Binary = BufferedReader | gzip.GzipFile
+
+
+@dataclass(frozen=True)
+class Files:
+    """Pairs from one file that is split by prompt (`path`), or from three (`gt`, `w2s`, `test`).
+
+    Paths are taken from the current directory; `~` and `$NAME` are expanded.
+    """
+
+    path: str = ""  # one file: a third of its prompts each for gt, w2s and test
+    gt: str = ""  # rows with ground truth, for the weak model and the ceiling
+    w2s: str = ""  # rows that the weak model labels for the student
+    test: str = ""  # rows that everything is measured on
+    helpful: str = ""  # rows of the conflicting facet, beside w2s
+    helpful_test: str = ""  # rows of the conflicting facet, beside test
+    limit: int = 0  # rows per split and facet, after cleaning; 0 = all
+    split_seed: int = 0  # which prompts go where when `path` is split
+    max_tokens: int = 512  # prompt and response together; the prompt is cut from the left
+    long: str = "refuse"  # a response that does not fit: refuse | drop
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check(self.limit, self.split_seed, self.max_tokens, self.long)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows: contents by role, so that a moved or renamed file keeps its identity."""
+        return {
+            "source": "files",
+            "version": self.VERSION,
+            "files": {role: content(path) for role, path in self._located().items()},
+            "limit": self.limit,
+            "split_seed": self.split_seed,
+            "max_tokens": self.max_tokens,
+            "long": self.long,
+        }
+
+    def table(self) -> Table:
+        """The cleaned rows of all files together."""
+        parts = [
+            Part(f"data.{role}", getattr(self, role), *ROLES[role], read(path, getattr(self, role)))
+            for role, path in self._located().items()
+        ]
+        return gather(parts, self.limit, self.split_seed)
+
+    def _located(self) -> dict[str, Path]:
+        """The file of every role that has one; refuse a set of roles that makes no experiment."""
+        given = [role for role in SPLITS if getattr(self, role)]
+        if self.path and given:
+            raise Refused(f"data.{given[0]}", getattr(self, given[0]), f"nothing beside data.path={self.path}")
+        if not self.path and len(given) < len(SPLITS):
+            lacking = next(role for role in SPLITS if role not in given) if given else "path"
+            raise Refused(f"data.{lacking}", "", "a file: either data.path, or all of data.gt, data.w2s, data.test")
+        return {role: _locate(f"data.{role}", getattr(self, role)) for role in ROLES if getattr(self, role)}
+
+
+class Part(NamedTuple):
+    """The raw rows behind one knob, and where they belong."""
+
+    knob: str
+    value: str  # what the knob was set to, for refusals
+    split: str  # "" = by the hash of the prompt
+    facet: str
+    rows: Iterable[Row]
+
+
+def check(limit: int, split_seed: int, max_tokens: int, long: str) -> None:
+    """Refuse what cannot be meant by the fields that all sources of text share."""
+    require(limit == 0 or limit >= MIN_ROWS, "limit", limit, f"0 (all rows) or at least {MIN_ROWS}")
+    require(split_seed >= 0, "split_seed", split_seed, "0 or more")
+    require(max_tokens >= 2, "max_tokens", max_tokens, "at least 2 (a token of the prompt and one of the response)")
+    choose("long", long, LONG)
+
+
+def gather(parts: Iterable[Part], limit: int, split_seed: int) -> Table:
+    """Read, split, clean and limit all rows; every row is in the table or counted in what was dropped."""
+    parts, pairs, unsplittable = list(parts), [], 0
+    for part in parts:
+        for where, row in part.rows:
+            triple = dialogue.split(row, where)
+            if triple is None:
+                unsplittable += 1
+                continue
+            cluster = digest(triple.prompt)
+            split = part.split or split_of(cluster, split_seed)
+            pairs.append(Pair(digest(*triple, part.facet), cluster, split, part.facet, *triple))
+    rows, dropped = clean(pairs)
+    kept, counts = [], Counter[tuple[str, str]]()
+    for pair in rows:
+        counts[pair.split, pair.facet] += 1
+        if not limit or counts[pair.split, pair.facet] <= limit:
+            kept.append(pair)
+    dropped = {"unsplittable": unsplittable, **dropped, "over_limit": len(rows) - len(kept)}
+    for part in parts:
+        for split in [part.split] if part.split else SPLITS:
+            if (n := counts[split, part.facet]) < MIN_ROWS:
+                why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
+                hint = (
+                    "; rows without a prompt must be dialogues with one last '\\n\\nAssistant:'" if unsplittable else ""
+                )
+                accepted = f"at least {MIN_ROWS} {part.facet} rows for split {split}, found {n} (dropped in all: {why})"
+                raise Refused(part.knob, part.value, accepted + hint)
+    return Table(kept, dropped)
+
+
+def split_of(cluster: str, split_seed: int) -> str:
+    """The split of a prompt when its source has none: a third each, by a hash of the prompt and the seed."""
+    return SPLITS[int(digest("split", str(split_seed), cluster), 16) % len(SPLITS)]
+
+
+def expand(value: str) -> Path:
+    """The path that a knob means: `~` and `$NAME` are replaced, and an unset `$NAME` is left standing."""
+    return Path(os.path.expanduser(os.path.expandvars(value)))
+
+
+def content(path: Path) -> str:
+    """The sha256 of a file's bytes, computed once per process while the file stays as it is."""
+    stat = path.stat()
+    return _content(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _content(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def absent(knob: str, value: str, kind: str) -> Refused:
+    """The refusal of a path that does not lead to a `kind`, with the most similar name beside it."""
+    path = expand(value)
+    if "$" in str(path):
+        return Refused(knob, value, f"{kind}; the environment variable in it is not set")
+    if not path.parent.is_dir():
+        return Refused(knob, value, f"{kind} that exists; there is no folder {path.parent}")
+    similar = nearest(path.name, (other.name for other in path.parent.iterdir() if other != path))
+    return Refused(knob, value, f"{kind} that exists", nearest=similar and str(path.parent / similar))
+
+
+def _locate(knob: str, value: str) -> Path:
+    path = expand(value)
+    if not path.is_file():
+        raise absent(knob, value, "a file")
+    _reader(path, knob, value)
+    return path
+
+
+def read(path: Path, name: str) -> Iterator[Row]:
+    """The raw rows of a file in its order, each with the place where it stands; the suffix decides the format."""
+    reader = _reader(path, name, path.name)
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
+            yield from reader(file, name)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise Refused(name, str(error), "a file that can be read to its end") from error
+
+
+def _reader(path: Path, knob: str, value: str) -> Callable[[Binary, str], Iterator[Row]]:
+    for suffix, reader in READERS.items():
+        if path.name.lower().endswith(suffix):
+            return reader
+    raise Refused(knob, value, "a file that ends in " + ", ".join(READERS))
+
+
+def _read_jsonl(file: Binary, name: str) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):
+        where = f"{name}:{number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise Refused(where, line[:80].decode(errors="replace"), f"one JSON object a line ({error})") from None
+        require(isinstance(row, dict), where, row, "a JSON object")
+        yield where, row
+
+
+def _read_csv(file: Binary, name: str) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # the module's own limit of 128 Ki is shorter than some dialogues
+    with TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        reader = csv.reader(text, strict=True)
+        try:
+            header = next(reader, [])
+            line = reader.line_num + 1  # of the record, which may span several lines
+            for cells in reader:
+                where, line = f"{name}:{line}", reader.line_num + 1
+                if cells:
+                    require(len(cells) == len(header), where, f"{len(cells)} cells", f"{len(header)}, as in the header")
+                    yield where, dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise Refused(f"{name}:{reader.line_num}", str(error), "CSV with a header, and quotes that close") from None
+
+
+def _read_parquet(file: Binary, name: str) -> Iterator[Row]:
+    import pyarrow.parquet
+
+    number = 0
+    for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+        for row in batch.to_pylist():
+            yield f"{name}[{number}]", row
+            number += 1
+
+
+READERS: dict[str, Callable[[Binary, str], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
+    ".csv": _read_csv,
+    ".csv.gz": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,108 @@
+"""The Pair: one preference example, and the rules that every source of pairs keeps.
+
+A source is a frozen dataclass (its fields are its config) with two methods:
+
+    identity()  what decides its rows, as plain JSON: digests instead of paths. Cheap; no torch.
+    table()     its rows and what was dropped on the way to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+SPLITS = ("gt", "w2s", "test")
+TARGET = "harmless"  # the facet that weak supervision is about
+CONFLICTING = "helpful"  # the facet that pulls the other way
+
+
+class Pair(NamedTuple):
+    """One preference example: `chosen` is the better answer to `prompt` in the sense of `facet`."""
+
+    id: str  # 16 hex digits, a hash of the content: stable over files, orders and runs
+    cluster: str  # rows that share a cluster are not independent (text: the prompt; world: the pair)
+    split: str  # gt | w2s | test
+    facet: str  # harmless | helpful
+    prompt: str
+    chosen: str
+    rejected: str
+    stratum: str = ""  # true difficulty, where the source knows it (the embedded world)
+
+
+class Table(NamedTuple):
+    """The rows of a source, and how many were dropped for which reason."""
+
+    pairs: list[Pair]
+    dropped: dict[str, int]
+
+    def rows(self, split: str, facet: str = TARGET) -> list[Pair]:
+        """The rows of one split and facet, in the source's order."""
+        return [pair for pair in self.pairs if pair.split == split and pair.facet == facet]
+
+
+class Source(Protocol):
+    """Where pairs come from: a frozen dataclass of plain values, so that equal sources are read once."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest row, in tokens of the model at hand; prompts are cut to it."""
+
+    @property
+    def long(self) -> str:
+        """What happens to a response that does not fit: refuse | drop."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its rows, as plain JSON."""
+
+    def table(self) -> Table:
+        """Its rows, and how many were dropped for which reason."""
+
+
+@lru_cache(maxsize=4)
+def read(source: Source) -> Table:
+    """The table of a source, made once per process."""
+    return source.table()
+
+
+def digest(*parts: str) -> str:
+    """A stable 16-digit id of some texts; the separator keeps ("ab", "c") and ("a", "bc") apart."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def coin(pair_id: str) -> bool:
+    """Whether the chosen answer goes into the second slot.
+
+    Training rows are presented as (first, second) in an order that this coin decides, so that nothing that
+    sees only rows and targets can read the truth from the order. It depends on the id alone: the same pair is
+    presented the same way to every model.
+    """
+    return hashlib.sha256(b"slot\x1f" + pair_id.encode()).digest()[0] % 2 == 1
+
+
+def clean(pairs: Iterable[Pair]) -> Table:
+    """Drop what must not be trained or tested on, and count it.
+
+    Order matters and is fixed: pairs with equal sides, exact duplicates (same id within a facet), then clusters
+    that appear in more than one split. A leaking cluster stays where it can do least harm to the measurement:
+    test first, then w2s, then gt; the other splits lose it.
+    """
+    kept: dict[tuple[str, str, str], Pair] = {}
+    dropped = {"equal_sides": 0, "duplicates": 0, "leaks": 0}
+    for pair in pairs:
+        key = (pair.split, pair.facet, pair.id)
+        if pair.chosen == pair.rejected:
+            dropped["equal_sides"] += 1
+        elif key in kept:
+            dropped["duplicates"] += 1
+        else:
+            kept[key] = pair
+    home: dict[str, str] = {}
+    for split in reversed(SPLITS):
+        for pair in kept.values():
+            if pair.split == split:
+                home.setdefault(pair.cluster, split)
+    rows = [pair for pair in kept.values() if home[pair.cluster] == pair.split]
+    dropped["leaks"] = len(kept) - len(rows)
+    return Table(rows, dropped)

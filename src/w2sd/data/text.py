@@ -1,0 +1,107 @@
+"""From pairs to token ids: prompt and response apart, the prompt cut from the left, the response never silently.
+
+A response fits when a beginning-of-text token (where the tokenizer adds one), at least one token of the prompt and
+the whole response fit into the context together. The prompt is cut for the longer of the two responses, so that both
+are read after the same prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2sd.data.pairs import Pair
+from w2sd.errors import Refused
+
+Ids = NDArray[np.int32]
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer; those of `transformers` answer it."""
+
+    def __call__(self, text: Any, *, add_special_tokens: bool, verbose: bool) -> Any: ...
+
+    def convert_ids_to_tokens(self, ids: int) -> Any: ...
+
+
+class Encoded(NamedTuple):
+    """Token ids of the pairs that fit, one entry per kept pair, and what was done on the way."""
+
+    prompts: list[Ids]  # with the beginning-of-text token, where the tokenizer adds one
+    chosen: list[Ids]
+    rejected: list[Ids]
+    kept: list[int]  # indices into the pairs
+    truncated_prompts: int  # among the kept
+    dropped_long: int  # pairs with a response that does not fit
+    equal_tokens: int  # kept pairs whose responses are one and the same to this tokenizer: a tie for every model
+
+
+def encode(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int, vocabulary: int, long: str = "refuse") -> Encoded:
+    """Encode prompts and responses so that each pair fits into `context` and each id into `vocabulary`.
+
+    Pairs with equal tokens are kept and counted: dropping them would make the rows depend on the tokenizer, and the
+    predictions of models with different tokenizers are joined row by row.
+
+    Args:
+        context: tokens of prompt and response together; the smaller of the model's and the data's limit.
+        vocabulary: rows of the model's embedding.
+        long: "refuse" or "drop" pairs with a response that does not fit.
+    """
+    if not pairs:
+        return Encoded([], [], [], [], 0, 0, 0)
+    lead = _lead(tokenizer, pairs[0].prompt)
+    prompts = _tokens(tokenizer, [pair.prompt for pair in pairs])
+    chosen = _tokens(tokenizer, [pair.chosen for pair in pairs])
+    rejected = _tokens(tokenizer, [pair.rejected for pair in pairs])
+    encoded = Encoded([], [], [], kept := [], 0, 0, 0)
+    truncated = dropped = equal = 0
+    for index, (pair, prompt, *sides) in enumerate(zip(pairs, prompts, chosen, rejected, strict=True)):
+        for column, ids in zip(("prompt", "chosen", "rejected"), (prompt, *sides), strict=True):
+            if not len(ids):
+                raise Refused(f"pair {pair.id}", getattr(pair, column), f"a {column} with at least one token")
+        longest = max(map(len, sides))
+        room = context - len(lead) - longest
+        if room < 1:
+            if long != "drop":
+                most = context - len(lead) - 1
+                accepted = f"at most {most} in a context of {context}, or data.long=drop"
+                raise Refused(f"pair {pair.id}", f"a response of {longest} tokens", accepted)
+            dropped += 1
+            continue
+        truncated += len(prompt) > room
+        equal += bool(np.array_equal(sides[0], sides[1]))
+        encoded.prompts.append(np.concatenate([lead, prompt[-room:]]))
+        encoded.chosen.append(sides[0])
+        encoded.rejected.append(sides[1])
+        kept.append(index)
+    _refuse_foreign(encoded, pairs, tokenizer, vocabulary)
+    return encoded._replace(truncated_prompts=truncated, dropped_long=dropped, equal_tokens=equal)
+
+
+def _tokens(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
+    batch = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [np.asarray(ids, dtype=np.int32) for ids in batch]
+
+
+def _lead(tokenizer: Tokenizer, text: str) -> Ids:
+    """The beginning-of-text token, if this tokenizer puts one before a text by itself (GPT-2: no; Llama, OPT: yes).
+
+    It is found by what the tokenizer does, not by its name: many that declare such a token never add it.
+    """
+    plain, whole = (
+        tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True)
+    )
+    return np.asarray(whole[:1] if plain and whole[1 : 1 + len(plain)] == plain else [], dtype=np.int32)
+
+
+def _refuse_foreign(encoded: Encoded, pairs: Sequence[Pair], tokenizer: Tokenizer, vocabulary: int) -> None:
+    """Refuse the first token id that the model has no embedding for: on a device it would be garbage or a crash."""
+    for index, *parts in zip(encoded.kept, encoded.prompts, encoded.chosen, encoded.rejected, strict=True):
+        for ids in parts:
+            if (highest := int(ids.max())) >= vocabulary:
+                word = f"{tokenizer.convert_ids_to_tokens(highest)} (id {highest})"
+                accepted = f"ids below {vocabulary}, the model's vocabulary: tokenizer and model do not belong together"
+                raise Refused(f"pair {pairs[index].id}", word, accepted)

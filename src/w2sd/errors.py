@@ -1,0 +1,46 @@
+"""How w2sd says no: one line that names the knob, the value, what is accepted and the nearest match."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Refused(Exception):
+    """A request that cannot be carried out as written. Nothing was computed; the process exits with 2."""
+
+    def __init__(self, knob: str, value: object, accepted: str, *, nearest: str | None = None) -> None:
+        self.knob, self.value, self.accepted, self.nearest = knob, value, accepted, nearest
+        hint = f"; did you mean {nearest!r}?" if nearest else ""
+        super().__init__(f"{knob}: {_show(value)} is not accepted; expected {accepted}{hint}")
+
+    def under(self, prefix: str) -> Refused:
+        """The same refusal with the knob named from the root of the configuration."""
+        return Refused(f"{prefix}.{self.knob}", self.value, self.accepted, nearest=self.nearest)
+
+
+class StageFailed(Exception):
+    """A stage that started and could not finish. What finished before it is kept; the process exits with 1."""
+
+
+def choose(knob: str, value: str, options: Iterable[str]) -> None:
+    """Refuse a value outside `options`, and name the nearest one."""
+    known = sorted(options)
+    if value not in known:
+        raise Refused(knob, value, "one of " + ", ".join(known), nearest=nearest(value, known))
+
+
+def require(ok: bool, knob: str, value: object, accepted: str) -> None:
+    """Refuse `value` unless `ok`."""
+    if not ok:
+        raise Refused(knob, value, accepted)
+
+
+def nearest(value: object, known: Iterable[str]) -> str | None:
+    """The known word that `value` was probably meant to be, if there is one."""
+    return next(iter(difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)), None)
+
+
+def _show(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,57 @@
+"""What identifies an optimisation: everything here is part of a trained model's key."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+from w2sd.errors import choose, require
+
+SCHEDULES = ("cosine", "linear", "constant")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """AdamW over global batches. The batch is the knob of science; how it is cut up for memory is the trainer's."""
+
+    lr: float = 1e-5
+    epochs: int = 1
+    batch: int = 32  # pairs per step
+    betas: list[float] = dataclasses.field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.0
+    schedule: str = "cosine"  # after the warm-up: cosine | linear | constant
+    warmup: float = 0.0  # share of all steps
+    floor: float = 0.0  # where cosine and linear end, as a share of lr
+    clip: float = 0.0  # norm of the gradient; 0: no clipping
+    dropout: bool = False  # as the model's config says, or none
+    precision: str = "32-true"
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a number above 0")
+        require(self.epochs >= 1, "epochs", self.epochs, "an integer of 1 or more")
+        require(self.batch >= 1, "batch", self.batch, "an integer of 1 or more")
+        require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number of 0 or more")
+        require(self.clip >= 0, "clip", self.clip, "a number of 0 or more (0: no clipping)")
+        for knob in ("warmup", "floor"):
+            require(0 <= getattr(self, knob) <= 1, knob, getattr(self, knob), "a share in [0, 1]")
+        choose("schedule", self.schedule, SCHEDULES)
+        choose("precision", self.precision, PRECISIONS)
+
+    def factor(self, step: int, n_steps: int) -> float:
+        """What multiplies `lr` at `step` of `n_steps`.
+
+        >>> Fit(warmup=.1, schedule="constant").factor(0, 125) == 1 / 13
+        True
+        >>> Fit().factor(62, 125)
+        0.5062830199416764
+        """
+        n_warm = math.floor(self.warmup * n_steps)
+        if step < n_warm:
+            return (step + 1) / (n_warm + 1)
+        done = min(1.0, (step - n_warm) / max(1, n_steps - n_warm))
+        falling = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[self.schedule]
+        return self.floor + (1 - self.floor) * falling if self.schedule != "constant" else 1.0

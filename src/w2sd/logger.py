@@ -1,0 +1,86 @@
+"""Where learning curves and results go. CSV always; W&B where asked for, and imported only then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from w2sd.errors import choose
+
+
+class RunName(NamedTuple):
+    """What a logged run is called and where it belongs."""
+
+    experiment: str  # the group
+    kind: str  # the job type: a stage kind, or "summary"
+    key: str
+    folder: Path
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Csv:
+    """`metrics.csv` in the stage's folder of logs; nothing leaves the machine."""
+
+    @contextmanager
+    def loggers(self, run: RunName) -> Iterator[list[Any]]:
+        """Lightning loggers for one stage."""
+        from pytorch_lightning.loggers import CSVLogger
+
+        yield [CSVLogger(run.folder.parent, name=run.folder.name, version="")]
+
+    def summarise(self, run: RunName, metrics: dict[str, Any]) -> None:
+        """The result of a job is in the store and on the page already."""
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """One W&B run per executed training stage and one summary run per job; CSV as well."""
+
+    project: str = "w2sd"
+    entity: str = ""  # empty: your default
+    mode: str = "online"  # online | offline
+
+    def __post_init__(self) -> None:
+        choose("mode", self.mode, ("online", "offline"))
+
+    @contextmanager
+    def loggers(self, run: RunName) -> Iterator[list[Any]]:
+        with Csv().loggers(run) as csv, self._run(run) as wandb_run:
+            from pytorch_lightning.loggers import WandbLogger
+
+            yield [*csv, WandbLogger(experiment=wandb_run)]
+
+    def summarise(self, run: RunName, metrics: dict[str, Any]) -> None:
+        """Config, headline metrics and upstream keys of a job, as one run without steps."""
+        with self._run(run) as wandb_run:
+            wandb_run.summary.update({name: value for name, value in metrics.items() if value is not None})
+
+    @contextmanager
+    def _run(self, run: RunName) -> Iterator[Any]:
+        # Before the import: otherwise even offline mode looks a host up.
+        os.environ["WANDB_MODE"] = self.mode
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        run.folder.mkdir(parents=True, exist_ok=True)
+        wandb_run = wandb.init(
+            project=self.project,
+            entity=self.entity or None,
+            dir=str(run.folder),
+            group=run.experiment,
+            job_type=run.kind,
+            name=f"{run.kind}-{run.key}",
+            config=run.config,
+            mode=self.mode,  # type: ignore[arg-type]
+            reinit="finish_previous",
+        )
+        try:
+            yield wandb_run
+        finally:
+            wandb_run.finish()  # a run left open would swallow the next job of a sweep

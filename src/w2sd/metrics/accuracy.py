@@ -1,0 +1,91 @@
+"""Pairwise accuracy while a model is being tested, and what every metric over pairs has in common."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from w2sd.metrics import functional
+from w2sd.metrics.statistics import Column
+
+
+def uid_of(pair_id: str) -> int:
+    """The id of a pair, 16 hex digits, as the signed 64-bit integer with the same bits: one to one.
+
+    >>> uid_of("00000000000000ff"), uid_of("ffffffffffffffff")
+    (255, -1)
+    """
+    try:
+        bits = bytes.fromhex(pair_id)
+    except ValueError:
+        bits = b""
+    if len(pair_id) != 16 or len(bits) != 8:
+        raise ValueError(f"id: expected 16 hex digits, got {pair_id!r}")
+    return int.from_bytes(bits, signed=True)
+
+
+class PairMetric(Metric):
+    """Holds columns of confidences by pair, and hands each pair out once however often it was seen.
+
+    A padded distributed sampler shows some pairs twice so that all ranks get equally many. Sums would count them
+    twice, so the rows themselves are kept and repeated uids are dropped when the value is computed. Subclasses
+    name their columns and take them, with `uid`, as keywords of `update`: a MetricCollection then passes each
+    metric what it asks for.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    uid: list[Tensor]
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("uid", *self.columns):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def hold(self, uid: Tensor, **columns: Tensor) -> None:
+        """Keep some rows: uid as int64, everything else as float64, so that the files give the same figures."""
+        for name, column in columns.items():
+            if uid.ndim != 1 or column.shape != uid.shape:
+                raise ValueError(f"{name}: shape {tuple(column.shape)}, but uid has {tuple(uid.shape)}; expected [B]")
+            getattr(self, name).append(column.detach().to(torch.float64))
+        self.uid.append(uid.to(torch.int64))
+
+    def rows(self) -> dict[str, Column]:
+        """The columns with each pair once."""
+        uid, *columns = (dim_zero_cat(getattr(self, name)).cpu().numpy() for name in ("uid", *self.columns))
+        first = np.unique(uid, return_index=True)[1]
+        return {name: column[first] for name, column in zip(self.columns, columns, strict=True)}
+
+    def value(self, number: float) -> Tensor:
+        """A number as the float64 tensor that `compute` has to return."""
+        return torch.tensor(number, dtype=torch.float64, device=self.device)
+
+
+class PairwiseAccuracy(PairMetric):
+    """The share of pairs a model gets right, ties half: `functional.accuracy` over all batches and ranks.
+
+    `update` takes `uid` (int64, [B]) and `p_correct` (confidence in the better answer, [B], in [0, 1]);
+    `compute` returns a float64 scalar.
+
+    >>> metric = PairwiseAccuracy()
+    >>> metric.update(uid=torch.tensor([1, 2, 3, 3]), p_correct=torch.tensor([0.9, 0.5, 0.2, 0.2]))
+    >>> metric.compute()
+    tensor(0.5000, dtype=torch.float64)
+    """
+
+    columns = ("p_correct",)
+    higher_is_better = True
+
+    def update(self, uid: Tensor, p_correct: Tensor) -> None:
+        """Keep a batch."""
+        self.hold(uid, p_correct=p_correct)
+
+    def compute(self) -> Tensor:
+        """The accuracy over the distinct pairs seen so far."""
+        return self.value(functional.accuracy(self.rows()["p_correct"]))

@@ -1,0 +1,122 @@
+"""The file every measurement starts from: what one model thought of each test pair.
+
+One row per pair. `margin` is the score of the better answer minus that of the worse, in the units of the loss;
+`p_correct` the confidence in the better answer. Both are oriented to the truth, which is why nothing that trains
+may read this file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
+
+from w2sd.errors import Refused, require
+from w2sd.metrics.functional import confidences
+from w2sd.metrics.statistics import Column, as_column
+
+# What other columns hold is decided by their values.
+TYPES = {
+    "id": pa.string(),
+    "cluster": pa.string(),
+    "margin": pa.float64(),
+    "p_correct": pa.float64(),
+    "n_prompt": pa.int32(),
+    "n_chosen": pa.int32(),
+    "n_rejected": pa.int32(),
+}
+REQUIRED = ("id", "cluster", "margin", "p_correct")
+
+
+class Predictions(NamedTuple):
+    """What one model thought of each pair; all columns have one length and one order."""
+
+    ids: list[str]
+    clusters: list[str]
+    p_correct: Column
+    margin: Column
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """The columns of a predictions file that measurements read; their values are judged by `join`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            for name in REQUIRED:
+                require(name in names, str(path), names, f"a column {name}")
+            table = file.read(list(REQUIRED))
+            return _predictions(pa.table({name: table[name].cast(TYPES[name]) for name in REQUIRED}))
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Refused("predictions", str(path), f"a readable parquet file ({reason})") from None
+
+
+def write_predictions(path: str | Path, columns: Mapping[str, Sequence[Any] | ArrayLike]) -> None:
+    """Write a predictions file that can be read and joined; equal columns give equal bytes."""
+    for name in REQUIRED:
+        require(name in columns, "predictions", sorted(columns), f"a column {name}")
+    table = pa.table({name: pa.array(values, type=TYPES.get(name)) for name, values in columns.items()})
+    check(str(path), _predictions(table))
+    pq.write_table(table, path, compression="zstd", version="2.6", store_schema=False)
+
+
+def join(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """All roles over the same pairs, in the order of sorted ids; whatever does not match is refused."""
+    joined: dict[str, Predictions] = {}
+    for role, table in predictions.items():
+        check(role, table)
+        order = sorted(range(len(table.ids)), key=table.ids.__getitem__)
+        joined[role] = Predictions(
+            [table.ids[i] for i in order],
+            [table.clusters[i] for i in order],
+            table.p_correct[order],
+            table.margin[order],
+        )
+        first = next(iter(joined))
+        _check_same_pairs(role, joined[role], first, joined[first])
+    return joined
+
+
+def check(role: str, table: Predictions) -> None:
+    """Refuse predictions that no measurement may use: no rows, repeated ids, NaN, or a sign that contradicts."""
+    lengths = [len(column) for column in table]
+    require(len(set(lengths)) == 1, role, lengths, "columns of one length")
+    require(lengths[0] > 0, role, 0, "at least one row")
+    require(None not in table.ids + table.clusters, role, None, "an id and a cluster in every row")
+    repeated = [id for id, n in Counter(table.ids).items() if n > 1]
+    require(not repeated, f"{role}.id", next(iter(repeated), None), f"one row per id ({len(repeated)} ids repeat)")
+    try:
+        p, margin = confidences("p_correct", table.p_correct), as_column("margin", table.margin)
+    except ValueError as error:
+        raise Refused(role, str(error), "numbers, with p_correct from 0 to 1") from None
+    opposite = np.flatnonzero(np.sign(margin) * np.sign(p - 0.5) < 0)
+    if len(opposite):
+        row = opposite[0]
+        accepted = f"the sign of p_correct - 0.5 (p_correct is {p[row]:g} for id {table.ids[row]})"
+        raise Refused(f"{role}.margin", float(margin[row]), accepted)
+
+
+def _check_same_pairs(role: str, table: Predictions, first: str, reference: Predictions) -> None:
+    different = sorted(set(table.ids) ^ set(reference.ids))
+    if different:
+        owner = role if different[0] in set(table.ids) else first
+        accepted = f"the same ids in {first} and {role}: {len(different)} are in one only"
+        raise Refused(f"{owner}.id", different[0], accepted)
+    for id, cluster, expected in zip(table.ids, table.clusters, reference.clusters, strict=True):
+        require(cluster == expected, f"{role}.cluster", cluster, f"{expected!r} for id {id}, as in {first}")
+
+
+def _predictions(table: pa.Table) -> Predictions:
+    """A table's columns; a number that is missing is NaN, which `check` refuses as it does a missing id."""
+    return Predictions(
+        table["id"].to_pylist(),
+        table["cluster"].to_pylist(),
+        np.asarray(table["p_correct"].to_numpy(), dtype=np.float64),
+        np.asarray(table["margin"].to_numpy(), dtype=np.float64),
+    )

@@ -1,0 +1,168 @@
+"""How sure a figure is: standard errors, intervals and exact tests for rows that come in clusters.
+
+NumPy float64 and the standard library only. Every estimate is a mean over rows, or is made of such means; rows of
+one cluster are not independent, so standard errors and resamples are those of whole clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Column = NDArray[np.float64]
+
+_BLOCK = 2**22  # counts drawn at a time: 32 MB, whatever the number of cells
+
+
+class Interval(NamedTuple):
+    """A percentile interval, and how many draws were undefined and left out of it."""
+
+    lo: float | None
+    hi: float | None
+    n_undefined: int
+
+
+def as_column(name: str, values: ArrayLike) -> Column:
+    """One column of numbers in float64; anything else, and NaN, is a ValueError that names the column."""
+    try:
+        column = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected a column of numbers") from None
+    if column.ndim != 1:
+        raise ValueError(f"{name}: expected one column of numbers, got {column.ndim} dimensions")
+    if np.isnan(column).any():
+        raise ValueError(f"{name}: row {int(np.isnan(column).argmax())} is NaN")
+    return column
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The score interval of a proportion of k in n (Wilson 1927): inside [0, 1], and never empty at k = 0 or n.
+
+    >>> lo, hi = wilson(30, 100)
+    >>> round(lo, 9), round(hi, 9)
+    (0.218948853, 0.395848546)
+    """
+    if not 0 <= k <= n or n == 0:
+        raise ValueError(f"wilson: expected 0 <= k <= n and n >= 1, got k={k}, n={n}")
+    z2 = _quantile(level) ** 2
+    centre = (k + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
+    # At the borders centre and half are the same number but for rounding.
+    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+
+
+def mcnemar_exact(a: int, b: int) -> float:
+    """Two-sided exact p that a against b discordant rows come from a fair coin (McNemar 1947, exact form).
+
+    p = min(1, 2 sum_{k <= min(a, b)} C(a + b, k) / 2^(a + b)). It takes rows for independent. The largest term is
+    taken through log-gamma, for its factors overflow; the others follow from C(n, k-1) / C(n, k) = k / (n - k + 1).
+
+    >>> round(mcnemar_exact(40, 25), 12)
+    0.081681533942
+    """
+    if a < 0 or b < 0:
+        raise ValueError(f"mcnemar_exact: expected counts of at least 0, got a={a}, b={b}")
+    n, m = a + b, min(a, b)
+    largest = math.exp(math.lgamma(n + 1) - math.lgamma(m + 1) - math.lgamma(n - m + 1) - n * math.log(2))
+    k = np.arange(m, 0, -1, dtype=np.float64)
+    return min(1.0, 2 * largest * (1 + float(np.cumprod(k / (n - k + 1)).sum())))
+
+
+def pairs_for_half_width(p: float, half_width: float, level: float = 0.95) -> float:
+    """How many independent rows give a proportion near p this half-width: z^2 p (1 - p) / half_width^2.
+
+    >>> round(pairs_for_half_width(0.3, 0.05), 1)
+    322.7
+    """
+    if not 0 <= p <= 1 or not half_width > 0:
+        raise ValueError(f"pairs_for_half_width: expected 0 <= p <= 1 and half_width > 0, got {p} and {half_width}")
+    return _quantile(level) ** 2 * p * (1 - p) / half_width**2
+
+
+def standard_error(values: ArrayLike) -> float | None:
+    """The standard error of a mean of independent rows, sd / sqrt(n) with n - 1 in sd; None for fewer than two."""
+    column = as_column("values", values)
+    return clustered_standard_error(column, np.arange(len(column)))
+
+
+def clustered_standard_error(values: ArrayLike, clusters: ArrayLike) -> float | None:
+    """The cluster-robust standard error of a mean; None for fewer than two clusters, which say nothing about it.
+
+    se^2 = G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))^2 / n^2 (Liang & Zeger 1986, with the usual factor for G
+    clusters). With one row per cluster it is `standard_error`.
+
+    >>> clustered_standard_error([1, 1, 0, 0], ["a", "a", "b", "b"])
+    0.5
+    """
+    sums, rows = _per_cluster({"values": values}, clusters).T
+    n_clusters, n, total = len(rows), rows.sum(), sums.sum()
+    if n_clusters < 2:
+        return None
+    # Multiplied by n, so that sums of ones and halves stay exact and "does not vary" is exactly 0.
+    residuals = sums * n - rows * total
+    return float(np.sqrt(n_clusters / (n_clusters - 1) * (residuals**2).sum()) / n**2)
+
+
+def clustered_bootstrap(
+    columns: Mapping[str, ArrayLike], clusters: ArrayLike, *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Column]:
+    """Means of each column over resampled clusters, one resample for all columns (paired).
+
+    A resample enters the means only through the sums and row counts of its clusters, and most clusters share
+    theirs with others. So what is drawn is how often each distinct tuple of sums (a *cell*) occurs: a multinomial
+    over cells is, exactly, what drawing clusters one by one amounts to. Neither the order of the rows nor the
+    names of the clusters matter.
+    """
+    if n_resamples < 1:
+        raise ValueError(f"clustered_bootstrap: expected n_resamples of at least 1, got {n_resamples}")
+    cells, n_cells = np.unique(_per_cluster(columns, clusters), axis=0, return_counts=True)
+    rng, n_clusters, block = np.random.default_rng(seed), n_cells.sum(), max(1, _BLOCK // len(cells))
+    totals = np.concatenate(
+        [
+            rng.multinomial(n_clusters, n_cells / n_clusters, size=min(block, n_resamples - start)) @ cells
+            for start in range(0, n_resamples, block)
+        ]
+    )
+    return {name: totals[:, i] / totals[:, -1] for i, name in enumerate(columns)}
+
+
+def interval(draws: ArrayLike, level: float = 0.95) -> Interval:
+    """The percentile interval of the defined draws; NaN draws are left out and counted.
+
+    >>> interval([1.0, float("nan"), 3.0], level=0.5)
+    Interval(lo=1.5, hi=2.5, n_undefined=1)
+    """
+    column = np.asarray(draws, dtype=np.float64)
+    defined = column[~np.isnan(column)]
+    n_undefined = len(column) - len(defined)
+    _quantile(level)  # refuses a level outside (0, 1)
+    if not len(defined):
+        return Interval(None, None, n_undefined)
+    lo, hi = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(lo), float(hi), n_undefined)
+
+
+def _per_cluster(columns: Mapping[str, ArrayLike], clusters: ArrayLike) -> Column:
+    """One row per cluster: the sum of each column, and last the number of rows."""
+    checked = {name: as_column(name, values) for name, values in columns.items()}
+    labels = np.asarray(clusters)
+    for name, column in checked.items():
+        if len(column) != len(labels):
+            raise ValueError(f"{name}: {len(column)} rows, but clusters has {len(labels)}")
+    if not len(labels):
+        raise ValueError("clusters: expected at least one row")
+    index = np.unique(labels, return_inverse=True)[1]
+    sums = [np.bincount(index, weights=column) for column in checked.values()]
+    return np.column_stack([*sums, np.bincount(index)])
+
+
+def _quantile(level: float) -> float:
+    """The normal quantile z of a two-sided level: 1.96 at .95."""
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    return NormalDist().inv_cdf((1 + level) / 2)

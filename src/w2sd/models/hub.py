@@ -1,0 +1,113 @@
+"""Models that exist already: a Hugging Face hub id or a local folder, weights as safetensors only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from w2sd.errors import Refused
+from w2sd.pipeline.store import digest_file
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A pretrained causal language model by hub id or folder; a folder that exists wins."""
+
+    id: str = "gpt2"
+    revision: str = ""  # branch, tag or commit; empty: the hub's default branch
+    trust_remote_code: bool = False
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self._is_folder():
+            if not any(self._folder.glob("*.safetensors")):
+                raise Refused("id", self.id, "a model folder with weights in *.safetensors")
+            if not (self._folder / "config.json").is_file():
+                raise Refused("id", self.id, "a model folder with a config.json")
+        elif self.id.startswith((".", "/", "~")):
+            raise Refused("id", self.id, "a folder that exists, or a hub id such as gpt2")
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.id).expanduser()
+
+    def _is_folder(self) -> bool:
+        return self._folder.is_dir()
+
+    def identity(self) -> dict[str, Any]:
+        """A local folder is known by its files, wherever it lies; a hub model by id and revision."""
+        if self._is_folder():
+            files = sorted(path for path in self._folder.iterdir() if path.suffix in (".safetensors", ".json", ".txt", ".model"))
+            return {"VERSION": self.VERSION, "files": {path.name: digest_file(path) for path in files}}
+        return {"VERSION": self.VERSION, "id": self.id, "revision": self.revision}
+
+    def text(self, data: Any) -> None:
+        """Nothing to pretrain on: the weights exist."""
+        return
+
+    def open_config(self) -> PretrainedConfig:
+        from transformers import AutoConfig
+
+        return self._fetch(AutoConfig)
+
+    def open_tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        return self._fetch(AutoTokenizer)
+
+    def open_backbone(self, base: Path | None) -> PreTrainedModel:
+        """The transformer without its language-model head."""
+        return self._fetch(_Backbone)
+
+    def _fetch(self, auto: Any) -> Any:
+        place = self._folder if self._is_folder() else self.id
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.revision and not self._is_folder():
+            options["revision"] = self.revision
+        try:
+            return auto.from_pretrained(place, **options)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise Refused("model.id", self.id, f"a hub id that can be reached, or a local folder ({reason})") from error
+
+
+class _Backbone:
+    """`load_backbone` in the shape of an Auto class."""
+
+    @staticmethod
+    def from_pretrained(place: Any, **options: Any) -> PreTrainedModel:
+        return load_backbone(place, **options)
+
+
+def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
+    """A transformer in float32 with every one of its weights from `place`; missing weights are an error, not noise."""
+    from transformers import AutoModel
+
+    model, info = AutoModel.from_pretrained(
+        place, use_safetensors=True, dtype="float32", output_loading_info=True, **options
+    )
+    if info["missing_keys"]:
+        raise Refused("model.id", str(place), f"weights for {sorted(info['missing_keys'])[0]} (and all the rest)")
+    return model
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder: as transformers saves one, or a bare GPT-2 pair of vocab.json and merges.txt."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    folder = Path(folder).expanduser()
+    if (folder / "tokenizer_config.json").is_file():
+        return AutoTokenizer.from_pretrained(folder)
+    if (folder / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        from tokenizers import ByteLevelBPETokenizer
+
+        bpe = ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+        end = "<|endoftext|>" if bpe.token_to_id("<|endoftext|>") is not None else None
+        return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end)
+    raise Refused("model.tokenizer", str(folder), "a folder with tokenizer.json, or with vocab.json and merges.txt")

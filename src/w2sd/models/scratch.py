@@ -1,0 +1,146 @@
+"""Models from scratch: an architecture of your size, with random weights or pretrained on your own text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from w2sd.errors import Refused, choose, require
+from w2sd.fit import Fit
+from w2sd.models.hub import load_backbone, load_tokenizer
+from w2sd.pipeline.store import digest_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+ARCHITECTURES = ("gpt2", "llama", "mistral", "opt", "qwen2")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text to pretrain on: JSONL (.gz too) with a column `text`, or a .txt file."""
+
+    path: str
+    tokenizer: str  # a folder
+    context: int
+    VERSION: ClassVar[int] = 1
+
+    def identity(self) -> dict[str, Any]:
+        digests = {"text": digest_file(Path(self.path).expanduser()), "tokenizer": _digest_folder(self.tokenizer)}
+        return {"VERSION": self.VERSION, "context": self.context, **digests}
+
+    @property
+    def seed(self) -> int:
+        """A text has no randomness of its own to add to the model's."""
+        return 0
+
+    def documents(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of `context` tokens and a weight of 1 for each; the last, shorter row is left out."""
+        import numpy as np
+
+        tokenizer = load_tokenizer(self.tokenizer)
+        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        stream: list[int] = []
+        for text in self._texts():
+            stream += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] + end
+        n_rows = len(stream) // self.context
+        require(n_rows >= 1, "model.corpus", self.path, f"a text of at least {self.context} tokens; it has {len(stream)}")
+        tokens = np.array(stream[: n_rows * self.context], dtype=np.int32).reshape(n_rows, self.context)
+        return tokens, np.ones(tokens.shape, dtype=np.float32)
+
+    def _texts(self) -> list[str]:
+        path = Path(self.path).expanduser()
+        with (gzip.open(path, "rt") if path.suffix == ".gz" else path.open()) as file:
+            if path.name.endswith(".txt"):
+                return [file.read()]
+            rows = []
+            for n, line in enumerate(file, start=1):
+                try:
+                    rows.append(json.loads(line)["text"])
+                except (ValueError, KeyError, TypeError) as error:
+                    raise Refused(f"{path.name}:{n}", line.strip(), "a JSON object with a column text") from error
+            return rows
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A small transformer of a known architecture."""
+
+    architecture: str = "gpt2"  # gpt2 | llama | mistral | opt | qwen2
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    context: int = 512
+    tokenizer: str = ""  # a folder with a tokenizer
+    corpus: str = ""  # text to pretrain on; empty: random weights
+    init_seed: int = 0
+    lr: float = 1e-3  # of the pretraining, as the rest below
+    epochs: int = 1
+    batch: int = 16
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        choose("architecture", self.architecture, ARCHITECTURES)
+        for knob in ("width", "layers", "heads", "context", "epochs", "batch"):
+            require(getattr(self, knob) >= 1, knob, getattr(self, knob), "an integer of 1 or more")
+        require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads ({self.heads})")
+        require(self.init_seed >= 0, "init_seed", self.init_seed, "an integer of 0 or more")
+        require(self.lr > 0, "lr", self.lr, "a number above 0")
+        require(Path(self.tokenizer).expanduser().is_dir() and self.tokenizer != "", "tokenizer", self.tokenizer, "a folder with a tokenizer")
+        require(not self.corpus or Path(self.corpus).expanduser().is_file(), "corpus", self.corpus, "a text file that exists")
+
+    def identity(self) -> dict[str, Any]:
+        shape = {knob: getattr(self, knob) for knob in ("architecture", "width", "layers", "heads", "context", "init_seed")}
+        recipe = {knob: getattr(self, knob) for knob in ("lr", "epochs", "batch")} if self.corpus else {}
+        return {"VERSION": self.VERSION, **shape, **recipe, "tokenizer": _digest_folder(self.tokenizer)}
+
+    def text(self, data: Any) -> Text | None:
+        return Text(self.corpus, self.tokenizer, self.context) if self.corpus else None
+
+    def fit(self) -> Fit:
+        """How it is pretrained."""
+        return Fit(lr=self.lr, epochs=self.epochs, batch=self.batch, weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0)
+
+    def open_tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.tokenizer)
+
+    def open_config(self) -> PretrainedConfig:
+        from transformers import CONFIG_MAPPING
+
+        names = {"vocab_size": len(self.open_tokenizer()), **_shape(self)}
+        return CONFIG_MAPPING[self.architecture](**names, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+
+    def open_backbone(self, base: Path | None) -> PreTrainedModel:
+        """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
+        if base is not None:
+            return load_backbone(base / "model")
+        import torch
+        from transformers import AutoModel
+
+        with torch.random.fork_rng():
+            torch.manual_seed(self.init_seed)
+            return AutoModel.from_config(self.open_config())
+
+
+def _shape(model: Scratch) -> dict[str, Any]:
+    """The knobs of this architecture's config."""
+    if model.architecture == "gpt2":
+        return {"n_embd": model.width, "n_layer": model.layers, "n_head": model.heads, "n_positions": model.context}
+    shape = {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "max_position_embeddings": model.context,
+    }
+    if model.architecture == "opt":
+        return {**shape, "ffn_dim": 4 * model.width, "word_embed_proj_dim": model.width}
+    return {**shape, "num_key_value_heads": model.heads, "intermediate_size": 3 * model.width}
+
+
+def _digest_folder(folder: str) -> dict[str, str]:
+    files = sorted(path for path in Path(folder).expanduser().iterdir() if path.is_file())
+    return {path.name: digest_file(path) for path in files}

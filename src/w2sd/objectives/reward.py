@@ -1,0 +1,29 @@
+"""Objectives of reward models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from w2sd.models.score import PairScores
+
+
+@dataclass(frozen=True)
+class RewardBCE:
+    """Soft pairwise cross-entropy: CE(σ(r₁ − r₂), target) (Bradley-Terry; Burns et al. 2023, section 3).
+
+    With two classes this is also soft classification cross-entropy, on the difference of the two logits.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    def __call__(self, scores: PairScores, targets: Tensor) -> Tensor:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(scores.margin, targets, reduction="none")
+
+    def confidence(self, scores: PairScores) -> Tensor:
+        return scores.margin.sigmoid()

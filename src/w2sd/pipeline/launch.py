@@ -1,0 +1,103 @@
+"""Run what a plan lacks, each stage once, and keep what finished whatever happens next."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from w2sd.config import RunConfig, describe
+from w2sd.errors import StageFailed
+from w2sd.pipeline.plan import Plan
+from w2sd.pipeline.progress import Advance, StageTable
+from w2sd.pipeline.stage import Stage
+from w2sd.pipeline.store import Store, write_json
+
+
+def survey(plan: Plan, store: Store, force: list[str]) -> dict[str, str]:
+    """For every stage `cached` or `to do`. A forced stage is to do, and so is everything made from it."""
+    states: dict[str, str] = {}
+    renewed: set[str] = set()
+    for name, stage in plan.items():
+        forced = stage.kind in force or any(upstream.key in renewed for upstream in stage.inputs.values())
+        if forced:
+            renewed.add(stage.key)
+        states[name] = "to do" if forced or not store.has(stage.kind, stage.key) else "cached"
+    return states
+
+
+def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> None:
+    """Compute the stages that are to do, in order; a stage that fails leaves the ones before it in the store."""
+    execute = _in_process if run.settings.launch == "process" else _inline
+    done: set[str] = set()
+    with StageTable(plan, states) as table:
+        for name, stage in plan.items():
+            if states[name] == "cached":
+                continue
+            if stage.key in done:
+                table.finish(name, "cached")
+                continue
+            was_there = store.has(stage.kind, stage.key)  # then it is forced, and computed again
+            with store.lock(stage.key, lambda name=name: table.note(name, "another run is at it; waiting")):  # type: ignore[misc]
+                if store.has(stage.kind, stage.key) and not was_there:
+                    table.finish(name, "cached")
+                else:
+                    table.start(name)
+                    try:
+                        execute(stage, run, store, table.advance)
+                    except BaseException:
+                        table.finish(name, "failed")
+                        raise
+                    table.finish(name)
+            done.add(stage.key)
+
+
+def runtime(run: RunConfig) -> dict[str, Any]:
+    """What a stage needs to know and what its result must not depend on."""
+    return {
+        "trainer": describe(run.trainer),
+        "logger": describe(run.logger),
+        "name": run.settings.name,
+        "out": str(Path(run.settings.out).expanduser().absolute()),
+        "trusted": list(run.settings.trusted),
+    }
+
+
+def _inline(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
+    worker = importlib.import_module("w2sd.worker")  # by name: only here does the planner's process meet torch
+    worker.execute(stage.spec(), runtime(run), store, advance)
+
+
+def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
+    """The same in an interpreter of its own: memory and devices are free again when the stage ends."""
+    work = store.work(stage.key)
+    write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(run), "store": str(store.root)})
+    with (work / "worker.log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "w2sd.worker", str(work / "spec.json")], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            said = _follow(process, advance)
+        finally:
+            process.kill()
+            code = process.wait()
+    if code:
+        raise StageFailed(said or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}")
+
+
+def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None]) -> str:
+    """Pass on the worker's progress; return the line in which it said why it stopped, if it did."""
+    said = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        word, _, rest = line.rstrip("\n").partition(" ")
+        if word == "@progress":
+            done, total = rest.split()
+            advance(int(done), int(total))
+        elif word == "@failed":
+            said = rest
+    process.wait()
+    return said

@@ -1,0 +1,98 @@
+"""What is done, running, cached and to do: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from w2sd.pipeline.plan import Plan
+
+STYLES = {"done": "green", "running": "bold cyan", "cached": "dim green", "to do": "dim", "failed": "bold red"}
+
+
+class StageTable:
+    """Follows the stages of a plan: `with StageTable(plan, states) as table: table.start(name); table.finish(name)`."""
+
+    def __init__(self, plan: Plan, states: dict[str, str]) -> None:
+        self.plan, self.states = plan, dict(states)
+        self.notes: dict[str, str] = {}
+        self.console = Console(file=sys.stderr)
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+                            TimeRemainingColumn(), console=self.console)
+        self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=8)
+        self.is_live = self.console.is_terminal
+        self._task: int | None = None
+        self._since = time.perf_counter()
+
+    def __enter__(self) -> StageTable:
+        if self.is_live:
+            self.live.start()
+        elif cached := [name for name, state in self.states.items() if state == "cached"]:
+            self._line(f"{len(cached)} of {len(self.plan)} stages found in the store")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.is_live:
+            self.live.stop()
+
+    def start(self, name: str) -> None:
+        self.states[name] = "running"
+        self._since = time.perf_counter()
+        if self._task is not None:
+            self.bar.remove_task(self._task)  # type: ignore[arg-type]
+        self._task = self.bar.add_task(name, total=None)
+        self._line(f"{name} ...")
+
+    def advance(self, done: int, total: int) -> None:
+        """Move the bar of the running stage."""
+        if self._task is not None:
+            self.bar.update(self._task, completed=done, total=total)  # type: ignore[arg-type]
+
+    def note(self, name: str, text: str) -> None:
+        """Show one line of text beside a stage."""
+        self.notes[name] = text
+        self._line(f"{name}: {text}")
+
+    def finish(self, name: str, state: str = "done") -> None:
+        self.states[name] = state
+        self.notes[name] = f"{time.perf_counter() - self._since:.1f} s" if state == "done" else self.notes.get(name, "")
+        self._line(f"{name} {state} {self.notes[name]}".rstrip())
+
+    def _line(self, text: str) -> None:
+        if not self.is_live:
+            print(f"[w2sd] {text}", file=sys.stderr, flush=True)
+
+    def _render(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, state in self.states.items():
+            style = STYLES[state]
+            table.add_row(f"[{style}]{state}[/]", f"[{style}]{name}[/]", f"[dim]{self.plan[name].key}[/]", self.notes.get(name, ""))
+        if "running" in self.states.values():
+            outer = Table.grid()
+            outer.add_row(table)
+            outer.add_row(self.bar)
+            return outer
+        return table
+
+
+Advance = Callable[[int, int], None]
+
+
+def show_plan(plan: Plan, states: dict[str, str]) -> str:
+    """The graph as text: stage, key, cached or to do, and what it is made from."""
+    names = {stage.key: name for name, stage in reversed(plan.items())}
+    width = max(map(len, plan))
+    lines = []
+    for name, stage in plan.items():
+        sources = ", ".join(f"{role}: {names[upstream.key]}" for role, upstream in stage.inputs.items())
+        lines.append(f"{name:<{width}}  {stage.key}  {states[name]:<6}  {sources}".rstrip())
+    todo = len({plan[name].key for name, state in states.items() if state == "to do"})
+    lines.append(f"{todo} stages to compute, {len({stage.key for stage in plan.values()}) - todo} found in the store")
+    return "\n".join(lines)

@@ -1,0 +1,129 @@
+"""Finished stages on disk, found by their keys.
+
+    STORE/artifacts/<kind>-<key>/   spec.json · metrics.json · runtime.json · payload
+    STORE/work/<key>/               what an interrupted stage can resume from; goes when the artifact is committed
+    STORE/tmp/                      artifacts being written
+    STORE/locks/<key>.lock          held while a stage runs, so that concurrent runs share it
+    STORE/jobs/<id>.json            one record per finished run
+
+An artifact is written beside its place and committed by one rename: it is there completely or not at all. The rename
+gives correctness; the lock only saves work, so a file system with unreliable locks costs time and never a result.
+`spec.json` holds a digest of every other file, which is checked when the artifact is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from w2sd.errors import StageFailed
+
+
+class Store:
+    """A folder of artifacts. Creating the object creates nothing on disk."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where the artifact of this stage is, or would be."""
+        return self.root / "artifacts" / f"{kind}-{key}"
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the artifact is complete: its spec and every file the spec names are there."""
+        folder = self.path(kind, key)
+        try:
+            spec = json.loads((folder / "spec.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return all((folder / name).is_file() for name in spec["digests"])
+
+    def find(self, key: str) -> Path:
+        """The folder of a finished artifact, every file of it checked against its digest."""
+        found = next((self.root / "artifacts").glob(f"*-{key}"), None)
+        if found is None:
+            raise StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
+        for name, expected in read_json(found / "spec.json")["digests"].items():
+            if not (found / name).is_file() or digest_file(found / name) != expected:
+                raise StageFailed(f"store: {found / name} is damaged; delete {found} and run again")
+        return found
+
+    def work(self, key: str) -> Path:
+        """The folder that survives an interruption of this stage."""
+        folder = self.root / "work" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def writing(self, spec: dict[str, Any]) -> Iterator[Path]:
+        """A folder to write an artifact in; leaving the block commits it, an exception leaves nothing behind."""
+        place = self.path(spec["kind"], spec["key"])
+        for folder in (place.parent, self.root / "tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f"{place.name}-", dir=self.root / "tmp"))
+        try:
+            yield draft
+            files = sorted(path for path in draft.rglob("*") if path.is_file())
+            digests = {path.relative_to(draft).as_posix(): digest_file(path) for path in files}
+            write_json(draft / "spec.json", {**spec, "digests": digests})
+            draft.chmod(0o755)  # mkdtemp makes private folders; a store may be shared
+            self._replace(draft, place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(self.root / "work" / spec["key"], ignore_errors=True)
+
+    def _replace(self, draft: Path, place: Path) -> None:
+        try:
+            draft.rename(place)
+        except OSError:  # a forced stage, or a twin that finished first: the newer result takes the place
+            old = Path(tempfile.mkdtemp(prefix="old-", dir=self.root / "tmp"))
+            place.rename(old / "artifact")
+            draft.rename(place)
+            shutil.rmtree(old, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """The right to run this stage; calls `waiting` once if another run has it at the moment."""
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / "locks" / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def record(self, job: dict[str, Any]) -> None:
+        """Keep the record of a finished run."""
+        (self.root / "jobs").mkdir(parents=True, exist_ok=True)
+        write_json(self.root / "jobs" / f"{job['id']}.json", job)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one form (sorted, indented, no NaN), atomically."""
+    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text + "\n")
+    part.replace(path)
+
+
+def digest_file(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

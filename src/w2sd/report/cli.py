@@ -1,0 +1,90 @@
+"""`w2sd-report`: tables, figures and a page from what is in the store; `w2sd-report gc`: what can go from it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from w2sd.errors import Refused
+
+EXAMPLES = """examples:
+  w2sd-report                                     every job in ./store, into ./report
+  w2sd-report --name demo --where seed=1          one experiment, some of its jobs
+  w2sd-report --by conflict,seed --metric pgr     means over the jobs of each group
+  w2sd-report gc --yes                            delete what no job needs any more (run it when nothing else runs)
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code is 2 for a request that cannot be carried out as written."""
+    arguments = _parser().parse_args(argv)
+    store = Path(arguments.store).expanduser()
+    try:
+        return _collect(store, delete=arguments.yes) if arguments.command == "gc" else _report(store, arguments)
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    store = os.environ.get("W2SD_STORE", "store")
+    parser = argparse.ArgumentParser(
+        "w2sd-report", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", metavar="DIR", default=store, help="the store to read (%(default)s)")
+    parser.add_argument("--out", metavar="DIR", default="report", help="where to write (%(default)s)")
+    parser.add_argument("--name", metavar="EXPERIMENT", help="only jobs of this experiment")
+    parser.add_argument(
+        "--where", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="only jobs with these values; a key given twice accepts either",
+    )  # fmt: skip
+    parser.add_argument("--by", metavar="A,B", type=_names, help="group jobs by these knobs: means with t intervals")
+    parser.add_argument("--metric", metavar="X,Y", type=_names, help="these metrics; `accuracy` means all under it")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    gc = commands.add_parser("gc", help="list what no job record can reach, with sizes; delete it with --yes")
+    gc.add_argument("--store", metavar="DIR", default=argparse.SUPPRESS, help=f"the store to clean ({store})")
+    gc.add_argument("--yes", action="store_true", help="delete what is listed")
+    return parser
+
+
+def _report(store: Path, arguments: argparse.Namespace) -> int:
+    from w2sd.report import pages, selection, tables  # pandas is not needed for --help and gc
+
+    frame = selection.pick(store, arguments.name, arguments.where)
+    metrics = selection.metrics(frame, arguments.metric)
+    by = None if arguments.by is None else selection.columns(frame, arguments.by)
+    if by is None and arguments.metric is None:
+        tables.print_table(frame)
+    else:
+        tables.show(tables.headline(frame, metrics) if by is None else tables.grouped(frame, by, metrics))
+    if missing := frame.attrs["missing"]:
+        print(f"left out: {missing} job{'s' * (missing > 1)} whose results are no longer in the store")
+    out = Path(arguments.out).expanduser()
+    with pages.turn(out):
+        page = pages.write(frame, store, out, by=by, metrics=metrics)
+    print(f"wrote {page}, results.csv, table.md and figures/")
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _collect(store: Path, *, delete: bool) -> int:
+    from w2sd.report import garbage, notation
+
+    leftovers, running = garbage.find(store), garbage.held(store)
+    gone: list[int] = []
+    for leftover in leftovers:
+        kept = garbage.why_kept(leftover, running)
+        if not kept and delete and not garbage.delete(store, leftover):
+            kept = "a running stage has just taken it"
+        if not kept:
+            gone.append(leftover.n_bytes)
+        note = f"  kept: {kept}" if kept else ""
+        print(f"{notation.size(leftover.n_bytes):>9}  {leftover.path.relative_to(store)}{note}")
+    folders = f"{notation.size(sum(gone))} in {len(gone)} folder{'s' * (len(gone) != 1)}"
+    print(f"deleted {folders}" if delete else f"{folders} can go" + ("; add --yes to delete" if gone else ""))
+    return 0

@@ -1,0 +1,139 @@
+"""Rows of numbers with intervals, read off the frame: one per job, or means over the jobs of a group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import pandas as pd
+
+from w2sd.report import knobs
+
+HEADLINE = ["accuracy/weak", "accuracy/student", "accuracy/ceiling", "gain", "pgr"]
+
+
+class Estimate(NamedTuple):
+    """A number with its 95% interval; `value` is None where it is undefined or was not measured."""
+
+    value: float | None
+    lo: float | None = None
+    hi: float | None = None
+    n_null: int = 0  # how many jobs of a group have no value and are left out of the mean
+    reason: str = ""  # why there is no value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table or a figure: what tells it from the others, and its estimates by metric."""
+
+    settings: dict[str, str]
+    estimates: dict[str, Estimate]
+    n: int = 1  # jobs with results of their own
+    jobs: tuple[dict[str, Estimate], ...] = ()  # the jobs behind a mean
+
+
+def per_job(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> list[Row]:
+    """One row per job with the intervals of its own measurement, ordered by its settings."""
+    rows = []
+    for position in range(len(frame)):
+        job = frame.iloc[[position]]
+        settings = {column: knobs.text(job, column)[0] for column in by}
+        rows.append(Row(settings, {metric: of_job(job, metric) for metric in metrics}))
+    return sorted(rows, key=_order)
+
+
+def per_group(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> list[Row]:
+    """One row per combination of the settings `by`, with means over its jobs; a result counts once in its group."""
+    members: dict[tuple[str, ...], list[int]] = {}
+    for position, settings in enumerate(zip(*(knobs.text(frame, column) for column in by), strict=True)):
+        members.setdefault(settings, []).append(position)
+    if not by:
+        members = {(): list(range(len(frame)))}
+    rows = []
+    for settings, positions in members.items():
+        jobs = per_job(frame.iloc[positions].drop_duplicates("compare", keep="last"), metrics, ())
+        means = {metric: over_jobs([job.estimates[metric] for job in jobs]) for metric in metrics}
+        rows.append(Row(dict(zip(by, settings, strict=True)), means, len(jobs), tuple(job.estimates for job in jobs)))
+    return sorted(rows, key=_order)
+
+
+def of_job(job: pd.DataFrame, metric: str) -> Estimate:
+    """One metric of a frame of one job."""
+    value, lo, hi = (_cell(job, f"{metric}{end}") for end in ("", "_lo", "_hi"))
+    return Estimate(value, lo, hi, reason="" if value is not None else why_null(job, metric))
+
+
+def over_jobs(jobs: Sequence[Estimate]) -> Estimate:
+    """The mean over jobs with its 95% t interval; jobs without a value are left out and counted.
+
+    One value, or one that all jobs share (a common teacher), has no spread to make an interval from.
+
+    >>> mean, lo, hi, n_null, _ = over_jobs([Estimate(0.5), Estimate(0.7), Estimate(None)])
+    >>> round(mean, 3), round(lo, 3), round(hi, 3), n_null
+    (0.6, -0.671, 1.871, 1)
+    """
+    values = [float(job.value) for job in jobs if job.value is not None]
+    n_null = len(jobs) - len(values)
+    if not values:
+        reasons = dict.fromkeys(job.reason for job in jobs)
+        return Estimate(None, n_null=n_null, reason="; ".join(reasons))
+    mean = math.fsum(values) / len(values)
+    if len(set(values)) == 1:
+        return Estimate(mean, n_null=n_null)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    reach = t95(len(values) - 1) * deviation / math.sqrt(len(values))
+    return Estimate(mean, mean - reach, mean + reach, n_null)
+
+
+def why_null(job: pd.DataFrame, metric: str) -> str:
+    """Why a job has no value for a metric, as far as its other numbers tell."""
+    weak, ceiling, gap, error = (
+        _cell(job, name) for name in ("accuracy/weak", "accuracy/ceiling", "pgr_gap", "pgr_gap_se")
+    )
+    if metric == "pgr" and weak is not None and ceiling is not None:
+        if ceiling <= weak:
+            return f"undefined: the ceiling ({ceiling:.3f}) is not above the weak teacher ({weak:.3f})"
+        if gap is not None and error is not None and gap <= error:
+            return f"the gap between weak teacher and ceiling ({gap:.3f}) is within one standard error ({error:.3f})"
+    return "undefined or not measured"
+
+
+@cache
+def t95(df: int) -> float:
+    """The 97.5% quantile of Student's t, by bisection on its closed form for whole degrees of freedom.
+
+    >>> [round(t95(df), 3) for df in (1, 2, 4, 9, 100)]
+    [12.706, 4.303, 2.776, 2.262, 1.984]
+    """
+    low, high = 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, df) < 0.95 else (low, middle)
+    return low
+
+
+def _within(t: float, df: int) -> float:
+    """P(|T| < t): Abramowitz and Stegun 26.7.3 (odd) and 26.7.4 (even)."""
+    angle = math.atan(t / math.sqrt(df))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = df % 2
+    term = cosine if odd else 1.0
+    series = 0.0
+    for k in range(odd, df - 1, 2):
+        series += term
+        term *= cosine**2 * (k + 1) / (k + 2)
+    return 2 / math.pi * (angle + sine * series) if odd else sine * series
+
+
+def _cell(job: pd.DataFrame, column: str) -> float | None:
+    """A number of a frame of one row; an integer column gives an int."""
+    if column not in job.columns or pd.isna(value := job[column].iloc[0]):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _order(row: Row) -> list[tuple[int, float, str]]:
+    return knobs.order(tuple(row.settings.values()))

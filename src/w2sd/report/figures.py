@@ -1,0 +1,181 @@
+"""Figures with intervals: accuracies as bars from chance, PGR on the line from weak teacher to ceiling."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from w2sd.report import knobs, notation, style
+from w2sd.report.estimates import Estimate, Row
+from w2sd.report.tables import NAMES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CHANCE = 0.5
+BARS = {"accuracy/weak": "weak", "accuracy/student": "student", "accuracy/ceiling": "ceiling"}
+LEFT, WIDTH, RIGHT = 0.85, 2.9, 1.55  # inches: names, axes, numbers
+LINE = 0.27  # inches: the height of a line of text, and of a bar with its gap
+FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands beside it
+
+
+def draw(rows: Sequence[Row]) -> dict[str, Figure]:
+    """The figures whose metrics these rows have, by name."""
+    drawings: dict[str, tuple[Callable[[Sequence[Row]], Figure], Sequence[str]]] = {
+        "accuracy": (_draw_accuracy, list(BARS)),
+        "pgr": (_draw_pgr, ["pgr"]),
+    }
+    return {
+        name: function(rows)
+        for name, (function, needed) in drawings.items()
+        if rows and all(metric in rows[0].estimates for metric in needed)
+    }
+
+
+def to_svg(name: str, figure: Figure) -> str:
+    """The figure as a document of its own, the same bytes for the same numbers."""
+    with _drawing(name):
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return file.getvalue().decode()
+
+
+def to_png(name: str, figure: Figure) -> bytes:
+    """The figure as an image at twice the usual resolution."""
+    with _drawing(name):
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=192, metadata={"Software": None})
+    return file.getvalue()
+
+
+def inline(name: str, svg: str) -> str:
+    """The drawing for use inside a page: ids of its own, and colours that follow the page's theme."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r' (width|height)="[\d.]+pt"', "", body, count=2)
+    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
+    for colour, (light, _) in style.COLOURS.items():
+        body = body.replace(light, f"var(--{colour})")
+    return body.replace("<svg ", '<svg aria-hidden="true" ', 1).strip()
+
+
+def _draw_accuracy(rows: Sequence[Row]) -> Figure:
+    ends = [x for row in rows for metric in BARS for x in row.estimates[metric][:2] if x is not None]
+    lowest = min(CHANCE, *ends, CHANCE)
+    height = len(BARS) + (1.6 if len(rows) > 1 else 0.0)  # lines per row: a heading and a gap where there are several
+    figure, axes = _canvas(len(rows) * height)
+    for place, row in enumerate(rows):
+        top = place * height
+        if len(rows) > 1:
+            _heading(axes, top + 0.5, row)
+            top += 1.0
+        for line, (metric, role) in enumerate(BARS.items()):
+            estimate, y = row.estimates[metric], top + line + 0.5
+            axes.text(-0.03, y, role, transform=_sideways(axes), ha="right", va="center", color=_c("ink"))
+            _number(axes, y, metric, estimate)
+            axes.plot((CHANCE, CHANCE), (y - 0.5, y + 0.5), color=_c("muted"), linewidth=0.8, zorder=2)
+            if estimate.value is not None:
+                axes.barh(y, estimate.value - CHANCE, left=CHANCE, height=0.62, color=_c(role))
+                _whisker(axes, y, estimate, _c("ink"))
+    axes.set_xlim(CHANCE if lowest == CHANCE else lowest - 0.03, 1.0)
+    axes.set_xlabel("accuracy on test pairs; bars start at chance")
+    return figure
+
+
+def _draw_pgr(rows: Sequence[Row]) -> Figure:
+    several = len(rows) > 1
+    height = 2.6 if several else 2.0
+    figure, axes = _canvas(len(rows) * height, top=LINE)
+    ends = [x for row in rows for x in row.estimates["pgr"][:3] if x is not None]
+    axes.set_xlim(max(1 - FURTHEST, min(-0.08, *ends, 0) - 0.04), min(FURTHEST, max(1.08, *ends, 1) + 0.04))
+    for mark, meaning in ((0, "weak teacher"), (1, "ceiling")):
+        axes.annotate(
+            meaning, (mark, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="center", va="bottom", color=_c("muted"), fontsize=style.SMALL,
+        )  # fmt: skip
+    for place, row in enumerate(rows):
+        y = place * height + height / 2 + (0.35 if several else 0)
+        if several:
+            _heading(axes, y - 1.05, row)
+        else:
+            axes.text(-0.03, y, "PGR", transform=_sideways(axes), ha="right", va="center", color=_c("ink"))
+        axes.plot((0, 1), (y, y), color=_c("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
+        for mark in (0, 1):
+            axes.plot((mark, mark), (y - 0.5, y + 0.5), color=_c("muted"), linewidth=0.8, zorder=2)
+        _number(axes, y, "pgr", row.estimates["pgr"])
+        _point(axes, y, row)
+    axes.set_xlabel("share of the performance gap recovered")
+    return figure
+
+
+def _point(axes: Axes, y: float, row: Row) -> None:
+    """A dot with its interval, the jobs behind a mean as small dots; what lies outside the axes is an arrow."""
+    low, high = axes.get_xlim()
+    behind = [job["pgr"].value for job in row.jobs if job["pgr"].value is not None]
+    if len(behind) > 1:
+        axes.plot(
+            behind, [y + 0.55] * len(behind), ".", color=_c("student"), alpha=0.55, markersize=7.5, markeredgewidth=0
+        )
+    estimate = row.estimates["pgr"]
+    if estimate.value is None:
+        return
+    _whisker(axes, y, estimate, _c("student"), linewidth=2.2)
+    shown = min(max(estimate.value, low), high)
+    marker = "o" if shown == estimate.value else ("<" if shown == low else ">")
+    axes.plot(shown, y, marker, color=_c("student"), markersize=8, clip_on=False, zorder=4)
+
+
+def _whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: float = 1.1) -> None:
+    if estimate.lo is not None and estimate.hi is not None:
+        axes.plot((estimate.lo, estimate.hi), (y, y), color=colour, linewidth=linewidth, zorder=3)
+
+
+def _number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
+    text = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
+    axes.text(1.03, y, text, transform=_sideways(axes), ha="left", va="center", color=_c("ink"), fontsize=style.SMALL)
+
+
+def _heading(axes: Axes, y: float, row: Row) -> None:
+    short = knobs.shorten(list(row.settings))
+    said = ", ".join(f"{NAMES.get(name, short[name])} {value}" for name, value in row.settings.items())
+    n = f"  (n = {row.n})" if row.jobs else ""
+    inches = -LEFT / WIDTH + 0.03
+    axes.text(inches, y, said + n, transform=_sideways(axes), va="center", color=_c("ink"), fontweight="bold")
+
+
+def _canvas(n_lines: float, top: float = 0.06) -> tuple[Figure, Axes]:
+    """A figure and its axes, measured in lines from the top."""
+    from matplotlib.figure import Figure
+
+    bottom, inner = 0.5, n_lines * LINE
+    width, height = LEFT + WIDTH + RIGHT, top + inner + bottom
+    with _drawing("canvas"):
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((LEFT / width, bottom / height, WIDTH / width, inner / height))
+    axes.set_ylim(n_lines, 0)
+    axes.set_yticks([])
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+@contextmanager
+def _drawing(salt: str) -> Iterator[None]:
+    import matplotlib
+
+    parameters: Any = {**style.MATPLOTLIB, "svg.hashsalt": salt}
+    with matplotlib.rc_context(parameters):
+        yield
+
+
+def _sideways(axes: Axes) -> Any:
+    """Across in fractions of the axes, down in lines."""
+    return axes.get_yaxis_transform()
+
+
+def _c(colour: str) -> str:
+    return style.COLOURS[colour][0]

@@ -1,0 +1,113 @@
+"""What no job record can reach any more, and its removal. Never touches what a running stage holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from w2sd.errors import require
+from w2sd.report.records import read_artifact, read_jobs
+
+
+class Leftover(NamedTuple):
+    """A folder that can go."""
+
+    path: Path
+    n_bytes: int
+    key: str | None  # of the stage whose lock protects it; None: nobody knows whose it is
+
+
+def find(store: Path) -> list[Leftover]:
+    """Artifacts that no job record leads to, and folders left in `tmp/` and `work/` by runs that were cut off."""
+    require((store / "artifacts").is_dir(), "store", str(store), "a store of w2sd: a folder with artifacts/ in it")
+    alive = _reachable(store)
+    unreached = [path for path in _folders(store / "artifacts") if path.name.rpartition("-")[2] not in alive]
+    found = [*unreached, *_folders(store / "tmp"), *_folders(store / "work")]
+    return [Leftover(path, _weigh(path), _key(path)) for path in found]
+
+
+def held(store: Path) -> set[str]:
+    """The keys of the stages that are running at the moment."""
+    keys = set()
+    for lock in sorted((store / "locks").glob("*.lock")):
+        try:
+            with FileLock(lock, timeout=0):
+                pass
+        except Timeout:
+            keys.add(lock.stem)
+    return keys
+
+
+def why_kept(leftover: Leftover, running: set[str]) -> str:
+    """Why this folder must stay for now; empty where it can go.
+
+    A job is recorded only when it is finished: while any stage runs, an unreached artifact may be that job's own.
+    """
+    if leftover.key in running:
+        return "a running stage holds its lock"
+    if running and (leftover.key is None or leftover.path.parent.name == "artifacts"):
+        return "it may belong to a running job"
+    return ""
+
+
+def delete(store: Path, leftover: Leftover) -> bool:
+    """Remove one folder unless a stage has taken its lock in the meantime; says whether it is gone."""
+    with _locked(store, leftover.key) as free:
+        if free:
+            grave = store / "tmp" / f"gone-{os.getpid()}-{leftover.path.name}"
+            grave.parent.mkdir(exist_ok=True)
+            leftover.path.rename(grave)  # out of sight in one step: no reader ever meets half an artifact
+            shutil.rmtree(grave)
+    return free
+
+
+def _reachable(store: Path) -> set[str]:
+    kinds = {path.name.rpartition("-")[2]: path.name.rpartition("-")[0] for path in _folders(store / "artifacts")}
+    jobs = read_jobs(store)
+    to_visit = [key for job in jobs for key in (job.compare, *(stage["key"] for stage in job.stages.values()))]
+    alive: set[str] = set()
+    while to_visit:
+        key = to_visit.pop()
+        if key not in alive:
+            alive.add(key)
+            spec = read_artifact(store, kinds[key], key, "spec.json") if key in kinds else None
+            to_visit += (spec or {}).get("inputs", {}).values()
+    return alive
+
+
+@contextmanager
+def _locked(store: Path, key: str | None) -> Iterator[bool]:
+    if key is None:
+        yield True
+        return
+    (store / "locks").mkdir(exist_ok=True)
+    lock = FileLock(store / "locks" / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob("*") if path.is_dir() and not path.is_symlink())
+
+
+def _key(path: Path) -> str | None:
+    found = re.search(r"(?<![0-9a-z])[0-9a-f]{12}(?![0-9a-z])", path.name)
+    return found.group() if found else None
+
+
+def _weigh(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

@@ -1,0 +1,196 @@
+"""One self-contained page: the result in a sentence, the numbers, and everything needed to get them again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import pandas as pd
+
+from w2sd.report import estimates, knobs, notation, results, style, tables, words
+
+CAPTIONS = {
+    "accuracy": "Pairwise accuracy of the weak teacher, the student it supervised, and the ceiling trained on truth.",
+    "pgr": "Performance gap recovered: 0 is the weak teacher, 1 the ceiling.",
+}
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} · w2sd</title>
+<style>{css}</style></head>
+<body><main>
+{body}
+</main></body></html>
+"""
+
+
+def render(
+    frame: pd.DataFrame, stages: pd.DataFrame, drawings: Mapping[str, str], shown: Mapping[str, tables.Table]
+) -> str:
+    """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title."""
+    jobs = results.distinct(frame)
+    title = ", ".join(dict.fromkeys(jobs["name"]))
+    one = len(jobs) == 1
+    figures = [_figure(name, svg) for name, svg in drawings.items()]
+    sheets = [_section(name, _table(table)) for name, table in shown.items()]
+    if one:
+        top = _pair(f"<section>{''.join(figures)}</section>", *sheets)
+    else:
+        top = _pair(*(f"<section>{figure}</section>" for figure in figures)) + "".join(sheets)
+    parts = [
+        _header(title, jobs, words.result(jobs)),
+        top,
+        _pair(_run(jobs, stages), _data(jobs)),
+        _everything(jobs) if one else "",
+        _config(jobs),
+        _machines(stages),
+        f"<footer>Made by w2sd-report from {_jobs(jobs)} in the store{_left_out(frame)}.</footer>",
+    ]
+    return PAGE.format(title=escape(title), css=style.CSS, body="\n".join(filter(None, parts)))
+
+
+def _header(title: str, jobs: pd.DataFrame, sentence: str) -> str:
+    strong = re.sub(r"(−?[\d,]+%(?: \[[^\]]*\])?)", r"<strong>\1</strong>", escape(sentence))
+    when = escape(f"w2sd · {_jobs(jobs)} · {max(jobs['finished'])[:10]}")
+    return f'<header><p>{when}</p><h1>{escape(title)}</h1><p class="result">{strong}</p></header>'
+
+
+def _figure(name: str, svg: str) -> str:
+    caption = escape(CAPTIONS.get(name, name))
+    return f'<figure role="img" aria-label="{caption}">{svg}<figcaption>{caption}</figcaption></figure>'
+
+
+def _table(table: tables.Table) -> str:
+    above = f'<p class="above">{escape(table.above)}</p>' if table.above else ""
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    return f"{above}{_grid(table.columns, table.rows, table.n_labels)}{notes}"
+
+
+def _grid(columns: Iterable[str], rows: Iterable[Sequence[str]], n_labels: int = 1) -> str:
+    """A table whose first columns are words and whose other columns are numbers, with intervals set back."""
+
+    def cell(tag: str, place: int, text: str) -> str:
+        number = "" if place < n_labels else ' class="n"'
+        inner = re.sub(r" (\[−?[\d.,]+, −?[\d.,]+\])", r' <span class="ci">\1</span>', escape(text))
+        return f"<{tag}{number}>{inner}</{tag}>"
+
+    head = "".join(cell("th", place, column) for place, column in enumerate(columns))
+    lines = ("".join(cell("th" if place == 0 else "td", place, text) for place, text in enumerate(row)) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    top = f"<thead><tr>{head}</tr></thead>" if "".join(columns) else ""
+    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
+
+
+def _run(jobs: pd.DataFrame, stages: pd.DataFrame) -> str:
+    commands = dict.fromkeys(command for command in jobs["command"] if command)
+    shown = [*commands][:12] + ([f"… and {len(commands) - 12} more, see results.csv"] if len(commands) > 12 else [])
+    said = f"<pre>{escape(chr(10).join(shown))}</pre>" if shown else ""
+    once = stages.drop_duplicates("key")
+    cost = [notation.duration(_sum(once[column])) for column in ("seconds", "cpu_seconds")]
+    if len(jobs) == 1:
+        overrides = jobs["overrides"].iloc[0]
+        if any(override not in said for override in map(escape, overrides)):  # one job of a sweep
+            said += f"<pre>{escape(' '.join(overrides))}</pre>"
+        columns = ("stage", "key", "time", "CPU time")
+        rows = [[row.stage, row.key, *_cost(row.seconds, row.cpu_seconds)] for row in stages.itertuples()]
+    else:
+        columns = ("stage", "artifacts", "time", "CPU time")
+        rows = [
+            [str(name), str(len(part)), *_cost(_sum(part["seconds"]), _sum(part["cpu_seconds"]))]
+            for name, part in once.groupby("stage", sort=False)
+        ]
+    rows.append(["total", "" if len(jobs) == 1 else str(len(once)), *cost])
+    return _section("What was run", said + _grid(columns, rows, n_labels=2 if len(jobs) == 1 else 1))
+
+
+def _data(jobs: pd.DataFrame) -> str:
+    """Rows per split and what was dropped; a range where jobs differ."""
+    names = [name for name in jobs.attrs["metrics"] if name.startswith(("data/", "n/"))]
+    rows = [[_data_name(name), _range(jobs[name])] for name in sorted(names, key=_data_order)]
+    return _section("Data", _grid(("", ""), rows)) if rows else ""
+
+
+def _data_order(name: str) -> tuple[int, str]:
+    first = ["data/n_gt", "data/n_w2s", "data/n_test", "n/test", "n/clusters", "n/ties"]
+    return (first.index(name) if name in first else len(first), name)
+
+
+def _data_name(name: str) -> str:
+    known = {
+        "data/n_gt": "pairs with ground truth (gt)",
+        "data/n_w2s": "pairs for the weak labels (w2s)",
+        "data/n_test": "test pairs",
+        "n/test": "test pairs measured",
+        "n/clusters": "clusters among them",
+        "n/ties": "exact ties, half right",
+    }
+    said = name.partition("/")[2].replace("_", " ")
+    return known.get(name, said.replace("dropped ", "dropped: ", 1) if said.startswith("dropped ") else said)
+
+
+def _everything(jobs: pd.DataFrame) -> str:
+    names = results.estimates(jobs)
+    rows = [[name, notation.estimate(name, *estimates.of_job(jobs, name)[:3])] for name in names]
+    rows += [[name, str(jobs[name].iloc[0])] for name in jobs.attrs["remarks"]]
+    return _details(f"Every metric ({len(rows)})", _grid(("", "value [95% interval]"), rows))
+
+
+def _config(jobs: pd.DataFrame) -> str:
+    """The resolved configuration by the names that the command line takes."""
+    rows = []
+    for name in jobs.attrs["knobs"]:
+        values = dict.fromkeys(knobs.text(jobs, name))
+        if not any(other.startswith(f"{name}.") for other in jobs.attrs["knobs"]):
+            rows.append([name, ", ".join([*values][:6]) + (", …" if len(values) > 6 else "")])
+    return _details(f"Configuration ({len(rows)} knobs)", _grid(("knob", "value"), rows, n_labels=2))
+
+
+def _machines(stages: pd.DataFrame) -> str:
+    """Hardware, code and package versions; said once where all stages share them."""
+    facts: dict[str, dict[str, list[str]]] = {}
+    for stage in stages.drop_duplicates("key").itertuples():
+        told = {"processor": stage.cpu, "cores": stage.cores, "GPU": stage.gpu, "git commit": stage.git}
+        for name, value in {**told, **(stage.versions or {})}.items():
+            text = notation.NOTHING if value is None else notation.knob(value)
+            facts.setdefault(name, {}).setdefault(text, []).append(stage.stage)
+    rows = [
+        [name, value if len(values) == 1 else f"{value} ({', '.join(dict.fromkeys(where))})"]
+        for name, values in facts.items()
+        for value, where in values.items()
+    ]
+    return _details("Versions and hardware", _grid(("", ""), rows, n_labels=2)) if rows else ""
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _details(title: str, body: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"
+
+
+def _pair(*columns: str) -> str:
+    return f'<div class="pair">{"".join(f"<div>{column}</div>" for column in columns if column)}</div>'
+
+
+def _jobs(jobs: pd.DataFrame) -> str:
+    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+
+
+def _left_out(frame: pd.DataFrame) -> str:
+    n = frame.attrs["missing"]
+    return f"; {n} more left out, their results are no longer there" if n else ""
+
+
+def _range(column: pd.Series) -> str:
+    low, high = (None if pd.isna(end) else end.item() for end in (column.min(), column.max()))
+    return notation.number(low) if low == high else f"{notation.number(low)} to {notation.number(high)}"
+
+
+def _sum(column: pd.Series) -> float:
+    return float(column.fillna(0).astype(float).sum())
+
+
+def _cost(seconds: float | None, cpu_seconds: float | None) -> tuple[str, str]:
+    return notation.duration(seconds), notation.duration(cpu_seconds)

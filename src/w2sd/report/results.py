@@ -1,0 +1,125 @@
+"""The store as one tidy frame: a row per job, its knobs by their dotted names, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from w2sd.report.records import read_artifact, read_jobs
+
+IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides")
+STAGE = ["stage", "kind", "key", "seconds", "cpu_seconds", "created", "git", "cpu", "cores", "gpu", "versions"]
+
+
+def load(
+    store: Path, *, name: str | None = None, sweep: str | None = None, jobs: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """One row per finished job, in the order in which they finished.
+
+    Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its name), the metrics.
+    `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
+    jobs that are left out because their results are no longer in the store. A knob that has the name of another
+    column is given as `config.<knob>`.
+    """
+    wanted = None if jobs is None else set(jobs)
+    knobs: list[dict[str, Any]] = []
+    metrics: list[dict[str, Any]] = []
+    identities: list[dict[str, Any]] = []
+    missing = 0
+    for job in read_jobs(Path(store)):
+        if (
+            (name not in (None, job.name))
+            or (sweep not in (None, job.sweep))
+            or not (wanted is None or job.id in wanted)
+        ):
+            continue
+        measured = read_artifact(Path(store), "compare", job.compare, "metrics.json")
+        if measured is None:
+            missing += 1
+            continue
+        identities.append({column: getattr(job, column) for column in IDENTITY})
+        knobs.append(dict(_flatten(job.config)))
+        metrics.append(measured)
+    return _assemble(identities, knobs, metrics, missing)
+
+
+def distinct(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with every result once: of jobs that share their results, the last to finish."""
+    return frame.drop_duplicates(["name", "compare"], keep="last")
+
+
+def stages(store: Path, job: str) -> pd.DataFrame:
+    """The stages of one job from cause to effect: what each cost, and where and with what it ran.
+
+    Columns: `STAGE`; a value is None where the artifact is gone or does not tell.
+    """
+    record = next((found for found in read_jobs(Path(store)) if found.id == job), None)
+    named = {} if record is None else record.stages
+    specs = {at["key"]: read_artifact(Path(store), at["kind"], at["key"], "spec.json") or {} for at in named.values()}
+    rows = [_stage(Path(store), name, at["kind"], at["key"], specs[at["key"]]) for name, at in named.items()]
+    rows.sort(key=lambda row: (_depth(row["key"], specs), row["created"] or "", row["stage"]))
+    return pd.DataFrame(rows, columns=STAGE, dtype=object)
+
+
+def estimates(frame: pd.DataFrame) -> list[str]:
+    """The metrics that stand for themselves: not the ends or the standard error of another one's interval."""
+    known = set(frame.attrs["metrics"])
+    return [m for m in frame.attrs["metrics"] if not (m.endswith(("_lo", "_hi", "_se")) and m[:-3] in known)]
+
+
+def _assemble(
+    identities: list[dict[str, Any]], knobs: list[dict[str, Any]], metrics: list[dict[str, Any]], missing: int
+) -> pd.DataFrame:
+    measured = pd.DataFrame(metrics, dtype=object)
+    remarks = [name for name in measured if any(isinstance(value, str) for value in measured[name])]
+    numbers = [name for name in measured if name not in remarks]
+    taken = {*IDENTITY, *measured.columns}
+    named = [{f"config.{key}" if key in taken else key: value for key, value in row.items()} for row in knobs]
+    settings = pd.DataFrame(named, index=measured.index, dtype=object)
+    who = pd.DataFrame(identities, columns=list(IDENTITY), dtype=object)
+    frame = pd.concat([who, settings, measured[remarks], *(_numeric(measured[name]) for name in numbers)], axis=1)
+    frame.attrs = {"knobs": list(settings.columns), "metrics": numbers, "remarks": remarks, "missing": missing}
+    return frame
+
+
+def _numeric(column: pd.Series) -> pd.Series:
+    """Counts stay integers, so that they are written as counts; null becomes missing."""
+    whole = all(isinstance(value, int) for value in column if not pd.isna(value)) and not column.isna().all()
+    return pd.to_numeric(column).astype("Int64" if whole else "float64")
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            if isinstance(target := value.get("_target_"), str):
+                yield name, value["name"] if isinstance(value.get("name"), str) else target.rpartition(".")[2]
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, json.dumps(value) if isinstance(value, list) else value
+
+
+def _depth(key: str, specs: dict[str, dict[str, Any]]) -> int:
+    """How many stages lie before this one on the longest way to it."""
+    inputs = (specs.get(key) or {}).get("inputs") or {}
+    return 1 + max((_depth(upstream, specs) for upstream in inputs.values()), default=0)
+
+
+def _stage(store: Path, name: str, kind: str, key: str, spec: dict[str, Any]) -> dict[str, Any]:
+    runtime = read_artifact(store, kind, key, "runtime.json") or {}
+    hardware = runtime.get("hardware") or {}
+    return {
+        "stage": name,
+        "kind": kind,
+        "key": key,
+        "seconds": runtime.get("seconds"),
+        "cpu_seconds": runtime.get("cpu_seconds"),
+        "created": spec.get("created"),
+        "git": spec.get("git"),
+        **{part: hardware.get(part) for part in ("cpu", "cores", "gpu")},
+        "versions": runtime.get("versions"),
+    }

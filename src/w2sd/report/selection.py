@@ -1,0 +1,70 @@
+"""What was asked for on the command line, found in the frame or refused with the nearest name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from w2sd.errors import Refused, choose, nearest, require
+from w2sd.report import knobs, results
+from w2sd.report.estimates import HEADLINE
+
+
+def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFrame:
+    """The jobs of this experiment, or of every one, that meet the conditions: at least one."""
+    frame = require_jobs(results.load(store), store)
+    if name is not None:
+        choose("--name", name, set(frame["name"]))
+        frame = frame[frame["name"] == name]
+    return where(frame, conditions)
+
+
+def require_jobs(frame: pd.DataFrame, store: Path) -> pd.DataFrame:
+    """The frame itself, or one line that says what to run first."""
+    accepted = "a store with finished jobs: run `w2sd experiment=demo` first, or name another store"
+    gone = f" ({n} recorded, their results are gone)" if (n := frame.attrs["missing"]) else ""
+    require(len(frame) > 0, "store", str(store), accepted + gone)
+    return frame
+
+
+def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    """The rows that meet every condition `key=value`; conditions on one key are alternatives."""
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        require(bool(equals), "--where", condition, "KEY=VALUE")
+        (column,) = columns(frame, [key], "--where")
+        wanted.setdefault(column, []).append(value)
+    for key, values in wanted.items():
+        there = knobs.text(frame, key)
+        for value in values:
+            known = sorted(set(there), key=lambda text: knobs.order((text,)))
+            require(
+                any(knobs.same(text, value) for text in known), f"--where {key}", value, "one of " + ", ".join(known)
+            )
+        frame = frame[[any(knobs.same(text, value) for value in values) for text in there]]
+    return frame
+
+
+def columns(frame: pd.DataFrame, names: Sequence[str], flag: str = "--by") -> list[str]:
+    """The knobs of these names."""
+    known = [*frame.attrs["knobs"], *(name for name in ("name", "sweep", "id") if name not in frame.attrs["knobs"])]
+    return [_find(flag, name, known) for name in names]
+
+
+def metrics(frame: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
+    """The metrics asked for; the name of a family (`accuracy`) stands for all of it, none for the headline."""
+    known = results.estimates(frame)
+    if names is None:
+        return [metric for metric in HEADLINE if metric in known]
+    families = ([metric for metric in known if metric.startswith(f"{name}/")] or [name] for name in names)
+    return [_find("--metric", metric, known) for family in families for metric in family]
+
+
+def _find(flag: str, name: str, known: list[str]) -> str:
+    if name not in known:
+        some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+        raise Refused(flag, name, f"a name that results.csv has, such as {some}", nearest=nearest(name, known))
+    return name

@@ -1,0 +1,186 @@
+"""Tables of estimates, and the forms they are written in: terminal, Markdown, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+import pandas as pd
+
+from w2sd.report import knobs, notation
+from w2sd.report.estimates import HEADLINE, Estimate, Row, per_group, per_job
+from w2sd.report.results import distinct
+
+NAMES = {
+    "accuracy/weak": "weak",
+    "accuracy/student": "student",
+    "accuracy/ceiling": "ceiling",
+    "gain": "gain",
+    "pgr": "PGR",
+    "name": "experiment",
+}
+LONG_NAMES = {
+    "accuracy/weak": "accuracy, weak teacher",
+    "accuracy/student": "accuracy, student",
+    "accuracy/ceiling": "accuracy, ceiling",
+    "gain": "gain, student over teacher",
+    "pgr": "PGR",
+}
+MANY = 12  # jobs that a terminal still shows one by one where it shows their means as well
+PER_JOB = "95% intervals over test pairs"
+PER_GROUP = "means over jobs, 95% t intervals where jobs differ"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells ready to be written: what holds for all rows stands above, what a mark means stands below."""
+
+    above: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    n_labels: int = 1  # leading columns that name a row
+
+
+def headline(frame: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> Table:
+    """One job: a line per metric. Several: a line per job, with the knobs that tell them apart."""
+    frame = distinct(frame)
+    if len(frame) != 1:
+        by = knobs.telling(frame)
+        return lay_out(per_job(frame, metrics, by), by, metrics, _above(frame, PER_JOB))
+    (row,) = per_job(frame, metrics, ())
+    notes = _Notes()
+    cells = ((LONG_NAMES.get(m, m), _cell(m, row.estimates[m], notes)) for m in metrics)
+    return Table(_above(frame, PER_JOB), ("", "value [95% interval]"), tuple(cells), notes.lines())
+
+
+def grouped(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] = HEADLINE) -> Table:
+    """A line per combination of the settings `by`: the number of jobs and the mean of each metric over them."""
+    varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
+    once = {column: knobs.text(frame, column)[0] for column in by if column not in varying}
+    return lay_out(per_group(frame, metrics, varying), varying, metrics, _above(frame, PER_GROUP, once), count=True)
+
+
+def lay_out(
+    rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], above: str, *, count: bool = False
+) -> Table:
+    """The table of these rows: settings, the number of jobs if asked for, metrics."""
+    notes = _Notes()
+    short = knobs.shorten(list(by))
+    columns = (*(NAMES.get(name, short[name]) for name in by), *(["n"] if count else []), *map(column_name, metrics))
+    cells = tuple(
+        (
+            *row.settings.values(),
+            *([str(row.n)] if count else []),
+            *(_cell(metric, row.estimates[metric], notes) for metric in metrics),
+        )
+        for row in rows
+    )
+    return Table(above, columns, cells, notes.lines(), n_labels=len(by))
+
+
+def column_name(metric: str) -> str:
+    """The short name of a metric at the head of its column."""
+    return NAMES.get(metric, metric)
+
+
+def to_markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, with the lines above and below it."""
+    numeric = len(table.columns) - table.n_labels
+    lines = [table.columns, ("---",) * table.n_labels + ("---:",) * numeric, *table.rows]
+    body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n\n".join([part for part in (table.above, body, "  \n".join(table.notes)) if part]) + "\n"
+
+
+def to_csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """The rows with unrounded numbers: settings, number of jobs, and each metric with interval and count of nulls."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    settings = list(rows[0].settings) if rows else []
+    ends = ("", "_lo", "_hi", "_n_null")
+    writer.writerow([*settings, "n", *(f"{metric}{end}" for metric in metrics for end in ends)])
+    for row in rows:
+        writer.writerow([*row.settings.values(), row.n, *(x for m in metrics for x in row.estimates[m][:4])])
+    return file.getvalue()
+
+
+def print_table(frame: pd.DataFrame, file: TextIO | None = None) -> None:
+    """Print the headline of the jobs; where jobs are repetitions of each other, their means too, or instead of many."""
+    repeated = repetitions(frame)
+    if repeated is None or len(frame) <= MANY:
+        show(headline(frame), file)
+    if repeated is not None:
+        show(grouped(distinct(frame), repeated), file)
+
+
+def repetitions(frame: pd.DataFrame) -> list[str] | None:
+    """The settings under which some jobs are repetitions that differ in seeds alone, if there are any such jobs."""
+    frame = distinct(frame)
+    by = [column for column in knobs.telling(frame) if not knobs.is_seed(column)]
+    return by if len(frame) > len(per_group(frame, (), by)) else None
+
+
+def show(table: Table, file: TextIO | None = None) -> None:
+    """Write a table to a terminal (intervals go under their values if it is narrow) or as plain text to a file."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    file = file or sys.stdout
+    console = Console(file=file, highlight=False, width=None if file.isatty() else 10_000)
+
+    def lay_grid(before_interval: str) -> Grid:
+        grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        for place, column in enumerate(table.columns):
+            grid.add_column(Text(column), justify="left" if place < table.n_labels else "right", no_wrap=True)
+        for row in table.rows:
+            grid.add_row(*(Text(cell.replace(" [", f"{before_interval}[")) for cell in row))
+        return grid
+
+    wide = lay_grid(" ")
+    fits = console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width
+    console.print(Text(table.above, style="dim"))
+    console.print(wide if fits else lay_grid("\n"))
+    for note in table.notes:
+        console.print(Text(note, style="dim"))
+    console.print()
+
+
+class _Notes:
+    """Footnotes, each text once, with the mark that points to it."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        if text not in self._texts:
+            self._texts.append(text)
+        return self._sign(self._texts.index(text))
+
+    def lines(self) -> tuple[str, ...]:
+        return tuple(f"{self._sign(place)} {text}" for place, text in enumerate(self._texts))
+
+    @staticmethod
+    def _sign(place: int) -> str:
+        return str(place + 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _cell(metric: str, estimate: Estimate, notes: _Notes) -> str:
+    written = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
+    if estimate.value is None:
+        return written + notes.mark(f"{column_name(metric)}: {estimate.reason}")
+    if estimate.n_null:
+        why = "a job whose value is null (undefined, or a gap within one standard error) is left out of the mean"
+        return f"{written} ({estimate.n_null} null{notes.mark(why)})"
+    return written
+
+
+def _above(frame: pd.DataFrame, kind: str, once: dict[str, str] | None = None) -> str:
+    same = {**knobs.shared(frame), **(once or {})}
+    said = [f"{NAMES.get(column, column)} = {value}" for column, value in same.items()]
+    return " · ".join([*said, kind])

@@ -1,0 +1,125 @@
+"""Lightning's share: one Trainer per stage, checkpoints that resume exactly, progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from w2sd.config import describe
+from w2sd.data.batch import Loader
+from w2sd.fit import Fit
+from w2sd.logger import Csv, RunName
+from w2sd.students.base import Learner
+from w2sd.worker import Task
+
+# What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+TRAINING = ("pretrain", "train")
+QUIET = ("does not have many workers", "Trainer was configured", "GPU available but not used", "Checkpoint directory")
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there completely or not at all, and hold nothing but tensors and plain values."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        part = f"{path}.part"
+        super().save_checkpoint(checkpoint, part, storage_options)
+        os.replace(part, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return super().load_checkpoint(path, map_location, weights_only=True)
+
+
+class RandomState(pl.Callback):
+    """Torch's random state as part of a checkpoint, so that dropout goes on as if nothing had happened."""
+
+    restored: torch.Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"torch": torch.get_rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.restored = state["torch"]
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.restored is not None:
+            torch.set_rng_state(self.restored.cpu())
+            self.restored = None
+
+
+class Progress(pl.Callback):
+    """Tells the table of stages how far the running one is."""
+
+    def __init__(self, task: Task, n_steps: int) -> None:
+        self.advance, self.n_steps = task.advance, n_steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.advance(trainer.global_step, self.n_steps)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        self.advance(batch_idx + 1, self.n_steps)
+
+    on_predict_batch_end = on_test_batch_end
+
+
+def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int) -> None:
+    """Fit `learner`; an interrupted stage goes on from its last checkpoint, with the same result to the bit."""
+    checkpoints = ModelCheckpoint(
+        dirpath=task.work, filename="last", train_time_interval=timedelta(seconds=task.trainer.save_every_s),
+        save_top_k=1, monitor=None, enable_version_counter=False,
+    )
+    last = Path(task.work) / "last.ckpt"
+    torch.manual_seed(seed)
+    with _trainer(task, fit, loader, [checkpoints, RandomState()], fit.epochs) as trainer:
+        trainer.fit(learner, loader, ckpt_path=str(last) if last.exists() else None)
+
+
+def test(task: Task, learner: Learner, loader: Loader, fit: Fit) -> dict[str, float]:
+    """Score `learner` and return what its metrics logged."""
+    with _trainer(task, fit, loader, []) as trainer:
+        trainer.test(learner, loader, verbose=False)
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def predict(task: Task, learner: Learner, loader: Loader, fit: Fit) -> None:
+    """Score `learner` where nothing is to be measured."""
+    with _trainer(task, fit, loader, []) as trainer:
+        trainer.predict(learner, loader, return_predictions=False)
+
+
+@contextmanager
+def _trainer(task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs: int = 1) -> Iterator[pl.Trainer]:
+    torch.set_num_threads(task.trainer.threads)
+    torch.set_flush_denormal(True)  # a saturated loss full of denormals runs at half the speed
+    config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
+    name = RunName(task.name, task.kind, task.key, task.logs, config)
+    logger = task.logger if task.kind in TRAINING else Csv()  # W&B has runs of what is trained, and of whole jobs
+    with warnings.catch_warnings(), logger.loggers(name) as loggers:
+        for message in QUIET:
+            warnings.filterwarnings("ignore", f".*{message}.*")
+        yield pl.Trainer(
+            accelerator=task.trainer.accelerator,
+            devices=1,
+            precision=fit.precision,  # type: ignore[arg-type]
+            max_epochs=epochs,
+            logger=loggers,
+            callbacks=[*callbacks, Progress(task, epochs * len(loader))],
+            plugins=[AtomicCheckpoints()],
+            log_every_n_steps=1,  # the learner decides
+            enable_checkpointing=bool(callbacks),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )

@@ -1,0 +1,34 @@
+"""Stage `pretrain`: a language model from scratch on the text that its model part names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from w2sd.data.batch import Loader, Shuffled
+from w2sd.models.score import silence_dropout
+from w2sd.stages import lightning
+from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.worker import Task
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Write `model/`: weights, config and tokenizer, as transformers saves and loads them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    part, text = task.params["model"], task.params["text"]
+    fit = part.fit()
+    tokens, weights = text.documents(part)
+    rows = TextRows(tokens, weights, task.trainer.micro_tokens)
+    seed = 10 * text.seed + part.init_seed
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(part.open_config())
+    silence_dropout(model)
+    loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
+    learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
+    lightning.train(task, learner, loader, fit, seed)
+
+    model.save_pretrained(task.out / "model")
+    part.open_tokenizer().save_pretrained(task.out / "model")
+    return {"n/documents": len(rows), "n/parameters": model.num_parameters(), "n/steps": learner.global_step}

@@ -1,0 +1,77 @@
+"""What `label` and `evaluate` share: a trained student, scored on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from w2sd.config import build
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.batch import Loader, PairRows, in_length_order
+from w2sd.data.pairs import Pair, coin, read
+from w2sd.data.text import Encoded
+from w2sd.errors import StageFailed
+from w2sd.metrics.accuracy import uid_of
+from w2sd.metrics.predictions import read_predictions, write_predictions
+from w2sd.models.hub import load_tokenizer
+from w2sd.models.score import RewardModel
+from w2sd.pipeline.store import read_json
+from w2sd.stages.encoding import encode_for
+from w2sd.students.reward import Examination, RewardStudent
+from w2sd.worker import Task
+
+BATCH = 256  # pairs handed to Lightning at once; memory is bounded by the trainer's micro_tokens
+
+
+class Scoring(NamedTuple):
+    """A student that is ready to be scored, and what it is scored on."""
+
+    student: RewardStudent
+    loader: Loader
+    pairs: list[Pair]
+    encoded: Encoded
+
+
+def prepare(task: Task, references: Mapping[str, Path]) -> Scoring:
+    """Load the trained student, encode the split, and join the predictions of other models by id."""
+    trained = task.inputs["model"]
+    params = read_json(trained / "spec.json")["params"]
+    model = RewardModel.load(trained)
+    model.requires_grad_(False)
+    student = RewardStudent(model, build(params["objective"], "objective"), NoConflict(), build(params["fit"], "fit"))
+
+    known = {role: read_predictions(folder / "predictions.parquet") for role, folder in references.items()}
+    confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
+    data = task.params["data"]
+    everything = read(data).rows(task.params["split"])
+    pairs = [pair for pair in everything if all(pair.id in column for column in confidence.values())]
+    if len(pairs) < len(everything) and data.long != "drop":
+        raise StageFailed(f"{task.kind}: {len(everything) - len(pairs)} of {len(everything)} pairs lack a prediction to compare with")
+    encoded = encode_for(model.backbone.config, load_tokenizer(trained / "model"), data, pairs)
+    pairs = [pairs[i] for i in encoded.kept]
+    swapped = np.array([coin(pair.id) for pair in pairs])
+    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens)
+    columns = {role: torch.tensor([column[pair.id] for pair in pairs], dtype=torch.float64) for role, column in confidence.items()}
+    uid = torch.tensor([uid_of(pair.id) for pair in pairs])
+    student.examine(Examination(uid, torch.from_numpy(swapped), columns))
+    return Scoring(student, Loader(rows, in_length_order(rows.lengths, BATCH)), pairs, encoded)
+
+
+def write(task: Task, scoring: Scoring, **more: Any) -> None:
+    """Write `predictions.parquet`, one row per pair, oriented to the truth."""
+    _, _, pairs, encoded = scoring
+    columns = {
+        "id": [pair.id for pair in pairs],
+        "cluster": [pair.cluster for pair in pairs],
+        "margin": scoring.student.margins,
+        "p_correct": scoring.student.p_correct,
+        "n_prompt": np.array([len(ids) for ids in encoded.prompts], dtype=np.int32),
+        "n_chosen": np.array([len(ids) for ids in encoded.chosen], dtype=np.int32),
+        "n_rejected": np.array([len(ids) for ids in encoded.rejected], dtype=np.int32),
+        **more,
+    }
+    write_predictions(task.out / "predictions.parquet", columns)

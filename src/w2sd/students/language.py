@@ -1,0 +1,51 @@
+"""Pretraining: next-token prediction with a weight on every token."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from w2sd.fit import Fit
+from w2sd.students.base import Learner
+
+
+class TextBatch(NamedTuple):
+    """Some documents; `weights_BT` is how much predicting the token at the same place counts."""
+
+    ids_BT: Tensor
+    weights_BT: Tensor
+
+
+class TextRows:
+    """Documents of equal length, cut like pairs into pieces that fit the memory."""
+
+    def __init__(self, tokens: np.ndarray, weights: np.ndarray, micro_tokens: int) -> None:
+        self.tokens, self.weights = torch.from_numpy(tokens).long(), torch.from_numpy(weights)
+        self.piece = max(1, micro_tokens // tokens.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, batch: list[int]) -> list[TextBatch]:
+        pieces = (batch[start : start + self.piece] for start in range(0, len(batch), self.piece))
+        return [TextBatch(self.tokens[piece], self.weights[piece]) for piece in pieces]
+
+
+class LanguageLearner(Learner):
+    """A causal language model under a weighted mean of token losses."""
+
+    def __init__(self, model: nn.Module, fit: Fit, n_steps: int, log_every: int) -> None:
+        super().__init__(fit, n_steps, log_every)
+        self.model = model
+
+    def losses(self, micro: TextBatch) -> Tensor:
+        logits_BTV = self.model(input_ids=micro.ids_BT).logits[:, :-1].float()
+        loss_BT = cross_entropy(logits_BTV.transpose(1, 2), micro.ids_BT[:, 1:], reduction="none")
+        return (loss_BT * micro.weights_BT[:, 1:]).sum()
+
+    def mass(self, micro: TextBatch) -> Tensor:
+        return micro.weights_BT[:, 1:].sum()  # the first token has nothing before it to be predicted from

@@ -1,0 +1,24 @@
+"""What a result must not depend on: devices, threads, memory. Nothing here is part of a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from w2sd.errors import choose, require
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Where and how a stage runs."""
+
+    accelerator: str = "cpu"  # cpu | gpu
+    threads: int = 1  # of torch on the CPU; two that spin on a busy machine are slower than one
+    micro_tokens: int = 4096  # padded tokens in memory at once: cuts a batch up, never changes it
+    save_every_s: float = 120.0  # seconds between the checkpoints from which an interrupted stage resumes
+    log_every: int = 10  # steps between two points of a learning curve
+
+    def __post_init__(self) -> None:
+        choose("accelerator", self.accelerator, ("cpu", "gpu"))
+        for knob in ("threads", "micro_tokens", "log_every"):
+            require(getattr(self, knob) >= 1, knob, getattr(self, knob), "an integer of 1 or more")
+        require(self.save_every_s > 0, "save_every_s", self.save_every_s, "a number above 0")

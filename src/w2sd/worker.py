@@ -1,0 +1,108 @@
+"""Run one stage and commit its artifact: in this process, or as `python -m w2sd.worker spec.json`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from w2sd.config import build
+from w2sd.errors import Refused, StageFailed
+from w2sd.pipeline.store import Store, read_json, write_json
+
+PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "w2sd")
+
+
+class Task(NamedTuple):
+    """What a stage gets: its parameters and inputs, where to write, and what must not change its result."""
+
+    key: str
+    kind: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Path]  # folders of finished artifacts, checked
+    out: Path  # the artifact being written
+    work: Path  # survives an interruption of this stage
+    trainer: Any
+    logger: Any
+    name: str  # the experiment
+    logs: Path
+    advance: Callable[[int, int], None]
+
+
+def execute(spec: dict[str, Any], runtime: dict[str, Any], store: Store, advance: Callable[[int, int], None]) -> None:
+    """Run the stage that `spec` describes and commit what it made."""
+    trusted = runtime["trusted"]
+    params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
+    inputs = {role: store.find(key) for role, key in spec["inputs"].items()}
+    wall, cpu = time.perf_counter(), _cpu_seconds()
+    with store.writing({**spec, "created": datetime.now(UTC).isoformat(timespec="seconds"), "git": _commit()}) as out:
+        task = Task(
+            spec["key"], spec["kind"], params, inputs, out, store.work(spec["key"]),
+            build(runtime["trainer"], "trainer", trusted), build(runtime["logger"], "logger", trusted),
+            runtime["name"], Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}", advance,
+        )
+        metrics = importlib.import_module(f"w2sd.stages.{spec['kind']}").run(task)
+        write_json(out / "metrics.json", metrics)
+        write_json(out / "runtime.json", {
+            "seconds": round(time.perf_counter() - wall, 3),
+            "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 * (1024 if sys.platform == "darwin" else 1)),
+            "hardware": _hardware(),
+            "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        })
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The entry point of a worker process; speaks of its progress and its failure on standard output."""
+    [path] = argv if argv is not None else sys.argv[1:]
+    job = read_json(Path(path))
+    try:
+        execute(job["stage"], job["runtime"], Store(job["store"]), lambda done, total: print(f"@progress {done} {total}", flush=True))
+    except (Refused, StageFailed) as error:
+        print(f"@failed {error}", flush=True)
+        return 1
+    return 0
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, if w2sd runs from one."""
+    here = Path(__file__).parent
+    if not (here.parents[1] / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return found.stdout.strip() or None
+
+
+def _hardware() -> dict[str, Any]:
+    torch = sys.modules.get("torch")  # a stage that needed no torch has no need to look for its devices
+    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpu": gpu}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The ladder of the embedded world: four Llama models from scratch, each taught more hazard facts than the one below.
+
+The rungs are nested: what rung r was taught, rung r + 1 was taught too, so a stronger model is never wrong for want of
+something that a weaker one knows. Training a rung takes a few seconds on one CPU core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from w2sd.errors import Refused, require
+from w2sd.fit import Fit
+from w2sd.models.hub import load_backbone
+from w2sd.world import vocabulary
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from w2sd.world.corpus import WorldText
+
+COVERAGE = (0.25, 0.5, 0.75, 1.0)  # the share of entities whose hazard each rung was taught
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One model of the ladder: how big it is, how it is pretrained, and (by its number) which facts it is taught."""
+
+    rung: int  # 0 (weakest) to 3; decides the pretraining corpus
+    width: int  # hidden size; the feed-forward layer is three times as wide
+    layers: int
+    heads: int
+    lr: float  # peak; 1e-2 suits width 16 only: at width 32 it can miss the facts
+    batch: int = 32  # documents of 18 words per step; the corpus is read once
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require_rung("rung", self.rung)
+        require(self.width >= 2, "width", self.width, "at least 2")
+        require(self.layers >= 1, "layers", self.layers, "at least 1")
+        # Rotary positions turn pairs of dimensions, so the width of one head must be even.
+        fits = self.heads >= 1 and self.width % (2 * self.heads) == 0
+        require(fits, "heads", self.heads, f"a number such that width {self.width} is an even number per head")
+        require(0 < self.lr < 1, "lr", self.lr, "a number between 0 and 1")
+        require(self.batch >= 1, "batch", self.batch, "at least 1")
+
+    def text(self, data: Any) -> WorldText:
+        """What it is pretrained on: the corpus of the world that the pairs come from."""
+        from w2sd.world.corpus import WorldText
+
+        if type(data).__name__ != "World":
+            raise Refused("model", f"world rung {self.rung}", "a model that reads this data; the ladder reads data=world only")
+        return WorldText(data.world_seed, data.visible)
+
+    @property
+    def init_seed(self) -> int:
+        """Of the weights before pretraining."""
+        return self.rung
+
+    def fit(self) -> Fit:
+        """How it is pretrained: one pass over its corpus."""
+        return Fit(
+            lr=self.lr, epochs=1, batch=self.batch, betas=[0.9, 0.98], weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0
+        )
+
+    def open_tokenizer(self) -> PreTrainedTokenizerBase:
+        return vocabulary.tokenizer()
+
+    def open_backbone(self, base: Path | None) -> PreTrainedModel:
+        """The pretrained transformer without its language-model head."""
+        assert base is not None  # a rung is always pretrained here
+        return load_backbone(base / "model")
+
+    def open_config(self) -> LlamaConfig:
+        """The architecture, for a model with random weights.
+
+        `initializer_range` is 0.1 and not the usual 0.02: with so few steps a small start leaves facts unlearnt.
+        """
+        from transformers import LlamaConfig
+
+        return LlamaConfig(
+            vocab_size=len(vocabulary.WORDS),
+            hidden_size=self.width,
+            intermediate_size=3 * self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            max_position_embeddings=vocabulary.CONTEXT,
+            initializer_range=0.1,
+            tie_word_embeddings=True,
+            use_cache=False,
+            pad_token_id=vocabulary.PAD,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+
+
+def require_rung(knob: str, rung: int) -> None:
+    """Refuse a number that is no rung of the ladder."""
+    require(rung in range(len(COVERAGE)), knob, rung, f"a rung of the ladder, 0 to {len(COVERAGE) - 1}")

@@ -1,0 +1,188 @@
+"""Every spelling of a comparison ends as the same three strings; every fault is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from w2sd.data.dialogue import Triple, split
+from w2sd.errors import Refused
+
+ONE = "\n\nHuman: Why?"
+TWO = ONE + "\n\nAssistant: So.\n\nHuman: And?"
+TAG = "\n\nAssistant:"
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+GOOD: dict[str, tuple[dict[str, Any], Triple]] = {
+    "text is taken as it is": (
+        {"prompt": "2+2=", "chosen": "4", "rejected": " 5 ", "extra": 1},
+        Triple("2+2=", "4", " 5 "),
+    ),
+    "a tag inside a named prompt's answer stays": (
+        {"prompt": ONE + TAG, "chosen": " A", "rejected": " B" + TAG + " C"},
+        Triple(ONE + TAG, " A", " B" + TAG + " C"),
+    ),
+    "one turn": ({"chosen": ONE + TAG + " A", "rejected": ONE + TAG + " B"}, Triple(ONE + TAG, " A", " B")),
+    "the last of two tags": ({"chosen": TWO + TAG + " A", "rejected": TWO + TAG + "B"}, Triple(TWO + TAG, " A", "B")),
+    "whole conversations": (
+        {"chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "several turns": (
+        {
+            "chosen": [user("Why?"), assistant("So."), user("And?"), assistant("A")],
+            "rejected": [user("Why?"), assistant("So."), user("And?"), assistant("B")],
+        },
+        Triple(TWO + TAG, " A", " B"),
+    ),
+    "messages as the prompt, last turns": (
+        {"prompt": [user("Why?")], "chosen": [assistant("A")], "rejected": [assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "text as the prompt, last turns": (
+        {"prompt": "Why?", "chosen": [assistant("A")], "rejected": [assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "messages as the prompt, text as the answers": (
+        {"prompt": [user("Why?")], "chosen": "A", "rejected": "B"},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "a prompt beside whole conversations": (
+        {"prompt": "Why?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "a whole conversation beside a last turn": (
+        {"prompt": [user("Why?")], "chosen": [user("Why?"), assistant("A")], "rejected": [assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "a system turn": (
+        {
+            "prompt": [{"role": "system", "content": "Be brief."}, user("Why?")],
+            "chosen": [assistant("A")],
+            "rejected": [assistant("B")],
+        },
+        Triple("\n\nSystem: Be brief." + ONE + TAG, " A", " B"),
+    ),
+}
+
+UNSPLITTABLE: dict[str, dict[str, Any]] = {
+    "no tag": {"chosen": "A", "rejected": "B"},
+    "a tag on one side": {"chosen": ONE + TAG + " A", "rejected": "B"},
+    "different prompts": {"chosen": ONE + TAG + " A", "rejected": "\n\nHuman: How?" + TAG + " B"},
+    "one side goes on": {"chosen": ONE + TAG + " A", "rejected": TWO + TAG + " B"},
+    "an empty last answer": {"chosen": ONE + TAG + " ", "rejected": ONE + TAG + " B"},
+    "different conversations": {"chosen": [user("Why?"), assistant("A")], "rejected": [user("How?"), assistant("B")]},
+    "an empty last turn": {"chosen": [user("Why?"), assistant("")], "rejected": [user("Why?"), assistant("B")]},
+}
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no rejected": (
+        {"prompt": "p", "chosen": "a"},
+        "f:7: ['prompt', 'chosen'] is not accepted; expected a column 'rejected' "
+        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected)",
+    ),
+    "a misspelt column": (
+        {"prompt": "p", "choosen": "a", "rejected": "b"},
+        "f:7: 'choosen' is not accepted; expected a column 'chosen' "
+        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected); did you mean 'chosen'?",
+    ),
+    "a misspelt prompt": (
+        {"promt": "p", "chosen": "a", "rejected": "b"},
+        "f:7: 'promt' is not accepted; expected a column 'prompt' "
+        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected); did you mean 'prompt'?",
+    ),
+    "a number": (
+        {"prompt": "p", "chosen": 4, "rejected": "b"},
+        "f:7: 4 is not accepted; expected text in column 'chosen'",
+    ),
+    "a null": (
+        {"prompt": None, "chosen": "a", "rejected": "b"},
+        "f:7: None is not accepted; expected text in column 'prompt'",
+    ),
+    "an empty answer": (
+        {"prompt": "p", "chosen": "a", "rejected": " \n"},
+        r"f:7: ' \n' is not accepted; expected text that is not empty in column 'rejected'",
+    ),
+    "an empty prompt": (
+        {"prompt": "", "chosen": "a", "rejected": "b"},
+        "f:7: '' is not accepted; expected text that is not empty in column 'prompt'",
+    ),
+    "an empty dialogue": (
+        {"chosen": "", "rejected": ONE + TAG + " B"},
+        "f:7: '' is not accepted; expected text that is not empty in column 'chosen'",
+    ),
+    "half a surrogate pair": (
+        {"prompt": "p", "chosen": "\ud800", "rejected": "b"},
+        r"f:7: '\ud800' is not accepted; expected valid Unicode in column 'chosen'",
+    ),
+    "no prompt for a last turn": (
+        {"chosen": [assistant("A")], "rejected": [assistant("B")]},
+        "f:7: 'A' is not accepted; expected a prompt column, or the whole conversation in column 'chosen'",
+    ),
+    "the user speaks last": (
+        {"chosen": [user("Why?")], "rejected": [user("Why?"), assistant("B")]},
+        "f:7: 'user' is not accepted; expected the assistant as the last speaker in column 'chosen'",
+    ),
+    "an unknown role": (
+        {"chosen": [{"role": "asistant", "content": "A"}], "rejected": [assistant("B")]},
+        "f:7: 'asistant' is not accepted; expected a role of system, user, assistant; did you mean 'assistant'?",
+    ),
+    "a turn without content": (
+        {"prompt": "p", "chosen": [{"role": "assistant"}], "rejected": [assistant("B")]},
+        "f:7: {'role': 'assistant'} is not accepted; expected messages with role and content in column 'chosen'",
+    ),
+    "content that is no text": (
+        {"prompt": "p", "chosen": [{"role": "assistant", "content": 1}], "rejected": [assistant("B")]},
+        "f:7: 1 is not accepted; expected text in column 'chosen'",
+    ),
+    "no turns": (
+        {"prompt": "p", "chosen": [], "rejected": [assistant("B")]},
+        "f:7: [] is not accepted; expected text or a list of messages in column 'chosen'",
+    ),
+    "an empty last turn under a prompt": (
+        {"prompt": "p", "chosen": [assistant("A")], "rejected": [assistant("")]},
+        "f:7: '' is not accepted; expected text that is not empty in column 'rejected'",
+    ),
+    "another prompt than the conversation's": (
+        {"prompt": "How?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
+        "f:7: [('user', 'How?')] is not accepted; "
+        "expected a prompt that is part of the conversation in column 'chosen'",
+    ),
+    "two conversations under one prompt": (
+        {
+            "prompt": "Why?",
+            "chosen": [user("Why?"), assistant("A")],
+            "rejected": [user("Why?"), user("How?"), assistant("B")],
+        },
+        "f:7: [('user', 'Why?'), ('user', 'How?')] is not accepted; "
+        "expected the same conversation before the last answer in chosen and rejected",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_splits(name: str) -> None:
+    row, triple = GOOD[name]
+    assert split(row, "f:7") == triple
+
+
+@pytest.mark.parametrize("name", UNSPLITTABLE)
+def test_leaves_out_whole_dialogues_that_cannot_be_split(name: str) -> None:
+    assert split(UNSPLITTABLE[name], "f:7") is None
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refuses(name: str) -> None:
+    row, message = BAD[name]
+    with pytest.raises(Refused) as refused:
+        split(row, "f:7")
+    assert str(refused.value) == message

@@ -1,0 +1,156 @@
+"""Hub datasets, through local folders of the same shape: no network is touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from w2sd.data.files import Files
+from w2sd.data.hub import Hub
+from w2sd.errors import Refused
+
+ROWS = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_folder_gives_the_pairs_of_a_file(tmp_path: Path, suffix: str) -> None:
+    file = write(tmp_path / "set" / f"train{suffix}", ROWS)
+    write(tmp_path / "set" / f"test{suffix}", ROWS[:5])
+    assert Hub(id="set").table() == Files(path=str(file)).table() == Hub(id=f"set/train{suffix}").table()
+
+
+def test_columns_have_the_names_that_are_given(tmp_path: Path) -> None:
+    write(tmp_path / "set/train.jsonl", ROWS)
+    other = [{"question": r["prompt"], "yes": r["chosen"], "no": r["rejected"], "score": 1} for r in ROWS]
+    write(tmp_path / "other/train.jsonl", other)
+    named = Hub(id="other", prompt="question", chosen="yes", rejected="no")
+    assert named.table() == Hub(id="set").table()
+
+
+def test_whole_dialogues_and_messages(tmp_path: Path) -> None:
+    prompts = [f"\n\nHuman: {row['prompt']}\n\nAssistant:" for row in ROWS]
+    text = [
+        {"prompt": p, "chosen": " " + r["chosen"], "rejected": " " + r["rejected"]}
+        for p, r in zip(prompts, ROWS, strict=True)
+    ]
+    write(tmp_path / "text/train.jsonl", text)
+    write(
+        tmp_path / "whole/train.jsonl", [{side: r["prompt"] + r[side] for side in ("chosen", "rejected")} for r in text]
+    )
+    chat = [
+        {
+            side: [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r[side]}]
+            for side in ("chosen", "rejected")
+        }
+        for r in ROWS
+    ]
+    write(tmp_path / "chat/train.jsonl", chat)
+    assert Hub(id="text").table() == Hub(id="whole").table() == Hub(id="chat").table()
+
+
+def test_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "set/train.jsonl", ROWS)
+    local = Hub(id="set")
+    assert json.loads(json.dumps(local.identity())) == local.identity()
+    shutil.copytree("set", "moved")
+    assert Hub(id="moved").identity() == local.identity()
+    write(tmp_path / "moved/more.jsonl", ROWS)
+    assert Hub(id="moved").identity() != local.identity()
+    remote = Hub(id="owner/name")
+    changes = {
+        "id": "owner/other",
+        "revision": "v1",
+        "subset": "s",
+        "split": "test",
+        "prompt": "q",
+        "limit": 3,
+        "long": "drop",
+    }
+    assert (
+        len(
+            {json.dumps(replace(remote, **{k: v}).identity()) for k, v in changes.items()}
+            | {json.dumps(remote.identity())}
+        )
+        == 8
+    )
+
+
+def test_a_hub_id_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def load(**options: Any) -> datasets.Dataset:
+        asked.append(options)
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert len(Hub(id="owner/name", revision="abc", split="all").table().pairs) == len(ROWS)
+    assert asked == [{"path": "owner/name", "name": None, "split": "all", "revision": "abc"}]
+
+
+COLUMNS = "expected a column of the dataset: prompt, chosen, rejected"
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no id": ({"id": ""}, "data.id: '' is not accepted; expected a dataset id (owner/name), or a file or folder"),
+    "a missing folder": (
+        {"id": "./sett"},
+        "data.id: './sett' is not accepted; "
+        "expected a dataset id (owner/name), or a file or folder that exists; did you mean 'set'?",
+    ),
+    "an unreachable hub": (
+        {"id": "no/such"},
+        "data.id: 'no/such' is not accepted; expected a dataset that can be loaded (",
+    ),
+    "an empty folder": ({"id": "empty"}, "data.id: 'empty' is not accepted; expected a dataset that can be loaded ("),
+    "mixed types": ({"id": "mixed"}, "mixed[1]: 3 is not accepted; expected text in column 'chosen'"),
+    "an unknown split": ({"split": "dev"}, "data.split: 'dev' is not accepted; expected a split of the dataset ("),
+    "an unknown subset": ({"subset": "xx"}, "data.subset: 'xx' is not accepted; expected a subset of the dataset ("),
+    "an unknown prompt": (
+        {"prompt": "promt"},
+        f"data.prompt: 'promt' is not accepted; {COLUMNS}; did you mean 'prompt'?",
+    ),
+    "an unknown side": ({"chosen": "zzz"}, f"data.chosen: 'zzz' is not accepted; {COLUMNS}"),
+    "a null": ({"id": "null"}, "null[2]: None is not accepted; expected text in column 'rejected'"),
+    "one row": ({"id": "one"}, "data.id: 'one' is not accepted; expected at least 2 harmless rows for split gt, found"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refuses(name: str, tmp_path: Path) -> None:
+    fields, start = BAD[name]
+    write(tmp_path / "set/train.jsonl", ROWS)
+    write(tmp_path / "null/train.jsonl", [*ROWS[:2], {**ROWS[2], "rejected": None}])
+    write(tmp_path / "one/train.jsonl", ROWS[:1])
+    write(tmp_path / "mixed/train.jsonl", [ROWS[0], {**ROWS[1], "chosen": 3}])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Refused) as refused:
+        Hub(**{"id": "set", **fields}).table()
+    assert str(refused.value).startswith(start)
+    assert "\n" not in str(refused.value)
+
+
+def test_refuses_impossible_values() -> None:
+    with pytest.raises(Refused, match="limit: 1 is not accepted"):
+        Hub(id="set", limit=1)

@@ -1,0 +1,55 @@
+"""Ids, coins and the cleaning rules."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+
+from w2sd.data.pairs import SPLITS, Pair, clean, coin, digest
+
+
+def make(prompt: str, split: str, chosen: str = "a", rejected: str = "b", facet: str = "harmless") -> Pair:
+    return Pair(digest(prompt, chosen, rejected, facet), digest(prompt), split, facet, prompt, chosen, rejected)
+
+
+def test_ids_never_change() -> None:
+    assert digest("p", "a", "b", "harmless") == "b3e5348208f89da7"
+    assert digest("ab", "c") != digest("a", "bc")
+
+
+def test_the_coin_is_fair_and_its_own() -> None:
+    ids = [digest(str(number)) for number in range(4000)]
+    heads = sum(map(coin, ids))
+    assert abs(heads - 2000) < 4 * 4000**0.5 / 2  # four standard deviations of a fair coin
+    assert [coin(pair_id) for pair_id in reversed(ids)] == [coin(pair_id) for pair_id in ids][::-1]
+
+
+def test_drops_equal_sides_and_duplicates() -> None:
+    twice = make("p", "gt")
+    table = clean([twice, make("q", "gt", "same", "same"), twice, make("p", "gt", facet="helpful")])
+    assert [(pair.prompt, pair.facet) for pair in table.pairs] == [("p", "harmless"), ("p", "helpful")]
+    assert table.dropped == {"equal_sides": 1, "duplicates": 1, "leaks": 0}
+
+
+def test_a_leaking_prompt_stays_in_test_then_in_w2s() -> None:
+    rows = [make("p", "gt"), make("p", "w2s", "c"), make("p", "test", "d"), make("q", "gt"), make("q", "w2s")]
+    table = clean([*rows, make("p", "w2s", facet="helpful"), make("r", "gt")])
+    assert [(pair.prompt, pair.split) for pair in table.pairs] == [("p", "test"), ("q", "w2s"), ("r", "gt")]
+    assert table.dropped["leaks"] == 4
+
+
+letters = st.sampled_from("abc")
+pairs = st.builds(make, letters, st.sampled_from(SPLITS), letters, letters, st.sampled_from(["harmless", "helpful"]))
+
+
+@settings(database=None, deadline=None)
+@given(st.lists(pairs, max_size=30), st.randoms(use_true_random=False))
+def test_cleaning_counts_every_row_and_leaks_none_in_any_order(rows: list[Pair], random: object) -> None:
+    table = clean(rows)
+    assert len(rows) == len(table.pairs) + sum(table.dropped.values())
+    home: dict[str, str] = {}
+    assert all(home.setdefault(pair.cluster, pair.split) == pair.split for pair in table.pairs)
+    shuffled = list(rows)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert set(clean(shuffled).pairs) == set(table.pairs)
+    assert clean(shuffled).dropped == table.dropped

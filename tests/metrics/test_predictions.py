@@ -1,0 +1,163 @@
+"""The predictions file and the join: what goes through unchanged, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from w2sd.errors import Refused
+from w2sd.metrics.predictions import Predictions, join, read_predictions, write_predictions
+
+COLUMNS: dict[str, Any] = {
+    "id": ["b", "a", "c"],
+    "cluster": ["q", "p", "p"],
+    "margin": np.array([1.5, -2.0, 0.0]),
+    "p_correct": np.array([0.8, 0.1, 0.5]),
+    "n_prompt": [4, 5, 6],
+    "known": [True, False, True],
+}
+
+
+def predictions(**changes: Any) -> Predictions:
+    columns: dict[str, Any] = {
+        "ids": ["b", "a", "c"],
+        "clusters": ["q", "p", "p"],
+        "p_correct": np.array([0.8, 0.1, 0.5]),
+        "margin": np.array([1.5, -2.0, 0.0]),
+    }
+    return Predictions(**(columns | changes))
+
+
+def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.parquet", COLUMNS)
+    table = read_predictions(tmp_path / "p.parquet")
+    assert table.ids == ["b", "a", "c"]
+    assert table.clusters == ["q", "p", "p"]
+    assert table.p_correct.tolist() == [0.8, 0.1, 0.5]
+    assert table.margin.tolist() == [1.5, -2.0, 0.0]
+    assert table.p_correct.dtype == table.margin.dtype == np.float64
+    types = {field.name: str(field.type) for field in pq.read_schema(tmp_path / "p.parquet")}
+    assert types["n_prompt"] == "int32"
+    assert types["known"] == "bool"
+
+
+def test_equal_columns_give_equal_bytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=5000)
+    columns: dict[str, Any] = {
+        "id": [f"{i:016x}" for i in rng.permutation(5000)],
+        "cluster": [f"{i:016x}" for i in rng.integers(0, 900, size=5000)],
+        "margin": margin,
+        "p_correct": 1 / (1 + np.exp(-margin)),
+    }
+    write_predictions(tmp_path / "a.parquet", columns)
+    as_lists = {name: list(column) for name, column in columns.items()}
+    write_predictions(tmp_path / "b.parquet", as_lists)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_single_precision_is_widened(tmp_path: Path) -> None:
+    p = np.array([0.8, 0.1, 0.5], dtype=np.float32)
+    write_predictions(tmp_path / "p.parquet", COLUMNS | {"p_correct": p, "margin": [1, -2, 0]})
+    table = read_predictions(tmp_path / "p.parquet")
+    assert table.p_correct.tolist() == p.astype(float).tolist()
+    assert table.margin.tolist() == [1.0, -2.0, 0.0]
+
+
+def test_files_from_elsewhere_may_hold_other_types(tmp_path: Path) -> None:
+    table = pa.table({"id": pa.array([7, 8]), "cluster": pa.array(["x", "x"]).dictionary_encode()})
+    table = table.append_column("margin", pa.array([1, -1])).append_column("p_correct", pa.array([1, 0]))
+    pq.write_table(table, tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet").ids == ["7", "8"]
+    assert read_predictions(tmp_path / "p.parquet").clusters == ["x", "x"]
+    assert read_predictions(tmp_path / "p.parquet").margin.tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"id,margin\n"])
+def test_unreadable_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "p.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(Refused, match=r"p\.parquet.*readable parquet file") as caught:
+        read_predictions(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_without_what_is_needed_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"id": ["a"], "margin": [1.0], "p_correct": [0.9]}), path)
+    with pytest.raises(Refused, match=r"p\.parquet: .*expected a column cluster"):
+        read_predictions(path)
+    pq.write_table(pa.table({"id": ["a"], "cluster": ["a"], "margin": ["high"], "p_correct": [0.9]}), path)
+    with pytest.raises(Refused, match=r"p\.parquet.*high"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"margin": [1.5, -2.0, np.nan]}, r"margin: row 2 is NaN"),
+        ({"p_correct": [0.8, None, 0.5]}, r"p_correct: row 1 is NaN"),
+        ({"p_correct": [0.8, 0.9, 0.5]}, r"margin: -2\.0 is not accepted"),
+        ({"id": ["a", "a", "c"]}, "one row per id"),
+    ],
+)
+def test_what_no_measurement_may_use_is_not_written(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        write_predictions(tmp_path / "p.parquet", COLUMNS | changes)
+    with pytest.raises(Refused, match="a column cluster"):
+        write_predictions(tmp_path / "p.parquet", {k: v for k, v in COLUMNS.items() if k != "cluster"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_join_puts_all_roles_in_the_order_of_sorted_ids() -> None:
+    order = [2, 0, 1]
+    shuffled = Predictions(
+        ids=[predictions().ids[i] for i in order],
+        clusters=[predictions().clusters[i] for i in order],
+        p_correct=predictions().p_correct[order],
+        margin=predictions().margin[order],
+    )
+    joined = join({"weak": predictions(), "student": shuffled})
+    for table in joined.values():
+        assert table.ids == ["a", "b", "c"]
+        assert table.clusters == ["p", "q", "p"]
+        assert table.p_correct.tolist() == [0.1, 0.8, 0.5]
+        assert table.margin.tolist() == [-2.0, 1.5, 0.0]
+
+
+def test_a_tie_has_no_sign_to_contradict() -> None:
+    tied = predictions(margin=np.array([1e-30, -2.0, 0.0]), p_correct=np.array([0.5, 0.1, 0.7]))
+    assert join({"weak": tied})["weak"].ids == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ["b", "a", "d"]}, "weak.id: 'c' is not accepted; .* weak and student: 2 are in one only"),
+        (
+            {"ids": ["b", "a", "c", "d"], "clusters": ["q", "p", "p", "p"], "p_correct": [0.8, 0.1, 0.5, 0.5]}
+            | {"margin": [0.0] * 4},
+            "student.id: 'd' is not accepted; .*: 1 are in one only",
+        ),
+        ({"ids": ["b", "b", "c"]}, "student.id: 'b' is not accepted; expected one row per id .1 ids repeat"),
+        ({"ids": ["b", None, "c"]}, "student: None is not accepted; expected an id and a cluster in every row"),
+        ({"clusters": ["q", "q", "p"]}, "student.cluster: 'q' is not accepted; expected 'p' for id a, as in weak"),
+        ({"p_correct": [0.8, np.nan, 0.5]}, "student: 'p_correct: row 1 is NaN' is not accepted"),
+        ({"p_correct": [0.8, 0.1, 1.01]}, "student: 'p_correct: row 2 is 1.01, outside"),
+        ({"margin": [np.nan, -2.0, 0.0]}, "student: 'margin: row 0 is NaN' is not accepted"),
+        ({"margin": [1.5, 2.0, 0.0]}, "student.margin: 2.0 is not accepted; .*p_correct is 0.1 for id a"),
+        ({"margin": [1.5, 2.0]}, r"student: \[3, 3, 3, 2\] is not accepted; expected columns of one length"),
+        ({"ids": [], "clusters": [], "p_correct": [], "margin": []}, "student: 0 .* at least one row"),
+    ],
+)
+def test_join_refuses_what_does_not_match(changes: dict[str, Any], message: str) -> None:
+    columns = {k: np.array(v) if k in ("p_correct", "margin") else v for k, v in changes.items()}
+    with pytest.raises(Refused, match=message) as caught:
+        join({"weak": predictions(), "student": predictions(**columns)})
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,147 @@
+"""The metric classes: the same figures as the functions, in batches, in two processes, and after a reset."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics import MetricCollection
+
+import w2sd
+from w2sd.metrics import functional
+from w2sd.metrics.accuracy import PairwiseAccuracy, uid_of
+from w2sd.metrics.pgr import PerformanceGapRecovered
+
+
+def columns(n: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Distinct uids over the whole range, and confidences of three models, each better than the one before."""
+    rng = np.random.default_rng(seed)
+    uids = np.unique(rng.integers(-(2**63), 2**63 - 1, size=n))
+    confidences = {name: rng.beta(a, 1, size=n) for name, a in {"weak": 1.2, "p_correct": 1.5, "ceiling": 2}.items()}
+    confidences["p_correct"][: n // 10] = 0.5
+    return {"uid": rng.permutation(uids)} | confidences
+
+
+def tensors(rows: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(column) for name, column in rows.items()}
+
+
+def expected(rows: dict[str, np.ndarray]) -> dict[str, float]:
+    accuracies = {name: functional.accuracy(rows[name]) for name in ("weak", "p_correct", "ceiling")}
+    pgr = functional.pgr(accuracies["weak"], accuracies["p_correct"], accuracies["ceiling"])
+    assert pgr is not None
+    return {"accuracy": accuracies["p_correct"], "pgr": pgr}
+
+
+def collection() -> MetricCollection:
+    return MetricCollection({"accuracy": PairwiseAccuracy(), "pgr": PerformanceGapRecovered()})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_collection_fed_once_equals_the_functions(seed: int) -> None:
+    rows, metrics = columns(101, seed), collection()
+    for batch in torch.arange(101).split(16):
+        metrics.update(**{name: column[batch] for name, column in tensors(rows).items()})
+    values = metrics.compute()
+    assert {name: value.item() for name, value in values.items()} == expected(rows)
+    assert all(value.dtype == torch.float64 for value in values.values())
+
+
+def test_repeated_rows_count_once_and_order_does_not_matter() -> None:
+    rows, metrics = columns(33), collection()
+    order = np.random.default_rng(1).permutation(np.concatenate([np.arange(33), np.arange(7)]))
+    metrics.update(**{name: column[order] for name, column in tensors(rows).items()})
+    assert {name: value.item() for name, value in metrics.compute().items()} == expected(rows)
+
+
+def test_reset_forgets() -> None:
+    metrics = collection()
+    metrics.update(**tensors(columns(20, seed=1)))
+    metrics.compute()
+    metrics.reset()
+    metrics.update(**tensors(columns(50, seed=2)))
+    assert {name: value.item() for name, value in metrics.compute().items()} == expected(columns(50, seed=2))
+
+
+def test_forward_gives_the_value_of_the_batch_and_keeps_it() -> None:
+    rows, metric = columns(40), PairwiseAccuracy()
+    halves = {name: column.split(20) for name, column in tensors(rows).items()}
+    for i in range(2):
+        value = metric(uid=halves["uid"][i], p_correct=halves["p_correct"][i])
+        assert value.item() == functional.accuracy(rows["p_correct"][20 * i : 20 * (i + 1)])
+    assert metric.compute().item() == functional.accuracy(rows["p_correct"])
+
+
+def test_single_precision_and_gradients_are_left_at_the_door() -> None:
+    metric = PairwiseAccuracy()
+    metric.update(uid=torch.tensor([1, 2], dtype=torch.int32), p_correct=torch.tensor([0.9, 0.5], requires_grad=True))
+    assert metric.compute().item() == 0.75
+    assert not metric.compute().requires_grad
+
+
+def test_pgr_without_a_gap_is_nan() -> None:
+    rows = tensors(columns(30))
+    metric = PerformanceGapRecovered()
+    metric.update(uid=rows["uid"], p_correct=rows["p_correct"], weak=rows["ceiling"], ceiling=rows["ceiling"])
+    assert metric.compute().isnan()
+
+
+def test_bad_batches_are_refused() -> None:
+    metric = PairwiseAccuracy()
+    with pytest.raises(ValueError, match=r"p_correct: shape \(3,\), but uid has \(2,\)"):
+        metric.update(uid=torch.tensor([1, 2]), p_correct=torch.tensor([0.1, 0.2, 0.3]))
+    metric.reset()
+    metric.update(uid=torch.tensor([1, 2]), p_correct=torch.tensor([0.1, float("nan")]))
+    with pytest.raises(ValueError, match="p_correct: row 1 is NaN"):
+        metric.compute()
+
+
+def test_uids_are_one_to_one_and_fit_a_signed_integer() -> None:
+    ids = ["0" * 16, "f" * 16, "7fffffffffffffff", "8000000000000000", "0123456789abcdef"]
+    uids = [uid_of(id) for id in ids]
+    assert len(set(uids)) == len(ids)
+    assert torch.tensor(uids, dtype=torch.int64).tolist() == uids
+    assert [f"{uid % 2**64:016x}" for uid in uids] == ids
+
+
+@pytest.mark.parametrize("bad", ["", "12", "xyz", "0x23456789abcdef", "00 00 00 00 00 00", "0" * 18])
+def test_other_ids_have_no_uid(bad: str) -> None:
+    with pytest.raises(ValueError, match="id: expected 16 hex digits"):
+        uid_of(bad)
+
+
+@pytest.mark.ddp
+def test_two_processes_with_a_padded_sampler_equal_one(tmp_path: Path) -> None:
+    rows = columns(33)
+    (tmp_path / "rows.json").write_text(json.dumps({name: column.tolist() for name, column in rows.items()}))
+    script, source = Path(__file__).with_name("two_ranks.py"), Path(w2sd.__file__).parents[1]
+    loopback = "lo0" if sys.platform == "darwin" else "lo"  # no name of this machine has to resolve
+    environment = {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), tmp_path / "rendezvous", tmp_path / "rows.json", tmp_path / f"{rank}"],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in ranks:
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == 0, output
+    finally:
+        for process in ranks:
+            process.kill()  # one may wait for a partner that died
+            process.communicate()
+    for rank in range(2):
+        result = json.loads((tmp_path / f"{rank}").read_text())
+        assert result["n"] == 17  # 34 rows were shown
+        assert result["epochs"] == [expected(rows), expected(rows)]

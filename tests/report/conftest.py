@@ -1,0 +1,154 @@
+"""Stores as the pipeline leaves them, written by hand: small, complete, without a single training step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CREATED = "2031-04-05T06:07:{:02d}+00:00"
+STAGES = {
+    "pretrain/weak": [],
+    "pretrain/strong": [],
+    "train/weak": ["pretrain/weak"],
+    "train/ceiling": ["pretrain/strong"],
+    "label/weak": ["train/weak"],
+    "train/student": ["pretrain/strong", "label/weak"],
+    "evaluate/weak": ["train/weak"],
+    "evaluate/ceiling": ["train/ceiling"],
+    "evaluate/student": ["train/student", "evaluate/weak", "evaluate/ceiling"],
+    "compare": ["evaluate/weak", "evaluate/student", "evaluate/ceiling"],
+}
+
+
+class FakeStore:
+    """A store to which jobs are added one by one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.n = 0
+
+    def add(
+        self,
+        name: str = "demo",
+        *,
+        seed: int = 0,
+        conflict: str = "NoConflict",
+        overrides: list[str] | None = None,
+        sweep: str | None = None,
+        knobs: dict[str, Any] | None = None,
+        **metrics: Any,
+    ) -> dict[str, Any]:
+        """One finished job; `metrics` change or add measurements (`accuracy__weak` is `accuracy/weak`)."""
+        config = self._config(name, seed, conflict, knobs or {})
+        keys = {stage: self._key(stage, config) for stage in STAGES}
+        for stage, inputs in STAGES.items():
+            self._artifact(stage, keys[stage], {role: keys[role] for role in inputs})
+        measured = {**MEASURED, **{key.replace("__", "/"): value for key, value in metrics.items()}}
+        write(self.root / f"artifacts/compare-{keys['compare']}/metrics.json", measured)
+        overrides = [f"experiment={name}", f"seed={seed}"] if overrides is None else overrides
+        self.n += 1
+        job = {
+            "id": f"job-{self.n:03d}",
+            "name": name,
+            "compare": keys["compare"],
+            "stages": {stage: {"kind": stage.partition("/")[0], "key": keys[stage]} for stage in sorted(STAGES)},
+            "config": config,
+            "overrides": overrides,
+            "command": " ".join(["w2sd", *overrides]),
+            "sweep": sweep,
+            "finished": CREATED.format(self.n),
+        }
+        write(self.root / "jobs" / f"{job['id']}.json", job)
+        return job
+
+    def _artifact(self, stage: str, key: str, inputs: dict[str, str]) -> None:
+        kind = stage.partition("/")[0]
+        folder = self.root / "artifacts" / f"{kind}-{key}"
+        spec = {"kind": kind, "key": key, "version": 1, "params": {}, "inputs": inputs, "git": "0123abc", "digests": {}}
+        write(folder / "spec.json", {**spec, "created": CREATED.format(0)})
+        write(folder / "metrics.json", {})
+        hardware = {"cpu": "Example CPU", "cores": 4, "gpu": None}
+        cost = {"seconds": 1.5, "cpu_seconds": 2.25, "peak_rss_mb": 300.0}
+        write(folder / "runtime.json", {**cost, "hardware": hardware, "versions": {"numpy": "2.0.0", "w2sd": "0.1.0"}})
+
+    @staticmethod
+    def _key(stage: str, config: dict[str, Any]) -> str:
+        last = stage in ("train/student", "evaluate/student", "compare")  # the rest is shared between jobs
+        return hashlib.sha256(json.dumps([stage, config if last else None]).encode()).hexdigest()[:12]
+
+    @staticmethod
+    def _config(name: str, seed: int, conflict: str, knobs: dict[str, Any]) -> dict[str, Any]:
+        part = {"_target_": f"w2sd.conflicts.{conflict.lower()}.{conflict}"}
+        if conflict == "Explicit":
+            part["alpha"] = 0.5  # type: ignore[assignment]
+        fit = {"_target_": "w2sd.students.fit.Fit", "lr": 1e-5, "epochs": 2, "betas": [0.9, 0.95]}
+        return {"name": name, "seed": seed, "teacher_seed": 0, "conflict": part, "fit": fit, "store": "store", **knobs}
+
+
+MEASURED: dict[str, Any] = {
+    "accuracy/weak": 0.787,
+    "accuracy/weak_lo": 0.774,
+    "accuracy/weak_hi": 0.8,
+    "accuracy/weak_se": 0.0066,
+    "accuracy/student": 0.9166,
+    "accuracy/student_lo": 0.908,
+    "accuracy/student_hi": 0.925,
+    "accuracy/student_se": 0.0044,
+    "accuracy/ceiling": 0.996,
+    "accuracy/ceiling_lo": 0.993,
+    "accuracy/ceiling_hi": 0.998,
+    "accuracy/ceiling_se": 0.001,
+    "gain": 0.1296,
+    "gain_lo": 0.115,
+    "gain_hi": 0.144,
+    "gain_mcnemar_p": 1e-40,
+    "pgr_gap": 0.209,
+    "pgr_gap_lo": 0.196,
+    "pgr_gap_hi": 0.222,
+    "pgr_gap_se": 0.0066,
+    "pgr": 0.62,
+    "pgr_lo": 0.551,
+    "pgr_hi": 0.7,
+    "pgr_n_undefined": 0,
+    "n/test": 4000,
+    "n/clusters": 3915,
+    "n/ties": 0,
+    "data/n_gt": 4000,
+    "data/n_w2s": 4000,
+    "data/n_test": 4000,
+    "data/dropped_duplicates": 12,
+    "data/dropped_equal_sides": 3,
+}
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, sort_keys=True))
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeStore:
+    return FakeStore(tmp_path / "store")
+
+
+@pytest.fixture
+def sweep(fake: FakeStore) -> FakeStore:
+    """Two conflicts, three seeds each; one of the six has no PGR, for its ceiling is not above its teacher."""
+    for conflict, base in (("NoConflict", 0.6), ("Explicit", 0.3)):
+        for seed in (0, 1, 2):
+            pgr = base + 0.1 * (seed - 1)
+            changes: dict[str, Any] = {"pgr": pgr, "pgr_lo": pgr - 0.08, "pgr_hi": pgr + 0.08}
+            if (conflict, seed) == ("Explicit", 2):
+                changes = {"pgr": None, "pgr_lo": None, "pgr_hi": None, "accuracy__ceiling": 0.78}
+            overrides = ["experiment=pair", f"conflict={conflict.lower()}", f"seed={seed}"]
+            fake.add("pair", seed=seed, conflict=conflict, overrides=overrides, sweep="s1", **changes)
+    return fake
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    return tmp_path / "nothing"
