@@ -67,6 +67,10 @@ def main() -> int:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(_translate(error))
+    except ValueError as error:  # Hydra's own for an override that is no option, such as fit=null
+        if "hydra" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+            raise
+        return _say(Refused("command line", shlex.join(sys.argv[1:]), str(error)))
     return 1 if failed else 0
 
 
@@ -145,11 +149,10 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
         name = RunName(job["name"], "summary", compare.key, Path(asked.settings.out) / "logs" / f"job-{compare.key}", job)
         asked.logger.summarise(name, metrics)
 
-    from w2sd.report.page import print_table, write_page
-    from w2sd.report.results import load
+    from w2sd.report import pages, results, tables
 
-    print_table(load(store.root, jobs=[job["id"]]))
-    page = write_page(store.root, Path(asked.settings.out), sweep=sweep, jobs=None if sweep else [job["id"]])
+    tables.print_table(results.load(store.root, jobs=[job["id"]]))
+    page = pages.write_page(store.root, Path(asked.settings.out), sweep=sweep, job=None if sweep else job["id"])
     print(f"page: {page}")
     return math.nan if metrics["pgr"] is None else float(metrics["pgr"])
 

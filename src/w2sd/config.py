@@ -68,6 +68,9 @@ def read(cfg: DictConfig) -> RunConfig:
     values = _plain(cfg)
     parts = {group: values.pop(group, None) for group in GROUPS}
     settings = _merge(Settings, values, "")
+    for group, node in parts.items():
+        choice = f"model@{group}" if group in ("weak", "strong") else group
+        require(isinstance(node, dict), group, node, f"a part; choose one with {choice}=OPTION")
     built = {group: build(node, group, settings.trusted) for group, node in parts.items()}
     return RunConfig(**built, settings=settings)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import os
 import random
 import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from subprocess import run
@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from w2sd.data.files import Files, split_of
+from w2sd.data.files import Files
 from w2sd.data.pairs import SPLITS, digest
 from w2sd.errors import Refused
 
@@ -41,14 +41,15 @@ def write(path: Path, rows: Rows) -> str:
     if name.endswith(".parquet"):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         return str(path)
-    opened = gzip.open(path, "wt", encoding="utf-8", newline="") if name.endswith(".gz") else path.open("w", newline="")
-    with opened as file:
-        if ".csv" in name:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        else:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+    if ".csv" in name:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        data = text.getvalue().encode()
+    else:
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     return str(path)
 
 
@@ -76,22 +77,6 @@ def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
     assert set(shuffled.pairs) == set(table.pairs)
 
 
-def test_dialogues_and_messages_give_the_ids_of_text(tmp_path: Path) -> None:
-    text: Rows = [{"prompt": f"\n\nHuman: {i}{TAG}", "chosen": " a", "rejected": " b"} for i in range(30)]
-    whole: Rows = [{side: row["prompt"] + row[side] for side in ("chosen", "rejected")} for row in text]
-    chat: Rows = [
-        {
-            side: [{"role": "user", "content": str(i)}, {"role": "assistant", "content": row[side].strip()}]
-            for side in ("chosen", "rejected")
-        }
-        for i, row in enumerate(text)
-    ]
-    tables = [
-        Files(path=write(tmp_path / f"{name}.parquet", rows)).table() for name, rows in enumerate((text, whole, chat))
-    ]
-    assert tables[0] == tables[1] == tables[2]
-
-
 def test_one_file_is_split_by_prompt_into_thirds(tmp_path: Path) -> None:
     rows = some(900) + [{**row, "chosen": "another"} for row in some(900)]
     path = write(tmp_path / "rows.jsonl", rows)
@@ -103,10 +88,6 @@ def test_one_file_is_split_by_prompt_into_thirds(tmp_path: Path) -> None:
     moved = Files(path=path, split_seed=1).table()
     assert {pair.id for pair in moved.pairs} == {pair.id for pair in table.pairs}
     assert 0.5 < sum(home[pair.cluster] != pair.split for pair in moved.pairs) / 1800 < 0.8  # two thirds expected
-
-
-def test_the_split_of_a_prompt_never_changes() -> None:
-    assert [split_of(digest(str(i)), 0) for i in range(6)] == ["w2s", "w2s", "test", "gt", "gt", "gt"]
 
 
 @pytest.fixture
@@ -123,13 +104,8 @@ def three(tmp_path: Path) -> Files:
 
 def test_three_files_keep_their_splits_and_count_what_is_dropped(three: Files) -> None:
     table = three.table()
-    assert Counter((pair.split, pair.facet) for pair in table.pairs) == {
-        ("gt", "harmless"): 5,
-        ("w2s", "harmless"): 5,
-        ("test", "harmless"): 5,
-        ("w2s", "helpful"): 4,
-        ("test", "helpful"): 3,
-    }
+    assert [len(table.rows(split)) for split in SPLITS] == [5, 5, 5]
+    assert [len(table.rows(split, "helpful")) for split in SPLITS] == [0, 4, 3]
     assert table.dropped == {"unsplittable": 0, "equal_sides": 1, "duplicates": 1, "leaks": 2, "over_limit": 0}
     assert all(pair.id == digest(pair.prompt, pair.chosen, pair.rejected, pair.facet) for pair in table.pairs)
     assert all(pair.cluster == digest(pair.prompt) for pair in table.pairs)
@@ -168,77 +144,60 @@ def test_paths_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HERE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert (
-        Files(path="~/rows.jsonl").table() == Files(path="rows.jsonl").table() == Files(path="$HERE/rows.jsonl").table()
-    )
+    tables = [Files(path=path).table() for path in ("rows.jsonl", "~/rows.jsonl", "$HERE/rows.jsonl")]
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_reading_needs_no_torch_and_no_pandas(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", some(30))
     heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'numpy'}"
-    code = f"import sys; from w2sd.data.files import Files; Files(path={path!r}).table(); print({heavy} & {{*sys.modules}})"
+    code = f"import sys, w2sd.data.files as f; f.Files(path={path!r}).table(); print({heavy} & set(sys.modules))"
     assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-BROKEN = {
-    "broken JSON": (
-        "bad.jsonl",
-        b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n\n{"prompt": \n',
-        'bad.jsonl:3: \'{"prompt":',
+HEADER = b"prompt,chosen,rejected\n"
+TEXT = "text in column 'chosen'"
+BROKEN = [  # file, its bytes, and what the refusal names: place, value, accepted
+    (
+        "x.jsonl",
+        json.dumps(GOOD).encode() + b'\n\n{"no\n',
+        ":3",
+        r"""'{"no\n'""",
+        "one JSON object a line",
     ),
-    "no object": ("bad.jsonl", b'["a"]\n', "bad.jsonl:1: ['a'] is not accepted; expected a JSON object"),
-    "no UTF-8 in JSON": ("bad.jsonl", b'{"prompt": "\xff"}\n', "bad.jsonl:1: "),
-    "a short CSV row": (
-        "bad.csv",
-        b'prompt,chosen,rejected\n"two\nlines",a,b\np,a\n',
-        "bad.csv:4: '2 cells' is not accepted; expected 3, as in the header",
-    ),
-    "an open quote in CSV": ("bad.csv", b'prompt,chosen,rejected\n"p,a,b\n', "bad.csv:2: 'unexpected end of data'"),
-    "no UTF-8 in CSV": ("bad.csv", b"prompt,chosen,rejected\n\xff,a,b\n", "bad.csv: "),
-    "CSV without the columns": ("bad.csv", b"prompt,choosen,rejected\np,a,b\n", "bad.csv:2: 'choosen' is not accepted"),
-    "no gzip": ("bad.jsonl.gz", b"{}", 'bad.jsonl.gz: "Not a gzipped file'),
-    "a cut gzip": (
-        "bad.jsonl.gz",
-        gzip.compress(json.dumps(GOOD).encode())[:-9],
-        "bad.jsonl.gz: 'Compressed file ended",
-    ),
-    "no Parquet": ("bad.parquet", b"PAR1", "bad.parquet: 'Parquet"),
-    "an empty response": (
-        "bad.jsonl",
-        json.dumps({**GOOD, "chosen": " "}).encode(),
-        "bad.jsonl:1: ' ' is not accepted",
-    ),
-    "a number": ("bad.jsonl", json.dumps({**GOOD, "rejected": 3}).encode(), "bad.jsonl:1: 3 is not accepted"),
-    "a null in the second row": (
-        "bad.jsonl",
-        b"\n".join(json.dumps(row).encode() for row in (GOOD, {**GOOD, "chosen": None})),
-        "bad.jsonl:2: None is not accepted; expected text in column 'chosen'",
-    ),
-    "nothing": (
-        "bad.jsonl",
-        b"",
-        "data.path: 'bad.jsonl' is not accepted; expected at least 2 harmless rows for split gt, found 0",
-    ),
-    "one row": (
-        "bad.csv",
-        b"prompt,chosen,rejected\np,a,b\n",
-        "data.path: 'bad.csv' is not accepted; expected at least 2",
-    ),
-    "an unknown suffix": (
-        "bad.json",
-        b"[]",
-        "data.path: 'bad.json' is not accepted; "
-        "expected a file that ends in .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet",
-    ),
-}
+    ("x.jsonl", b'["a"]\n', ":1", "['a']", "a JSON object"),
+    ("x.jsonl", b'\n{"\xff": 1}', ":2", "'{\"\ufffd\": 1}'", "one JSON object a line ('utf-8'"),
+    ("x.jsonl", json.dumps({**GOOD, "chosen": " "}).encode(), ":1", "' '", "text that is not empty in column 'chosen'"),
+    ("x.jsonl", json.dumps({**GOOD, "chosen": 3}).encode(), ":1", "3", TEXT),
+    ("x.jsonl", json.dumps(GOOD).encode() + b'\n{"a": 1}', ":2", "['a']", "a column 'chosen' (columns prompt, "),
+    ("x.json", b"[]", None, "'x.json'", "a file that ends in .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet"),
+    ("x.jsonl", b"", None, "'x.jsonl'", "at least 2 harmless rows for split gt, found 0 (dropped in all: none)"),
+    ("x.csv", HEADER + b"p,a,b\n", None, "'x.csv'", "at least 2 harmless rows for split gt, found"),
+    ("x.csv", HEADER + b'"two\nlines",a,b\n\np,a\n', ":5", "'2 cells'", "3, as in the header"),
+    ("x.csv", HEADER + b'"p,a,b\n', ":2", "'unexpected end of data'", "CSV with a header, and quotes that close"),
+    ("x.csv", HEADER + b"p,a,\n", ":2", "''", "text that is not empty in column 'rejected'"),
+    ("x.csv", HEADER + b"\xff,a,b\n", "", "\"'utf-8' codec can't decode", ""),
+    ("x.csv.gz", b"{}", "", "\"Not a gzipped file (b'{}')\"", "a file that can be read to its end"),
+    ("x.jsonl.gz", gzip.compress(json.dumps(GOOD).encode())[:-9], "", "'Compressed file ended", ""),
+    ("x.parquet", b"PAR1", "", "'Parquet file size is 4 bytes", ""),
+]
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_refuses_broken_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, data, start = BROKEN[name]
-    (tmp_path / file).write_bytes(data)
+@pytest.mark.parametrize(("name", "data", "place", "value", "accepted"), BROKEN)
+def test_refuses_broken_files(
+    name: str,
+    data: bytes,
+    place: str | None,
+    value: str,
+    accepted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / name).write_bytes(data)
     monkeypatch.chdir(tmp_path)
-    assert message(Files(path=file)).startswith(start)
+    said = message(Files(path=name))
+    assert said.startswith(f"data.path: {value}" if place is None else f"{name}{place}: {value}")
+    assert not accepted or f"{value} is not accepted; expected {accepted}" in said
 
 
 def test_refuses_a_bad_cell_in_parquet(tmp_path: Path) -> None:
@@ -255,86 +214,35 @@ def test_says_why_a_split_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "data.gt: 'gt.jsonl' is not accepted; "
         "expected at least 2 harmless rows for split gt, found 0 (dropped in all: 10 leaks)"
     )
-    assert "(dropped in all: 3 unsplittable); rows without a prompt must be" in message(Files(path="tagless.jsonl"))
+    assert "(dropped in all: 3 unsplittable); rows without a prompt column must be" in message(
+        Files(path="tagless.jsonl")
+    )
     assert message(Files(path="gt.jsonl", helpful="gt.jsonl")).startswith("data.path: ")
 
 
-ROLES = "expected a file: either data.path, or all of data.gt, data.w2s, data.test"
-WANTED = {
-    "nothing": ({}, "data.path: '' is not accepted; " + ROLES),
-    "one of three": ({"gt": "a.jsonl"}, "data.w2s: '' is not accepted; " + ROLES),
-    "both": (
-        {"path": "a.jsonl", "w2s": "a.jsonl"},
-        "data.w2s: 'a.jsonl' is not accepted; expected nothing beside data.path=a.jsonl",
-    ),
-    "a missing file": (
-        {"path": "aa.jsonl"},
-        "data.path: 'aa.jsonl' is not accepted; expected a file that exists; did you mean 'a.jsonl'?",
-    ),
-    "a missing helpful file": (
-        {"path": "a.jsonl", "helpful": "zzz"},
-        "data.helpful: 'zzz' is not accepted; expected a file that exists",
-    ),
-    "a missing folder": (
-        {"path": "no/a.jsonl"},
-        "data.path: 'no/a.jsonl' is not accepted; expected a file that exists; there is no folder no",
-    ),
-    "an unset variable": (
-        {"path": "$W2SD_NOWHERE/a.jsonl"},
-        "data.path: '$W2SD_NOWHERE/a.jsonl' is not accepted; "
-        "expected a file; the environment variable in it is not set",
-    ),
-}
+ROLES = "a file: either data.path, or all of data.gt, data.w2s, data.test"
+UNUSABLE = [  # fields, and the refusal's knob, value, accepted
+    ({}, "data.path", "''", ROLES),
+    ({"gt": "a.jsonl"}, "data.w2s", "''", ROLES),
+    ({"path": "a.jsonl", "w2s": "a.jsonl"}, "data.w2s", "'a.jsonl'", "nothing beside data.path=a.jsonl"),
+    ({"path": "aa.jsonl"}, "data.path", "'aa.jsonl'", "a file that exists; did you mean 'a.jsonl'?"),
+    ({"path": "a.jsonl", "helpful": "zzz"}, "data.helpful", "'zzz'", "a file that exists"),
+    ({"path": "no/a.csv"}, "data.path", "'no/a.csv'", "a file that exists; there is no folder no"),
+    ({"path": "$NO_W2SD/a"}, "data.path", "'$NO_W2SD/a'", "a file; the environment variable in it is not set"),
+    ({"limit": -1}, "limit", "-1", "0 (all rows) or at least 2"),
+    ({"limit": 1}, "limit", "1", "0 (all rows) or at least 2"),
+    ({"split_seed": -1}, "split_seed", "-1", "0 or more"),
+    ({"max_tokens": 1}, "max_tokens", "1", "at least 2 (a token of the prompt and one of the response)"),
+    ({"long": "dorp"}, "long", "'dorp'", "one of drop, refuse; did you mean 'drop'?"),
+]
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_refuses_paths_in_planning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fields, expected = WANTED[name]
+@pytest.mark.parametrize(("fields", "knob", "value", "accepted"), UNUSABLE)
+def test_refuses_before_anything_is_read(
+    fields: dict[str, Any], knob: str, value: str, accepted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "a.jsonl", some(3))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Refused) as refused:
         Files(**fields).identity()
-    assert str(refused.value) == expected
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"limit": -1}, "limit: -1 is not accepted; expected 0 (all rows) or at least 2"),
-        ({"limit": 1}, "limit: 1 is not accepted; expected 0 (all rows) or at least 2"),
-        ({"split_seed": -1}, "split_seed: -1 is not accepted; expected 0 or more"),
-        ({"max_tokens": 1}, "max_tokens: 1 is not accepted; expected at least 2"),
-        ({"long": "dorp"}, "long: 'dorp' is not accepted; expected one of drop, refuse; did you mean 'drop'?"),
-    ],
-)
-def test_refuses_impossible_values(fields: dict[str, Any], expected: str) -> None:
-    with pytest.raises(Refused) as refused:
-        Files(**fields)
-    assert str(refused.value).startswith(expected)
-
-
-@pytest.mark.slow
-def test_both_spellings_of_the_real_files_give_the_same_ids() -> None:
-    folder = os.environ.get("W2SD_DATA")
-    if not folder:
-        pytest.skip("set W2SD_DATA=FOLDER to read the real pairs")
-
-    def source(kind: str) -> Files:
-        start = f"{folder}/hh_harmless_w2s/harmless_"
-        names = {"gt": "train_gt", "w2s": "train_w2s", "test": "test"}
-        helpful = f"{folder}/hh_helpful_single_turn/helpful_single_turn.{kind}.jsonl.gz"
-        return Files(**{role: f"{start}{name}.{kind}.jsonl.gz" for role, name in names.items()}, helpful=helpful)
-
-    pairs, peer = source("pairs").table(), source("peer").table()
-    assert pairs.dropped == {"unsplittable": 0, "equal_sides": 0, "duplicates": 0, "leaks": 226, "over_limit": 0}
-    assert peer.dropped == {**pairs.dropped, "unsplittable": 33}
-    # a row whose rejected dialogue goes on for more turns has no common prompt up to its last answer; the file that
-    # names its prompts keeps such a row, with the further turns inside the answer
-    goes_on = {pair for pair in pairs.pairs if TAG in pair.chosen + pair.rejected}
-    assert set(peer.pairs) == set(pairs.pairs) - goes_on
-    assert Counter((pair.split, pair.facet) for pair in peer.pairs) == {
-        ("gt", "harmless"): 2863,
-        ("w2s", "harmless"): 2894,
-        ("test", "harmless"): 3013,
-        ("w2s", "helpful"): 1444,
-    }
+    assert str(refused.value) == f"{knob}: {value} is not accepted; expected {accepted}"

@@ -78,6 +78,9 @@ def test_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(json.dumps(local.identity())) == local.identity()
     shutil.copytree("set", "moved")
     assert Hub(id="moved").identity() == local.identity()
+    shutil.move("moved/train.jsonl", "moved/test.jsonl")  # another split
+    assert Hub(id="moved").identity() != local.identity()
+    shutil.move("moved/test.jsonl", "moved/train.jsonl")
     write(tmp_path / "moved/more.jsonl", ROWS)
     assert Hub(id="moved").identity() != local.identity()
     remote = Hub(id="owner/name")

@@ -1,10 +1,16 @@
-"""Ids, coins and the cleaning rules."""
+"""Ids, splits, coins and the cleaning rules, on made and on real pairs."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
+from w2sd.data.dialogue import TAG
+from w2sd.data.files import Files, split_of
 from w2sd.data.pairs import SPLITS, Pair, clean, coin, digest
 
 
@@ -15,6 +21,10 @@ def make(prompt: str, split: str, chosen: str = "a", rejected: str = "b", facet:
 def test_ids_never_change() -> None:
     assert digest("p", "a", "b", "harmless") == "b3e5348208f89da7"
     assert digest("ab", "c") != digest("a", "bc")
+
+
+def test_the_split_of_a_prompt_never_changes() -> None:
+    assert [split_of(digest(str(i)), 0) for i in range(6)] == ["w2s", "w2s", "test", "gt", "gt", "gt"]
 
 
 def test_the_coin_is_fair_and_its_own() -> None:
@@ -53,3 +63,30 @@ def test_cleaning_counts_every_row_and_leaks_none_in_any_order(rows: list[Pair],
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert set(clean(shuffled).pairs) == set(table.pairs)
     assert clean(shuffled).dropped == table.dropped
+
+
+@pytest.mark.slow
+def test_both_spellings_of_the_real_files_give_the_same_ids() -> None:
+    folder = os.environ.get("W2SD_DATA")
+    if not folder:
+        pytest.skip("set W2SD_DATA=FOLDER to read the real pairs")
+
+    def source(kind: str) -> Files:
+        start = f"{folder}/hh_harmless_w2s/harmless_"
+        names = {"gt": "train_gt", "w2s": "train_w2s", "test": "test"}
+        helpful = f"{folder}/hh_helpful_single_turn/helpful_single_turn.{kind}.jsonl.gz"
+        return Files(**{role: f"{start}{name}.{kind}.jsonl.gz" for role, name in names.items()}, helpful=helpful)
+
+    pairs, peer = source("pairs").table(), source("peer").table()
+    assert pairs.dropped == {"unsplittable": 0, "equal_sides": 0, "duplicates": 0, "leaks": 226, "over_limit": 0}
+    assert peer.dropped == {**pairs.dropped, "unsplittable": 33}
+    # a row whose rejected dialogue goes on for more turns has no common prompt up to its last answer; the file that
+    # names its prompts keeps such a row, with the further turns inside the answer
+    goes_on = {pair for pair in pairs.pairs if TAG in pair.chosen + pair.rejected}
+    assert set(peer.pairs) == set(pairs.pairs) - goes_on
+    assert Counter((pair.split, pair.facet) for pair in peer.pairs) == {
+        ("gt", "harmless"): 2863,
+        ("w2s", "harmless"): 2894,
+        ("test", "harmless"): 3013,
+        ("w2s", "helpful"): 1444,
+    }

@@ -17,8 +17,9 @@ from w2sd.data.pairs import CONFLICTING, SPLITS, Pair, Table, clean
 from w2sd.errors import Refused
 from w2sd.world import vocabulary as v
 from w2sd.world.corpus import DIALOGUES, DOCUMENTS, FACTS, STEEPNESS, Corpus, corpus
-from w2sd.world.generator import MOST, World, _candidates, facts
+from w2sd.world.generator import _candidates, facts
 from w2sd.world.ladder import COVERAGE, Rung
+from w2sd.world.source import MOST, World
 
 RUNGS = range(len(COVERAGE))
 corpus_of = lru_cache(corpus)

@@ -127,14 +127,17 @@ def gather(parts: Iterable[Part], limit: int, split_seed: int) -> Table:
     dropped = {"unsplittable": unsplittable, **dropped, "over_limit": len(rows) - len(kept)}
     for part in parts:
         for split in [part.split] if part.split else SPLITS:
-            if (n := counts[split, part.facet]) < MIN_ROWS:
-                why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
-                hint = (
-                    "; rows without a prompt must be dialogues with one last '\\n\\nAssistant:'" if unsplittable else ""
-                )
-                accepted = f"at least {MIN_ROWS} {part.facet} rows for split {split}, found {n} (dropped in all: {why})"
-                raise Refused(part.knob, part.value, accepted + hint)
+            if counts[split, part.facet] < MIN_ROWS:
+                raise _too_few(part, split, counts[split, part.facet], dropped)
     return Table(kept, dropped)
+
+
+def _too_few(part: Part, split: str, found: int, dropped: dict[str, int]) -> Refused:
+    why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
+    accepted = f"at least {MIN_ROWS} {part.facet} rows for split {split}, found {found} (dropped in all: {why})"
+    if dropped["unsplittable"]:
+        accepted += f"; rows without a prompt column must be two dialogues that differ after the last {dialogue.TAG!r}"
+    return Refused(part.knob, part.value, accepted)
 
 
 def split_of(cluster: str, split_seed: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -68,6 +69,7 @@ class Hub:
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if self.revision and not self._is_folder():
             options["revision"] = self.revision
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the outcome is told below
         try:
             return auto.from_pretrained(place, **options)
         except (OSError, ValueError) as error:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.config import RunConfig
-from w2sd.pipeline.stage import Stage
+from w2sd.pipeline.stage import Stage, identity
 
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
 
 
 def plan(run: RunConfig) -> Plan:
     """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch."""
+    identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     stages: Plan = {}
     settings = run.settings
 

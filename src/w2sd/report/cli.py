@@ -75,7 +75,7 @@ def _names(text: str) -> list[str]:
 def _collect(store: Path, *, delete: bool) -> int:
     from w2sd.report import garbage, notation
 
-    leftovers, running = garbage.find(store), garbage.held(store)
+    running, leftovers = garbage.held(store), garbage.find(store)  # in this order: what starts now is not listed
     gone: list[int] = []
     for leftover in leftovers:
         kept = garbage.why_kept(leftover, running)

@@ -95,7 +95,7 @@ def why_null(job: pd.DataFrame, metric: str) -> str:
     )
     if metric == "pgr" and weak is not None and ceiling is not None:
         if ceiling <= weak:
-            return f"undefined: the ceiling ({ceiling:.3f}) is not above the weak teacher ({weak:.3f})"
+            return f"the ceiling ({ceiling:.3f}) is not above the weak teacher ({weak:.3f})"
         if gap is not None and error is not None and gap <= error:
             return f"the gap between weak teacher and ceiling ({gap:.3f}) is within one standard error ({error:.3f})"
     return "undefined or not measured"

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from w2sd.report import knobs, notation, style
+from w2sd.report import notation, style, tables
 from w2sd.report.estimates import Estimate, Row
-from w2sd.report.tables import NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +19,7 @@ CHANCE = 0.5
 BARS = {"accuracy/weak": "weak", "accuracy/student": "student", "accuracy/ceiling": "ceiling"}
 LEFT, WIDTH, RIGHT = 0.85, 2.9, 1.55  # inches: names, axes, numbers
 LINE = 0.27  # inches: the height of a line of text, and of a bar with its gap
+BLOCK = 4.4  # lines for one of several rows, in every figure: a heading, three bars, a gap
 FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands beside it
 
 
@@ -66,11 +66,12 @@ def inline(name: str, svg: str) -> str:
 def _draw_accuracy(rows: Sequence[Row]) -> Figure:
     ends = [x for row in rows for metric in BARS for x in row.estimates[metric][:2] if x is not None]
     lowest = min(CHANCE, *ends, CHANCE)
-    height = len(BARS) + (1.6 if len(rows) > 1 else 0.0)  # lines per row: a heading and a gap where there are several
-    figure, axes = _canvas(len(rows) * height)
+    several = len(rows) > 1
+    height = BLOCK if several else len(BARS)
+    figure, axes = _canvas(len(rows) * height, top=LINE if several else 0.06)
     for place, row in enumerate(rows):
         top = place * height
-        if len(rows) > 1:
+        if several:
             _heading(axes, top + 0.5, row)
             top += 1.0
         for line, (metric, role) in enumerate(BARS.items()):
@@ -88,7 +89,7 @@ def _draw_accuracy(rows: Sequence[Row]) -> Figure:
 
 def _draw_pgr(rows: Sequence[Row]) -> Figure:
     several = len(rows) > 1
-    height = 2.6 if several else 2.0
+    height = BLOCK if several else 2.0
     figure, axes = _canvas(len(rows) * height, top=LINE)
     ends = [x for row in rows for x in row.estimates["pgr"][:3] if x is not None]
     axes.set_xlim(max(1 - FURTHEST, min(-0.08, *ends, 0) - 0.04), min(FURTHEST, max(1.08, *ends, 1) + 0.04))
@@ -98,9 +99,9 @@ def _draw_pgr(rows: Sequence[Row]) -> Figure:
             ha="center", va="bottom", color=_c("muted"), fontsize=style.SMALL,
         )  # fmt: skip
     for place, row in enumerate(rows):
-        y = place * height + height / 2 + (0.35 if several else 0)
+        y = place * height + (1.9 if several else 1.0)
         if several:
-            _heading(axes, y - 1.05, row)
+            _heading(axes, place * height + 0.5, row)
         else:
             axes.text(-0.03, y, "PGR", transform=_sideways(axes), ha="right", va="center", color=_c("ink"))
         axes.plot((0, 1), (y, y), color=_c("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
@@ -140,14 +141,14 @@ def _number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
 
 
 def _heading(axes: Axes, y: float, row: Row) -> None:
-    short = knobs.shorten(list(row.settings))
-    said = ", ".join(f"{NAMES.get(name, short[name])} {value}" for name, value in row.settings.items())
     n = f"  (n = {row.n})" if row.jobs else ""
     inches = -LEFT / WIDTH + 0.03
-    axes.text(inches, y, said + n, transform=_sideways(axes), va="center", color=_c("ink"), fontweight="bold")
+    axes.text(
+        inches, y, tables.describe(row) + n, transform=_sideways(axes), va="center", color=_c("ink"), fontweight="bold"
+    )
 
 
-def _canvas(n_lines: float, top: float = 0.06) -> tuple[Figure, Axes]:
+def _canvas(n_lines: float, top: float) -> tuple[Figure, Axes]:
     """A figure and its axes, measured in lines from the top."""
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,4 +110,8 @@ def _key(path: Path) -> str | None:
 
 
 def _weigh(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    n_bytes = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a running stage may take its files away meanwhile
+            n_bytes += 0 if path.is_dir() else path.lstat().st_size
+    return n_bytes

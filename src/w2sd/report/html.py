@@ -33,11 +33,11 @@ def render(
     title = ", ".join(dict.fromkeys(jobs["name"]))
     one = len(jobs) == 1
     figures = [_figure(name, svg) for name, svg in drawings.items()]
-    sheets = [_section(name, _table(table)) for name, table in shown.items()]
+    first, *others = (_section(name, _table(table)) for name, table in shown.items())
     if one:
-        top = _pair(f"<section>{''.join(figures)}</section>", *sheets)
+        top = _pair(f"<section>{''.join(figures)}</section>", first)
     else:
-        top = _pair(*(f"<section>{figure}</section>" for figure in figures)) + "".join(sheets)
+        top = "".join([first, _pair(*(f"<section>{figure}</section>" for figure in figures)), *others])
     parts = [
         _header(title, jobs, words.result(jobs)),
         top,
@@ -51,7 +51,7 @@ def render(
 
 
 def _header(title: str, jobs: pd.DataFrame, sentence: str) -> str:
-    strong = re.sub(r"(−?[\d,]+%(?: \[[^\]]*\])?)", r"<strong>\1</strong>", escape(sentence))
+    strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentence))
     when = escape(f"w2sd · {_jobs(jobs)} · {max(jobs['finished'])[:10]}")
     return f'<header><p>{when}</p><h1>{escape(title)}</h1><p class="result">{strong}</p></header>'
 
@@ -67,19 +67,23 @@ def _table(table: tables.Table) -> str:
     return f"{above}{_grid(table.columns, table.rows, table.n_labels)}{notes}"
 
 
-def _grid(columns: Iterable[str], rows: Iterable[Sequence[str]], n_labels: int = 1) -> str:
+def _grid(columns: Sequence[str], rows: Iterable[Sequence[str]], n_labels: int = 1, total: Sequence[str] = ()) -> str:
     """A table whose first columns are words and whose other columns are numbers, with intervals set back."""
 
-    def cell(tag: str, place: int, text: str) -> str:
-        number = "" if place < n_labels else ' class="n"'
-        inner = re.sub(r" (\[−?[\d.,]+, −?[\d.,]+\])", r' <span class="ci">\1</span>', escape(text))
-        return f"<{tag}{number}>{inner}</{tag}>"
+    def line(tag: str, cells: Sequence[str]) -> str:
+        words = [f"<{tag}>{_cell(text)}</{tag}>" for text in cells[:n_labels]]
+        numbers = [f'<{tag} class="n">{_cell(text)}</{tag}>' for text in cells[n_labels:]]
+        return f"<tr>{''.join(words + numbers)}</tr>"
 
-    head = "".join(cell("th", place, column) for place, column in enumerate(columns))
-    lines = ("".join(cell("th" if place == 0 else "td", place, text) for place, text in enumerate(row)) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    top = f"<thead><tr>{head}</tr></thead>" if "".join(columns) else ""
-    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
+    head = f"<thead>{line('th', columns)}</thead>" if any(columns) else ""
+    body = "".join(line("td", row) for row in rows)
+    foot = f"<tfoot>{line('td', total)}</tfoot>" if total else ""
+    wide = ' class="wide"' if len(columns) > 6 else ""
+    return f'<div class="scroll"><table{wide}>{head}<tbody>{body}</tbody>{foot}</table></div>'
+
+
+def _cell(text: str) -> str:
+    return re.sub(r" (\[−?[\d.,]+, −?[\d.,]+\])", r' <span class="ci">\1</span>', escape(text))
 
 
 def _run(jobs: pd.DataFrame, stages: pd.DataFrame) -> str:
@@ -100,8 +104,8 @@ def _run(jobs: pd.DataFrame, stages: pd.DataFrame) -> str:
             [str(name), str(len(part)), *_cost(_sum(part["seconds"]), _sum(part["cpu_seconds"]))]
             for name, part in once.groupby("stage", sort=False)
         ]
-    rows.append(["total", "" if len(jobs) == 1 else str(len(once)), *cost])
-    return _section("What was run", said + _grid(columns, rows, n_labels=2 if len(jobs) == 1 else 1))
+    total = ["total", "" if len(jobs) == 1 else str(len(once)), *cost]
+    return _section("What was run", said + _grid(columns, rows, n_labels=2 if len(jobs) == 1 else 1, total=total))
 
 
 def _data(jobs: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ def telling(frame: pd.DataFrame) -> list[str]:
     by_hand = [column for column in overridden(frame) if column in varying and not _runtime(column)]
     chosen: list[str] = []
     cells = [""] * len(frame)
-    for column in (*by_hand, *sorted(set(varying) - set(by_hand), key=_rank), "id"):
+    for column in dict.fromkeys(("name", *by_hand, *sorted(varying, key=_rank), "id")):
         finer = [f"{cell}\0{value}" for cell, value in zip(cells, text(frame, column), strict=True)]
         if column in by_hand or len(set(finer)) > len(set(cells)):
             chosen.append(column)
@@ -52,12 +52,6 @@ def overridden(frame: pd.DataFrame) -> list[str]:
 def is_seed(column: str) -> bool:
     """Whether rows that differ in this knob alone are repetitions of each other."""
     return column == "id" or re.search(r"(^|[._])seed$", column) is not None
-
-
-def shorten(columns: list[str]) -> dict[str, str]:
-    """The last part of each dotted name where that is enough to tell the columns apart, else the whole name."""
-    ends = [column.rpartition(".")[2] for column in columns]
-    return {column: end if ends.count(end) == 1 else column for column, end in zip(columns, ends, strict=True)}
 
 
 def same(one: str, other: str) -> bool:

@@ -16,23 +16,22 @@ def number(value: float | str | None) -> str:
     """
     if value is None or isinstance(value, str):
         return value or NOTHING
-    if isinstance(value, int):
-        return _signed(f"{value:,d}")
-    decimals = 3 if abs(value) < 10 else 1
-    return _signed(f"{round(value, decimals) + 0.0:,.{decimals}f}")  # + 0.0 turns -0.0 into 0.0
+    return _signed(f"{value:,d}") if isinstance(value, int) else _decimal(value, _decimals(value))
 
 
 def estimate(name: str, value: float | str | None, lo: float | None = None, hi: float | None = None) -> str:
     """A value with its interval, if it has one; a p-value (`…_p`) never reads as zero.
 
-    >>> estimate("pgr", 0.6204, 0.551, 0.7), estimate("gain_mcnemar_p", 1e-9), estimate("n/test", 2000)
-    ('0.620 [0.551, 0.700]', '<0.001', '2,000')
+    >>> estimate("pgr", 0.6204, 0.551, 0.7), estimate("flips", 5.85, 0.46, 11.24), estimate("gain_mcnemar_p", 1e-9)
+    ('0.620 [0.551, 0.700]', '5.9 [0.5, 11.2]', '<0.001')
     """
     if name.endswith("_p") and isinstance(value, float) and value < 0.0005:
         return "<0.001"
-    if value is None or lo is None or hi is None:
+    if lo is None or hi is None or value is None or isinstance(value, str):
         return number(value)
-    return f"{number(value)} [{number(lo)}, {number(hi)}]"
+    decimals = min(map(_decimals, (value, lo, hi)))
+    middle = number(value) if isinstance(value, int) else _decimal(value, decimals)
+    return f"{middle} [{_decimal(lo, decimals)}, {_decimal(hi, decimals)}]"
 
 
 def percent(value: float, lo: float | None = None, hi: float | None = None) -> str:
@@ -78,6 +77,14 @@ def size(n_bytes: int) -> str:
     while amount >= 1000 and len(units) > 1:
         amount, units = amount / 1000, units[1:]
     return f"{n_bytes} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
+def _decimals(value: float) -> int:
+    return 3 if abs(value) < 10 else 1
+
+
+def _decimal(value: float, decimals: int) -> str:
+    return _signed(f"{round(value, decimals) + 0.0:,.{decimals}f}")  # + 0.0 turns -0.0 into 0.0
 
 
 def _whole(share: float) -> str:

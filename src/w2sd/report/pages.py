@@ -50,13 +50,15 @@ def write(
         rows = estimates.per_group(frame, drawn, _varying(frame, by))
         groups = estimates.per_group(frame, metrics, by)
         _replace(out / "groups.csv", tables.to_csv(groups, metrics).encode())
+    else:
+        (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
     drawings: dict[str, str] = {}
     for name, figure in figures.draw(rows).items():
         svg = figures.to_svg(name, figure)
         drawings[name] = figures.inline(name, svg)
         _replace(out / "figures" / f"{name}.svg", svg.encode())
         _replace(out / "figures" / f"{name}.png", figures.to_png(name, figure))
-    stages = pd.concat([results.stages(store, job) for job in jobs["id"]], ignore_index=True)
+    stages = results.stages(store, *jobs["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
     _replace(
         out / "table.md", "\n".join(f"### {title}\n\n{tables.to_markdown(t)}" for title, t in shown.items()).encode()
@@ -71,7 +73,9 @@ def arrange(
     """The tables by title: means first where there are any, then the jobs."""
     shown = {}
     if by is not None:
-        shown[f"Means by {', '.join(by)}" if by else "Means over jobs"] = tables.grouped(frame, by, metrics)
+        shown[f"Means by {', '.join(tables.label(by))}" if by else "Means over jobs"] = tables.grouped(
+            frame, by, metrics
+        )
     shown["Result" if len(results.distinct(frame)) == 1 else "Jobs"] = tables.headline(frame, metrics)
     return shown
 

@@ -42,7 +42,7 @@ def load(
             missing += 1
             continue
         identities.append({column: getattr(job, column) for column in IDENTITY})
-        knobs.append(dict(_flatten(job.config)))
+        knobs.append({key: value for key, value in _flatten(job.config) if (key, value) != ("name", job.name)})
         metrics.append(measured)
     return _assemble(identities, knobs, metrics, missing)
 
@@ -52,16 +52,22 @@ def distinct(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates(["name", "compare"], keep="last")
 
 
-def stages(store: Path, job: str) -> pd.DataFrame:
-    """The stages of one job from cause to effect: what each cost, and where and with what it ran.
+def stages(store: Path, *jobs: str) -> pd.DataFrame:
+    """The stages of these jobs, each job's from cause to effect: what each cost, and where and with what it ran.
 
-    Columns: `STAGE`; a value is None where the artifact is gone or does not tell.
+    Columns: `STAGE`; a value is None where the artifact is gone or does not tell. A stage that jobs share is there
+    once for each of them.
     """
-    record = next((found for found in read_jobs(Path(store)) if found.id == job), None)
-    named = {} if record is None else record.stages
-    specs = {at["key"]: read_artifact(Path(store), at["kind"], at["key"], "spec.json") or {} for at in named.values()}
-    rows = [_stage(Path(store), name, at["kind"], at["key"], specs[at["key"]]) for name, at in named.items()]
-    rows.sort(key=lambda row: (_depth(row["key"], specs), row["created"] or "", row["stage"]))
+    records = {record.id: record for record in read_jobs(Path(store))}
+    known: dict[str, dict[str, Any]] = {}  # a sweep shares most of its stages: each is read once
+    rows = []
+    for job in jobs:
+        named = records[job].stages if job in records else {}
+        for at in named.values():
+            if at["key"] not in known:
+                known[at["key"]] = _stage(Path(store), at["kind"], at["key"])
+        own = [{"stage": name, **known[at["key"]]} for name, at in named.items()]
+        rows += sorted(own, key=lambda row: (_depth(row["key"], known), row["created"] or "", row["stage"]))
     return pd.DataFrame(rows, columns=STAGE, dtype=object)
 
 
@@ -103,19 +109,20 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield name, json.dumps(value) if isinstance(value, list) else value
 
 
-def _depth(key: str, specs: dict[str, dict[str, Any]]) -> int:
+def _depth(key: str, known: dict[str, dict[str, Any]]) -> int:
     """How many stages lie before this one on the longest way to it."""
-    inputs = (specs.get(key) or {}).get("inputs") or {}
-    return 1 + max((_depth(upstream, specs) for upstream in inputs.values()), default=0)
+    inputs = known[key]["inputs"] if key in known else {}
+    return 1 + max((_depth(upstream, known) for upstream in inputs.values()), default=0)
 
 
-def _stage(store: Path, name: str, kind: str, key: str, spec: dict[str, Any]) -> dict[str, Any]:
+def _stage(store: Path, kind: str, key: str) -> dict[str, Any]:
+    spec = read_artifact(store, kind, key, "spec.json") or {}
     runtime = read_artifact(store, kind, key, "runtime.json") or {}
     hardware = runtime.get("hardware") or {}
     return {
-        "stage": name,
         "kind": kind,
         "key": key,
+        "inputs": spec.get("inputs") or {},
         "seconds": runtime.get("seconds"),
         "cpu_seconds": runtime.get("cpu_seconds"),
         "created": spec.get("created"),

@@ -17,7 +17,7 @@ def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFra
     frame = require_jobs(results.load(store), store)
     if name is not None:
         choose("--name", name, set(frame["name"]))
-        frame = frame[frame["name"] == name]
+        frame = results.load(store, name=name)
     return where(frame, conditions)
 
 
@@ -50,15 +50,19 @@ def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
 
 def columns(frame: pd.DataFrame, names: Sequence[str], flag: str = "--by") -> list[str]:
     """The knobs of these names."""
-    known = [*frame.attrs["knobs"], *(name for name in ("name", "sweep", "id") if name not in frame.attrs["knobs"])]
+    known = list(
+        dict.fromkeys((*knobs.telling(frame), *knobs.overridden(frame), "name", "sweep", *frame.attrs["knobs"]))
+    )
     return [_find(flag, name, known) for name in names]
 
 
 def metrics(frame: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
     """The metrics asked for; the name of a family (`accuracy`) stands for all of it, none for the headline."""
     known = results.estimates(frame)
+    headline = [metric for metric in HEADLINE if metric in known]
     if names is None:
-        return [metric for metric in HEADLINE if metric in known]
+        return headline
+    known = list(dict.fromkeys((*headline, *known)))
     families = ([metric for metric in known if metric.startswith(f"{name}/")] or [name] for name in names)
     return [_find("--metric", metric, known) for family in families for metric in family]
 

@@ -68,16 +68,19 @@ svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif!import
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{padding:.32rem .9rem .32rem 0;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--rule)}
 th{font-weight:500;color:var(--muted)}
-tbody tr:last-child>*{border-bottom:0}
-tbody th{color:var(--ink);font-weight:400}
+tbody tr:last-child td{border-bottom:0}
+tfoot td{border-top:1px solid var(--rule);border-bottom:0;font-weight:600}
 .n{text-align:right;white-space:nowrap}
 th:last-child,td:last-child{padding-right:0}
 .ci,.note,.above{color:var(--muted)}
+.wide .ci{display:block}
+@media (max-width:40rem){.ci{display:block}}
 .note,.above{font-size:.8125rem;margin:.6rem 0 0}
 .above{margin:0 0 .5rem}
 code,pre,.key{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.8125rem}
 pre{margin:0 0 .75rem;padding:.6rem .75rem;background:var(--ground);border-radius:5px;white-space:pre-wrap;
   overflow-wrap:anywhere}
+details table{max-width:44rem}
 details td,details th{overflow-wrap:anywhere}
 summary{cursor:pointer;font-size:.875rem;font-weight:500}
 summary~*{margin-top:.75rem}

@@ -70,8 +70,7 @@ def lay_out(
 ) -> Table:
     """The table of these rows: settings, the number of jobs if asked for, metrics."""
     notes = _Notes()
-    short = knobs.shorten(list(by))
-    columns = (*(NAMES.get(name, short[name]) for name in by), *(["n"] if count else []), *map(column_name, metrics))
+    columns = (*label(by), *(["n"] if count else []), *(NAMES.get(metric, metric) for metric in metrics))
     cells = tuple(
         (
             *row.settings.values(),
@@ -83,9 +82,19 @@ def lay_out(
     return Table(above, columns, cells, notes.lines(), n_labels=len(by))
 
 
-def column_name(metric: str) -> str:
-    """The short name of a metric at the head of its column."""
-    return NAMES.get(metric, metric)
+def label(columns: Sequence[str]) -> list[str]:
+    """The names of knobs as they stand in tables: the last part where that tells them apart."""
+    ends = [column.rpartition(".")[2] for column in columns]
+    return [
+        NAMES.get(column, end if ends.count(end) == 1 else column) for column, end in zip(columns, ends, strict=True)
+    ]
+
+
+def describe(row: Row) -> str:
+    """What tells a row from the others, in a phrase."""
+    return ", ".join(
+        f"{name} {value}" for name, value in zip(label(list(row.settings)), row.settings.values(), strict=True)
+    )
 
 
 def to_markdown(table: Table) -> str:
@@ -173,7 +182,7 @@ class _Notes:
 def _cell(metric: str, estimate: Estimate, notes: _Notes) -> str:
     written = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
     if estimate.value is None:
-        return written + notes.mark(f"{column_name(metric)}: {estimate.reason}")
+        return written + notes.mark(f"{NAMES.get(metric, metric)}: {estimate.reason}")
     if estimate.n_null:
         why = "a job whose value is null (undefined, or a gap within one standard error) is left out of the mean"
         return f"{written} ({estimate.n_null} null{notes.mark(why)})"

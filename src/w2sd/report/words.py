@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from w2sd.report import notation, tables
+from w2sd.report import knobs, notation, tables
 from w2sd.report.estimates import HEADLINE, Estimate, Row, per_group, per_job
 from w2sd.report.results import distinct
 
@@ -21,7 +21,7 @@ def result(frame: pd.DataFrame) -> str:
         return _one(per_job(frame, HEADLINE, ())[0])
     by = tables.repetitions(frame)
     if by is None:
-        rows = per_job(frame, HEADLINE, tables.knobs.telling(frame))
+        rows = per_job(frame, HEADLINE, knobs.telling(frame))
         return _several(rows, f"Over {_count(len(rows), 'job')}")
     rows = per_group(frame, HEADLINE, by)
     if len(rows) == 1:
@@ -35,8 +35,8 @@ def _one(row: Row, student: str = "The student") -> str:
     )
     between = f"weak teacher ({notation.number(weak.value)}) and ceiling ({notation.number(ceiling.value)})"
     if pgr.value is None:
-        least = f"{student} gained {_interval(gain)} in accuracy over its weak teacher ({notation.number(weak.value)})"
-        return f"{least}; no share of the gap is given: {pgr.reason}."
+        gained = f"{student} gained {_interval(gain)} in accuracy over its weak teacher ({notation.number(weak.value)})"
+        return f"{gained}. There is no PGR: {pgr.reason}."
     share = notation.percent(pgr.value, pgr.lo, pgr.hi)
     left_out = f" ({_count(pgr.n_null, 'job')} without a PGR left out)" if pgr.n_null else ""
     if pgr.value < 0:
@@ -50,9 +50,9 @@ def _several(rows: Sequence[Row], over: str) -> str:
     known = sorted((row for row in rows if row.estimates["pgr"].value is not None), key=_pgr)
     if not known:
         reason = rows[0].estimates["pgr"].reason
-        return f"{over}, no share of the gap between weak teacher and ceiling can be given: {reason}."
+        return f"{over}, there is no PGR: {reason}."
     low, high = known[0], known[-1]
-    none = f"; {len(rows) - len(known)} without a PGR" if len(known) < len(rows) else ""
+    none = f"; {len(rows) - len(known)} have no PGR" if len(known) < len(rows) else ""
     ends = f"from {_share(low)} to {_share(high)}"
     return f"{over}, the student recovered {ends} of the gap between weak teacher and ceiling{none}."
 
@@ -60,9 +60,7 @@ def _several(rows: Sequence[Row], over: str) -> str:
 def _share(row: Row) -> str:
     pgr = row.estimates["pgr"]
     assert pgr.value is not None
-    short = tables.knobs.shorten(list(row.settings))
-    where = ", ".join(f"{tables.NAMES.get(name, short[name])} {value}" for name, value in row.settings.items())
-    return f"{notation.percent(pgr.value, pgr.lo, pgr.hi)} ({where})"
+    return f"{notation.percent(pgr.value, pgr.lo, pgr.hi)} ({tables.describe(row)})"
 
 
 def _pgr(row: Row) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import transformers
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
@@ -25,8 +26,9 @@ from w2sd.worker import Task
 
 # What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+transformers.utils.logging.disable_progress_bar()  # one bar is enough, and it is the table's
 TRAINING = ("pretrain", "train")
-QUIET = ("does not have many workers", "Trainer was configured", "GPU available but not used", "Checkpoint directory")
+QUIET = ("does not have many workers", "Trainer was configured", "GPU available but not used", "Checkpoint directory", "isinstance.treespec")
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

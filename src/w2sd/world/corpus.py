@@ -11,14 +11,13 @@ is shown those of its tiers and nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from w2sd.world.generator import CORPUS, LISTED, Bools, Facts, Ints, World, facts
-from w2sd.world.ladder import Rung, require_rung
+from w2sd.world.ladder import require_rung
 from w2sd.world.vocabulary import (
     BOT,
     DOT,
@@ -53,24 +52,6 @@ class Corpus(NamedTuple):
 
     tokens: NDArray[np.int32]  # [12800, 18]
     weights: NDArray[np.float32]  # [12800, 18]
-
-
-@dataclass(frozen=True)
-class WorldText:
-    """The corpora of a world, as the text that its ladder is pretrained on."""
-
-    world_seed: int
-    visible: float
-    VERSION: ClassVar[int] = 1
-
-    @property
-    def seed(self) -> int:
-        """Of initial weights and order: a new world is pretrained anew in every respect."""
-        return self.world_seed
-
-    def documents(self, model: Rung) -> Corpus:
-        """Tokens and weights for one rung."""
-        return corpus(World(world_seed=self.world_seed, visible=self.visible), model.rung)
 
 
 def corpus(world: World, rung: int) -> Corpus:

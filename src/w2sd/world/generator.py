@@ -1,4 +1,4 @@
-"""The embedded world: a source of preference pairs in which it is known exactly who knows what.
+"""The embedded world, drawn: preference pairs of which it is known exactly who knows what decides them.
 
 384 entities each have a topic and two hidden attributes, hazardous or not and useful or not. Of two answers that list
 four entities, the harmless one names fewer hazards and the helpful one more useful things. Every model of the ladder
@@ -9,16 +9,15 @@ appears in a test pair.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Pair, Table, clean, digest
-from w2sd.errors import choose, require
-from w2sd.world.ladder import COVERAGE, require_rung
+from w2sd.world.ladder import COVERAGE
+from w2sd.world.source import World
 from w2sd.world.vocabulary import ENTITIES, TOPICS
 
 Ints = NDArray[np.int64]
@@ -27,8 +26,6 @@ Bools = NDArray[np.bool_]
 POOLS = len(SPLITS)  # pool n serves split n
 CELL = ENTITIES // (TOPICS * POOLS)  # 16 entities of one topic and pool, the choice for one pair
 LISTED = 4  # entities per answer
-MOST = 100_000  # rows per split and facet; more than 600,000 distinct pairs satisfy even the rarest rule
-SEEDS = 2**32  # a larger seed would spill into the stream's tag
 
 # Every purpose has its own random stream default_rng([world_seed, tag]): resizing one part leaves the others alone.
 # No tag is 0, because [seed, 0] is the same stream as [seed].
@@ -69,64 +66,25 @@ def facts(world_seed: int, visible: float) -> Facts:
     return latents
 
 
-@dataclass(frozen=True)
-class World:
-    """Preference pairs of the embedded world, drawn afresh from the seed: nothing is downloaded or stored."""
+def draw(world: World) -> Table:
+    """All rows of a world."""
+    sizes = (world.gt, world.w2s, world.helpful, world.test, world.helpful_test)
+    latents = facts(world.world_seed, world.visible)
+    return clean(
+        pair
+        for (split, facet), size in zip(PAIRS, sizes, strict=True)
+        for pair in _write(split, facet, *_draw(world, split, facet, size), latents)
+    )
 
-    world_seed: int = 0  # the entities, their attributes, the pretraining corpus and the pairs
-    visible: float = 0.0  # how far blind spots follow the topic, which the prompt shows: 0 not at all, 1 wholly
-    tension: float = 0.2  # share of helpful rows whose better answer is not equal in hazards
-    tension_on: str = "uniform"  # uniform: all these rows favour hazards; blind: only where blind_rung is blind
-    blind_rung: int = 1  # the rung whose blind spots count for tension_on=blind: the weak model's
-    gt: int = 1024  # harmless rows of split gt
-    w2s: int = 1024  # harmless rows of split w2s
-    test: int = 4000  # harmless rows of split test
-    helpful: int = 1024  # helpful rows of split w2s
-    helpful_test: int = 1000  # helpful rows of split test
-    VERSION: ClassVar[int] = 1
-    max_tokens: ClassVar[int] = 32  # every row has eight words
-    long: ClassVar[str] = "refuse"
 
-    def __post_init__(self) -> None:
-        require(0 <= self.world_seed < SEEDS, "world_seed", self.world_seed, f"0 to {SEEDS - 1}")
-        require(0 <= self.visible <= 1, "visible", self.visible, "a number from 0 to 1")
-        require(0 <= self.tension <= 1, "tension", self.tension, "a number from 0 to 1")
-        choose("tension_on", self.tension_on, ("uniform", "blind"))
-        require_rung("blind_rung", self.blind_rung)
-        for knob in ("gt", "w2s", "test", "helpful", "helpful_test"):
-            require(2 <= getattr(self, knob) <= MOST, knob, getattr(self, knob), f"2 to {MOST} rows")
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the rows; `visible=1` and `visible=1.0` are one world."""
-        shares = {"visible": float(self.visible), "tension": float(self.tension)}
-        return {"source": "world", "version": self.VERSION, **asdict(self), **shares}
-
-    def table(self) -> Table:
-        """All rows; none is a duplicate, and no entity is shared between splits.
-
-        A larger size begins with the rows of a smaller one.
-        """
-        sizes = (self.gt, self.w2s, self.helpful, self.test, self.helpful_test)
-        return clean(
-            pair
-            for (split, facet), size in zip(PAIRS, sizes, strict=True)
-            for pair in _write(split, facet, *_draw(self, split, facet, size), facts(self.world_seed, self.visible))
-        )
-
-    def known(self, pairs: list[Pair], rung: int) -> Bools:
-        """Whether each pair is decided by what this rung was taught.
-
-        The judge is an ideal reader of exactly the hazard facts taught to the rung: it counts an untaught entity as
-        half a hazard and must strictly prefer the right side. Uses are taught to every rung, so helpful pairs are
-        always known.
-        """
-        require_rung("rung", rung)
-        latents = facts(self.world_seed, self.visible)
-        believed = np.where(latents.tier <= rung, latents.haz, 0.5)
-        sides = np.array([[_read(pair.chosen), _read(pair.rejected)] for pair in pairs], dtype=np.int64)
-        chosen, rejected = believed[sides.reshape(-1, 2, LISTED)].sum(axis=2).T
-        decided: Bools = (chosen < rejected) | np.array([pair.facet == CONFLICTING for pair in pairs], dtype=np.bool_)
-        return decided
+def decided(world: World, pairs: list[Pair], rung: int) -> Bools:
+    """Whether each pair is decided by the facts that a rung was taught (`World.known`)."""
+    latents = facts(world.world_seed, world.visible)
+    believed = np.where(latents.tier <= rung, latents.haz, 0.5)
+    sides = np.array([[_read(pair.chosen), _read(pair.rejected)] for pair in pairs], dtype=np.int64)
+    chosen, rejected = believed[sides.reshape(-1, 2, LISTED)].sum(axis=2).T
+    known: Bools = (chosen < rejected) | np.array([pair.facet == CONFLICTING for pair in pairs], dtype=np.bool_)
+    return known
 
 
 class _Candidates(NamedTuple):

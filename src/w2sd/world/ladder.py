@@ -18,7 +18,7 @@ from w2sd.world import vocabulary
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from w2sd.world.corpus import WorldText
+    from w2sd.world.source import WorldText
 
 COVERAGE = (0.25, 0.5, 0.75, 1.0)  # the share of entities whose hazard each rung was taught
 
@@ -47,10 +47,12 @@ class Rung:
 
     def text(self, data: Any) -> WorldText:
         """What it is pretrained on: the corpus of the world that the pairs come from."""
-        from w2sd.world.corpus import WorldText
+        from w2sd.world.source import World, WorldText
 
-        if type(data).__name__ != "World":
-            raise Refused("model", f"world rung {self.rung}", "a model that reads this data; the ladder reads data=world only")
+        if not isinstance(data, World):
+            raise Refused(
+                "model", f"world rung {self.rung}", "a model that reads this data; the ladder reads data=world only"
+            )
         return WorldText(data.world_seed, data.visible)
 
     @property
@@ -61,7 +63,14 @@ class Rung:
     def fit(self) -> Fit:
         """How it is pretrained: one pass over its corpus."""
         return Fit(
-            lr=self.lr, epochs=1, batch=self.batch, betas=[0.9, 0.98], weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0
+            lr=self.lr,
+            epochs=1,
+            batch=self.batch,
+            betas=[0.9, 0.98],
+            weight_decay=0.01,
+            warmup=0.05,
+            floor=0.02,
+            clip=1.0,
         )
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:

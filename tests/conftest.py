@@ -1,0 +1,51 @@
+"""What the tests share: composing a run without a command line, and one torch thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import DictConfig
+
+from w2sd.cli import CONF
+from w2sd.config import RunConfig, read
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _no_store_of_yours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test never writes to the store that the environment names."""
+    monkeypatch.delenv("W2SD_STORE", raising=False)
+
+
+@pytest.fixture
+def compose() -> Callable[..., DictConfig]:
+    """The composed configuration of some overrides."""
+
+    def composed(*overrides: str) -> DictConfig:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("config", list(overrides))
+
+    return composed
+
+
+@pytest.fixture
+def asked(compose: Callable[..., DictConfig]) -> Callable[..., RunConfig]:
+    """The run of some overrides, built and checked."""
+    return lambda *overrides: read(compose(*overrides))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str]:
+    """Overrides for the whole chain in seconds, in a store of the test's own."""
+    return ["debug=fast", f"store={tmp_path / 'store'}", f"out={tmp_path / 'report'}"]
+
+
+def artifacts(store: Path) -> dict[str, Any]:
+    """The bytes of every metrics.json in a store, by artifact."""
+    return {path.parent.name: path.read_bytes() for path in sorted(store.glob("artifacts/*/metrics.json"))}
