@@ -50,7 +50,7 @@ Values, as KEY=VALUE, with their defaults; those of a part too, as in fit.lr=1e-
 
 {values}
 
-Your own options: --config-dir FOLDER. Tab completion: eval "$(w2sd -sc install=bash)". Hydra's flags: w2sd --hydra-help"""
+Your own options: --config-dir FOLDER. Tab completion: eval "$(w2sd -sc install=bash)". Hydra's: w2sd --hydra-help"""
 
 failed: list[str] = []  # jobs of this process's sweep that did not finish
 
@@ -131,7 +131,7 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
     metrics = read_json(store.path("compare", compare.key) / "metrics.json")
     here = HydraConfig.get()
     sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
-    job = {
+    job: dict[str, Any] = {
         "id": f"{asked.settings.name}-{compare.key}",
         "name": asked.settings.name,
         "compare": compare.key,
@@ -146,7 +146,9 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
     if "to do" in states.values():
         from w2sd.logger import RunName
 
-        name = RunName(job["name"], "summary", compare.key, Path(asked.settings.out) / "logs" / f"job-{compare.key}", job)
+        name = RunName(
+            job["name"], "summary", compare.key, Path(asked.settings.out) / "logs" / f"job-{compare.key}", job
+        )
         asked.logger.summarise(name, metrics)
 
     from w2sd.report import pages, results, tables
@@ -185,7 +187,9 @@ def _unknown_key(knob: str) -> Refused:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         groups = [word for word in sys.argv[1:] if "=" in word and re.match(r"[a-z]+(@[a-z]+)?=", word)]
         try:
-            known = OmegaConf.to_container(hydra.compose("config", [word for word in groups if not word.startswith(f"{knob}=")]))
+            known = OmegaConf.to_container(
+                hydra.compose("config", [word for word in groups if not word.startswith(f"{knob}=")])
+            )
         except (HydraException, OmegaConfBaseException):
             known = OmegaConf.to_container(hydra.compose("config"))
     *parents, key = knob.split(".")

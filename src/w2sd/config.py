@@ -18,7 +18,19 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from w2sd.errors import Refused, choose, nearest, require
 
 TRUSTED = ("w2sd.",)
-GROUPS = ("data", "weak", "strong", "adapter", "objective", "conflict", "supervision", "chain", "fit", "trainer", "logger")
+GROUPS = (
+    "data",
+    "weak",
+    "strong",
+    "adapter",
+    "objective",
+    "conflict",
+    "supervision",
+    "chain",
+    "fit",
+    "trainer",
+    "logger",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +156,8 @@ def _merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
     known = [field.name for field in dataclasses.fields(cls)]
     parts = {key: value for key, value in values.items() if _holds_part(value)}
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(cls), {k: v for k, v in values.items() if k not in parts})
-        fields: dict[str, Any] = {key: OmegaConf.to_object(merged[key]) if OmegaConf.is_config(merged[key]) else merged[key] for key in known}
+        merged: Any = OmegaConf.merge(OmegaConf.structured(cls), {k: v for k, v in values.items() if k not in parts})
+        fields = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v := merged[key]) else v for key in known}
     except OmegaConfBaseException as error:
         raise _refusal(error, cls, values, path) from error
     try:

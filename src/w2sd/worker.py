@@ -46,27 +46,36 @@ def execute(spec: dict[str, Any], runtime: dict[str, Any], store: Store, advance
     wall, cpu = time.perf_counter(), _cpu_seconds()
     with store.writing({**spec, "created": datetime.now(UTC).isoformat(timespec="seconds"), "git": _commit()}) as out:
         task = Task(
-            spec["key"], spec["kind"], params, inputs, out, store.work(spec["key"]),
-            build(runtime["trainer"], "trainer", trusted), build(runtime["logger"], "logger", trusted),
-            runtime["name"], Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}", advance,
+            spec["key"],
+            spec["kind"],
+            params,
+            inputs,
+            out,
+            store.work(spec["key"]),
+            build(runtime["trainer"], "trainer", trusted),
+            build(runtime["logger"], "logger", trusted),
+            runtime["name"],
+            Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}",
+            advance,
         )
         metrics = importlib.import_module(f"w2sd.stages.{spec['kind']}").run(task)
         write_json(out / "metrics.json", metrics)
-        write_json(out / "runtime.json", {
-            "seconds": round(time.perf_counter() - wall, 3),
-            "cpu_seconds": round(_cpu_seconds() - cpu, 3),
-            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 * (1024 if sys.platform == "darwin" else 1)),
-            "hardware": _hardware(),
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        })
+        cost = {"seconds": round(time.perf_counter() - wall, 3), "cpu_seconds": round(_cpu_seconds() - cpu, 3)}
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+        machine = {"peak_rss_mb": _peak_mb(), "hardware": _hardware(), "versions": versions}
+        write_json(out / "runtime.json", {**cost, **machine})
 
 
 def main(argv: list[str] | None = None) -> int:
     """The entry point of a worker process; speaks of its progress and its failure on standard output."""
     [path] = argv if argv is not None else sys.argv[1:]
     job = read_json(Path(path))
+
+    def advance(done: int, total: int) -> None:
+        print(f"@progress {done} {total}", flush=True)
+
     try:
-        execute(job["stage"], job["runtime"], Store(job["store"]), lambda done, total: print(f"@progress {done} {total}", flush=True))
+        execute(job["stage"], job["runtime"], Store(job["store"]), advance)
     except (Refused, StageFailed) as error:
         print(f"@failed {error}", flush=True)
         return 1
@@ -78,13 +87,21 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def _peak_mb() -> int:
+    """The most memory this process ever had."""
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+
+
 def _commit() -> str | None:
     """The commit of the source tree, if w2sd runs from one."""
     here = Path(__file__).parent
     if not (here.parents[1] / ".git").exists():
         return None
     try:
-        found = subprocess.run(["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
+        )
     except OSError:
         return None
     return found.stdout.strip() or None

@@ -21,7 +21,7 @@ class PairBatch(NamedTuple):
 
     ids_BT: Tensor
     mask_BT: Tensor
-    index: Tensor  # [B / 2] which pairs these are
+    rows: Tensor  # [B / 2] which pairs these are
     targets: Tensor  # [B / 2] P(first slot is better); NaN where there are none
 
 
@@ -29,7 +29,9 @@ class PairRows:
     """Encoded pairs in their slots. Indexed by the list of a global batch, it gives that batch's pieces."""
 
     def __init__(self, encoded: Encoded, swapped: np.ndarray, targets: np.ndarray | None, micro_tokens: int) -> None:
-        sides = [(c, r) if not swap else (r, c) for c, r, swap in zip(encoded.chosen, encoded.rejected, swapped, strict=True)]
+        sides = [
+            (c, r) if not swap else (r, c) for c, r, swap in zip(encoded.chosen, encoded.rejected, swapped, strict=True)
+        ]
         self.rows = [
             (np.concatenate([prompt, first]), np.concatenate([prompt, second]))
             for prompt, (first, second) in zip(encoded.prompts, sides, strict=True)

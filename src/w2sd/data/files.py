@@ -64,7 +64,7 @@ class Files:
             "version": self.VERSION,
             "files": {role: content(path) for role, path in self._located().items()},
             "limit": self.limit,
-            "split_seed": self.split_seed,
+            "split_seed": self.split_seed if self.path else None,
             "max_tokens": self.max_tokens,
             "long": self.long,
         }

@@ -1,8 +1,8 @@
 """The file every measurement starts from: what one model thought of each test pair.
 
 One row per pair. `margin` is the score of the better answer minus that of the worse, in the units of the loss;
-`p_correct` the confidence in the better answer. Both are oriented to the truth, which is why nothing that trains
-may read this file.
+`p_correct` the confidence in the better answer. Both are oriented to the truth: what trains on a teacher's predictions
+puts them back into the slots of each pair before it looks at them.
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ class Hub:
     def identity(self) -> dict[str, Any]:
         """A local folder is known by its files, wherever it lies; a hub model by id and revision."""
         if self._is_folder():
-            files = sorted(path for path in self._folder.iterdir() if path.suffix in (".safetensors", ".json", ".txt", ".model"))
+            files = sorted(
+                path for path in self._folder.iterdir() if path.suffix in (".safetensors", ".json", ".txt", ".model")
+            )
             return {"VERSION": self.VERSION, "files": {path.name: digest_file(path) for path in files}}
         return {"VERSION": self.VERSION, "id": self.id, "revision": self.revision}
 

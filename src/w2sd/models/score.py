@@ -48,7 +48,9 @@ class RewardModel(nn.Module):
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """One score per row, [B]."""
         positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-        hidden_BTD = self.backbone(input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT).last_hidden_state
+        hidden_BTD = self.backbone(
+            input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT
+        ).last_hidden_state
         last_B = positions_BT.new_tensor(mask_BT.shape[1] - 1) - mask_BT.flip(1).argmax(dim=1)
         rows_B = torch.arange(len(ids_BT), device=ids_BT.device)
         return self.head(hidden_BTD[rows_B, last_B].to(self.head.weight.dtype)).squeeze(-1)
@@ -57,7 +59,10 @@ class RewardModel(nn.Module):
         """Write `model/` as transformers reads it, and the head beside it."""
         self.backbone.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
-        save_file({name: weights.contiguous() for name, weights in self.head.state_dict().items()}, folder / "head.safetensors")
+        save_file(
+            {name: weights.contiguous() for name, weights in self.head.state_dict().items()},
+            folder / "head.safetensors",
+        )
 
     @classmethod
     def load(cls, folder: Path) -> RewardModel:

@@ -48,13 +48,15 @@ class Text:
         for text in self._texts():
             stream += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] + end
         n_rows = len(stream) // self.context
-        require(n_rows >= 1, "model.corpus", self.path, f"a text of at least {self.context} tokens; it has {len(stream)}")
+        require(
+            n_rows >= 1, "model.corpus", self.path, f"a text of at least {self.context} tokens; it has {len(stream)}"
+        )
         tokens = np.array(stream[: n_rows * self.context], dtype=np.int32).reshape(n_rows, self.context)
         return tokens, np.ones(tokens.shape, dtype=np.float32)
 
     def _texts(self) -> list[str]:
         path = Path(self.path).expanduser()
-        with (gzip.open(path, "rt") if path.suffix == ".gz" else path.open()) as file:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             if path.name.endswith(".txt"):
                 return [file.read()]
             rows = []
@@ -90,11 +92,23 @@ class Scratch:
         require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads ({self.heads})")
         require(self.init_seed >= 0, "init_seed", self.init_seed, "an integer of 0 or more")
         require(self.lr > 0, "lr", self.lr, "a number above 0")
-        require(Path(self.tokenizer).expanduser().is_dir() and self.tokenizer != "", "tokenizer", self.tokenizer, "a folder with a tokenizer")
-        require(not self.corpus or Path(self.corpus).expanduser().is_file(), "corpus", self.corpus, "a text file that exists")
+        require(
+            Path(self.tokenizer).expanduser().is_dir() and self.tokenizer != "",
+            "tokenizer",
+            self.tokenizer,
+            "a folder with a tokenizer",
+        )
+        require(
+            not self.corpus or Path(self.corpus).expanduser().is_file(),
+            "corpus",
+            self.corpus,
+            "a text file that exists",
+        )
 
     def identity(self) -> dict[str, Any]:
-        shape = {knob: getattr(self, knob) for knob in ("architecture", "width", "layers", "heads", "context", "init_seed")}
+        shape = {
+            knob: getattr(self, knob) for knob in ("architecture", "width", "layers", "heads", "context", "init_seed")
+        }
         recipe = {knob: getattr(self, knob) for knob in ("lr", "epochs", "batch")} if self.corpus else {}
         return {"VERSION": self.VERSION, **shape, **recipe, "tokenizer": _digest_folder(self.tokenizer)}
 
@@ -103,7 +117,9 @@ class Scratch:
 
     def fit(self) -> Fit:
         """How it is pretrained."""
-        return Fit(lr=self.lr, epochs=self.epochs, batch=self.batch, weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0)
+        return Fit(
+            lr=self.lr, epochs=self.epochs, batch=self.batch, weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0
+        )
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.tokenizer)
@@ -112,7 +128,8 @@ class Scratch:
         from transformers import CONFIG_MAPPING
 
         names = {"vocab_size": len(self.open_tokenizer()), **_shape(self)}
-        return CONFIG_MAPPING[self.architecture](**names, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+        make: Any = CONFIG_MAPPING[self.architecture]
+        return make(**names, bos_token_id=None, eos_token_id=None, pad_token_id=None)
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """From `base` where it was pretrained, else with random weights that `init_seed` decides."""

@@ -77,7 +77,10 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(run), "store": str(store.root)})
     with (work / "worker.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "w2sd.worker", str(work / "spec.json")], stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, "-m", "w2sd.worker", str(work / "spec.json")],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
         try:
             said = _follow(process, advance)

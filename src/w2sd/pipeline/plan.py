@@ -1,10 +1,10 @@
 """From a run to its graph of stages.
 
- data ──► pairs (splits gt | w2s | test, disjoint by cluster)
-              │ gt                     │ w2s                        │ test
- [pretrain] ─► train(weak, gt) ──► label(weak, w2s) ──► train(student, weak labels) ──► evaluate ─┐
-    └────────► train(strong, gt) = ceiling ──────────────────────────────────────────► evaluate ─┤
-                     weak ───────────────────────────────────────────────────────────► evaluate ─┴► compare
+data ──► pairs (splits gt | w2s | test, disjoint by cluster)
+             │ gt                     │ w2s                        │ test
+[pretrain] ─► train(weak, gt) ──► label(weak, w2s) ──► train(student, weak labels) ──► evaluate ─┐
+   └────────► train(strong, gt) = ceiling ──────────────────────────────────────────► evaluate ─┤
+                    weak ───────────────────────────────────────────────────────────► evaluate ─┴► compare
 """
 
 from __future__ import annotations

@@ -24,8 +24,13 @@ class StageTable:
         self.plan, self.states = plan, dict(states)
         self.notes: dict[str, str] = {}
         self.console = Console(file=sys.stderr)
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-                            TimeRemainingColumn(), console=self.console)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=8)
         self.is_live = self.console.is_terminal
         self._task: int | None = None
@@ -38,7 +43,9 @@ class StageTable:
             self._line(f"{len(cached)} of {len(self.plan)} stages found in the store")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.is_live:
             self.live.stop()
 
@@ -73,7 +80,12 @@ class StageTable:
         table = Table.grid(padding=(0, 2))
         for name, state in self.states.items():
             style = STYLES[state]
-            table.add_row(f"[{style}]{state}[/]", f"[{style}]{name}[/]", f"[dim]{self.plan[name].key}[/]", self.notes.get(name, ""))
+            table.add_row(
+                f"[{style}]{state}[/]",
+                f"[{style}]{name}[/]",
+                f"[dim]{self.plan[name].key}[/]",
+                self.notes.get(name, ""),
+            )
         if "running" in self.states.values():
             outer = Table.grid()
             outer.add_row(table)

@@ -56,16 +56,15 @@ def inline(name: str, svg: str) -> str:
     """The drawing for use inside a page: ids of its own, and colours that follow the page's theme."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r' (width|height)="[\d.]+pt"', "", body, count=2)
-    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
     for colour, (light, _) in style.COLOURS.items():
-        body = body.replace(light, f"var(--{colour})")
+        body = body.replace(f": {light}", f": var(--{colour})")
     return body.replace("<svg ", '<svg aria-hidden="true" ', 1).strip()
 
 
 def _draw_accuracy(rows: Sequence[Row]) -> Figure:
     ends = [x for row in rows for metric in BARS for x in row.estimates[metric][:2] if x is not None]
-    lowest = min(CHANCE, *ends, CHANCE)
+    lowest = min([CHANCE, *ends])
     several = len(rows) > 1
     height = BLOCK if several else len(BARS)
     figure, axes = _canvas(len(rows) * height, top=LINE if several else 0.06)
@@ -76,12 +75,12 @@ def _draw_accuracy(rows: Sequence[Row]) -> Figure:
             top += 1.0
         for line, (metric, role) in enumerate(BARS.items()):
             estimate, y = row.estimates[metric], top + line + 0.5
-            axes.text(-0.03, y, role, transform=_sideways(axes), ha="right", va="center", color=_c("ink"))
+            axes.text(-0.03, y, role, transform=_sideways(axes), ha="right", va="center", color=_colour("ink"))
             _number(axes, y, metric, estimate)
-            axes.plot((CHANCE, CHANCE), (y - 0.5, y + 0.5), color=_c("muted"), linewidth=0.8, zorder=2)
+            axes.plot((CHANCE, CHANCE), (y - 0.5, y + 0.5), color=_colour("muted"), linewidth=0.8, zorder=2)
             if estimate.value is not None:
-                axes.barh(y, estimate.value - CHANCE, left=CHANCE, height=0.62, color=_c(role))
-                _whisker(axes, y, estimate, _c("ink"))
+                axes.barh(y, estimate.value - CHANCE, left=CHANCE, height=0.62, color=_colour(role))
+                _whisker(axes, y, estimate, _colour("ink"))
     axes.set_xlim(CHANCE if lowest == CHANCE else lowest - 0.03, 1.0)
     axes.set_xlabel("accuracy on test pairs; bars start at chance")
     return figure
@@ -96,17 +95,17 @@ def _draw_pgr(rows: Sequence[Row]) -> Figure:
     for mark, meaning in ((0, "weak teacher"), (1, "ceiling")):
         axes.annotate(
             meaning, (mark, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="center", va="bottom", color=_c("muted"), fontsize=style.SMALL,
+            ha="center", va="bottom", color=_colour("muted"), fontsize=style.SMALL,
         )  # fmt: skip
     for place, row in enumerate(rows):
         y = place * height + (1.9 if several else 1.0)
         if several:
             _heading(axes, place * height + 0.5, row)
         else:
-            axes.text(-0.03, y, "PGR", transform=_sideways(axes), ha="right", va="center", color=_c("ink"))
-        axes.plot((0, 1), (y, y), color=_c("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
+            axes.text(-0.03, y, "PGR", transform=_sideways(axes), ha="right", va="center", color=_colour("ink"))
+        axes.plot((0, 1), (y, y), color=_colour("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
         for mark in (0, 1):
-            axes.plot((mark, mark), (y - 0.5, y + 0.5), color=_c("muted"), linewidth=0.8, zorder=2)
+            axes.plot((mark, mark), (y - 0.5, y + 0.5), color=_colour("muted"), linewidth=0.8, zorder=2)
         _number(axes, y, "pgr", row.estimates["pgr"])
         _point(axes, y, row)
     axes.set_xlabel("share of the performance gap recovered")
@@ -119,15 +118,21 @@ def _point(axes: Axes, y: float, row: Row) -> None:
     behind = [job["pgr"].value for job in row.jobs if job["pgr"].value is not None]
     if len(behind) > 1:
         axes.plot(
-            behind, [y + 0.55] * len(behind), ".", color=_c("student"), alpha=0.55, markersize=7.5, markeredgewidth=0
+            behind,
+            [y + 0.55] * len(behind),
+            ".",
+            color=_colour("student"),
+            alpha=0.55,
+            markersize=7.5,
+            markeredgewidth=0,
         )
     estimate = row.estimates["pgr"]
     if estimate.value is None:
         return
-    _whisker(axes, y, estimate, _c("student"), linewidth=2.2)
+    _whisker(axes, y, estimate, _colour("student"), linewidth=2.2)
     shown = min(max(estimate.value, low), high)
     marker = "o" if shown == estimate.value else ("<" if shown == low else ">")
-    axes.plot(shown, y, marker, color=_c("student"), markersize=8, clip_on=False, zorder=4)
+    axes.plot(shown, y, marker, color=_colour("student"), markersize=8, clip_on=False, zorder=4)
 
 
 def _whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: float = 1.1) -> None:
@@ -137,14 +142,22 @@ def _whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: f
 
 def _number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
     text = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
-    axes.text(1.03, y, text, transform=_sideways(axes), ha="left", va="center", color=_c("ink"), fontsize=style.SMALL)
+    axes.text(
+        1.03, y, text, transform=_sideways(axes), ha="left", va="center", color=_colour("ink"), fontsize=style.SMALL
+    )
 
 
 def _heading(axes: Axes, y: float, row: Row) -> None:
     n = f"  (n = {row.n})" if row.jobs else ""
     inches = -LEFT / WIDTH + 0.03
     axes.text(
-        inches, y, tables.describe(row) + n, transform=_sideways(axes), va="center", color=_c("ink"), fontweight="bold"
+        inches,
+        y,
+        tables.describe(row) + n,
+        transform=_sideways(axes),
+        va="center",
+        color=_colour("ink"),
+        fontweight="bold",
     )
 
 
@@ -178,5 +191,5 @@ def _sideways(axes: Axes) -> Any:
     return axes.get_yaxis_transform()
 
 
-def _c(colour: str) -> str:
+def _colour(colour: str) -> str:
     return style.COLOURS[colour][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -193,7 +194,7 @@ def _range(column: pd.Series) -> str:
 
 
 def _sum(column: pd.Series) -> float:
-    return float(column.fillna(0).astype(float).sum())
+    return math.fsum(value for value in column if value is not None)
 
 
 def _cost(seconds: float | None, cpu_seconds: float | None) -> tuple[str, str]:

@@ -37,14 +37,14 @@ def write(
     out: Path,
     *,
     by: Sequence[str] | None = None,
-    metrics: Sequence[str] = estimates.HEADLINE,
+    metrics: Sequence[str] | None = None,
 ) -> Path:
     """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped."""
     jobs = results.distinct(frame)
-    if by is None:
-        by = tables.repetitions(frame)
+    drawn = estimates.headline(frame)
+    metrics = drawn if metrics is None else metrics
+    by = tables.repetitions(frame) if by is None else by
     shown = arrange(frame, by, metrics)
-    drawn = [metric for metric in estimates.HEADLINE if metric in frame.attrs["metrics"]]
     rows = estimates.per_job(jobs, drawn, knobs.telling(jobs))
     if by is not None:
         rows = estimates.per_group(frame, drawn, _varying(frame, by))
@@ -60,22 +60,18 @@ def write(
         _replace(out / "figures" / f"{name}.png", figures.to_png(name, figure))
     stages = results.stages(store, *jobs["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
-    _replace(
-        out / "table.md", "\n".join(f"### {title}\n\n{tables.to_markdown(t)}" for title, t in shown.items()).encode()
-    )
+    written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in shown.items())
+    _replace(out / "table.md", "\n".join(written).encode())
     _replace(out / "index.html", html.render(frame, stages, drawings, shown).encode())
     return out / "index.html"
 
 
-def arrange(
-    frame: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str] = estimates.HEADLINE
-) -> dict[str, tables.Table]:
+def arrange(frame: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str]) -> dict[str, tables.Table]:
     """The tables by title: means first where there are any, then the jobs."""
     shown = {}
     if by is not None:
-        shown[f"Means by {', '.join(tables.label(by))}" if by else "Means over jobs"] = tables.grouped(
-            frame, by, metrics
-        )
+        title = f"Means by {', '.join(tables.label(by))}" if by else "Means over jobs"
+        shown[title] = tables.grouped(frame, by, metrics)
     shown["Result" if len(results.distinct(frame)) == 1 else "Jobs"] = tables.headline(frame, metrics)
     return shown
 

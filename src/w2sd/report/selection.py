@@ -9,7 +9,7 @@ import pandas as pd
 
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.report import knobs, results
-from w2sd.report.estimates import HEADLINE
+from w2sd.report.estimates import headline
 
 
 def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFrame:
@@ -59,10 +59,9 @@ def columns(frame: pd.DataFrame, names: Sequence[str], flag: str = "--by") -> li
 def metrics(frame: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
     """The metrics asked for; the name of a family (`accuracy`) stands for all of it, none for the headline."""
     known = results.estimates(frame)
-    headline = [metric for metric in HEADLINE if metric in known]
     if names is None:
-        return headline
-    known = list(dict.fromkeys((*headline, *known)))
+        return headline(frame)
+    known = list(dict.fromkeys((*headline(frame), *known)))
     families = ([metric for metric in known if metric.startswith(f"{name}/")] or [name] for name in names)
     return [_find("--metric", metric, known) for family in families for metric in family]
 

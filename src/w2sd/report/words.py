@@ -14,8 +14,7 @@ from w2sd.report.results import distinct
 def result(frame: pd.DataFrame) -> str:
     """What these jobs found, in one sentence that a reader understands without the rest of the page."""
     frame = distinct(frame)
-    metrics = [metric for metric in HEADLINE if metric in frame.attrs["metrics"]]
-    if len(metrics) < len(HEADLINE):
+    if not set(HEADLINE) <= set(frame.attrs["metrics"]):
         return f"{_count(len(frame), 'job')} measured; see the table."
     if len(frame) == 1:
         return _one(per_job(frame, HEADLINE, ())[0])

@@ -25,4 +25,6 @@ def run(task: Task) -> dict[str, Any]:
 
 def _only(rows: Predictions, ids: set[str]) -> Predictions:
     keep = [n for n, id in enumerate(rows.ids) if id in ids]
-    return Predictions([rows.ids[n] for n in keep], [rows.clusters[n] for n in keep], rows.p_correct[keep], rows.margin[keep])
+    return Predictions(
+        [rows.ids[n] for n in keep], [rows.clusters[n] for n in keep], rows.p_correct[keep], rows.margin[keep]
+    )

@@ -20,4 +20,7 @@ def run(task: Task) -> dict[str, Any]:
     if hasattr(task.params["data"], "known") and hasattr(task.params["model"], "rung"):
         more["known"] = task.params["data"].known(scored.pairs, task.params["model"].rung)
     scoring.write(task, scored, **more)
-    return {"n/pairs": len(scored.pairs), **{name: None if math.isnan(value) else value for name, value in logged.items()}}
+    return {
+        "n/pairs": len(scored.pairs),
+        **{name: None if math.isnan(value) else value for name, value in logged.items()},
+    }

@@ -28,7 +28,13 @@ from w2sd.worker import Task
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 transformers.utils.logging.disable_progress_bar()  # one bar is enough, and it is the table's
 TRAINING = ("pretrain", "train")
-QUIET = ("does not have many workers", "Trainer was configured", "GPU available but not used", "Checkpoint directory", "isinstance.treespec")
+QUIET = (
+    "does not have many workers",
+    "Trainer was configured",
+    "GPU available but not used",
+    "Checkpoint directory",
+    "isinstance.treespec",
+)
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -69,17 +75,22 @@ class Progress(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.advance(trainer.global_step, self.n_steps)
 
-    def on_test_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
-        self.advance(batch_idx + 1, self.n_steps)
+    def on_test_batch_end(self, *at: Any) -> None:
+        self.advance(at[4] + 1, self.n_steps)  # trainer, module, outputs, batch, batch_idx
 
-    on_predict_batch_end = on_test_batch_end
+    def on_predict_batch_end(self, *at: Any) -> None:
+        self.on_test_batch_end(*at)
 
 
 def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int) -> None:
     """Fit `learner`; an interrupted stage goes on from its last checkpoint, with the same result to the bit."""
     checkpoints = ModelCheckpoint(
-        dirpath=task.work, filename="last", train_time_interval=timedelta(seconds=task.trainer.save_every_s),
-        save_top_k=1, monitor=None, enable_version_counter=False,
+        dirpath=task.work,
+        filename="last",
+        train_time_interval=timedelta(seconds=task.trainer.save_every_s),
+        save_top_k=1,
+        monitor=None,
+        enable_version_counter=False,
     )
     last = Path(task.work) / "last.ckpt"
     torch.manual_seed(seed)

@@ -50,12 +50,17 @@ def prepare(task: Task, references: Mapping[str, Path]) -> Scoring:
     everything = read(data).rows(task.params["split"])
     pairs = [pair for pair in everything if all(pair.id in column for column in confidence.values())]
     if len(pairs) < len(everything) and data.long != "drop":
-        raise StageFailed(f"{task.kind}: {len(everything) - len(pairs)} of {len(everything)} pairs lack a prediction to compare with")
+        raise StageFailed(
+            f"{task.kind}: {len(everything) - len(pairs)} of {len(everything)} pairs lack a prediction to compare with"
+        )
     encoded = encode_for(model.backbone.config, load_tokenizer(trained / "model"), data, pairs)
     pairs = [pairs[i] for i in encoded.kept]
     swapped = np.array([coin(pair.id) for pair in pairs])
     rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens)
-    columns = {role: torch.tensor([column[pair.id] for pair in pairs], dtype=torch.float64) for role, column in confidence.items()}
+    columns = {
+        role: torch.tensor([column[pair.id] for pair in pairs], dtype=torch.float64)
+        for role, column in confidence.items()
+    }
     uid = torch.tensor([uid_of(pair.id) for pair in pairs])
     student.examine(Examination(uid, torch.from_numpy(swapped), columns))
     return Scoring(student, Loader(rows, in_length_order(rows.lengths, BATCH)), pairs, encoded)

@@ -35,7 +35,7 @@ class Learner(pl.LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: list[Any], batch_idx: int) -> None:
-        optimiser = self.optimizers()
+        optimiser: Any = self.optimizers()
         optimiser.zero_grad()
         mass = torch.stack([self.mass(micro) for micro in batch]).sum()
         total = torch.zeros((), device=self.device)
@@ -48,21 +48,26 @@ class Learner(pl.LightningModule):
             self.clip_gradients(optimiser, gradient_clip_val=self.fit.clip, gradient_clip_algorithm="norm")
         lr = self._lr()
         optimiser.step()
-        self.lr_schedulers().step()
+        self._schedule().step()
         if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
             self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         trained = [weights for weights in self.parameters() if weights.requires_grad]
+        beta1, beta2 = self.fit.betas
         optimiser = torch.optim.AdamW(
-            trained, self.fit.lr, betas=tuple(self.fit.betas), weight_decay=self.fit.weight_decay, fused=True
+            trained, self.fit.lr, betas=(beta1, beta2), weight_decay=self.fit.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.fit.factor(step, self.n_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _schedule(self) -> Any:
+        return self.lr_schedulers()
+
     def _lr(self) -> float:
-        return float(self.lr_schedulers().get_last_lr()[0])
+        return float(self._schedule().get_last_lr()[0])
 
     def _refuse_divergence(self, loss: float) -> None:
         if not math.isfinite(loss):
-            raise StageFailed(f"the loss is {loss} at step {self.global_step} with fit.lr at {self._lr():.3g}; lower fit.lr or set fit.clip")
+            rate = f"with the learning rate at {self._lr():.3g} (fit.lr is {self.fit.lr:.3g})"
+            raise StageFailed(f"the loss is {loss} at step {self.global_step} {rate}; lower fit.lr or set fit.clip")

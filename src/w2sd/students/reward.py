@@ -31,7 +31,13 @@ class RewardStudent(Learner):
     """Model, objective and conflict. `training_step` descends `objective(scores, targets) + conflict.loss(...)`."""
 
     def __init__(
-        self, model: RewardModel, objective: Objective, conflict: Conflict, fit: Fit, n_steps: int = 1, log_every: int = 1
+        self,
+        model: RewardModel,
+        objective: Objective,
+        conflict: Conflict,
+        fit: Fit,
+        n_steps: int = 1,
+        log_every: int = 1,
     ) -> None:
         super().__init__(fit, n_steps, log_every)
         self.model, self.objective, self.conflict = model, objective, conflict
@@ -48,7 +54,7 @@ class RewardStudent(Learner):
         return (loss if extra is None else loss + extra).sum()
 
     def mass(self, micro: PairBatch) -> Tensor:
-        return torch.tensor(float(len(micro.index)), device=self.device)
+        return torch.tensor(float(len(micro.rows)), device=self.device)
 
     def examine(self, examination: Examination) -> None:
         """Prepare for being scored on these pairs; only here, after training, does the truth come in."""
@@ -66,14 +72,14 @@ class RewardStudent(Learner):
             index, p_correct = self._score(micro)
             references = {role: column[index] for role, column in self.examination.references.items()}
             self.metrics.update(uid=self.examination.uid[index], p_correct=p_correct, **references)
-        self.log_dict(self.metrics, on_step=False, on_epoch=True)  # type: ignore[arg-type]
+        self.log_dict(self.metrics, on_step=False, on_epoch=True)
 
     def predict_step(self, batch: list[PairBatch], batch_idx: int) -> None:
         for micro in batch:
             self._score(micro)
 
     def _score(self, micro: PairBatch) -> tuple[Tensor, Tensor]:
-        index = micro.index.cpu()
+        index = micro.rows.cpu()
         scores = PairScores(*(side.double().cpu() for side in self(micro)))
         swapped = self.examination.swapped[index]
         better_first = PairScores(
