@@ -105,6 +105,8 @@ def run(cfg: DictConfig) -> float:
 def _run(cfg: DictConfig) -> float:
     asked = read(cfg)
     store = Store(asked.settings.store)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)
     stages = plan(asked)
     states = survey(stages, store, asked.settings.force)
     if asked.settings.plan_only:
@@ -137,6 +139,7 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
         "compare": compare.key,
         "stages": {name: {"kind": stage.kind, "key": stage.key} for name, stage in stages.items()},
         "config": OmegaConf.to_container(cfg, resolve=True),
+        "choices": {place.rpartition("@")[2]: option for place, option in here.runtime.choices.items() if option},
         "overrides": list(here.overrides.task),
         "command": shlex.join(["w2sd", *sys.argv[1:]]),
         "sweep": sweep,

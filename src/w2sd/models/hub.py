@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from w2sd.errors import Refused
+from w2sd.errors import Refused, require
 from w2sd.pipeline.store import digest_file
 
 if TYPE_CHECKING:
@@ -58,9 +59,10 @@ class Hub:
         return self._fetch(AutoConfig)
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
-        from transformers import AutoTokenizer
-
-        return self._fetch(AutoTokenizer)
+        tokenizer = self._fetch(_Tokenizer)
+        whole = len(tokenizer) > len(tokenizer.all_special_tokens)  # from no files transformers makes an empty one
+        require(whole, "model.id", self.id, "a model with its tokenizer beside it")
+        return tokenizer
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """The transformer without its language-model head."""
@@ -71,10 +73,12 @@ class Hub:
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if self.revision and not self._is_folder():
             options["revision"] = self.revision
+        from safetensors import SafetensorError
+
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the outcome is told below
         try:
             return auto.from_pretrained(place, **options)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise Refused("model.id", self.id, f"a hub id that can be reached, or a local folder ({reason})") from error
 
@@ -96,16 +100,36 @@ def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
     )
     if info["missing_keys"]:
         raise Refused("model.id", str(place), f"weights for {sorted(info['missing_keys'])[0]} (and all the rest)")
-    return model
+    return model.train()  # transformers hands models over in eval mode, where dropout would silently stay off
+
+
+class _Tokenizer:
+    """`AutoTokenizer`, which is not asked where it would replace the tokenizer of a folder by another.
+
+    It looks at the config of the model as well, and for some architectures (Qwen2 among them) makes that
+    architecture's usual tokenizer from whatever vocabulary it finds.
+    """
+
+    @staticmethod
+    def from_pretrained(place: Any, **options: Any) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        said = Path(place) / "tokenizer_config.json"
+        if (
+            said.is_file()
+            and json.loads(said.read_text(encoding="utf-8")).get("tokenizer_class") == "TokenizersBackend"
+        ):
+            return PreTrainedTokenizerFast.from_pretrained(place)
+        return AutoTokenizer.from_pretrained(place, **options)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder: as transformers saves one, or a bare GPT-2 pair of vocab.json and merges.txt."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     folder = Path(folder).expanduser()
     if (folder / "tokenizer_config.json").is_file():
-        return AutoTokenizer.from_pretrained(folder)
+        return _Tokenizer.from_pretrained(folder)
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from w2sd.data.files import read
 from w2sd.errors import Refused, choose, require
 from w2sd.fit import Fit
 from w2sd.models.hub import load_backbone, load_tokenizer
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ARCHITECTURES = ("gpt2", "llama", "mistral", "opt", "qwen2")
+ROTARY = ("llama", "mistral", "qwen2")
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,17 @@ class Text:
         tokens = np.array(stream[: n_rows * self.context], dtype=np.int32).reshape(n_rows, self.context)
         return tokens, np.ones(tokens.shape, dtype=np.float32)
 
-    def _texts(self) -> list[str]:
+    def _texts(self) -> Iterator[str]:
         path = Path(self.path).expanduser()
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            if path.name.endswith(".txt"):
-                return [file.read()]
-            rows = []
-            for n, line in enumerate(file, start=1):
-                try:
-                    rows.append(json.loads(line)["text"])
-                except (ValueError, KeyError, TypeError) as error:
-                    raise Refused(f"{path.name}:{n}", line.strip(), "a JSON object with a column text") from error
-            return rows
+        if path.name.endswith(".txt"):
+            try:
+                yield path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise Refused("model.corpus", self.path, f"text in UTF-8 ({error})") from error
+            return
+        for where, row in read(path, path.name):
+            require(isinstance(row.get("text"), str), where, row, "a row with a text in its column text")
+            yield row["text"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ class Scratch:
         for knob in ("width", "layers", "heads", "context", "epochs", "batch"):
             require(getattr(self, knob) >= 1, knob, getattr(self, knob), "an integer of 1 or more")
         require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads ({self.heads})")
+        # Rotary positions turn pairs of dimensions, so the width of one head must be even.
+        odd = self.architecture in ROTARY and self.width // self.heads % 2
+        require(not odd, "width", self.width, f"an even multiple of heads ({self.heads}) for {self.architecture}")
         require(self.init_seed >= 0, "init_seed", self.init_seed, "an integer of 0 or more")
         require(self.lr > 0, "lr", self.lr, "a number above 0")
         require(

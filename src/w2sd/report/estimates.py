@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -42,32 +42,29 @@ def headline(frame: pd.DataFrame) -> list[str]:
 
 def per_job(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> list[Row]:
     """One row per job with the intervals of its own measurement, ordered by its settings."""
-    rows = []
-    for position in range(len(frame)):
-        job = frame.iloc[[position]]
-        settings = {column: knobs.text(job, column)[0] for column in by}
-        rows.append(Row(settings, {metric: of_job(job, metric) for metric in metrics}))
+    rows = [
+        Row(dict(zip(by, settings, strict=True)), {metric: of_job(job, metric) for metric in metrics})
+        for job, settings in _jobs(frame, by)
+    ]
     return sorted(rows, key=_order)
 
 
 def per_group(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> list[Row]:
     """One row per combination of the settings `by`, with means over its jobs; a result counts once in its group."""
-    members: dict[tuple[str, ...], list[int]] = {}
-    for position, settings in enumerate(zip(*(knobs.text(frame, column) for column in by), strict=True)):
-        members.setdefault(settings, []).append(position)
-    if not by:
-        members = {(): list(range(len(frame)))}
+    groups: dict[tuple[str, ...], dict[str, dict[str, Estimate]]] = {}
+    for job, settings in _jobs(frame, by):
+        groups.setdefault(settings, {})[job["compare"]] = {metric: of_job(job, metric) for metric in metrics}
     rows = []
-    for settings, positions in members.items():
-        jobs = per_job(frame.iloc[positions].drop_duplicates("compare", keep="last"), metrics, ())
-        means = {metric: over_jobs([job.estimates[metric] for job in jobs]) for metric in metrics}
-        rows.append(Row(dict(zip(by, settings, strict=True)), means, len(jobs), tuple(job.estimates for job in jobs)))
+    for settings, members in groups.items():
+        jobs = tuple(members.values())
+        means = {metric: over_jobs([job[metric] for job in jobs]) for metric in metrics}
+        rows.append(Row(dict(zip(by, settings, strict=True)), means, len(jobs), jobs))
     return sorted(rows, key=_order)
 
 
-def of_job(job: pd.DataFrame, metric: str) -> Estimate:
-    """One metric of a frame of one job."""
-    value, lo, hi = (_cell(job, f"{metric}{end}") for end in ("", "_lo", "_hi"))
+def of_job(job: Mapping[Hashable, Any], metric: str) -> Estimate:
+    """One metric of one job."""
+    value, lo, hi = (_number(job, f"{metric}{end}") for end in ("", "_lo", "_hi"))
     return Estimate(value, lo, hi, reason="" if value is not None else why_null(job, metric))
 
 
@@ -93,10 +90,10 @@ def over_jobs(jobs: Sequence[Estimate]) -> Estimate:
     return Estimate(mean, mean - reach, mean + reach, n_null)
 
 
-def why_null(job: pd.DataFrame, metric: str) -> str:
+def why_null(job: Mapping[Hashable, Any], metric: str) -> str:
     """Why a job has no value for a metric, as far as its other numbers tell."""
     weak, ceiling, gap, error = (
-        _cell(job, name) for name in ("accuracy/weak", "accuracy/ceiling", "pgr_gap", "pgr_gap_se")
+        _number(job, name) for name in ("accuracy/weak", "accuracy/ceiling", "pgr_gap", "pgr_gap_se")
     )
     if metric == "pgr" and weak is not None and ceiling is not None:
         if ceiling <= weak:
@@ -133,11 +130,16 @@ def _within(t: float, df: int) -> float:
     return 2 / math.pi * (angle + sine * series) if odd else sine * series
 
 
-def _cell(job: pd.DataFrame, column: str) -> float | None:
-    """A number of a frame of one row; an integer column gives an int."""
-    if column not in job.columns or pd.isna(value := job[column].iloc[0]):
-        return None
-    return value.item() if hasattr(value, "item") else value
+def _jobs(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[Hashable, Any], tuple[str, ...]]]:
+    """Every job as plain values, with its settings as they are written."""
+    texts = [knobs.text(frame, column) for column in by]
+    settings = zip(*texts, strict=True) if by else [()] * len(frame)
+    yield from zip(frame.to_dict("records"), settings, strict=True)
+
+
+def _number(job: Mapping[Hashable, Any], name: str) -> float | None:
+    value = job.get(name)
+    return None if pd.isna(value) else value
 
 
 def _order(row: Row) -> list[tuple[int, float, str]]:

@@ -20,17 +20,18 @@ BARS = {"accuracy/weak": "weak", "accuracy/student": "student", "accuracy/ceilin
 LEFT, WIDTH, RIGHT = 0.85, 2.9, 1.55  # inches: names, axes, numbers
 LINE = 0.27  # inches: the height of a line of text, and of a bar with its gap
 BLOCK = 4.4  # lines for one of several rows, in every figure: a heading, three bars, a gap
+MOST = 48  # rows in a figure: more is a table's work
 FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands beside it
 
 
 def draw(rows: Sequence[Row]) -> dict[str, Figure]:
-    """The figures whose metrics these rows have, by name."""
+    """The figures whose metrics these rows have, by name; of very many rows the first."""
     drawings: dict[str, tuple[Callable[[Sequence[Row]], Figure], Sequence[str]]] = {
         "accuracy": (_draw_accuracy, list(BARS)),
         "pgr": (_draw_pgr, ["pgr"]),
     }
     return {
-        name: function(rows)
+        name: _note(function(rows[:MOST]), len(rows))
         for name, (function, needed) in drawings.items()
         if rows and all(metric in rows[0].estimates for metric in needed)
     }
@@ -109,6 +110,14 @@ def _draw_pgr(rows: Sequence[Row]) -> Figure:
         _number(axes, y, "pgr", row.estimates["pgr"])
         _point(axes, y, row)
     axes.set_xlabel("share of the performance gap recovered")
+    return figure
+
+
+def _note(figure: Figure, n_rows: int) -> Figure:
+    """Say under a figure that it shows only some of the rows."""
+    if n_rows > MOST:
+        axes = figure.axes[0]
+        axes.set_xlabel(f"{axes.get_xlabel()} (the first {MOST} of {n_rows} rows)")
     return figure
 
 

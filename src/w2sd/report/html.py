@@ -135,8 +135,8 @@ def _data_name(name: str) -> str:
 
 
 def _everything(jobs: pd.DataFrame) -> str:
-    names = results.estimates(jobs)
-    rows = [[name, notation.estimate(name, *estimates.of_job(jobs, name)[:3])] for name in names]
+    (job,) = estimates.per_job(jobs, results.estimates(jobs), ())
+    rows = [[name, notation.estimate(name, *estimate[:3])] for name, estimate in job.estimates.items()]
     rows += [[name, str(jobs[name].iloc[0])] for name in jobs.attrs["remarks"]]
     return _details(f"Every metric ({len(rows)})", _grid(("", "value [95% interval]"), rows))
 

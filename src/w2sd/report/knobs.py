@@ -20,25 +20,28 @@ def text(frame: pd.DataFrame, column: str) -> list[str]:
 def telling(frame: pd.DataFrame) -> list[str]:
     """The columns that tell the rows apart: what was set by hand and varies, then whatever is still needed.
 
-    A knob that only follows one already named (the fields of a part that was exchanged) adds nothing and is left out.
+    A knob that only follows those already named (the fields of a part that was exchanged) adds nothing and is left
+    out; of those that add something, the one that tells most rows apart comes first.
     """
-    varying = [column for column in ("name", *frame.attrs["knobs"]) if len(set(text(frame, column))) > 1]
-    by_hand = [column for column in overridden(frame) if column in varying and not _runtime(column)]
-    chosen: list[str] = []
-    cells = [""] * len(frame)
-    for column in dict.fromkeys(("name", *by_hand, *sorted(varying, key=_rank), "id")):
-        finer = [f"{cell}\0{value}" for cell, value in zip(cells, text(frame, column), strict=True)]
-        if column in by_hand or len(set(finer)) > len(set(cells)):
-            chosen.append(column)
-            cells = finer
+    columns = {column: text(frame, column) for column in ("name", *frame.attrs["knobs"], "id")}
+    varying = {column: cells for column, cells in columns.items() if len(set(cells)) > 1}
+    chosen = [c for c in ("name", *overridden(frame)) if c in varying and not _runtime(c)]
+    rows = list(zip(*(varying[column] for column in chosen), strict=True)) if chosen else [()] * len(frame)
+
+    def gain(column: str) -> int:
+        return len({(*row, cell) for row, cell in zip(rows, varying[column], strict=True)}) - len(set(rows))
+
+    while useful := [column for column in varying if gain(column) > 0]:
+        best = min(useful, key=lambda column: (*_rank(column), -gain(column), column.count("."), column))
+        chosen.append(best)
+        rows = [(*row, cell) for row, cell in zip(rows, varying[best], strict=True)]
     return chosen
 
 
 def shared(frame: pd.DataFrame) -> dict[str, str]:
     """What is the same in every row and worth saying once: the experiment, and whatever was set by hand."""
-    columns = dict.fromkeys(("name", *overridden(frame)))
-    values = {column: set(text(frame, column)) for column in columns if not _runtime(column)}
-    return {column: only.pop() for column, only in values.items() if len(only) == 1}
+    values = {c: set(text(frame, c)) for c in dict.fromkeys(("name", *overridden(frame))) if not _runtime(c)}
+    return {c: only.pop() for c, only in values.items() if len(only) == 1 and not _has_varying_field(frame, c)}
 
 
 def overridden(frame: pd.DataFrame) -> list[str]:
@@ -73,8 +76,13 @@ def order(values: tuple[str, ...]) -> list[tuple[int, float, str]]:
     return keys
 
 
-def _rank(column: str) -> tuple[bool, bool, int, str]:
-    return _runtime(column), is_seed(column), column.count("."), column
+def _rank(column: str) -> tuple[bool, bool, bool]:
+    return column == "id", _runtime(column), is_seed(column)
+
+
+def _has_varying_field(frame: pd.DataFrame, part: str) -> bool:
+    fields = (column for column in frame.attrs["knobs"] if column.startswith(f"{part}."))
+    return any(len(set(text(frame, field))) > 1 for field in fields)
 
 
 def _runtime(column: str) -> bool:

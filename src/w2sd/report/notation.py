@@ -22,7 +22,7 @@ def number(value: float | str | None) -> str:
 def estimate(name: str, value: float | str | None, lo: float | None = None, hi: float | None = None) -> str:
     """A value with its interval, if it has one; a p-value (`…_p`) never reads as zero.
 
-    >>> estimate("pgr", 0.6204, 0.551, 0.7), estimate("flips", 5.85, 0.46, 11.24), estimate("gain_mcnemar_p", 1e-9)
+    >>> estimate("pgr", 0.6204, 0.551, 0.7), estimate("flips", 5.86, 0.46, 11.24), estimate("gain_mcnemar_p", 1e-9)
     ('0.620 [0.551, 0.700]', '5.9 [0.5, 11.2]', '<0.001')
     """
     if name.endswith("_p") and isinstance(value, float) and value < 0.0005:

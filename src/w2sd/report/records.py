@@ -19,6 +19,7 @@ class Job:
     compare: str  # key of the artifact that holds its results
     stages: dict[str, dict[str, str]]  # by name: kind and key
     config: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)  # the option taken from each config group
     overrides: tuple[str, ...] = ()
     command: str = ""
     sweep: str | None = None

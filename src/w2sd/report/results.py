@@ -20,7 +20,7 @@ def load(
 ) -> pd.DataFrame:
     """One row per finished job, in the order in which they finished.
 
-    Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its name), the metrics.
+    Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics.
     `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
     jobs that are left out because their results are no longer in the store. A knob that has the name of another
     column is given as `config.<knob>`.
@@ -42,7 +42,7 @@ def load(
             missing += 1
             continue
         identities.append({column: getattr(job, column) for column in IDENTITY})
-        knobs.append({key: value for key, value in _flatten(job.config) if (key, value) != ("name", job.name)})
+        knobs.append({key: value for key, value in _flatten(job.config, job.choices) if key != "name"})
         metrics.append(measured)
     return _assemble(identities, knobs, metrics, missing)
 
@@ -98,13 +98,14 @@ def _numeric(column: pd.Series) -> pd.Series:
     return pd.to_numeric(column).astype("Int64" if whole else "float64")
 
 
-def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(config: dict[str, Any], choices: dict[str, str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and plain values; a part as a whole is the option that was taken for it, or else its class."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            if isinstance(target := value.get("_target_"), str):
-                yield name, value["name"] if isinstance(value.get("name"), str) else target.rpartition(".")[2]
-            yield from _flatten(value, f"{name}.")
+            if part := choices.get(name) or str(value.get("_target_", "")).rpartition(".")[2]:
+                yield name, part
+            yield from _flatten(value, choices, f"{name}.")
         else:
             yield name, json.dumps(value) if isinstance(value, list) else value
 

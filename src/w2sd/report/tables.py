@@ -148,7 +148,7 @@ def show(table: Table, file: TextIO | None = None) -> None:
     def lay_grid(before_interval: str) -> Grid:
         grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         for place, column in enumerate(table.columns):
-            grid.add_column(Text(column), justify="left" if place < table.n_labels else "right", no_wrap=True)
+            grid.add_column(Text(column), justify="left" if place < table.n_labels else "right")
         for row in table.rows:
             grid.add_row(*(Text(cell.replace(" [", f"{before_interval}[")) for cell in row))
         return grid

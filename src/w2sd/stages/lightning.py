@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import transformers
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from w2sd.config import describe
@@ -34,6 +34,8 @@ QUIET = (
     "GPU available but not used",
     "Checkpoint directory",
     "isinstance.treespec",
+    "predict returned None",
+    "Experiment logs directory",  # of a stage that was interrupted
 )
 
 
@@ -47,6 +49,18 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return super().load_checkpoint(path, map_location, weights_only=True)
+
+
+class Checkpoints(Checkpoint):
+    """Saves every so many seconds. (Lightning's own ModelCheckpoint has no clock under manual optimisation.)"""
+
+    def __init__(self, path: Path, every_s: float) -> None:
+        self.path, self.every_s, self.saved = path, every_s, time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if time.monotonic() - self.saved >= self.every_s:
+            trainer.save_checkpoint(self.path)
+            self.saved = time.monotonic()
 
 
 class RandomState(pl.Callback):
@@ -84,15 +98,8 @@ class Progress(pl.Callback):
 
 def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int) -> None:
     """Fit `learner`; an interrupted stage goes on from its last checkpoint, with the same result to the bit."""
-    checkpoints = ModelCheckpoint(
-        dirpath=task.work,
-        filename="last",
-        train_time_interval=timedelta(seconds=task.trainer.save_every_s),
-        save_top_k=1,
-        monitor=None,
-        enable_version_counter=False,
-    )
-    last = Path(task.work) / "last.ckpt"
+    last = task.work / "last.ckpt"
+    checkpoints = Checkpoints(last, task.trainer.save_every_s)
     torch.manual_seed(seed)
     with _trainer(task, fit, loader, [checkpoints, RandomState()], fit.epochs) as trainer:
         trainer.fit(learner, loader, ckpt_path=str(last) if last.exists() else None)

@@ -1,0 +1,90 @@
+"""`w2sd-report`: what it writes, what it refuses, what it never imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from w2sd.report.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_it_prints_the_table_and_says_where_it_wrote(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    code, said, _ = run(capsys, "--store", str(sweep.root), "--out", str(out), "--by", "conflict", "--metric", "pgr")
+    assert code == 0
+    assert "0.250 [−0.385, 0.885] (1 null¹)" in said
+    assert f"wrote {out / 'index.html'}" in said
+    assert (out / "results.csv").read_text().count("\n") == 7
+    assert "| Explicit | 3 | 0.250" in (out / "table.md").read_text()
+    assert (out / "figures/pgr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_where_selects_and_a_family_of_metrics_is_one_word(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+    code, said, _ = run(
+        capsys, "--store", str(sweep.root), "--out", str(tmp_path), "--metric", "accuracy",
+        "--where", "conflict=Explicit", "fit.lr=0.00001", "--where", "seed=0", "seed=1",
+    )  # fmt: skip
+    assert code == 0
+    assert "ceiling" in said
+    assert (tmp_path / "results.csv").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["--by", "conflit"],
+            "--by: 'conflit' is not accepted; expected a name that results.csv has, such as conflict, ",
+        ),
+        (
+            ["--metric", "prg"],
+            "--metric: 'prg' is not accepted; expected a name that results.csv has, such as accuracy/",
+        ),
+        (["--metric", "prg"], "did you mean 'pgr'?"),
+        (["--name", "pairs"], "--name: 'pairs' is not accepted; expected one of pair; did you mean 'pair'?"),
+        (["--where", "seed=7"], "--where seed: '7' is not accepted; expected one of 0, 1, 2"),
+        (["--where", "seed"], "--where: 'seed' is not accepted; expected KEY=VALUE"),
+        (["--where", "sed=1"], "did you mean 'seed'?"),
+    ],
+)
+def test_a_wrong_word_is_one_line(sweep: Any, tmp_path: Path, capsys: Any, arguments: list[str], line: str) -> None:
+    code, _, error = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"), *arguments)
+    assert (code, error.count("\n")) == (2, 1)
+    assert line in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_store_says_what_to_run(empty: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2SD_STORE", str(empty))
+    code, _, error = run(capsys)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "run `w2sd experiment=demo` first" in error
+    assert not empty.exists()
+
+
+PROGRAM = """
+import sys
+from w2sd.report.cli import main
+code = main(sys.argv[1:])
+heavy = {"torch", "transformers", "pytorch_lightning", "torchmetrics", "hydra"} & set(sys.modules)
+assert not heavy, heavy
+assert "--out" in sys.argv or not {"pandas", "matplotlib"} & set(sys.modules)
+sys.exit(code)
+"""
+
+
+def test_nothing_heavy_is_imported(sweep: Any, tmp_path: Path) -> None:
+    where = ["--store", str(sweep.root)]
+    for arguments in ([*where, "--out", str(tmp_path / "out")], ["gc", *where]):
+        done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

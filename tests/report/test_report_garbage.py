@@ -1,0 +1,82 @@
+"""`w2sd-report gc` removes what no job can reach, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from w2sd.report.cli import main
+
+ORPHAN, RUNNING = "0a1b2c3d4e5f", "ffffffffffff"
+
+
+@pytest.fixture
+def store(sweep: Any) -> Path:
+    """Six jobs, one of them forgotten; an orphan, a draft that was cut off, and one to resume from."""
+    (sweep.root / "jobs/job-001.json").unlink()
+    for folder in (f"artifacts/train-{ORPHAN}", f"tmp/train-{ORPHAN}-x8k2", f"work/{RUNNING}", "tmp/old-abc"):
+        (sweep.root / folder).mkdir(parents=True)
+        (sweep.root / folder / "file").write_bytes(b"x" * 1000)
+    (sweep.root / "locks").mkdir()
+    return sweep.root
+
+
+def names(store: Path) -> set[str]:
+    return {str(path.relative_to(store)) for part in ("artifacts", "tmp", "work") for path in (store / part).iterdir()}
+
+
+def test_it_lists_first_and_deletes_only_when_told(store: Path, capsys: Any) -> None:
+    before = names(store)
+    assert main(["gc", "--store", str(store)]) == 0
+    said = capsys.readouterr().out
+    assert f"1.0 kB  artifacts/train-{ORPHAN}" in said
+    assert "in 7 folders can go; add --yes to delete" in said  # four by hand, three of the forgotten job
+    assert names(store) == before
+
+    assert main(["gc", "--store", str(store), "--yes"]) == 0
+    assert "deleted" in capsys.readouterr().out
+    gone = before - names(store)
+    assert len(gone) == 7
+    assert {f"artifacts/train-{ORPHAN}", f"tmp/train-{ORPHAN}-x8k2", f"work/{RUNNING}", "tmp/old-abc"} < gone
+    assert main(["--store", str(store), "--out", str(store.parent / "out")]) == 0  # what is left is whole
+
+    capsys.readouterr()
+    assert main(["gc", "--store", str(store), "--yes"]) == 0
+    assert "deleted 0 B in 0 folders" in capsys.readouterr().out
+
+
+def test_what_a_running_stage_holds_or_may_need_stays(store: Path, capsys: Any) -> None:
+    before = names(store)
+    with FileLock(store / f"locks/{RUNNING}.lock"):
+        assert main(["gc", "--store", str(store), "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert f"work/{RUNNING}  kept: a running stage holds its lock" in said
+    assert f"artifacts/train-{ORPHAN}  kept: it may belong to a running job" in said
+    assert "tmp/old-abc  kept: it may belong to a running job" in said
+    assert before - names(store) == {f"tmp/train-{ORPHAN}-x8k2"}
+
+
+def test_a_stage_that_starts_meanwhile_keeps_its_folder(store: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("w2sd.report.garbage.held", lambda _: set())
+    with FileLock(store / f"locks/{ORPHAN}.lock"):
+        assert main(["gc", "--store", str(store), "--yes"]) == 0
+    assert f"artifacts/train-{ORPHAN}" in names(store)
+    assert "kept: a running stage has just taken it" in capsys.readouterr().out
+
+
+def test_it_refuses_a_folder_that_is_no_store(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "tmp/precious").mkdir(parents=True)
+    assert main(["gc", "--store", str(tmp_path), "--yes"]) == 2
+    assert "a store of w2sd" in capsys.readouterr().err
+    assert (tmp_path / "tmp/precious").exists()
+
+
+def test_a_record_that_cannot_be_read_stops_it(store: Path, capsys: Any) -> None:
+    before = names(store)
+    (store / "jobs/job-002.json").write_text("{")
+    assert main(["gc", "--store", str(store), "--yes"]) == 2
+    assert "job-002.json" in capsys.readouterr().err
+    assert names(store) == before

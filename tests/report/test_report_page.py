@@ -1,0 +1,180 @@
+"""The page: well-formed, self-contained, the same bytes for the same store, and true."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from w2sd.errors import Refused
+from w2sd.report import figures, results, words
+from w2sd.report.estimates import Estimate, Row
+from w2sd.report.pages import write_page
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Reader(HTMLParser):
+    """Checks that every element is closed in turn; collects ids, references and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "data", "action")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text(encoding="utf-8"))
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_a_page_of_one_job_says_the_result_and_how_to_get_it_again(fake: Any, tmp_path: Path) -> None:
+    job = fake.add(seed=3)
+    reader = read(write_page(fake.root, tmp_path / "out"))
+    assert "recovered 62% [55, 70] of the gap between weak teacher (0.787) and ceiling (0.996)." in reader.text
+    for part in (
+        "w2sd experiment=demo seed=3",
+        job["compare"],
+        "22.5 s",
+        "dropped: equal sides",
+        "fit.lr",
+        "1e-05",
+        "Example CPU",
+        "2.0.0",
+        "gain_mcnemar_p",
+    ):
+        assert part in reader.text
+
+
+def test_a_page_of_several_jobs_has_means_and_every_job(sweep: Any, tmp_path: Path) -> None:
+    reader = read(write_page(sweep.root, tmp_path / "out"))
+    assert "Over 2 settings (6 jobs), the student recovered from 25% [−39, 89] (conflict Explicit)" in reader.text
+    assert "Means by conflict" in reader.text
+    assert "0.250 [−0.385, 0.885] (1 null¹)" in reader.text
+    assert (tmp_path / "out/groups.csv").exists()
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_nothing_is_loaded_from_elsewhere_and_ids_are_unique(sweep: Any, tmp_path: Path, several: bool) -> None:
+    page = write_page(sweep.root, tmp_path / "out", job=None if several else "job-001")
+    reader = read(page)
+    assert not reader.tags & {"script", "link", "img", "iframe", "object", "embed"}
+    assert all(link.startswith("#") and link[1:] in reader.ids for link in reader.links)
+    assert len(reader.ids) == len(set(reader.ids))
+    urls = set(re.findall(r"https?://[^\"' )]+", page.read_text()))
+    assert urls <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not addresses to load
+    assert not re.search(r"url\((?!#)|@import", page.read_text())
+
+
+def test_what_users_write_is_escaped(fake: Any, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>$x$"
+    for seed in (0, 1):
+        fake.add(f"<b>{seed}", seed=seed, overrides=[f"data.path={evil}"], knobs={"data": {"path": evil + str(seed)}})
+    page = write_page(fake.root, tmp_path / "out")
+    reader = read(page)
+    assert "script" not in reader.tags
+    assert "b" not in reader.tags
+    assert evil in reader.text
+    assert "script" not in read(write_page(fake.root, tmp_path / "one", job="job-001")).tags
+
+
+def test_the_same_store_gives_the_same_bytes(sweep: Any, tmp_path: Path) -> None:
+    def contents(out: Path) -> dict[str, bytes]:
+        write_page(sweep.root, out)
+        return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert first == second
+    figures = {f"figures/{name}.{form}" for name in ("accuracy", "pgr") for form in ("svg", "png")}
+    assert set(first) - {".lock"} == {"index.html", "results.csv", "table.md", "groups.csv", *figures}
+
+
+def test_a_report_on_fewer_jobs_leaves_no_groups_behind(sweep: Any, tmp_path: Path) -> None:
+    write_page(sweep.root, tmp_path)
+    write_page(sweep.root, tmp_path, job="job-001")
+    assert not (tmp_path / "groups.csv").exists()
+
+
+def test_jobs_left_out_are_told(sweep: Any, tmp_path: Path) -> None:
+    gone = json.loads((sweep.root / "jobs/job-001.json").read_text())["compare"]
+    shutil.rmtree(sweep.root / f"artifacts/compare-{gone}")
+    assert "from 5 jobs in the store; 1 more left out" in read(write_page(sweep.root, tmp_path)).text
+
+
+def test_an_empty_store_is_refused_with_what_to_run(empty: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="run `w2sd experiment=demo` first"):
+        write_page(empty, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"pgr": None, "pgr_lo": None, "pgr_hi": None, "accuracy__ceiling": 0.78},
+            "The student gained 0.130 [0.115, 0.144] in accuracy over its weak teacher (0.787). "
+            "There is no PGR: the ceiling (0.780) is not above the weak teacher (0.787).",
+        ),
+        (
+            {"pgr": -0.1, "pgr_lo": -0.2, "pgr_hi": 0.02, "accuracy__student": 0.76},
+            "The student (0.760) fell below its weak teacher: it recovered −10% [−20, 2] of the gap "
+            "between weak teacher (0.787) and ceiling (0.996).",
+        ),
+        (
+            {"pgr": 1.2, "pgr_lo": None, "pgr_hi": None},
+            "The student recovered 120% of the gap between weak teacher (0.787) and ceiling (0.996) "
+            "and went past the ceiling.",
+        ),
+    ],
+)
+def test_the_sentence(fake: Any, changes: dict[str, Any], sentence: str) -> None:
+    fake.add(**changes)
+    assert words.result(results.load(fake.root)) == sentence
+
+
+def test_the_sentence_over_seeds(fake: Any) -> None:
+    for seed, pgr in enumerate((0.5, 0.6, None)):
+        fake.add(seed=seed, pgr=pgr)
+    assert words.result(results.load(fake.root)).startswith(
+        "On average over 3 jobs, the student recovered 55% [−9, 119]"
+    )
+    assert "(1 job without a PGR left out)" in words.result(results.load(fake.root))
+
+
+def test_far_and_missing_values_are_drawn(fake: Any, tmp_path: Path) -> None:
+    for seed, pgr in enumerate((30.0, -30.0, None)):
+        fake.add(knobs={"alpha": seed}, overrides=[f"alpha={seed}"], pgr=pgr, accuracy__student=0.3)
+    assert "30.0" in read(write_page(fake.root, tmp_path)).text
+
+
+def test_a_figure_of_very_many_rows_shows_the_first_and_says_so() -> None:
+    rows = [Row({"alpha": str(n)}, {"pgr": Estimate(n / 300)}) for n in range(300)]
+    drawn = figures.draw(rows)
+    assert list(drawn) == ["pgr"]
+    assert "(the first 48 of 300 rows)" in figures.to_svg("pgr", drawn["pgr"])

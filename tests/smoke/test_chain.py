@@ -1,0 +1,195 @@
+"""The real chain on the embedded world, from the command line to the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from w2sd import cli
+
+pytestmark = pytest.mark.smoke
+
+KINDS = {"pretrain": 2, "train": 3, "label": 1, "evaluate": 3, "compare": 1}
+
+
+class Ran(NamedTuple):
+    code: int
+    store: Path
+    report: Path
+
+
+def run(root: Path, *overrides: str, out: Path | None = None) -> Ran:
+    """`w2sd debug=fast ...` in this process, where torch is imported already."""
+    argv = sys.argv
+    sys.argv = ["w2sd", *overrides, *arguments(root, out)]
+    try:
+        return Ran(cli.main(), root / "store", root / "report")
+    except SystemExit as stop:
+        return Ran(int(stop.code or 0), root / "store", root / "report")
+    finally:
+        sys.argv = argv
+
+
+def arguments(root: Path, out: Path | None = None) -> list[str]:
+    return ["debug=fast", f"store={root / 'store'}", f"out={out or root / 'report'}"]
+
+
+def start(root: Path, *overrides: str) -> subprocess.Popen[str]:
+    """The same in a process of its own, that can be killed."""
+    command = [sys.executable, "-m", "w2sd", *overrides, *arguments(root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def results(store: Path) -> dict[str, bytes]:
+    """Every metrics.json of a store."""
+    return {path.parent.name: path.read_bytes() for path in store.glob("artifacts/*/metrics.json")}
+
+
+def count(store: Path) -> dict[str, int]:
+    kinds = [path.name.partition("-")[0] for path in store.glob("artifacts/*")]
+    return {kind: kinds.count(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """One run from an empty store."""
+    return run(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_a_run_makes_every_stage_once_and_leaves_nothing_else_behind(undisturbed: Ran) -> None:
+    assert undisturbed.code == 0
+    assert count(undisturbed.store) == KINDS
+    assert not list((undisturbed.store / "work").glob("*"))
+    assert not list((undisturbed.store / "tmp").glob("*"))
+
+
+def test_the_page_shows_the_result(undisturbed: Ran) -> None:
+    page = (undisturbed.report / "index.html").read_text()
+    [metrics] = [json.loads(text) for name, text in results(undisturbed.store).items() if name.startswith("compare")]
+    assert f"{metrics['accuracy/student']:.3f}" in page
+
+
+def test_the_students_own_metrics_are_those_of_the_comparison(undisturbed: Ran) -> None:
+    found = {name: json.loads(text) for name, text in results(undisturbed.store).items()}
+    [compared] = [metrics for name, metrics in found.items() if name.startswith("compare")]
+    evaluated = sorted(metrics["accuracy"] for name, metrics in found.items() if name.startswith("evaluate"))
+    assert evaluated == sorted(compared[f"accuracy/{role}"] for role in ("weak", "student", "ceiling"))
+    [logged] = [metrics for name, metrics in found.items() if name.startswith("evaluate") and "pgr" in metrics]
+    if compared["pgr"] is not None:
+        assert logged["pgr"] == pytest.approx(compared["pgr"], abs=1e-12)
+
+
+def test_a_second_run_computes_nothing_and_imports_no_torch(undisturbed: Ran) -> None:
+    program = (
+        "import sys; from w2sd.cli import main; code = main();"
+        "assert code == 0; assert not {'torch', 'transformers', 'pytorch_lightning'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", program, *arguments(undisturbed.store.parent)]
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "every stage was found in the store" in again.stderr
+
+
+def test_two_runs_with_the_same_seeds_give_the_same_bytes(undisturbed: Ran, tmp_path: Path) -> None:
+    again = run(tmp_path)
+    assert results(again.store) == results(undisturbed.store)
+
+
+def test_a_run_killed_in_pretraining_resumes_and_gives_the_same_bytes(undisturbed: Ran, tmp_path: Path) -> None:
+    process = start(tmp_path, "trainer.save_every_s=0.2")
+    wait_for(lambda: list((tmp_path / "store" / "work").glob("*/last.ckpt")), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not count(tmp_path / "store")["pretrain"]
+    assert results(run(tmp_path).store) == results(undisturbed.store)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_gives_the_same_bytes(undisturbed: Ran, tmp_path: Path) -> None:
+    survived: set[str] = set()
+    while True:
+        process = start(tmp_path, "trainer.save_every_s=0.1")
+        assert process.stderr is not None
+        began = None
+        for line in process.stderr:
+            if line.endswith(" ...\n") and (name := line.split()[1]) not in survived:
+                began = name
+                time.sleep(0.05)
+                process.send_signal(signal.SIGKILL)
+                break
+        process.communicate()
+        if began is None:
+            break
+        survived.add(began)
+    assert len(survived) == sum(KINDS.values())
+    assert results(tmp_path / "store") == results(undisturbed.store)
+
+
+def test_a_sweep_over_seeds_shares_everything_above_the_student(undisturbed: Ran) -> None:
+    before = count(undisturbed.store)
+    swept = run(undisturbed.store.parent, "-m", "seed=0,1,2")
+    assert swept.code == 0
+    made = {kind: n - before[kind] for kind, n in count(swept.store).items()}
+    assert made == {"pretrain": 0, "train": 2, "label": 0, "evaluate": 2, "compare": 2}
+    jobs = [json.loads(path.read_text()) for path in swept.store.glob("jobs/*.json")]
+    assert {job["config"]["seed"] for job in jobs} == {0, 1, 2}
+    assert len({job["sweep"] for job in jobs}) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_its_stage_and_keeps_what_finished(
+    undisturbed: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = count(undisturbed.store)
+    stopped = run(undisturbed.store.parent, "fit.lr=1e30", "fit.clip=0", "name=diverged")
+    said = capsys.readouterr().err
+    assert stopped.code == 1
+    last = said.strip().splitlines()[-1]
+    assert "at step" in last
+    assert "1e+30" in last
+    assert "Traceback" not in said
+    assert count(stopped.store) == before
+    assert not list(stopped.store.glob("jobs/diverged*"))
+
+
+def test_wandb_offline_makes_a_run_per_trained_stage_and_one_for_the_job(undisturbed: Ran, tmp_path: Path) -> None:
+    logged = run(undisturbed.store.parent, "logger=wandb_offline", "seed=7", out=tmp_path)
+    assert logged.code == 0
+    runs = sorted(path.relative_to(tmp_path).parts[1].partition("-")[0] for path in tmp_path.rglob("*.wandb"))
+    assert runs == ["job", "train"]
+    [summary] = tmp_path.glob("logs/job-*/**/*.wandb")
+    assert b"accuracy/student" in summary.read_bytes()
+
+
+@pytest.mark.slow
+def test_stages_in_processes_of_their_own_give_the_same_bytes(undisturbed: Ran, tmp_path: Path) -> None:
+    apart = run(tmp_path, "launch=process")
+    assert apart.code == 0
+    assert results(apart.store) == results(undisturbed.store)
+
+
+@pytest.mark.slow
+def test_two_jobs_at_a_time_share_stages_without_repeating_them(undisturbed: Ran, tmp_path: Path) -> None:
+    process = start(tmp_path, "-m", "hydra/launcher=two_jobs", "seed=0,1")
+    process.communicate()
+    assert process.returncode == 0
+    assert count(tmp_path / "store") == {"pretrain": 2, "train": 4, "label": 1, "evaluate": 4, "compare": 2}
+    first = {name: text for name, text in results(tmp_path / "store").items() if name in results(undisturbed.store)}
+    assert first == {name: results(undisturbed.store)[name] for name in first}
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Return when the condition holds; a process that ends before that is a failure."""
+    while not condition():
+        if process.poll() is not None:
+            pytest.fail(f"the run ended before it could be killed: {process.communicate()[1]}")
+        time.sleep(0.02)

@@ -1,0 +1,198 @@
+"""The folders of options, found by listing them: a new option is tested by being there."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from safetensors.numpy import save_file
+
+from w2sd.cli import CONF
+from w2sd.config import GROUPS, RunConfig, Settings, target
+from w2sd.pipeline.plan import plan
+
+FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
+NAMES = [path.relative_to(CONF).with_suffix("").as_posix() for path in FILES]
+OVERLAYS = [name for name in NAMES if name.startswith(("experiment/", "debug/"))]
+LAUNCHERS = [name for name in NAMES if name.startswith("hydra/")]
+PARTS = [name for name in NAMES if name not in OVERLAYS + LAUNCHERS]
+CONTENT: dict[str, dict[str, Any]] = {
+    name: OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))  # type: ignore[misc]
+    for name in PARTS
+}
+BY_CLASS: dict[str, list[str]] = defaultdict(list)
+for part, content in CONTENT.items():
+    BY_CLASS[content["_target_"]].append(part)
+
+each_part = pytest.mark.parametrize("name", PARTS)
+each_overlay = pytest.mark.parametrize("name", OVERLAYS)
+
+
+def places() -> dict[str, list[str]]:
+    """Where the root config mounts the options of each folder: `model` has two places."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for entry in OmegaConf.load(CONF / "config.yaml").defaults:
+        for key in entry if isinstance(entry, DictConfig) else ():
+            folder, _, place = key.partition("@")
+            if not folder.startswith("override "):
+                found[folder].append(place or folder)
+    return found
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with everything that an option could ask for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("W2SD_DATA", str(tmp_path))
+    Path("tokenizer").mkdir()
+    Path("tokenizer/tokenizer.json").write_text("{}")
+    Path("gpt2").mkdir()
+    Path("gpt2/config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 4, "n_layer": 1, "n_head": 1}))
+    save_file({"wte.weight": np.zeros((8, 4), dtype=np.float32)}, "gpt2/model.safetensors")
+    rows = "".join(json.dumps({"prompt": str(n), "chosen": "a", "rejected": "b"}) + "\n" for n in range(30)).encode()
+    Path("pairs.jsonl").write_bytes(rows)
+    for value in CONTENT["data/hh_harmless"].values():
+        if str(value).startswith("$W2SD_DATA/"):
+            path = tmp_path / value.removeprefix("$W2SD_DATA/")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(gzip.compress(rows))
+    return tmp_path
+
+
+ASKS = {  # what an option needs that nobody can know beforehand
+    "data/files": ["data.path=pairs.jsonl"],
+    "data/hub": ["data.id=pairs.jsonl"],
+    "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
+    "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
+}
+
+
+def choice(name: str) -> list[str]:
+    """The overrides that choose an option wherever it can stand; models of the world read the world alone."""
+    folder, option = name.split("/")
+    spots = [f"{folder}@{place}={option}" if place != folder else name.replace("/", "=") for place in places()[folder]]
+    elsewhere = folder == "data" and not CONTENT[name]["_target_"].endswith(".World")
+    return [*spots, *(["model@weak=gpt2", "model@strong=gpt2"] if elsewhere else []), *ASKS.get(name, [])]
+
+
+# --- everything that can be chosen works ------------------------------------------------------------------------------
+
+
+@each_part
+def test_every_option_composes_builds_and_plans(name: str, at_home: Path, asked: Callable[..., RunConfig]) -> None:
+    run = asked(*choice(name))
+    for place in places()[name.split("/")[0]]:
+        assert target(getattr(run, place)) == CONTENT[name]["_target_"]
+    assert len({stage.key for stage in plan(run).values()}) >= 6
+    assert not list(at_home.glob("*store*"))
+
+
+@each_overlay
+def test_every_experiment_and_every_mood_composes_and_plans(name: str, asked: Callable[..., RunConfig]) -> None:
+    run = asked(name.replace("/", "="))
+    assert list(plan(run))[-1] == "compare"
+    if name.startswith("experiment/"):
+        assert run.settings.name == name.split("/")[1]
+
+
+def test_moods_go_on_top_of_experiments(asked: Callable[..., RunConfig]) -> None:
+    for name in OVERLAYS:
+        if name.startswith("experiment/"):
+            run = asked(name.replace("/", "="), "debug=fast")
+            assert (run.settings.name, run.data.gt) == ("fast", asked("debug=fast").data.gt)
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_composes(name: str, compose: Callable[..., DictConfig]) -> None:
+    folder, _, option = name.rpartition("/")
+    assert compose(f"{folder}={option}")
+
+
+@pytest.mark.parametrize("name", [name for name in OVERLAYS if name.startswith("experiment/")])
+def test_an_experiment_begins_with_its_command_and_its_sweep_composes(
+    name: str, asked: Callable[..., RunConfig]
+) -> None:
+    text = (CONF / f"{name}.yaml").read_text()
+    [command] = [line.removeprefix("# ") for line in text.splitlines()[:2] if line.startswith("# w2sd ")]
+    words = shlex.split(command)[1:]
+    sweep = OmegaConf.select(OmegaConf.load(CONF / f"{name}.yaml"), "hydra.sweeper.params")
+    assert ("-m" in words) == (sweep is not None)
+    last = [f"{knob}={str(values).split(',')[-1]}" for knob, values in (sweep or {}).items()]
+    assert asked(*[word for word in words if word != "-m"], *last).settings.name == name.split("/")[1]
+
+
+def test_every_folder_is_mounted_by_the_root_config_and_every_place_is_a_part() -> None:
+    folders = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
+    assert folders == set(places())
+    spots = [place for folder, mounts in places().items() if folder not in ("experiment", "debug") for place in mounts]
+    assert tuple(spots) == GROUPS
+
+
+# --- the class is the schema ------------------------------------------------------------------------------------------
+
+
+@each_part
+def test_a_yaml_lists_the_fields_of_its_class_in_their_order(name: str) -> None:
+    cls = get_class(CONTENT[name]["_target_"])
+    assert list(CONTENT[name]) == ["_target_", *(knob.name for knob in dataclasses.fields(cls))]
+
+
+@pytest.mark.parametrize("name", [names[0] for names in BY_CLASS.values() if len(names) == 1])
+def test_the_one_yaml_of_a_class_has_its_defaults(name: str) -> None:
+    cls = get_class(CONTENT[name]["_target_"])
+    values = {key: value for key, value in CONTENT[name].items() if key != "_target_"}
+    given = {
+        knob.name: knob.default if knob.default_factory is dataclasses.MISSING else knob.default_factory()
+        for knob in dataclasses.fields(cls)
+    }
+    assert values == given
+    assert [type(value) for value in values.values()] == [type(value) for value in given.values()]
+
+
+def test_the_root_config_has_every_setting_in_its_order_and_its_default() -> None:
+    cfg = OmegaConf.load(CONF / "config.yaml")
+    knobs = [knob.name for knob in dataclasses.fields(Settings)]
+    assert [key for key in cfg if key not in ("defaults", "hydra")] == knobs
+    assert {knob: cfg[knob] for knob in knobs} == dataclasses.asdict(Settings())
+
+
+# --- what a reader sees -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_line_says_what_the_option_is(name: str) -> None:
+    lines = (CONF / f"{name}.yaml").read_text().splitlines()
+    first, *_ = [line for line in lines if not line.startswith("# @package ")]
+    assert re.match(r"# \S", first)
+    assert lines[0].startswith("# ")
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("names", [names for names in BY_CLASS.values() if len(names) > 1], ids=lambda names: names[0])
+def test_what_one_yaml_of_a_class_explains_the_others_explain_too(names: list[str]) -> None:
+    explained = {
+        name: {
+            line.partition(":")[0]
+            for line in (CONF / f"{name}.yaml").read_text().splitlines()[1:]
+            if re.search(r"\s# \S", line)
+        }
+        for name in names
+    }
+    assert all(keys == explained[names[0]] for keys in explained.values()), explained
+
+
+def test_every_line_of_the_root_config_is_explained() -> None:
+    lines = (CONF / "config.yaml").read_text().partition("defaults:\n")[2].partition("hydra:\n")[0].splitlines()
+    bare = [line for line in lines if line.strip() and not re.search(r"\s# \S", line)]
+    assert [line.strip() for line in bare] == ["- _self_", "- override hydra/job_logging: none"]

@@ -1,0 +1,397 @@
+"""From YAML to parts: what is right comes back equal, what is wrong is named in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import example, given, settings
+from omegaconf import DictConfig, OmegaConf
+
+from w2sd.config import GROUPS, RunConfig, Settings, build, describe, read, target
+from w2sd.errors import Refused
+from w2sd.fit import Fit
+from w2sd.pipeline.plan import plan
+
+FIT = {"_target_": "w2sd.fit.Fit"}
+
+
+def refusal(node: Any, path: str = "fit", trusted: tuple[str, ...] = ()) -> str:
+    """What `build` has to say against a node: always one line."""
+    with pytest.raises(Refused) as refused:
+        build(node, path, trusted)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def refused_by(make: Callable[[], Any]) -> Refused | None:
+    """The refusal, if there is one; any other exception is a fault."""
+    try:
+        make()
+    except Refused as refused:
+        return refused
+    return None
+
+
+KITCHEN = """
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Spice:
+    heat: int = 1
+    VERSION: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Dish:
+    name: str
+    first: Any = None
+    rest: list[Any] = field(default_factory=list)
+    VERSION: ClassVar[int] = 1
+"""
+COMPOSED: dict[tuple[str, ...], DictConfig] = {}
+
+
+@pytest.fixture
+def compose(compose: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Composes each set of overrides once, and gives everybody a copy."""
+
+    def copy(*overrides: str) -> DictConfig:
+        if overrides not in COMPOSED:
+            COMPOSED[overrides] = compose(*overrides)
+        return deepcopy(COMPOSED[overrides])
+
+    return copy
+
+
+@pytest.fixture
+def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A user's own module, with a part and a part that holds parts."""
+    (tmp_path / "kitchen.py").write_text(KITCHEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "kitchen", raising=False)
+    yield importlib.import_module("kitchen")
+    del sys.modules["kitchen"]
+
+
+# --- what is right ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(compose: Callable[..., DictConfig]) -> Callable[..., RunConfig]:
+    return lambda *overrides: read(compose(*overrides))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_part_comes_back_from_its_description_as_json(asked: Callable[..., RunConfig], group: str) -> None:
+    part = getattr(asked(), group)
+    words = describe(part)
+    assert next(iter(words)) == "_target_"
+    assert words["_target_"] == target(part)
+    assert build(json.loads(json.dumps(words)), group) == part
+
+
+def test_every_parameter_of_every_stage_comes_back_from_its_description(asked: Callable[..., RunConfig]) -> None:
+    for stage in plan(asked()).values():
+        spec = json.loads(json.dumps(stage.spec()))
+        for name, value in stage.params.items():
+            assert build(spec["params"][name], name) == value
+
+
+def test_a_part_is_a_frozen_dataclass_of_the_declared_types(asked: Callable[..., RunConfig]) -> None:
+    fit = asked("fit.lr=1", "fit.betas=[0,0]", "fit.epochs=3").fit
+    assert fit == Fit(**{**dataclasses.asdict(asked().fit), "lr": 1.0, "betas": [0.0, 0.0], "epochs": 3})
+    assert [type(value) for value in (fit.lr, *fit.betas, fit.epochs)] == [float, float, float, int]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fit.lr = 2
+
+
+def test_fields_that_are_not_named_have_their_defaults() -> None:
+    assert build({**FIT, "lr": 0.5}, "fit") == Fit(lr=0.5)
+
+
+numbers = st.floats(min_value=1e-300, max_value=1e300)
+shares = st.floats(0, 1)
+
+
+@settings(database=None, deadline=None, max_examples=30)
+@given(st.builds(Fit, lr=numbers, epochs=st.integers(1, 2**31), warmup=shares, floor=shares, dropout=st.booleans()))
+def test_the_round_trip_is_exact_for_every_number(fit: Fit) -> None:
+    assert build(json.loads(json.dumps(describe(fit))), "fit") == fit
+
+
+@settings(database=None, deadline=None, max_examples=30)
+@given(st.text().filter(lambda text: "${" not in text and text != "???"))  # what OmegaConf takes for its own
+@example("~/a b/ünï/漢字.jsonl")
+def test_the_round_trip_is_exact_for_every_text(text: str) -> None:
+    node = {"_target_": "w2sd.data.files.Files", "path": text}
+    assert build(describe(build(node, "data")), "data").path == text
+
+
+def test_a_list_of_parts_is_built_one_by_one() -> None:
+    fits = [Fit(lr=1.0), Fit(lr=2.0)]
+    assert build(describe(fits), "fits") == fits
+    assert refusal([describe(fits[0]), {**FIT, "lr": -1.0}], "fits").startswith("fits[1].lr: -1.0 ")
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 2.5, "text"])
+def test_a_plain_value_stays_what_it_is(value: Any) -> None:
+    assert build(describe(value), "seed") is value
+
+
+# --- your own parts ---------------------------------------------------------------------------------------------------
+
+
+def test_your_own_dataclass_is_built_where_its_module_is_trusted(kitchen: Any) -> None:
+    dish = build({"_target_": "kitchen.Dish", "name": "soup"}, "data", ["kitchen."])
+    assert dish == kitchen.Dish("soup")
+    assert build(describe(dish), "data", ["kitchen."]) == dish
+
+
+def test_parts_inside_parts_are_built_and_described(kitchen: Any) -> None:
+    spices = [{"_target_": "kitchen.Spice", "heat": heat} for heat in (1, 2, 3)]
+    node = {"_target_": "kitchen.Dish", "name": "soup", "first": spices[0], "rest": spices[1:]}
+    dish = build(node, "data", ["kitchen."])
+    assert dish == kitchen.Dish("soup", *[kitchen.Spice(1), [kitchen.Spice(2), kitchen.Spice(3)]])
+    assert build(json.loads(json.dumps(describe(dish))), "data", ["kitchen."]) == dish
+    assert refusal({**node, "first": {**spices[0], "haet": 1}}, "data", ("kitchen.",)).startswith("data.first.haet: 1 ")
+
+
+def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., DictConfig]) -> None:
+    cfg = compose()
+    cfg.supervision = {"_target_": "kitchen.Spice", "heat": 7}
+    with pytest.raises(Refused, match=r"^supervision\._target_: 'kitchen\.Spice' is not accepted; .* under w2sd\."):
+        read(cfg)
+    cfg.trusted = ["kitchen."]
+    assert read(cfg).supervision == kitchen.Spice(7)
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "an unknown key": (
+        {"schedul": "cosine"},
+        "fit.schedul: 'cosine' is not accepted; expected one of the keys lr, epochs, batch, betas, weight_decay, "
+        "schedule, warmup, floor, clip, dropout, precision; did you mean 'schedule'?",
+    ),
+    "a key like none": ({"qqq": 1}, "fit.qqq: 1 is not accepted; expected one of the keys lr, epochs"),
+    "text for a number": ({"lr": "high"}, "fit.lr: 'high' is not accepted; expected a value of type float"),
+    "a number with a fraction": ({"epochs": 1.5}, "fit.epochs: 1.5 is not accepted; expected a value of type int"),
+    "a switch for a number": ({"batch": True}, "fit.batch: True is not accepted; expected a value of type int"),
+    "a word for a switch": ({"dropout": "so"}, "fit.dropout: 'so' is not accepted; expected a value of type bool"),
+    "nothing": ({"batch": None}, "fit.batch: None is not accepted; expected a value of type int"),
+    "nothing for text": ({"schedule": None}, "fit.schedule: None is not accepted; expected a value of type str"),
+    "a list for a number": ({"lr": [1.0]}, "fit.lr: [1.0] is not accepted; expected a value of type float"),
+    "a dict for a number": ({"lr": {"a": 1}}, "fit.lr: {'a': 1} is not accepted; expected a value of type float"),
+    "a number for a list": ({"betas": 0.9}, "fit.betas: 0.9 is not accepted; expected a value of type list[float]"),
+    "an element": ({"betas": [0.9, "x"]}, "fit.betas[1]: [0.9, 'x'] is not accepted; expected a value of type list"),
+    "an empty element": ({"betas": [None, 0.9]}, "fit.betas[0]: [None, 0.9] is not accepted; expected a value of type"),
+    "nothing for a list": ({"betas": None}, "fit.betas: None is not accepted; expected a value of type list[float]"),
+    "an impossible number": ({"lr": 0}, "fit.lr: 0.0 is not accepted; expected a number above 0"),
+    "no number": ({"lr": math.nan}, "fit.lr: nan is not accepted; expected a number above 0"),
+    "an impossible list": ({"betas": [0.9]}, "fit.betas: [0.9] is not accepted; expected two numbers in [0, 1)"),
+    "an impossible word": (
+        {"schedule": "cosin"},
+        "fit.schedule: 'cosin' is not accepted; expected one of constant, cosine, linear; did you mean 'cosine'?",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named_from_the_root_with_what_is_accepted(values: dict[str, Any], message: str) -> None:
+    assert refusal({**FIT, **values}).startswith(message)
+
+
+def test_a_value_that_has_no_default_must_be_given() -> None:
+    assert refusal({"_target_": "w2sd.world.ladder.Rung", "rung": 1}, "weak").startswith("weak.width: ")
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    assert len(refusal({**FIT, "lr": "x" * 10_000})) < 250
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(database=None, deadline=None, max_examples=30)
+@given(st.sampled_from(dataclasses.fields(Fit)), anything)
+@example(Fit.__dataclass_fields__["betas"], {})
+@example(Fit.__dataclass_fields__["betas"], [[], []])
+@example(Fit.__dataclass_fields__["lr"], {})
+def test_any_value_of_any_field_is_taken_as_its_type_or_refused_in_one_line_that_names_it(
+    knob: dataclasses.Field[Any], value: Any
+) -> None:
+    node = {**FIT, knob.name: value}
+    refused = refused_by(lambda: build(node, "fit"))
+    if refused:
+        assert str(refused).startswith(f"fit.{knob.name}")
+        assert "\n" not in str(refused)
+    else:
+        assert type(getattr(build(node, "fit"), knob.name)).__name__ == str(knob.type).partition("[")[0]
+
+
+keys = st.from_regex(r"[a-z_]{1,12}", fullmatch=True).filter(lambda key: key not in Fit.__dataclass_fields__)
+
+
+@settings(database=None, deadline=None, max_examples=30)
+@given(keys)
+def test_any_unknown_key_is_refused_by_name(key: str) -> None:
+    if key != "_target_":
+        assert refusal({**FIT, key: 1}).startswith(f"fit.{key}: 1 is not accepted; expected one of the keys lr, ")
+
+
+TARGETS = {
+    "outside": ("os.system", "a class under w2sd. (add yours to trusted=[...])"),
+    "a prefix without its dot": ("w2sd_evil.Fit", "a class under w2sd. (add yours to trusted=[...])"),
+    "no text": (3, "a class under w2sd. (add yours to trusted=[...])"),
+    "nothing": (None, "a class under w2sd. (add yours to trusted=[...])"),
+    "no such module": ("w2sd.nowhere.Fit", "a class that can be imported (No module named 'w2sd.nowhere')"),
+    "no such class": ("w2sd.fit.Fitt", "a class that can be imported (module 'w2sd.fit' has no attribute 'Fitt')"),
+    "not a dataclass": ("w2sd.errors.Refused", "a dataclass"),
+    "a function": ("w2sd.config.build", "a dataclass"),
+    "an instance": ("w2sd.config.TRUSTED", "a dataclass"),
+}
+
+
+@pytest.mark.parametrize(("name", "accepted"), TARGETS.values(), ids=TARGETS)
+def test_a_target_that_is_no_trusted_dataclass_is_refused(name: Any, accepted: str) -> None:
+    assert refusal({"_target_": name}) == f"fit._target_: {name!r} is not accepted; expected {accepted}"
+
+
+def test_a_target_outside_what_is_trusted_is_not_even_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "burglar.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refusal({"_target_": "burglar.Fit"}).startswith("fit._target_: 'burglar.Fit' is not accepted")
+    assert "burglar" not in sys.modules
+
+
+def test_fields_without_a_target_are_no_part() -> None:
+    assert refusal({"lr": 1.0}) == (
+        "fit: {'lr': 1.0} is not accepted; expected an option of this group, or a _target_ and its fields"
+    )
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("value", [None, "world", 3, []], ids=str)
+def test_a_part_that_is_no_part_names_the_choice_to_make(
+    compose: Callable[..., DictConfig], group: str, value: Any
+) -> None:
+    cfg = compose()
+    cfg[group] = value
+    choice = f"model@{group}=OPTION" if group in ("weak", "strong") else f"{group}=OPTION"
+    with pytest.raises(Refused) as refused:
+        read(cfg)
+    assert str(refused.value) == f"{group}: {value!r} is not accepted; expected a part; choose one with {choice}"
+
+
+def test_a_missing_part_is_refused(compose: Callable[..., DictConfig]) -> None:
+    cfg = compose()
+    OmegaConf.set_struct(cfg, False)
+    del cfg["fit"]
+    with pytest.raises(Refused, match=r"^fit: None is not accepted; expected a part; choose one with fit=OPTION$"):
+        read(cfg)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fit.lr=${nope}", r"^fit\.lr: '\$\{nope\}' is not accepted; expected a value: Interpolation key 'nope' not"),
+        ("fit.lr=???", r"^fit\.lr: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
+        ("model@weak=hub", r"^weak\.id: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
+        ("+sed=3", r"^sed: 3 is not accepted; expected one of the keys name, seed, .*; did you mean 'seed'\?$"),
+    ],
+)
+def test_what_cannot_be_resolved_is_named(asked: Callable[..., RunConfig], override: str, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        asked(override)
+
+
+SETTINGS = {
+    "a negative seed": ({"seed": -1}, "seed: -1 is not accepted; expected an integer of 0 or more"),
+    "a negative teacher": ({"teacher_seed": -2}, "teacher_seed: -2 is not accepted; expected an integer of 0 or more"),
+    "the test split": ({"ceiling_split": "test"}, "ceiling_split: 'test' is not accepted; expected one of gt, w2s"),
+    "a launch": (
+        {"launch": "proces"},
+        "launch: 'proces' is not accepted; expected one of inline, process; did you mean 'process'?",
+    ),
+    "a kind": (
+        {"force": ["label", "trane"]},
+        "force: 'trane' is not accepted; expected one of compare, evaluate, label, pretrain, train; "
+        "did you mean 'train'?",
+    ),
+    "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),
+    "no list of prefixes": ({"trusted": 3}, "trusted: 3 is not accepted; expected a value of type list[str]"),
+    "no store": ({"store": None}, "store: None is not accepted; expected a value of type str"),
+    "a seed in words": ({"seed": "zero"}, "seed: 'zero' is not accepted; expected a value of type int"),
+    "half a seed": ({"seed": 0.5}, "seed: 0.5 is not accepted; expected a value of type int"),
+    "neither yes nor no": ({"plan_only": "maybe"}, "plan_only: 'maybe' is not accepted; expected a value of type bool"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), SETTINGS.values(), ids=SETTINGS)
+def test_top_level_values_are_checked(compose: Callable[..., DictConfig], values: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        read(OmegaConf.merge(compose(), values))  # type: ignore[arg-type]
+    assert str(refused.value) == message
+
+
+def test_the_defaults_of_the_settings_are_those_of_the_root_config(asked: Callable[..., RunConfig]) -> None:
+    assert asked().settings == Settings()
+
+
+def test_the_store_is_the_one_that_the_environment_names(
+    asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("W2SD_STORE", "/somewhere/else")
+    assert asked().settings.store == "/somewhere/else"
+    assert asked("store=here").settings.store == "here"
+
+
+def test_a_name_that_cannot_be_part_of_a_file_name_is_refused() -> None:
+    for name in ("a/b", "../up"):
+        with pytest.raises(Refused, match=r"^name: "):
+            Settings(name=name)
+
+
+def test_a_store_or_a_report_without_a_folder_is_refused() -> None:
+    for knob in ("store", "out"):
+        with pytest.raises(Refused, match=f"^{knob}: "):
+            Settings(**{knob: ""})
+
+
+@pytest.mark.parametrize("knob", ["seed", "teacher_seed"])
+def test_a_seed_that_torch_cannot_take_is_refused(knob: str) -> None:
+    assert getattr(Settings(**{knob: 2**32 - 1}), knob) == 2**32 - 1
+    with pytest.raises(Refused, match=f"^{knob}: {2**64} "):
+        Settings(**{knob: 2**64})
+
+
+def test_no_part_accepts_a_number_without_an_end(asked: Callable[..., RunConfig]) -> None:
+    """It has no JSON, hence no key, and it means "never" to none of these knobs."""
+    accepted = []
+    for part in asked()[:-1]:
+        for knob in dataclasses.fields(part):
+            for value in (math.inf, -math.inf, math.nan):
+                changed = partial(dataclasses.replace, part, **{knob.name: value})
+                if knob.type == "float" and not refused_by(changed):
+                    accepted.append(f"{type(part).__name__}.{knob.name}={value}")
+    assert not accepted
