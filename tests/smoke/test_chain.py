@@ -109,7 +109,7 @@ def test_a_run_killed_in_pretraining_resumes_and_gives_the_same_bytes(undisturbe
     process = start(tmp_path, "trainer.save_every_s=0.2")
     wait_for(lambda: list((tmp_path / "store" / "work").glob("*/last.ckpt")), process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not count(tmp_path / "store")["pretrain"]
     assert results(run(tmp_path).store) == results(undisturbed.store)
 

@@ -125,7 +125,8 @@ class Loader:
         return {"place": self._place}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._start = state["place"] % len(self)
+        self._place = state["place"]
+        self._start = self._place % len(self)
 
 
 def in_length_order(lengths: np.ndarray, batch: int) -> list[list[int]]:

@@ -16,9 +16,9 @@ from w2sd.report.estimates import Estimate, Row, per_group, per_job
 from w2sd.report.results import distinct
 
 NAMES = {
-    "accuracy/weak": "weak",
-    "accuracy/student": "student",
-    "accuracy/ceiling": "ceiling",
+    "accuracy/weak": "weak acc.",
+    "accuracy/student": "student acc.",
+    "accuracy/ceiling": "ceiling acc.",
     "gain": "gain",
     "pgr": "PGR",
     "name": "experiment",

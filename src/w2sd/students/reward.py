@@ -86,6 +86,7 @@ class RewardStudent(Learner):
             torch.where(swapped, scores.second, scores.first), torch.where(swapped, scores.first, scores.second)
         )
         p_correct = self.objective.confidence(better_first)
-        self.margins[index] = better_first.margin.numpy()
-        self.p_correct[index] = p_correct.numpy()
+        place = index.numpy()  # NumPy would take a tensor with one element for a plain number
+        self.margins[place] = better_first.margin.numpy()
+        self.p_correct[place] = p_correct.numpy()
         return index, p_correct

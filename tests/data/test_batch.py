@@ -1,0 +1,253 @@
+"""Batches: what is cut up and shuffled is all there, once, and a loader goes on where it stopped."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from w2sd.data.batch import Loader, PairRows, Shuffled, cut, in_length_order
+from w2sd.data.text import Encoded
+
+lengths_of_rows = st.lists(st.integers(1, 40), min_size=1, max_size=40).map(np.array)
+
+
+def arrays(*rows: list[int]) -> list[np.ndarray]:
+    return [np.array(row, dtype=np.int32) for row in rows]
+
+
+# Three pairs of different lengths; the ids say where they come from: 1x prompts, 2x chosen, 3x rejected.
+ENCODED = Encoded(
+    prompts=arrays([10, 11], [12], [13]),
+    chosen=arrays([20], [21, 22], [23]),
+    rejected=arrays([30], [31], [32, 33, 34]),
+    kept=[0, 1, 2],
+    truncated_prompts=0,
+    dropped_long=0,
+    equal_tokens=0,
+)
+WHOLE = [[10, 11, 20], [12, 21, 22], [13, 23]], [[10, 11, 30], [12, 31], [13, 32, 33, 34]]
+
+
+def rows_of(swapped: list[bool], targets: list[float] | None = None, micro_tokens: int = 1000) -> PairRows:
+    return PairRows(ENCODED, np.array(swapped), None if targets is None else np.array(targets), micro_tokens)
+
+
+def unpadded(micro: Any) -> list[list[int]]:
+    """The rows of a piece, read through the mask."""
+    return [ids[mask.bool()].tolist() for ids, mask in zip(micro.ids_BT, micro.mask_BT, strict=True)]
+
+
+@given(lengths_of_rows, st.integers(1, 100))
+def test_cutting_keeps_every_row_once_and_in_order(lengths: np.ndarray, budget: int) -> None:
+    order = list(range(len(lengths)))[::-1]
+    pieces = cut(order, lengths, budget)
+    assert [i for piece in pieces for i in piece] == order
+    assert all(pieces)
+
+
+@given(lengths_of_rows, st.integers(1, 100))
+def test_no_piece_of_several_rows_exceeds_the_budget(lengths: np.ndarray, budget: int) -> None:
+    for piece in cut(list(range(len(lengths))), lengths, budget):
+        assert len(piece) == 1 or len(piece) * lengths[piece].max() <= budget
+
+
+@given(lengths_of_rows, st.integers(1, 100))
+def test_a_piece_ends_only_where_the_next_row_would_not_fit(lengths: np.ndarray, budget: int) -> None:
+    pieces = cut(list(range(len(lengths))), lengths, budget)
+    for piece, following in zip(pieces, pieces[1:], strict=False):
+        larger = [*piece, following[0]]
+        assert len(larger) * lengths[larger].max() > budget
+
+
+def test_nothing_is_cut_into_nothing() -> None:
+    assert cut([], np.array([], dtype=int), 5) == []
+
+
+def test_a_piece_is_exactly_this() -> None:
+    """Slots, padding, mask, order and targets on a literal table: the second pair is swapped."""
+    [micro] = rows_of([False, True, False], targets=[0.9, 0.25, 1.0])[[2, 0, 1]]
+    assert micro.rows.tolist() == [0, 1, 2]  # by length, then by number
+    assert micro.ids_BT.tolist() == [
+        [10, 11, 20, 0],
+        [12, 31, 0, 0],
+        [13, 23, 0, 0],
+        [10, 11, 30, 0],
+        [12, 21, 22, 0],
+        [13, 32, 33, 34],
+    ]
+    assert micro.mask_BT.tolist() == [
+        [1, 1, 1, 0],
+        [1, 1, 0, 0],
+        [1, 1, 0, 0],
+        [1, 1, 1, 0],
+        [1, 1, 1, 0],
+        [1, 1, 1, 1],
+    ]
+    assert micro.targets.tolist() == pytest.approx([0.9, 0.25, 1.0])
+    assert (micro.ids_BT.dtype, micro.targets.dtype) == (torch.int64, torch.float32)
+
+
+@pytest.mark.parametrize("swapped", [[False] * 3, [True] * 3, [True, False, True]])
+@pytest.mark.parametrize("micro_tokens", [1, 12, 24, 1000])
+def test_the_coin_alone_decides_the_slots(swapped: list[bool], micro_tokens: int) -> None:
+    seen = {}
+    for micro in rows_of(swapped, micro_tokens=micro_tokens)[[0, 1, 2]]:
+        content = unpadded(micro)
+        for n, i in enumerate(micro.rows.tolist()):
+            seen[i] = (content[n], content[n + len(micro.rows)])
+    assert seen == {i: (WHOLE[swap][i], WHOLE[not swap][i]) for i, swap in enumerate(swapped)}
+
+
+def test_targets_follow_their_pairs_into_the_pieces() -> None:
+    rows = rows_of([False, True, True], targets=[0.1, 0.2, 0.3], micro_tokens=1)
+    assert {int(m.rows): round(m.targets.item(), 6) for m in rows[[2, 0, 1]]} == {0: 0.1, 1: 0.2, 2: 0.3}
+
+
+def test_pairs_without_targets_have_nan_and_never_a_number() -> None:
+    [micro] = rows_of([False, False, True])[[0, 1, 2]]
+    assert micro.targets.isnan().all()
+
+
+def random_rows(n: int, micro_tokens: int) -> PairRows:
+    rng = np.random.default_rng(0)
+    parts = [[rng.integers(1, 99, size=rng.integers(1, 9)) for _ in range(n)] for _ in range(3)]
+    return PairRows(Encoded(*parts, list(range(n)), 0, 0, 0), rng.random(n) < 0.5, rng.random(n), micro_tokens)
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 30, 64, 300, 10_000])
+def test_a_batch_is_in_its_pieces_whatever_the_budget(micro_tokens: int) -> None:
+    whole, rows = random_rows(50, 10**9), random_rows(50, micro_tokens)
+    batch = np.random.default_rng(1).permutation(50)[:31].tolist()
+    expected = {int(i): row for [micro] in [whole[batch]] for i, row in zip(micro.rows, unpadded(micro), strict=False)}
+    seen = []
+    for micro in rows[batch]:
+        assert len(micro.rows) == 1 or micro.ids_BT.numel() <= micro_tokens
+        seen += [(int(i), row) for i, row in zip(micro.rows, unpadded(micro), strict=False)]
+    assert sorted(i for i, _ in seen) == sorted(batch)
+    assert dict(seen) == expected
+
+
+def test_pieces_are_padded_no_further_than_their_longest_row() -> None:
+    for micro in random_rows(50, 64)[list(range(50))]:
+        assert micro.mask_BT[:, -1].any()
+
+
+def batches(n_rows: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
+    shuffled = Shuffled(n_rows, batch, seed)
+    shuffled.set_epoch(epoch)
+    assert len(list(shuffled)) == len(shuffled)
+    return list(shuffled)
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32), st.integers(0, 5))
+def test_an_epoch_has_every_row_once(n_rows: int, batch: int, seed: int, epoch: int) -> None:
+    pieces = batches(n_rows, batch, seed, epoch)
+    assert sorted(i for piece in pieces for i in piece) == list(range(n_rows))
+    assert {len(piece) for piece in pieces[:-1]} <= {batch}
+    assert 1 <= len(pieces[-1]) <= batch
+
+
+def test_the_last_batch_may_be_smaller() -> None:
+    assert [len(piece) for piece in batches(10, 4, seed=0, epoch=0)] == [4, 4, 2]
+
+
+def test_seed_and_epoch_decide_the_order_and_random_state_does_not() -> None:
+    orders = {(seed, epoch): batches(40, 8, seed, epoch) for seed in range(3) for epoch in range(3)}
+    assert len({str(order) for order in orders.values()}) == 9
+    for shake in range(2):
+        torch.manual_seed(shake), np.random.seed(shake), random.seed(shake)
+        before = (torch.get_rng_state(), random.getstate())
+        assert {key: batches(40, 8, *key) for key in orders} == orders
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert random.getstate() == before[1]
+
+
+def test_the_global_batch_changes_no_order() -> None:
+    flat = [[i for piece in batches(40, batch, seed=3, epoch=1) for i in piece] for batch in (1, 7, 40, 99)]
+    assert all(order == flat[0] for order in flat)
+
+
+class Echo:
+    """Rows that give back what they are asked for, and note it."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def __getitem__(self, batch: list[int]) -> list[Any]:
+        self.asked.append(batch)
+        return batch
+
+
+def loader(seed: int = 0) -> Loader:
+    return Loader(Echo(), Shuffled(20, 3, seed))  # seven batches, the last of two rows
+
+
+def epochs(of: Loader, *numbers: int) -> list[list[Any]]:
+    out = []
+    for epoch in numbers:
+        of.sampler.set_epoch(epoch)
+        out.append(list(of))
+    return out
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_a_loader_goes_on_where_another_stopped(place: int) -> None:
+    """`place` batches were taken in epoch 1; 7 is the end of the epoch, from where the next one begins."""
+    whole = epochs(loader(), 0, 1, 2)
+    first = loader()
+    epochs(first, 0)
+    first.sampler.set_epoch(1)
+    steps = iter(first)
+    taken = [next(steps) for _ in range(place)]
+    state = first.state_dict()
+
+    second = loader()
+    second.load_state_dict(state)
+    rest = epochs(second, 1, 2) if place < 7 else epochs(second, 2)
+    if place == 0:  # nothing of this epoch was taken yet: the place is still the end of the one before
+        assert state == {"place": 7}
+    assert taken + rest[0] == whole[1] if place < 7 else taken == whole[1]
+    assert rest[-1] == whole[2]
+
+
+def test_a_loader_makes_no_batch_that_it_skips() -> None:
+    resumed = loader()
+    resumed.load_state_dict({"place": 5})
+    assert len(list(resumed)) == 2
+    assert resumed.rows.asked == epochs(loader(), 0)[0][5:]
+
+
+def test_a_state_survives_being_loaded() -> None:
+    """A run that is interrupted again before its first batch stands where it stood."""
+    for place in range(8):
+        resumed = loader()
+        resumed.load_state_dict({"place": place})
+        assert resumed.state_dict() == {"place": place}
+
+
+def test_a_resumed_epoch_is_short_and_the_next_one_is_whole() -> None:
+    resumed = loader()
+    resumed.load_state_dict({"place": 4})
+    assert [len(epoch) for epoch in epochs(resumed, 0, 1, 2)] == [3, 7, 7]
+    assert len(resumed) == 7
+
+
+def test_a_fixed_order_is_kept() -> None:
+    fixed = Loader(Echo(), [[3, 1], [2]])
+    assert [list(fixed), list(fixed)] == [[[3, 1], [2]]] * 2
+    assert not hasattr(fixed, "sampler")  # nobody to tell the epoch
+
+
+@given(lengths_of_rows, st.integers(1, 10))
+def test_rows_are_scored_in_order_of_length(lengths: np.ndarray, batch: int) -> None:
+    pieces = in_length_order(lengths, batch)
+    order = [i for piece in pieces for i in piece]
+    assert sorted(order) == list(range(len(lengths)))
+    assert (np.diff(lengths[order]) >= 0).all()
+    assert all(len(piece) == batch for piece in pieces[:-1])

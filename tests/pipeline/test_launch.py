@@ -1,0 +1,478 @@
+"""Launching a plan, with stages that only write down what they were given."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import types
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from w2sd.config import RunConfig, describe
+from w2sd.errors import Refused, StageFailed
+from w2sd.metrics.predictions import write_predictions
+from w2sd.pipeline import launch as launching
+from w2sd.pipeline.launch import launch, survey
+from w2sd.pipeline.plan import Plan
+from w2sd.pipeline.progress import StageTable
+from w2sd.pipeline.stage import VERSIONS, Stage
+from w2sd.pipeline.store import Store, read_json
+
+NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def run(asked: Callable[..., RunConfig], tmp_path: Path) -> RunConfig:
+    return asked(f"out={tmp_path / 'report'}")
+
+
+class Kitchen:
+    """Every kind of stage, replaced by one that writes its order down, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.cooked: list[tuple[str, int]] = []  # kind and the parameter x
+        self.tasks: list[Any] = []
+        self.failing: dict[int, BaseException] = {}
+
+    def run(self, task: Any) -> dict[str, Any]:
+        self.cooked.append((task.kind, task.params["x"]))
+        self.tasks.append(task)
+        task.advance(1, 2)
+        if error := self.failing.get(task.params["x"]):
+            raise error
+        read = {role: json.loads((folder / "dish.json").read_text()) for role, folder in task.inputs.items()}
+        (task.out / "dish.json").write_text(json.dumps({"x": task.params["x"], "from": read}))
+        task.advance(2, 2)
+        return {"n": len(read)}
+
+
+@pytest.fixture
+def kitchen(monkeypatch: pytest.MonkeyPatch) -> Kitchen:
+    kitchen = Kitchen()
+    for kind in VERSIONS:
+        module = types.ModuleType(f"w2sd.stages.{kind}")
+        module.run = kitchen.run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return kitchen
+
+
+def menu() -> Plan:
+    """A plan in which the parameter x numbers the stages."""
+    base = Stage("pretrain", {"x": 0})
+    weak = Stage("train", {"x": 1}, {"base": base})
+    ceiling = Stage("train", {"x": 2})
+    labels = Stage("label", {"x": 3}, {"model": weak})
+    student = Stage("train", {"x": 4}, {"labels": labels})
+    compare = Stage("compare", {"x": 5}, {"student": student, "ceiling": ceiling})
+    return dict(zip(NAMES, [base, weak, ceiling, labels, student, compare], strict=True))
+
+
+def go(plan: Plan, run: RunConfig, store: Store, force: list[str] | None = None) -> dict[str, str]:
+    states = survey(plan, store, force or [])
+    launch(plan, states, run, store)
+    return states
+
+
+# --- what is run ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_missing_is_run_in_order_from_the_artifacts_of_its_inputs(
+    kitchen: Kitchen, run: RunConfig, store: Store
+) -> None:
+    plan = menu()
+    states = go(plan, run, store)
+    assert states == dict.fromkeys(NAMES, "to do")
+    assert [x for _, x in kitchen.cooked] == [0, 1, 2, 3, 4, 5]
+    compared = read_json(store.find(plan["compare"].key) / "dish.json")
+    labels = {"x": 3, "from": {"model": {"x": 1, "from": {"base": {"x": 0, "from": {}}}}}}
+    student = {"x": 4, "from": {"labels": labels}}
+    assert compared == {"x": 5, "from": {"student": student, "ceiling": {"x": 2, "from": {}}}}
+
+
+def test_an_artifact_says_what_made_it_and_keeps_what_may_differ_apart(
+    kitchen: Kitchen, run: RunConfig, store: Store
+) -> None:
+    plan = menu()
+    go(plan, run, store)
+    folder = store.find(plan["label/weak"].key)
+    assert sorted(path.name for path in folder.iterdir()) == ["dish.json", "metrics.json", "runtime.json", "spec.json"]
+    assert read_json(folder / "metrics.json") == {"n": 1}
+    spec = read_json(folder / "spec.json")
+    assert {name: spec[name] for name in plan["label/weak"].spec()} == plan["label/weak"].spec()
+    assert set(spec) == {*plan["label/weak"].spec(), "digests", "created", "git"}
+    runtime = read_json(folder / "runtime.json")
+    assert {"seconds", "cpu_seconds", "peak_rss_mb", "hardware", "versions"} == set(runtime)
+    assert {"torch", "numpy", "w2sd", "python"} <= set(runtime["versions"])
+    assert not list((store.root / "work").iterdir())
+
+
+def test_a_stage_gets_the_run_s_trainer_logger_name_and_folder_of_logs(
+    kitchen: Kitchen, run: RunConfig, store: Store, tmp_path: Path
+) -> None:
+    go(menu(), run, store)
+    task = kitchen.tasks[1]
+    assert (task.trainer, task.logger, task.name) == (run.trainer, run.logger, "run")
+    assert task.logs == tmp_path / f"report/logs/train-{task.key}"
+
+
+def test_a_second_run_computes_nothing(kitchen: Kitchen, run: RunConfig, store: Store) -> None:
+    go(menu(), run, store)
+    kitchen.cooked.clear()
+    assert go(menu(), run, store) == dict.fromkeys(NAMES, "cached")
+    assert kitchen.cooked == []
+
+
+def test_only_what_is_missing_is_run(kitchen: Kitchen, run: RunConfig, store: Store) -> None:
+    plan = menu()
+    go(plan, run, store)
+    (store.path("label", plan["label/weak"].key) / "dish.json").unlink()
+    kitchen.cooked.clear()
+    states = go(plan, run, store)
+    assert [name for name, state in states.items() if state == "to do"] == ["label/weak"]
+    assert kitchen.cooked == [("label", 3)]
+
+
+def test_two_names_of_one_stage_run_it_once(
+    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = {"train/weak": Stage("train", {"x": 1}), "train/ceiling": Stage("train", {"x": 1})}
+    compare = Stage("compare", {"x": 2}, {"weak": plan["train/weak"], "ceiling": plan["train/ceiling"]})
+    go({**plan, "compare": compare}, run, store)
+    assert kitchen.cooked == [("train", 1), ("compare", 2)]
+    assert "[w2sd] train/ceiling cached\n" in capsys.readouterr().err
+    kitchen.cooked.clear()
+    go({**plan, "compare": compare}, run, store, force=["train"])
+    assert kitchen.cooked == [("train", 1), ("compare", 2)]
+
+
+# --- force ------------------------------------------------------------------------------------------------------------
+
+FORCED = [
+    (["pretrain"], {0, 1, 3, 4, 5}),
+    (["train"], {1, 2, 3, 4, 5}),
+    (["label"], {3, 4, 5}),
+    (["compare"], {5}),
+    (["label", "compare"], {3, 4, 5}),
+    (["evaluate"], set()),
+    ([], set()),
+]
+
+
+@pytest.mark.parametrize(("force", "expected"), FORCED, ids=lambda value: ",".join(map(str, sorted(value))) or "-")
+def test_a_forced_kind_is_run_again_with_everything_made_from_it_and_nothing_beside(
+    kitchen: Kitchen, run: RunConfig, store: Store, force: list[str], expected: set[int]
+) -> None:
+    go(menu(), run, store)
+    kitchen.cooked.clear()
+    states = go(menu(), run, store, force)
+    assert [x for _, x in kitchen.cooked] == sorted(expected)
+    assert states == {name: "to do" if n in expected else "cached" for n, name in enumerate(NAMES)}
+
+
+def test_force_changes_no_key(run: RunConfig, store: Store, kitchen: Kitchen) -> None:
+    go(menu(), run, store)
+    before = sorted(path.name for path in (store.root / "artifacts").iterdir())
+    go(menu(), run, store, ["pretrain"])
+    assert sorted(path.name for path in (store.root / "artifacts").iterdir()) == before
+
+
+def test_a_survey_changes_nothing(store: Store) -> None:
+    assert survey(menu(), store, ["train"]) == dict.fromkeys(NAMES, "to do")
+    assert not store.root.exists()
+
+
+# --- failure ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [StageFailed("the loss is nan"), RuntimeError("bug"), KeyboardInterrupt()], ids=repr)
+def test_a_failing_stage_keeps_the_earlier_ones_and_a_later_run_computes_only_the_rest(
+    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    plan = menu()
+    kitchen.failing[3] = error
+    with pytest.raises(type(error)) as raised:
+        go(plan, run, store)
+    assert raised.value is error
+    assert [store.has(stage.kind, stage.key) for stage in plan.values()] == [True, True, True, False, False, False]
+    assert capsys.readouterr().err.endswith("[w2sd] label/weak ...\n[w2sd] label/weak failed\n")
+
+    kitchen.failing.clear()
+    kitchen.cooked.clear()
+    go(plan, run, store)
+    assert [x for _, x in kitchen.cooked] == [3, 4, 5]
+
+
+def test_metrics_without_a_number_leave_no_artifact(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["w2sd.stages.pretrain"], "run", lambda task: {"loss": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        go(menu(), run, store)
+    assert not list((store.root / "artifacts").iterdir())
+
+
+def test_a_damaged_input_stops_the_stage_that_reads_it(kitchen: Kitchen, run: RunConfig, store: Store) -> None:
+    plan = menu()
+    go(plan, run, store)
+    (store.path("train", plan["train/student"].key) / "dish.json").write_text("{}")
+    with pytest.raises(StageFailed, match=r"dish\.json is damaged; delete .* and run again$"):
+        go(plan, run, store, ["compare"])
+
+
+# --- two runs at a time -----------------------------------------------------------------------------------------------
+
+
+def wait_for(store: Store, stage: Stage, monkeypatch: pytest.MonkeyPatch, *, finish: bool) -> list[str]:
+    """Another run has this stage; as soon as somebody waits for it, it finishes or fails. Returns what was said."""
+    said: list[str] = []
+    other = ExitStack()
+    other.enter_context(store.lock(stage.key, pytest.fail))
+
+    def note(table: StageTable, name: str, text: str) -> None:
+        said.append(f"{name}: {text}")
+        if finish:
+            with store.writing(stage.spec()) as out:
+                (out / "dish.json").write_text('"of the other run"')
+        other.close()
+
+    monkeypatch.setattr(StageTable, "note", note)
+    return said
+
+
+def test_a_stage_that_another_run_finished_meanwhile_is_not_computed_again(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = menu()
+    said = wait_for(store, plan["train/weak"], monkeypatch, finish=True)
+    go(plan, run, store)
+    assert said == ["train/weak: another run is at it; waiting"]
+    assert [x for _, x in kitchen.cooked] == [0, 2, 3, 4, 5]
+    assert read_json(store.find(plan["label/weak"].key) / "dish.json")["from"] == {"model": "of the other run"}
+
+
+def test_a_stage_at_which_another_run_failed_is_computed_here(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = menu()
+    said = wait_for(store, plan["train/weak"], monkeypatch, finish=False)
+    go(plan, run, store)
+    assert len(said) == 1
+    assert [x for _, x in kitchen.cooked] == [0, 1, 2, 3, 4, 5]
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def plain(text: str) -> list[str]:
+    return re.sub(r" \d+\.\d s$", "", text, flags=re.MULTILINE).splitlines()
+
+
+def test_without_a_terminal_progress_is_plain_lines(
+    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(menu(), run, store)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert plain(captured.err) == [line for name in NAMES for line in (f"[w2sd] {name} ...", f"[w2sd] {name} done")]
+    go(menu(), run, store, ["compare"])
+    assert plain(capsys.readouterr().err) == [
+        "[w2sd] 5 of 6 stages found in the store",
+        "[w2sd] compare ...",
+        "[w2sd] compare done",
+    ]
+
+
+def test_a_wish_for_colours_makes_no_terminal(
+    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Continuous integration sets FORCE_COLOR, and its logs are files."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    go(menu(), run, store)
+    assert plain(capsys.readouterr().err)[-1] == "[w2sd] compare done"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_there_is_one_table_of_all_stages(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    plan = menu()
+    kitchen.failing[4] = StageFailed("stopped")
+    with pytest.raises(StageFailed):
+        go(plan, run, store)
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).replace("\r", "").splitlines()[-len(NAMES) :]
+    expected = ["done"] * 4 + ["failed", "to do"]
+    for line, name, state in zip(last, NAMES, expected, strict=True):
+        assert line.startswith(f"{state:<6}  {name}")
+        assert plan[name].key in line
+    assert "[w2sd]" not in screen.getvalue()
+
+
+# --- a process for every stage ----------------------------------------------------------------------------------------
+
+STAND_INS = """
+import sys, types
+from w2sd.errors import StageFailed
+
+def run(task):
+    import os
+    task.advance(1, 3)
+    print("something that a library has to say")
+    print("and its warnings", file=sys.stderr)
+    if task.params["x"] == 13:
+        raise StageFailed("the loss is nan at step 13")
+    if task.params["x"] == 14:
+        raise RuntimeError("bug")
+    if task.params["x"] == 15:
+        os.kill(os.getpid(), 9)
+    task.advance(3, 3)
+    (task.out / "dish.json").write_text(str(os.getpid()))
+    return {"trainer": task.trainer.threads, "logs": task.logs.name, "inputs": sorted(task.inputs)}
+
+for kind in ("pretrain", "train"):
+    module = types.ModuleType(f"w2sd.stages.{kind}")
+    module.run = run
+    sys.modules[module.__name__] = module
+"""
+
+
+@pytest.fixture
+def apart(asked: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """A run whose stages have processes of their own, in which two kinds are stand-ins."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(STAND_INS)  # what every interpreter reads first
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    return asked(f"out={tmp_path / 'report'}", "launch=process", "trainer.threads=2")
+
+
+def test_a_stage_in_its_own_process_commits_the_same_artifact_and_passes_its_progress_on(
+    apart: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[tuple[int, int]] = []
+    monkeypatch.setattr(StageTable, "advance", lambda table, done, total: moves.append((done, total)))
+    base = Stage("pretrain", {"x": 0})
+    plan = {"pretrain/weak": base, "train/weak": Stage("train", {"x": 1}, {"base": base})}
+    go(plan, apart, store)
+    folders = [store.find(stage.key) for stage in plan.values()]
+    assert moves == [(1, 3), (3, 3)] * 2
+    assert len({(folder / "dish.json").read_text() for folder in folders}) == 2
+    key = plan["train/weak"].key
+    assert read_json(folders[1] / "metrics.json") == {"trainer": 2, "logs": f"train-{key}", "inputs": ["base"]}
+    spec = read_json(folders[1] / "spec.json")
+    assert {name: spec[name] for name in plan["train/weak"].spec()} == plan["train/weak"].spec()
+    assert not list((store.root / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (13, r"^the loss is nan at step 13$"),
+        (14, r"^train: the worker ended with code 1; its log is .*/work/{key}/worker\.log$"),
+        (15, r"^train: the worker ended with code -9; its log is .*/work/{key}/worker\.log$"),
+    ],
+    ids=["failed", "bug", "killed"],
+)
+def test_a_failure_in_a_process_is_one_line_and_what_it_wrote_is_kept(
+    apart: RunConfig, store: Store, x: int, message: str
+) -> None:
+    stage = Stage("train", {"x": x})
+    with pytest.raises(StageFailed, match=message.replace("{key}", stage.key)):
+        go({"train/weak": stage}, apart, store)
+    assert not store.has("train", stage.key)
+    log = (store.work(stage.key) / "worker.log").read_text()
+    assert "and its warnings" in log
+    assert ("RuntimeError: bug" in log) == (x == 14)
+
+
+def test_a_refusal_in_a_process_is_its_line(apart: RunConfig, store: Store) -> None:
+    """A part that the worker may not build: the prefix is not trusted there."""
+    stage = Stage("compare", {"data": Silent()})
+    with pytest.raises(
+        StageFailed, match=r"^data\._target_: '.*Silent' is not accepted; expected a class under w2sd\."
+    ):
+        go({"compare": stage}, apart, store)
+
+
+class Silent:
+    """Has an identity and a description, and is no part."""
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+from w2sd.data.pairs import Pair, Table, digest
+
+
+@dataclass(frozen=True)
+class Own:
+    n: int = 4
+    VERSION: ClassVar[int] = 1
+    max_tokens: ClassVar[int] = 8
+    long: ClassVar[str] = "refuse"
+
+    def table(self):
+        rows = [Pair(digest(str(n)), digest(str(n)), "test", "harmless", str(n), "a", "b") for n in range(self.n)]
+        return Table(rows, {"leaks": 0})
+"""
+
+
+def test_your_own_data_is_measured_in_a_process_that_trusts_it(
+    asked: Callable[..., RunConfig], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pantry.py").write_text(OWN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    import pantry
+
+    inputs = {}
+    for n, role in enumerate(("weak", "student", "ceiling")):
+        inputs[role] = Stage("evaluate", {"x": n})
+        with store.writing(inputs[role].spec()) as out:
+            margins = np.array([-1.0] * (3 - n) + [1.0] * (1 + n))
+            ids = [pair.id for pair in pantry.Own().table().pairs]
+            lengths = dict.fromkeys(("n_prompt", "n_chosen", "n_rejected"), np.ones(4, dtype=np.int32))
+            columns = {"id": ids, "cluster": ids, "margin": margins, "p_correct": 1 / (1 + np.exp(-margins)), **lengths}
+            write_predictions(out / "predictions.parquet", columns)
+    compare = Stage("compare", {"data": pantry.Own()}, inputs)
+    go({"compare": compare}, asked("launch=process", "trusted=[pantry.]", f"out={tmp_path / 'report'}"), store)
+    metrics = read_json(store.find(compare.key) / "metrics.json")
+    assert [metrics[f"accuracy/{role}"] for role in inputs] == [0.25, 0.5, 0.75]
+    assert metrics["data/n_test"] == 4
+
+
+def test_the_worker_is_killed_with_the_run(apart: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    popen = launching.subprocess.Popen
+
+    def start(*words: Any, **options: Any) -> Any:
+        started.append(popen(*words, **options))
+        return started[-1]
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching.subprocess, "Popen", start)
+    monkeypatch.setattr(StageTable, "advance", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        go({"train/weak": Stage("train", {"x": 1})}, apart, store)
+    assert [process.poll() is not None for process in started] == [True]

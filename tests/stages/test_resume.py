@@ -1,0 +1,228 @@
+"""A training that was stopped goes on from its checkpoint and ends with the same weights, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.batch import Loader, PairRows, Shuffled
+from w2sd.data.text import Encoded
+from w2sd.fit import Fit
+from w2sd.logger import Csv
+from w2sd.models.score import RewardModel, silence_dropout
+from w2sd.objectives.reward import RewardBCE
+from w2sd.stages import lightning
+from w2sd.students.base import Learner
+from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.reward import RewardStudent
+from w2sd.trainer import Trainer
+from w2sd.worker import Task
+
+N, PER_EPOCH, EPOCHS, STEPS = 22, 3, 3, 9
+FIT = Fit(lr=1e-2, epochs=EPOCHS, batch=8, clip=0.5, weight_decay=0.01, warmup=0.2)
+CONFIG = GPT2Config(
+    n_embd=8, n_layer=1, n_head=2, n_positions=16, vocab_size=13, attn_pdrop=0.3, embd_pdrop=0.3, resid_pdrop=0.3,
+    bos_token_id=None, eos_token_id=None,
+)  # fmt: skip
+SAVES_EVERY_STEP, NEVER_SAVES = 1e-9, 1e9
+
+
+class Killed(BaseException):
+    """What ends a run from outside."""
+
+
+class Result(NamedTuple):
+    weights: dict[str, Tensor]
+    steps: list[int]  # the numbers of the steps that were taken, from 1
+
+
+def encoded() -> Encoded:
+    rng = np.random.default_rng(0)
+    prompts, chosen, rejected = ([rng.integers(0, 13, rng.integers(1, 5)) for _ in range(N)] for _ in range(3))
+    return Encoded(prompts, chosen, rejected, list(range(N)), 0, 0, 0)
+
+
+def reward_student(dropout: bool) -> tuple[Learner, Loader]:
+    torch.manual_seed(0)
+    backbone = GPT2Model(CONFIG)
+    if not dropout:
+        silence_dropout(backbone)
+    rng = np.random.default_rng(1)
+    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens=60)
+    loader = Loader(rows, Shuffled(N, FIT.batch, seed=3))
+    return RewardStudent(RewardModel(backbone), RewardBCE(), NoConflict(), FIT, STEPS), loader
+
+
+def language_learner(dropout: bool) -> tuple[Learner, Loader]:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(CONFIG)
+    if not dropout:
+        silence_dropout(model)
+    tokens = np.random.default_rng(0).integers(0, 13, size=(N, 6)).astype(np.int32)
+    rows = TextRows(tokens, np.ones_like(tokens, dtype=np.float32), micro_tokens=20)
+    return LanguageLearner(model, FIT, STEPS, 1), Loader(rows, Shuffled(N, FIT.batch, seed=3))
+
+
+Build = Callable[[bool], tuple[Learner, Loader]]
+
+
+def run(folder: Path, dropout: bool, stop: int | None = None, every_s: float = NEVER_SAVES, build: Build = reward_student) -> Result:
+    """Train in `folder`, a new model as a new process has it; killed in step `stop`, whose checkpoint is not written."""
+    steps = []
+
+    def advance(done: int, total: int) -> None:
+        assert total == STEPS
+        steps.append(done)
+        if done == stop:
+            raise Killed
+
+    for name in ("out", "work", "logs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    task = Task(
+        "0" * 12, "train", {}, {}, folder / "out", folder / "work", Trainer(save_every_s=every_s), Csv(), "test",
+        folder / "logs", advance,
+    )  # fmt: skip
+    learner, loader = build(dropout)
+    torch.manual_seed(torch.seed() % 2**32)  # no process finds the random state of another
+    try:
+        lightning.train(task, learner, loader, FIT, seed=7)
+    except Killed:
+        pass
+    return Result({name: weights.clone() for name, weights in learner.state_dict().items()}, steps)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Build, bool], Result]:
+    """Runs from beginning to end."""
+    cases = [(reward_student, False), (reward_student, True), (language_learner, True)]
+    return {
+        (build, dropout): run(tmp_path_factory.mktemp("whole"), dropout, build=build) for build, dropout in cases
+    }
+
+
+def assert_same(one: Result, other: Result) -> None:
+    assert one.weights.keys() == other.weights.keys()
+    assert all(torch.equal(weights, other.weights[name]) for name, weights in one.weights.items())
+
+
+def test_an_undisturbed_run_takes_every_step_and_repeats(undisturbed: Any, tmp_path: Path) -> None:
+    for (build, dropout), whole in undisturbed.items():
+        assert whole.steps == list(range(1, STEPS + 1))
+        assert_same(run(tmp_path / f"{build.__name__}{dropout}", dropout, build=build), whole)
+
+
+def test_dropout_and_saving_are_what_they_seem(undisturbed: Any, tmp_path: Path) -> None:
+    silent, noisy = undisturbed[reward_student, False], undisturbed[reward_student, True]
+    assert any(not torch.equal(weights, noisy.weights[name]) for name, weights in silent.weights.items())
+    assert_same(run(tmp_path, True, every_s=SAVES_EVERY_STEP), noisy)  # saving changes nothing
+
+
+def test_without_a_checkpoint_a_run_begins_again(undisturbed: Any, tmp_path: Path) -> None:
+    assert run(tmp_path, True, stop=5).steps == [1, 2, 3, 4, 5]
+    assert not list((tmp_path / "work").iterdir())
+    again = run(tmp_path, True)
+    assert again.steps == list(range(1, STEPS + 1))
+    assert_same(again, undisturbed[reward_student, True])
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("saved", range(1, STEPS))
+def test_a_stopped_run_goes_on_to_the_same_bits(undisturbed: Any, saved: int, dropout: bool, tmp_path: Path) -> None:
+    """From the middle of an epoch, and from its end (3 and 6)."""
+    stopped = run(tmp_path, dropout, stop=saved + 1, every_s=SAVES_EVERY_STEP)
+    assert stopped.steps == list(range(1, saved + 2))
+    assert (tmp_path / "work" / "last.ckpt").is_file()
+    resumed = run(tmp_path, dropout)
+    assert resumed.steps == list(range(saved + 1, STEPS + 1))  # from the checkpoint, not from the beginning
+    assert_same(resumed, undisturbed[reward_student, dropout])
+
+
+@pytest.mark.parametrize("saved", [2, 3])
+def test_pretraining_goes_on_too(undisturbed: Any, saved: int, tmp_path: Path) -> None:
+    run(tmp_path, True, stop=saved + 1, every_s=SAVES_EVERY_STEP, build=language_learner)
+    resumed = run(tmp_path, True, build=language_learner)
+    assert resumed.steps == list(range(saved + 1, STEPS + 1))
+    assert_same(resumed, undisturbed[language_learner, True])
+
+
+def test_a_run_that_is_stopped_again_and_again_arrives(undisturbed: Any, tmp_path: Path) -> None:
+    run(tmp_path, True, stop=2, every_s=SAVES_EVERY_STEP)
+    for saved in range(1, STEPS - 1):  # one more step is saved each time
+        assert run(tmp_path, True, stop=saved + 2, every_s=SAVES_EVERY_STEP).steps == [saved + 1, saved + 2]
+    last = run(tmp_path, True)
+    assert last.steps == [STEPS]
+    assert_same(last, undisturbed[reward_student, True])
+
+
+def test_stopped_twice_at_the_same_place(undisturbed: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP)
+    resumed = run(tmp_path, True)
+    assert resumed.steps == [5, 6, 7, 8, 9]
+    assert_same(resumed, undisturbed[reward_student, True])
+
+
+def test_stopped_between_the_last_step_and_the_artifact(undisturbed: Any, tmp_path: Path) -> None:
+    run(tmp_path, True, every_s=SAVES_EVERY_STEP)
+    resumed = run(tmp_path, True)
+    assert resumed.steps == []
+    assert_same(resumed, undisturbed[reward_student, True])
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_alone(tmp_path: Path) -> None:
+    run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP)
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["last.ckpt"]
+    checkpoint = torch.load(tmp_path / "work" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 4
+    assert {"state_dict", "optimizer_states", "lr_schedulers", "loops"} <= checkpoint.keys()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"\0" * 5000)
+
+
+def scramble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[200:400] = b"?" * 200
+    path.write_bytes(bytes(content))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def put_words(path: Path) -> None:
+    path.write_text("no checkpoint")
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, scramble, empty, put_words])
+def test_a_damaged_checkpoint_is_worth_as_much_as_none(
+    undisturbed: Any, damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """The stage begins again: a file that cannot be read must not make it impossible for ever."""
+    run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP)
+    damage(tmp_path / "work" / "last.ckpt")
+    again = run(tmp_path, True)
+    assert again.steps == list(range(1, STEPS + 1))
+    assert_same(again, undisturbed[reward_student, True])
+
+
+def test_a_checkpoint_that_was_not_finished_is_not_seen(undisturbed: Any, tmp_path: Path) -> None:
+    """Killed while saving: the last whole one counts."""
+    run(tmp_path, True, stop=4, every_s=SAVES_EVERY_STEP)
+    (tmp_path / "work" / "last.ckpt.part").write_bytes(b"half of")
+    resumed = run(tmp_path, True, every_s=SAVES_EVERY_STEP)
+    assert resumed.steps == list(range(4, STEPS + 1))
+    assert_same(resumed, undisturbed[reward_student, True])
