@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -9,14 +10,15 @@ import sys
 import types
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from w2sd.config import RunConfig, describe
-from w2sd.errors import Refused, StageFailed
+from w2sd.config import RunConfig
+from w2sd.errors import StageFailed
 from w2sd.metrics.predictions import write_predictions
 from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import launch, survey
@@ -33,9 +35,16 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
+COMPOSED: list[RunConfig] = []
+
+
 @pytest.fixture
 def run(asked: Callable[..., RunConfig], tmp_path: Path) -> RunConfig:
-    return asked(f"out={tmp_path / 'report'}")
+    """The default run, composed once, with a report of the test's own."""
+    if not COMPOSED:
+        COMPOSED.append(asked())
+    [default] = COMPOSED
+    return default._replace(settings=replace(default.settings, out=str(tmp_path / "report")))
 
 
 class Kitchen:
@@ -354,12 +363,12 @@ for kind in ("pretrain", "train"):
 
 
 @pytest.fixture
-def apart(asked: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+def apart(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """A run whose stages have processes of their own, in which two kinds are stand-ins."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(STAND_INS)  # what every interpreter reads first
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    return asked(f"out={tmp_path / 'report'}", "launch=process", "trainer.threads=2")
+    return run._replace(trainer=replace(run.trainer, threads=2), settings=replace(run.settings, launch="process"))
 
 
 def test_a_stage_in_its_own_process_commits_the_same_artifact_and_passes_its_progress_on(
@@ -401,22 +410,6 @@ def test_a_failure_in_a_process_is_one_line_and_what_it_wrote_is_kept(
     assert ("RuntimeError: bug" in log) == (x == 14)
 
 
-def test_a_refusal_in_a_process_is_its_line(apart: RunConfig, store: Store) -> None:
-    """A part that the worker may not build: the prefix is not trusted there."""
-    stage = Stage("compare", {"data": Silent()})
-    with pytest.raises(
-        StageFailed, match=r"^data\._target_: '.*Silent' is not accepted; expected a class under w2sd\."
-    ):
-        go({"compare": stage}, apart, store)
-
-
-class Silent:
-    """Has an identity and a description, and is no part."""
-
-    def identity(self) -> dict[str, Any]:
-        return {}
-
-
 OWN = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -436,28 +429,37 @@ class Own:
 """
 
 
-def test_your_own_data_is_measured_in_a_process_that_trusts_it(
-    asked: Callable[..., RunConfig], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A user's source of pairs, in a module that the worker can import too."""
     (tmp_path / "pantry.py").write_text(OWN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    import pantry
+    yield importlib.import_module("pantry").Own()
+    del sys.modules["pantry"]
 
+
+def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, store: Store, own: Any) -> None:
     inputs = {}
     for n, role in enumerate(("weak", "student", "ceiling")):
         inputs[role] = Stage("evaluate", {"x": n})
         with store.writing(inputs[role].spec()) as out:
             margins = np.array([-1.0] * (3 - n) + [1.0] * (1 + n))
-            ids = [pair.id for pair in pantry.Own().table().pairs]
+            ids = [pair.id for pair in own.table().pairs]
             lengths = dict.fromkeys(("n_prompt", "n_chosen", "n_rejected"), np.ones(4, dtype=np.int32))
             columns = {"id": ids, "cluster": ids, "margin": margins, "p_correct": 1 / (1 + np.exp(-margins)), **lengths}
             write_predictions(out / "predictions.parquet", columns)
-    compare = Stage("compare", {"data": pantry.Own()}, inputs)
-    go({"compare": compare}, asked("launch=process", "trusted=[pantry.]", f"out={tmp_path / 'report'}"), store)
+    compare = Stage("compare", {"data": own}, inputs)
+    go({"compare": compare}, run._replace(settings=replace(run.settings, launch="process", trusted=["pantry."])), store)
     metrics = read_json(store.find(compare.key) / "metrics.json")
     assert [metrics[f"accuracy/{role}"] for role in inputs] == [0.25, 0.5, 0.75]
     assert metrics["data/n_test"] == 4
+
+
+def test_a_refusal_in_a_process_is_its_line(run: RunConfig, store: Store, own: Any) -> None:
+    stage = Stage("train", {"data": own})
+    with pytest.raises(StageFailed, match=r"^data\._target_: 'pantry\.Own' is not accepted; .* trusted=\[\.\.\.\]\)$"):
+        go({"train/weak": stage}, run._replace(settings=replace(run.settings, launch="process")), store)
 
 
 def test_the_worker_is_killed_with_the_run(apart: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

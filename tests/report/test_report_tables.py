@@ -47,7 +47,7 @@ def test_a_gap_within_its_standard_error_is_said(fake: Any) -> None:
 
 def test_means_leave_nulls_out_and_count_them(sweep: Any) -> None:
     table = tables.grouped(results.load(sweep.root), ["conflict"], ["pgr", "accuracy/weak"])
-    assert table.columns == ("conflict", "n", "PGR", "weak acc.")
+    assert table.columns == ("conflict", "n", "PGR", "weak")
     # 0.25 ± 12.706 × 0.0707 / √2 and 0.6 ± 4.303 × 0.1 / √3; the teacher is shared: no spread, no interval
     assert table.rows == (
         ("Explicit", "3", "0.250 [−0.385, 0.885] (1 null¹)", "0.787"),

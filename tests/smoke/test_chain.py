@@ -27,10 +27,10 @@ class Ran(NamedTuple):
     report: Path
 
 
-def run(root: Path, *overrides: str, out: Path | None = None) -> Ran:
+def run(root: Path, *overrides: str, out: Path | None = None, fast: bool = True) -> Ran:
     """`w2sd debug=fast ...` in this process, where torch is imported already."""
     argv = sys.argv
-    sys.argv = ["w2sd", *overrides, *arguments(root, out)]
+    sys.argv = ["w2sd", *overrides, *arguments(root, out)[not fast :]]
     try:
         return Ran(cli.main(), root / "store", root / "report")
     except SystemExit as stop:

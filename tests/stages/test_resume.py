@@ -28,7 +28,7 @@ from w2sd.worker import Task
 
 N, PER_EPOCH, EPOCHS, STEPS = 22, 3, 3, 9
 FIT = Fit(lr=1e-2, epochs=EPOCHS, batch=8, clip=0.5, weight_decay=0.01, warmup=0.2)
-CONFIG = GPT2Config(
+SHAPE = dict(
     n_embd=8, n_layer=1, n_head=2, n_positions=16, vocab_size=13, attn_pdrop=0.3, embd_pdrop=0.3, resid_pdrop=0.3,
     bos_token_id=None, eos_token_id=None,
 )  # fmt: skip
@@ -52,7 +52,7 @@ def encoded() -> Encoded:
 
 def reward_student(dropout: bool) -> tuple[Learner, Loader]:
     torch.manual_seed(0)
-    backbone = GPT2Model(CONFIG)
+    backbone = GPT2Model(GPT2Config(**SHAPE))
     if not dropout:
         silence_dropout(backbone)
     rng = np.random.default_rng(1)
@@ -63,7 +63,7 @@ def reward_student(dropout: bool) -> tuple[Learner, Loader]:
 
 def language_learner(dropout: bool) -> tuple[Learner, Loader]:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(CONFIG)
+    model = GPT2LMHeadModel(GPT2Config(**SHAPE))
     if not dropout:
         silence_dropout(model)
     tokens = np.random.default_rng(0).integers(0, 13, size=(N, 6)).astype(np.int32)
@@ -162,6 +162,16 @@ def test_a_run_that_is_stopped_again_and_again_arrives(undisturbed: Any, tmp_pat
     assert_same(last, undisturbed[reward_student, True])
 
 
+@pytest.mark.parametrize("saved", [(1, 3), (2, 6), (3, 4), (3, 6), (4, 5), (6, 7), (6, 9)])
+def test_a_run_that_is_stopped_twice_arrives(undisturbed: Any, saved: tuple[int, int], tmp_path: Path) -> None:
+    """Also where it went on from the end of an epoch and was stopped in the next."""
+    run(tmp_path, True, stop=saved[0] + 1, every_s=SAVES_EVERY_STEP)
+    run(tmp_path, True, stop=saved[1] + 1, every_s=SAVES_EVERY_STEP)
+    last = run(tmp_path, True)
+    assert last.steps == list(range(saved[1] + 1, STEPS + 1))
+    assert_same(last, undisturbed[reward_student, True])
+
+
 def test_stopped_twice_at_the_same_place(undisturbed: Any, tmp_path: Path) -> None:
     for _ in range(2):
         run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP)
@@ -209,12 +219,13 @@ def put_words(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, overwrite, scramble, empty, put_words])
 def test_a_damaged_checkpoint_is_worth_as_much_as_none(
-    undisturbed: Any, damage: Callable[[Path], None], tmp_path: Path
+    undisturbed: Any, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The stage begins again: a file that cannot be read must not make it impossible for ever."""
     run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP)
     damage(tmp_path / "work" / "last.ckpt")
     again = run(tmp_path, True)
+    assert "last.ckpt cannot be read; the stage begins again" in caplog.text
     assert again.steps == list(range(1, STEPS + 1))
     assert_same(again, undisturbed[reward_student, True])
 

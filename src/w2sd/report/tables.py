@@ -16,12 +16,14 @@ from w2sd.report.estimates import Estimate, Row, per_group, per_job
 from w2sd.report.results import distinct
 
 NAMES = {
-    "accuracy/weak": "weak acc.",
-    "accuracy/student": "student acc.",
-    "accuracy/ceiling": "ceiling acc.",
+    "accuracy/weak": "weak",
+    "accuracy/student": "student",
+    "accuracy/ceiling": "ceiling",
     "gain": "gain",
     "pgr": "PGR",
     "name": "experiment",
+    "weak": "weak model",
+    "strong": "strong model",
 }
 LONG_NAMES = {
     "accuracy/weak": "accuracy, weak teacher",

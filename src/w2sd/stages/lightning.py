@@ -58,6 +58,13 @@ class Checkpoints(Checkpoint):
         self.path, self.every_s, self.saved = path, every_s, time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not trainer.is_last_batch:  # after a resume from there Lightning would miscount the epochs
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
         if time.monotonic() - self.saved >= self.every_s:
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
@@ -102,7 +109,20 @@ def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int) -> 
     checkpoints = Checkpoints(last, task.trainer.save_every_s)
     torch.manual_seed(seed)
     with _trainer(task, fit, loader, [checkpoints, RandomState()], fit.epochs) as trainer:
-        trainer.fit(learner, loader, ckpt_path=str(last) if last.exists() else None)
+        trainer.fit(learner, loader, ckpt_path=_readable(last))
+
+
+def _readable(checkpoint: Path) -> str | None:
+    """The checkpoint to go on from. A damaged one (a full disk, lost power) is worth as much as none."""
+    if not checkpoint.exists():
+        return None
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        logging.getLogger(__name__).warning("%s cannot be read; the stage begins again (%s)", checkpoint, reason)
+        return None
+    return str(checkpoint)
 
 
 def test(task: Task, learner: Learner, loader: Loader, fit: Fit) -> dict[str, float]:
