@@ -5,7 +5,7 @@ TORCH  ?= 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU    := $(shell nvidia-smi -L >/dev/null 2>&1 && echo 1)
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all check report lock clean
@@ -20,17 +20,18 @@ setup: $(VENV)/.ready  ## .venv with everything in it (CPU build of torch where 
 $(VENV)/.torch:
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "w2sd needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): a minute or two, about 1.8 GB ($(if $(GPU),more, with CUDA,CPU build of torch))"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(GPU),1)
-	$(PIP) install -q "torch==$(TORCH)"
+	@$(PIP) install "torch==$(TORCH)"
 else
-	$(PIP) install -q "torch==$(TORCH)+cpu" 2>/dev/null || $(PIP) install -q --index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)"
+	@$(PIP) install "torch==$(TORCH)+cpu" 2>/dev/null || $(PIP) install --index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)"
 endif
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.torch requirements.lock pyproject.toml
-	$(PIP) install -q --require-hashes -r requirements.lock
-	$(PIP) install -q --no-deps -e .
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps -e .
 	@touch $@
 
 demo: setup  ## the main job on the embedded world: a table, and report/index.html (a second run finds everything)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from w2sd.errors import choose, require
 
 SCHEDULES = ("cosine", "linear", "constant")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from w2sd.models.adapter import Full, HeadOnly
+from w2sd.models.hub import load_tokenizer
 from w2sd.models.score import PairScores, RewardModel, silence_dropout
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 
@@ -113,9 +114,7 @@ def test_the_head_depends_on_the_seed_alone(folder: Path) -> None:
     def head(seed: int, architecture: str = "gpt2", init_seed: int = 0, rng: int = 0) -> Tensor:
         part = Scratch(architecture, width=16, context=32, tokenizer=str(folder), init_seed=init_seed)
         torch.manual_seed(rng)
-        state = torch.get_rng_state()
         linear = RewardModel(part.open_backbone(None), seed).head
-        assert torch.equal(torch.get_rng_state(), state) or rng  # see below
         assert linear.bias.tolist() == [0.0]
         return linear.weight.detach()
 
@@ -144,7 +143,7 @@ def test_what_was_saved_is_a_model_of_transformers_without_pickles(
     assert type(backbone) is type(model.backbone)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert AutoTokenizer.from_pretrained(tmp_path / "model")("w3 w22")["input_ids"][-2:] == [3, 22]
+    assert load_tokenizer(tmp_path / "model")("w3 w22")["input_ids"] == [3, 22]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"head.safetensors", "model.safetensors", "config.json", "tokenizer.json"}
     assert {path.suffix for path in files} <= {".safetensors", ".json"}

@@ -37,7 +37,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def scratch(tokenizer: str) -> Callable[..., Scratch]:
     """A small model with other values where asked."""
-    return lambda **knobs: Scratch(**{"width": 12, "layers": 1, "heads": 2, "context": 16, "tokenizer": tokenizer, **knobs})
+    small = {"width": 12, "layers": 1, "heads": 2, "context": 16, "tokenizer": tokenizer}
+    return lambda **knobs: Scratch(**{**small, **knobs})
 
 
 def refusal(action: Callable[[], Any]) -> str:
@@ -50,7 +51,11 @@ def refusal(action: Callable[[], Any]) -> str:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"architecture": "lama"}, "architecture: 'lama' is not accepted; expected one of gpt2, llama, mistral, opt, qwen2; did you mean 'llama'?"),
+        (
+            {"architecture": "lama"},
+            "architecture: 'lama' is not accepted; "
+            "expected one of gpt2, llama, mistral, opt, qwen2; did you mean 'llama'?",
+        ),
         ({"width": 0}, "width: 0 is not accepted; expected an integer of 1 or more"),
         ({"layers": 0}, "layers: 0 is not accepted; expected an integer of 1 or more"),
         ({"heads": 0}, "heads: 0 is not accepted; expected an integer of 1 or more"),
@@ -119,7 +124,8 @@ def test_a_pretrained_base_replaces_the_random_weights(
     saved = whole.base_model.state_dict()
     assert backbone.state_dict().keys() <= {*saved} | {name.removeprefix("model.") for name in whole.state_dict()}
     assert torch.equal(backbone.get_input_embeddings().weight, whole.get_input_embeddings().weight)
-    assert not torch.equal(backbone.get_input_embeddings().weight, part.open_backbone(None).get_input_embeddings().weight)
+    random = part.open_backbone(None)
+    assert not torch.equal(backbone.get_input_embeddings().weight, random.get_input_embeddings().weight)
 
 
 def identity(part: Any) -> str:
@@ -164,7 +170,8 @@ def test_only_a_model_with_a_corpus_has_text(scratch: Callable[..., Scratch], co
 
 
 def write(path: Path, texts: list[str]) -> str:
-    content = texts[0] if path.suffix == ".txt" else "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in texts)
+    lines = "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in texts)
+    content = texts[0] if path.suffix == ".txt" else lines
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(content.encode()))
     else:
@@ -202,7 +209,8 @@ def test_a_text_that_fills_no_row_is_refused(tokenizer: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
 @pytest.mark.parametrize(
-    "line", ['{"text": "a b', '{"prompt": "a"}', '["text"]', '"text"', "7", '{"text": 5}', '{"text": null}', '{"text": ["a"]}']
+    "line",
+    ['{"text": "a b', '{"prompt": "a"}', '["text"]', '"text"', "7", '{"text": 5}', '{"text": null}', '{"text": ["a"]}'],
 )
 def test_a_broken_line_is_refused_by_file_and_number(line: str, suffix: str, tokenizer: str, tmp_path: Path) -> None:
     path = tmp_path / f"own.{suffix}"

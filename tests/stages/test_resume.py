@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,10 @@ from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
-N, PER_EPOCH, EPOCHS, STEPS = 22, 3, 3, 9
+N, EPOCHS, STEPS = 22, 3, 9  # three steps an epoch, the last of them on fewer rows
 FIT = Fit(lr=1e-2, epochs=EPOCHS, batch=8, clip=0.5, weight_decay=0.01, warmup=0.2)
-SHAPE = dict(
-    n_embd=8, n_layer=1, n_head=2, n_positions=16, vocab_size=13, attn_pdrop=0.3, embd_pdrop=0.3, resid_pdrop=0.3,
-    bos_token_id=None, eos_token_id=None,
-)  # fmt: skip
+SHAPE = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 13}
+DROPOUT = {"attn_pdrop": 0.3, "embd_pdrop": 0.3, "resid_pdrop": 0.3}
 SAVES_EVERY_STEP, NEVER_SAVES = 1e-9, 1e9
 
 
@@ -44,6 +43,10 @@ class Result(NamedTuple):
     steps: list[int]  # the numbers of the steps that were taken, from 1
 
 
+def config() -> GPT2Config:
+    return GPT2Config(**SHAPE, **DROPOUT, bos_token_id=None, eos_token_id=None)
+
+
 def encoded() -> Encoded:
     rng = np.random.default_rng(0)
     prompts, chosen, rejected = ([rng.integers(0, 13, rng.integers(1, 5)) for _ in range(N)] for _ in range(3))
@@ -52,7 +55,7 @@ def encoded() -> Encoded:
 
 def reward_student(dropout: bool) -> tuple[Learner, Loader]:
     torch.manual_seed(0)
-    backbone = GPT2Model(GPT2Config(**SHAPE))
+    backbone = GPT2Model(config())
     if not dropout:
         silence_dropout(backbone)
     rng = np.random.default_rng(1)
@@ -63,7 +66,7 @@ def reward_student(dropout: bool) -> tuple[Learner, Loader]:
 
 def language_learner(dropout: bool) -> tuple[Learner, Loader]:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(**SHAPE))
+    model = GPT2LMHeadModel(config())
     if not dropout:
         silence_dropout(model)
     tokens = np.random.default_rng(0).integers(0, 13, size=(N, 6)).astype(np.int32)
@@ -74,8 +77,10 @@ def language_learner(dropout: bool) -> tuple[Learner, Loader]:
 Build = Callable[[bool], tuple[Learner, Loader]]
 
 
-def run(folder: Path, dropout: bool, stop: int | None = None, every_s: float = NEVER_SAVES, build: Build = reward_student) -> Result:
-    """Train in `folder`, a new model as a new process has it; killed in step `stop`, whose checkpoint is not written."""
+def run(
+    folder: Path, dropout: bool, stop: int | None = None, every_s: float = NEVER_SAVES, build: Build = reward_student
+) -> Result:
+    """Train a new model, as a new process has it, in `folder`; killed in step `stop`, before that one is saved."""
     steps = []
 
     def advance(done: int, total: int) -> None:
@@ -91,11 +96,9 @@ def run(folder: Path, dropout: bool, stop: int | None = None, every_s: float = N
         folder / "logs", advance,
     )  # fmt: skip
     learner, loader = build(dropout)
-    torch.manual_seed(torch.seed() % 2**32)  # no process finds the random state of another
-    try:
+    torch.seed()  # no process finds the random state of another
+    with suppress(Killed):
         lightning.train(task, learner, loader, FIT, seed=7)
-    except Killed:
-        pass
     return Result({name: weights.clone() for name, weights in learner.state_dict().items()}, steps)
 
 
@@ -103,9 +106,7 @@ def run(folder: Path, dropout: bool, stop: int | None = None, every_s: float = N
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Build, bool], Result]:
     """Runs from beginning to end."""
     cases = [(reward_student, False), (reward_student, True), (language_learner, True)]
-    return {
-        (build, dropout): run(tmp_path_factory.mktemp("whole"), dropout, build=build) for build, dropout in cases
-    }
+    return {(build, dropout): run(tmp_path_factory.mktemp("whole"), dropout, build=build) for build, dropout in cases}
 
 
 def assert_same(one: Result, other: Result) -> None:

@@ -1,4 +1,4 @@
-"""The reward student: one step is AdamW on one mean, whatever memory does; what it is examined on is oriented to truth."""
+"""The reward student: a step is AdamW on one mean, whatever memory does; predictions are oriented to the truth."""
 
 from __future__ import annotations
 
@@ -160,16 +160,11 @@ def test_training_is_adamw_on_the_mean_loss_of_each_global_batch(
 
 
 def test_clipping_bites(task: Callable[..., Task]) -> None:
-    """Else the test above would not see it: Adam forgives a factor that is the same in every step, not one that varies."""
+    """Else the test above would not see it: Adam forgives a factor that is the same in every step."""
     free, clipped = reward_model(), reward_model()
     train(task(), free, Fit(lr=1e-3))
     train(task(), clipped, Fit(lr=1e-3, clip=0.05))
     assert distance(free, clipped) > 1e-5
-
-
-@pytest.fixture(scope="module")
-def undisturbed() -> RewardModel:
-    return reward_model()
 
 
 FIT = Fit(lr=1e-3, clip=0.5, warmup=0.3)
@@ -250,14 +245,15 @@ def test_the_loss_falls(task: Callable[..., Task]) -> None:
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_half_precision_trains_with_and_without_clipping(clip: float, task: Callable[..., Task]) -> None:
-    before, after = reward_model().float(), reward_model().float()
-    train(task(), after, Fit(lr=1e-3, precision="bf16-mixed", clip=clip))
-    assert {weights.dtype for weights in after.parameters()} == {torch.float32}
-    assert all(weights.isfinite().all() for weights in after.parameters())
-    exact = reward_model().float()
-    train(task(), exact, Fit(lr=1e-3, clip=clip))
-    assert distance(before, after) > 1e-3
-    assert (torch.cat([(a - b).abs().flatten() for a, b in zip(after.parameters(), exact.parameters(), strict=True)]) < 1e-3).float().mean() > 0.9
+    """The weights stay in single precision, and most go where they go without rounding."""
+    half, single = reward_model().float(), reward_model().float()
+    train(task(), half, Fit(lr=1e-3, precision="bf16-mixed", clip=clip))
+    train(task(), single, Fit(lr=1e-3, clip=clip))
+    assert {weights.dtype for weights in half.parameters()} == {torch.float32}
+    start, one, other = (nn.utils.parameters_to_vector(m.parameters()) for m in (reward_model().float(), half, single))
+    assert one.isfinite().all()
+    cosine = nn.functional.cosine_similarity(one - start, other - start, dim=0)
+    assert 0.9 < cosine < 1
 
 
 class Cracks(RewardBCE):
@@ -344,9 +340,7 @@ def test_without_references_there_is_accuracy_alone(task: Callable[..., Task]) -
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 60, 10**6])
-def test_margins_are_oriented_to_the_truth_and_every_pair_has_one(
-    micro_tokens: int, task: Callable[..., Task]
-) -> None:
+def test_margins_are_oriented_to_the_truth_and_every_pair_has_one(micro_tokens: int, task: Callable[..., Task]) -> None:
     model = reward_model()
     student, _ = examined(task(micro_tokens=micro_tokens), model)
     assert student.margins == pytest.approx(true_margins(model), abs=1e-6)
@@ -419,5 +413,3 @@ def test_every_epoch_has_another_order_and_every_row(task: Callable[..., Task]) 
         expected += list(shuffled)
     assert seen == expected
     assert student.global_step == 9
-
-

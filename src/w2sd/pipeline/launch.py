@@ -18,15 +18,25 @@ from w2sd.pipeline.store import Store, write_json
 
 
 def survey(plan: Plan, store: Store, force: list[str]) -> dict[str, str]:
-    """For every stage `cached` or `to do`. A forced stage is to do, and so is everything made from it."""
-    states: dict[str, str] = {}
+    """For every stage whether it is `cached`, `to do`, or `not needed`: gone, with all that was made from it there.
+
+    A forced stage is to do, and so is everything made from it.
+    """
     renewed: set[str] = set()
-    for name, stage in plan.items():
-        forced = stage.kind in force or any(upstream.key in renewed for upstream in stage.inputs.values())
-        if forced:
+    for stage in plan.values():
+        if stage.kind in force or any(upstream.key in renewed for upstream in stage.inputs.values()):
             renewed.add(stage.key)
-        states[name] = "to do" if forced or not store.has(stage.kind, stage.key) else "cached"
-    return states
+    states: dict[str, str] = {}
+    used = {upstream.key for stage in plan.values() for upstream in stage.inputs.values()}
+    needed = {stage.key for stage in plan.values()} - used  # the ends of the graph are what the run is for
+    for name, stage in reversed(plan.items()):
+        there = store.has(stage.kind, stage.key)
+        if stage.key in renewed or (stage.key in needed and not there):
+            states[name] = "to do"
+            needed |= {upstream.key for upstream in stage.inputs.values()}
+        else:
+            states[name] = "cached" if there else "not needed"
+    return {name: states[name] for name in plan}
 
 
 def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> None:
@@ -35,7 +45,7 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> 
     done: set[str] = set()
     with StageTable(plan, states) as table:
         for name, stage in plan.items():
-            if states[name] == "cached":
+            if states[name] != "to do":
                 continue
             if stage.key in done:
                 table.finish(name, "cached")

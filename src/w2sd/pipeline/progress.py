@@ -14,7 +14,14 @@ from rich.table import Table
 
 from w2sd.pipeline.plan import Plan
 
-STYLES = {"done": "green", "running": "bold cyan", "cached": "dim green", "to do": "dim", "failed": "bold red"}
+STYLES = {
+    "done": "green",
+    "running": "bold cyan",
+    "cached": "dim green",
+    "to do": "dim",
+    "not needed": "dim",
+    "failed": "bold red",
+}
 
 
 class StageTable:
@@ -27,7 +34,7 @@ class StageTable:
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.percentage:>3.0f}%"),
             TimeRemainingColumn(),
             console=self.console,
         )
@@ -104,7 +111,7 @@ def show_plan(plan: Plan, states: dict[str, str]) -> str:
     lines = []
     for name, stage in plan.items():
         sources = ", ".join(f"{role}: {names[upstream.key]}" for role, upstream in stage.inputs.items())
-        lines.append(f"{name:<{width}}  {stage.key}  {states[name]:<6}  {sources}".rstrip())
-    todo = len({plan[name].key for name, state in states.items() if state == "to do"})
-    lines.append(f"{todo} stages to compute, {len({stage.key for stage in plan.values()}) - todo} found in the store")
+        lines.append(f"{name:<{width}}  {stage.key}  {states[name]:<10}  {sources}".rstrip())
+    count = {state: len({plan[name].key for name in plan if states[name] == state}) for state in STYLES}
+    lines.append(f"{count['to do']} stages to compute, {count['cached']} found in the store")
     return "\n".join(lines)

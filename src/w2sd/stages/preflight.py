@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import torch
+
 from w2sd.config import RunConfig
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, read
+from w2sd.errors import Refused
 from w2sd.stages.encoding import encode_for
 
 
 def check(run: RunConfig) -> None:
-    """Refuse broken rows, foreign tokens and responses that do not fit, before anything is trained or stored."""
+    """Refuse broken rows, foreign tokens, responses that do not fit and devices that are not there."""
+    if run.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise Refused("trainer.accelerator", "gpu", "cpu: no CUDA device is visible here")
     table = read(run.data)
     everything = [pair for facet in (TARGET, CONFLICTING) for split in SPLITS for pair in table.rows(split, facet)]
     for model in dict.fromkeys([run.weak, *run.chain.students(run.strong)]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +14,7 @@ from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 
 
-class Learner(pl.LightningModule):
+class Learner(pl.LightningModule, ABC):
     """A LightningModule whose batches are lists of micro-batches.
 
     Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
@@ -26,13 +27,13 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
 
+    @abstractmethod
     def losses(self, micro: Any) -> Tensor:
         """The sum of the losses of a micro-batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mass(self, micro: Any) -> Tensor:
         """What a micro-batch adds to the divisor of the mean."""
-        raise NotImplementedError
 
     def training_step(self, batch: list[Any], batch_idx: int) -> None:
         optimiser: Any = self.optimizers()

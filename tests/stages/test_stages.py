@@ -1,0 +1,419 @@
+"""Stages: what they write is the contract, what the student is taught follows the slots, both measurements are one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from w2sd.cli import CONF
+from w2sd.config import RunConfig, read
+from w2sd.data import pairs as data
+from w2sd.data.batch import Loader
+from w2sd.data.pairs import Pair, coin
+from w2sd.errors import StageFailed
+from w2sd.fit import Fit
+from w2sd.logger import Csv
+from w2sd.metrics import functional
+from w2sd.metrics.predictions import read_predictions, write_predictions
+from w2sd.models.score import RewardModel
+from w2sd.models.scratch import Scratch
+from w2sd.pipeline.launch import runtime
+from w2sd.pipeline.plan import plan
+from w2sd.pipeline.stage import Stage
+from w2sd.pipeline.store import Store
+from w2sd.stages import compare, evaluate, label, lightning, pretrain, train
+from w2sd.students.reward import RewardStudent
+from w2sd.supervision import Hard, Soft
+from w2sd.trainer import Trainer
+from w2sd.worker import Task, execute
+
+OVERRIDES = [
+    *("data.gt=64", "data.w2s=64", "data.test=100", "data.helpful=16", "data.helpful_test=16"),
+    *("weak.width=8", "weak.layers=1", "weak.heads=2", "strong.width=12", "strong.layers=1", "strong.heads=2"),
+    *("fit.epochs=1", "seed=5"),
+]
+CONTRACT = {
+    "id": pa.string(),
+    "cluster": pa.string(),
+    "margin": pa.float64(),
+    "p_correct": pa.float64(),
+    "n_prompt": pa.int32(),
+    "n_chosen": pa.int32(),
+    "n_rejected": pa.int32(),
+}
+OF_THE_WORLD = {"stratum": pa.string(), "known": pa.bool_()}
+
+
+class Chain(NamedTuple):
+    """A whole run on a small world, on language models that were not pretrained."""
+
+    run: RunConfig
+    stages: dict[str, Stage]
+    store: Store
+
+    def folder(self, name: str) -> Path:
+        return self.store.find(self.stages[name].key)
+
+    def pairs(self, split: str) -> list[Pair]:
+        return data.read(self.run.data).rows(split)
+
+    def inputs(self, name: str) -> dict[str, Path]:
+        return {role: self.store.find(stage.key) for role, stage in self.stages[name].inputs.items()}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    place = tmp_path_factory.mktemp("chain")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        run = read(hydra.compose("config", [*OVERRIDES, f"store={place / 'store'}", f"out={place / 'report'}"]))
+    whole = Chain(run, plan(run), Store(place / "store"))
+    for stage in whole.stages.values():
+        if stage.kind == "pretrain":
+            torch.manual_seed(0)
+            with whole.store.writing(stage.spec()) as out:
+                part = stage.params["model"]
+                AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(out / "model")
+                part.open_tokenizer().save_pretrained(out / "model")
+        else:
+            execute(stage.spec(), runtime(run), whole.store, lambda done, total: None)
+    return whole
+
+
+@pytest.fixture
+def task(chain: Chain, tmp_path: Path) -> Callable[..., Task]:
+    """A task like that of a stage of the chain, with folders of one's own and other parameters or inputs."""
+
+    def made(name: str, params: dict[str, Any] | None = None, **inputs: Path) -> Task:
+        stage = chain.stages[name]
+        folders = {folder: tmp_path / f"{len(list(tmp_path.iterdir()))}" / folder for folder in ("out", "work", "logs")}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        return Task(
+            stage.key,
+            stage.kind,
+            {**stage.params, **(params or {})},
+            chain.inputs(name) | inputs,
+            trainer=Trainer(log_every=1),
+            logger=Csv(),
+            name="test",
+            advance=lambda done, total: None,
+            **folders,
+        )
+
+    return made
+
+
+def schema(path: Path) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in pq.read_schema(path / "predictions.parquet")}
+
+
+def column(path: Path, name: str) -> list[Any]:
+    return pq.read_table(path / "predictions.parquet")[name].to_pylist()
+
+
+def metrics(path: Path) -> dict[str, Any]:
+    return json.loads((path / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["evaluate/weak", "evaluate/ceiling", "evaluate/student"])
+def test_an_evaluation_has_the_columns_of_the_contract_and_of_the_world(chain: Chain, name: str) -> None:
+    assert schema(chain.folder(name)) == CONTRACT | OF_THE_WORLD
+
+
+def test_labels_are_raw_predictions_and_never_targets(chain: Chain) -> None:
+    """The same file serves every supervision: which one is asked for does not even rename it."""
+    columns = schema(chain.folder("label/weak"))
+    assert {name: columns[name] for name in CONTRACT} == CONTRACT
+    assert columns.keys() <= CONTRACT.keys() | OF_THE_WORLD.keys()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        hard = plan(read(hydra.compose("config", [*OVERRIDES, "supervision=hard"])))
+    assert hard["label/weak"].key == chain.stages["label/weak"].key
+    assert hard["train/student"].key != chain.stages["train/student"].key
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("label/weak", "w2s"), ("evaluate/weak", "test"), ("evaluate/ceiling", "test"), ("evaluate/student", "test")],
+)
+def test_the_rows_are_those_of_the_split_once_and_in_order(chain: Chain, name: str, split: str) -> None:
+    folder, pairs = chain.folder(name), chain.pairs(split)
+    assert len(pairs) == {"w2s": 64, "test": 100}[split]
+    assert column(folder, "id") == [pair.id for pair in pairs]
+    assert column(folder, "cluster") == [pair.cluster for pair in pairs]
+    assert set(column(folder, "n_prompt")) == {3}
+    assert set(column(folder, "n_chosen") + column(folder, "n_rejected")) == {5}
+    assert metrics(folder)["n/pairs"] == len(pairs)
+
+
+@pytest.mark.parametrize(("name", "rung"), [("evaluate/weak", 1), ("evaluate/ceiling", 3), ("evaluate/student", 3)])
+def test_the_world_knows_who_was_taught_what(chain: Chain, name: str, rung: int) -> None:
+    folder, pairs = chain.folder(name), chain.pairs("test")
+    assert column(folder, "stratum") == [pair.stratum for pair in pairs]
+    assert column(folder, "known") == chain.run.data.known(pairs, rung).tolist()
+    assert sum(column(folder, "known")) < 100 or rung == 3
+
+
+@torch.no_grad()
+def margins_by_hand(folder: Path, pairs: list[Pair]) -> list[float]:
+    """Score of the better answer minus that of the worse, text by text."""
+    model, tokenizer = RewardModel.load(folder).eval(), AutoTokenizer.from_pretrained(folder / "model")
+
+    def score(text: str) -> float:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        return model.head(model.backbone(input_ids=ids).last_hidden_state[0, -1]).item()
+
+    return [score(pair.prompt + pair.chosen) - score(pair.prompt + pair.rejected) for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "split"),
+    [("label/weak", "train/weak", "w2s"), ("evaluate/student", "train/student", "test")],
+)
+def test_predictions_are_what_the_saved_model_says_of_the_text(
+    chain: Chain, name: str, trained: str, split: str
+) -> None:
+    expected = np.array(margins_by_hand(chain.folder(trained), chain.pairs(split)))
+    assert expected.std() > 1e-4
+    predictions = read_predictions(chain.folder(name) / "predictions.parquet")
+    assert predictions.margin == pytest.approx(expected, abs=1e-5)
+    assert predictions.p_correct == pytest.approx(1 / (1 + np.exp(-predictions.margin)), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["label/weak", "evaluate/student"])
+def test_scoring_again_writes_the_same_bytes_whatever_the_memory(
+    chain: Chain, task: Callable[..., Task], name: str
+) -> None:
+    stage = {"label": label, "evaluate": evaluate}[name.partition("/")[0]]
+    written = (chain.folder(name) / "predictions.parquet").read_bytes()
+    again, thrifty = task(name), task(name)._replace(trainer=Trainer(micro_tokens=48))
+    assert stage.run(again) == metrics(chain.folder(name))
+    assert (again.out / "predictions.parquet").read_bytes() == written
+    stage.run(thrifty)
+    cut_up = read_predictions(thrifty.out / "predictions.parquet")
+    assert cut_up.margin == pytest.approx(read_predictions(again.out / "predictions.parquet").margin, abs=1e-5)
+
+
+def references(folder: Path, pairs: list[Pair], **right: float) -> dict[str, Path]:
+    """Predictions of models that are right on so large a share of the pairs."""
+    folders = {}
+    for role, share in right.items():
+        p = np.where(np.arange(len(pairs)) % 20 < round(20 * share), 0.8, 0.3)
+        columns = {"id": [pair.id for pair in pairs], "cluster": [pair.cluster for pair in pairs]}
+        folders[role] = folder / role
+        folders[role].mkdir()
+        write_predictions(
+            folders[role] / "predictions.parquet", columns | {"margin": np.log(p / (1 - p)), "p_correct": p}
+        )
+    return folders
+
+
+def test_what_the_student_logs_is_what_the_comparison_finds(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path
+) -> None:
+    others = references(tmp_path, chain.pairs("test"), weak=0.3, ceiling=0.95)
+    examined = task("evaluate/student", **others)
+    logged = evaluate.run(examined)
+    compared = compare.run(task("compare", **others, student=examined.out))
+    assert compared["accuracy/weak"] == pytest.approx(0.3)
+    assert compared["accuracy/ceiling"] == pytest.approx(0.95)
+    assert compared["pgr"] is not None
+    assert logged["accuracy"] == pytest.approx(compared["accuracy/student"], abs=1e-12)
+    assert logged["pgr"] == pytest.approx(compared["pgr"], abs=1e-12)
+    assert logged["pgr"] == functional.pgr(0.3, logged["accuracy"], 0.95)
+    assert logged["n/pairs"] == compared["n/test"] == 100
+
+
+@pytest.mark.parametrize("ceiling", [0.3, 0.25])
+def test_pgr_without_a_gap_is_null_in_both(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path, ceiling: float
+) -> None:
+    others = references(tmp_path, chain.pairs("test"), weak=0.3, ceiling=ceiling)
+    examined = task("evaluate/student", **others)
+    assert evaluate.run(examined)["pgr"] is None
+    assert compare.run(task("compare", **others, student=examined.out))["pgr"] is None
+
+
+def test_the_chain_agrees_with_itself(chain: Chain) -> None:
+    compared = metrics(chain.folder("compare"))
+    for role in ("weak", "student", "ceiling"):
+        evaluated = metrics(chain.folder(f"evaluate/{role}"))
+        assert evaluated["accuracy"] == pytest.approx(compared[f"accuracy/{role}"], abs=1e-12)
+        assert ("pgr" in evaluated) is (role == "student")
+    assert {name: compared[f"data/n_{name}"] for name in data.SPLITS} == {"gt": 64, "w2s": 64, "test": 100}
+    assert {compared[f"data/dropped_{reason}"] for reason in ("equal_sides", "duplicates", "leaks")} == {0}
+    predictions = read_predictions(chain.folder("label/weak") / "predictions.parquet")
+    assert metrics(chain.folder("label/weak"))["accuracy"] == functional.accuracy(predictions.p_correct)
+
+
+def test_a_pair_without_a_prediction_to_compare_with_stops_the_evaluation(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path
+) -> None:
+    others = references(tmp_path, chain.pairs("test")[:-3], weak=0.3, ceiling=0.9)
+    with pytest.raises(StageFailed, match="3 of 100 pairs lack a prediction to compare with"):
+        evaluate.run(task("evaluate/student", **others))
+
+
+def labels(folder: Path, pairs: list[Pair], p_correct: np.ndarray) -> Path:
+    """A teacher's predictions."""
+    columns = {"id": [pair.id for pair in pairs], "cluster": [pair.cluster for pair in pairs]}
+    numbers = {"margin": np.log(p_correct / (1 - p_correct)), "p_correct": p_correct}
+    write_predictions(folder / "predictions.parquet", columns | numbers)
+    return folder
+
+
+def test_targets_follow_the_slots(chain: Chain, task: Callable[..., Task], tmp_path: Path) -> None:
+    """P(first is better): what the teacher thinks of the better answer, or one minus that where it stands second."""
+    pairs = chain.pairs("w2s")
+    p = np.random.default_rng(0).uniform(0.05, 0.95, len(pairs))
+    order = np.random.default_rng(1).permutation(len(pairs))  # the file may have any order
+    teacher = labels(tmp_path, [pairs[n] for n in order], p[order])
+    same, soft = train.labelled(task("train/student", labels=teacher), pairs)
+    coins = np.array([coin(pair.id) for pair in pairs])
+    assert 0 < coins.sum() < len(pairs)
+    assert same == pairs
+    assert np.array_equal(soft[~coins], p[~coins])
+    assert np.array_equal(soft[coins], 1 - p[coins])
+
+    _, hard = train.labelled(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
+    assert np.array_equal(hard, (soft > 0.5).astype(float))
+
+
+def test_without_a_teacher_the_targets_are_the_truth(chain: Chain, task: Callable[..., Task]) -> None:
+    pairs = chain.pairs("gt")
+    same, targets = train.labelled(task("train/weak"), pairs)
+    assert same == pairs
+    assert targets.tolist() == [0.0 if coin(pair.id) else 1.0 for pair in pairs]
+
+
+def test_pairs_that_the_teacher_could_not_read_are_left_out(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path
+) -> None:
+    pairs = chain.pairs("w2s")
+    teacher = labels(tmp_path, pairs[:40], np.full(40, 0.75))
+    kept, targets = train.labelled(task("train/student", labels=teacher), pairs)
+    assert kept == pairs[:40]
+    assert set(targets) == {0.25, 0.75}
+
+
+class Helpful:
+    """A conflict that adds the helpful pairs of the weak-label split."""
+
+    VERSION = 1
+
+    def rows(self, table: data.Table) -> list[Pair]:
+        return table.rows("w2s", data.CONFLICTING)
+
+    def loss(self, scores: Any, targets: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize("supervision", [Soft(), Hard()])
+def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its_first(
+    chain: Chain, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch, supervision: Any
+) -> None:
+    """The whole way from text and labels to rows, and the extra rows of a conflict after them."""
+    seen: dict[str, Loader] = {}
+    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, fit, seed: seen.update(loader=loader))
+    at = task("train/student", {"conflict": Helpful(), "supervision": supervision})
+    result = train.run(at)
+
+    teacher = read_predictions(chain.folder("label/weak") / "predictions.parquet")
+    p_correct = dict(zip(teacher.ids, teacher.p_correct, strict=True))
+    tokenizer = chain.run.strong.open_tokenizer()
+    helpful = data.read(chain.run.data).rows("w2s", data.CONFLICTING)
+    expected = []
+    for pair in [*chain.pairs("w2s"), *helpful]:
+        p = 1.0 if pair.facet == data.CONFLICTING else p_correct[pair.id]
+        p = float(p > 0.5) if isinstance(supervision, Hard) else p
+        first, second, target = pair.chosen, pair.rejected, p
+        if coin(pair.id):
+            first, second, target = pair.rejected, pair.chosen, 1 - p
+        texts = [tokenizer(pair.prompt + answer)["input_ids"] for answer in (first, second)]
+        expected.append((*texts, target))
+    rows = seen["loader"].rows
+    actual = [(*(side.tolist() for side in row), target) for row, target in zip(rows.rows, rows.targets, strict=True)]
+    assert actual == expected
+    assert result["n/pairs"] == len(expected) == 64 + len(helpful) == 80
+
+
+def test_a_training_says_how_much_it_trained(chain: Chain) -> None:
+    said = metrics(chain.folder("train/student"))
+    model = RewardModel.load(chain.folder("train/student"))
+    n = sum(weights.numel() for weights in model.parameters())
+    assert said == {
+        "n/pairs": 64,
+        "n/steps": 2,
+        "n/parameters": n,
+        "n/trained": n,
+        "n/truncated_prompts": 0,
+        "n/dropped_long": 0,
+    }
+
+
+def test_training_again_gives_the_same_weights_and_another_seed_does_not(
+    chain: Chain, task: Callable[..., Task]
+) -> None:
+    names = ("head.safetensors", "model/model.safetensors")
+    saved = {name: (chain.folder("train/student") / name).read_bytes() for name in names}
+    again, other = task("train/student"), task("train/student", {"seed": 6})
+    torch.manual_seed(123)
+    train.run(again)
+    train.run(other)
+    assert {name: (again.out / name).read_bytes() for name in saved} == saved
+    assert all((other.out / name).read_bytes() != content for name, content in saved.items())
+
+
+def test_every_part_of_a_model_is_in_train_mode_while_it_is_trained(
+    task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, RewardStudent] = {}
+    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, fit, seed: seen.update(learner=learner))
+    train.run(task("train/student"))
+    assert all(module.training for module in seen["learner"].modules())
+
+
+def test_a_training_that_diverges_says_so_and_writes_nothing(task: Callable[..., Task]) -> None:
+    at = task("train/weak", {"fit": Fit(lr=1e30, batch=16)})
+    with pytest.raises(StageFailed, match=r"the loss is (nan|inf) at step 1 .*1e\+30"):
+        train.run(at)
+    assert not list(at.out.iterdir())
+
+
+def test_own_text_is_pretrained_on_and_then_trained_from(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path
+) -> None:
+    chain.run.weak.open_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "own.txt").write_text("user: topic1 bot: ent3 haz0 . ent4 safe1 . " * 60)
+    part = Scratch(
+        "llama", width=8, layers=1, heads=2, context=12, tokenizer=str(tmp_path / "tokenizer"),
+        corpus=str(tmp_path / "own.txt"), batch=8, lr=1e-2,
+    )  # fmt: skip
+    first = task("pretrain/weak", {"model": part, "text": part.text(None)})
+    second = first._replace(out=task("pretrain/weak").out, trainer=Trainer(micro_tokens=24))
+    said = pretrain.run(first)
+    assert said["n/documents"] == 60 * 9 // 12
+    assert said["n/steps"] == 6
+    assert (first.logs / "metrics.csv").is_file()
+    model = AutoModelForCausalLM.from_pretrained(first.out / "model")
+    assert said["n/parameters"] == model.num_parameters()
+    assert AutoTokenizer.from_pretrained(first.out / "model")("ent3")["input_ids"] == [31]
+
+    pretrain.run(second)
+    other = AutoModelForCausalLM.from_pretrained(second.out / "model")
+    for one, another in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, another, rtol=0, atol=1e-3)
+
+    trained = task("train/weak", {"model": part, "fit": Fit(lr=1e-12, batch=64)}, base=first.out)
+    train.run(trained)
+    start = model.get_input_embeddings().weight
+    torch.testing.assert_close(RewardModel.load(trained.out).backbone.get_input_embeddings().weight, start)

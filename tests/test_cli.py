@@ -1,0 +1,348 @@
+"""The command line: what is wrong is one line and exit code 2, before anything is computed or written."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from w2sd import cli
+from w2sd.config import RunConfig, Settings
+from w2sd.data import pairs
+from w2sd.errors import StageFailed
+from w2sd.pipeline.plan import Plan
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def w2sd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """The command as a function."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back afterwards
+    monkeypatch.setattr(cli, "failed", [])
+    # Hydra composes everything once more, only to learn its mode: half of the time of these tests.
+    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None, raising=False)
+
+    def call(*words: str) -> Said:
+        pairs.read.cache_clear()
+        monkeypatch.setattr(sys, "argv", ["w2sd", *words])
+        capsys.readouterr()
+        try:
+            code = cli.main()
+        except SystemExit as stop:
+            code = stop.code  # type: ignore[assignment]
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> str:
+    """A byte-level BPE like GPT-2's, as JSON: 256 bytes and what it saw twice."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=270, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(["question answer good bad"] * 4, trainer)
+    return bpe.to_str()
+
+
+def some(n: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"question {i}", "chosen": f" good {i}", "rejected": f" bad {i}"} for i in range(n)]
+
+
+def write(path: str, rows: list[Any]) -> None:
+    Path(path).write_text("".join(row + "\n" if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str) -> Path:
+    """A folder with models and pairs, good and bad ones."""
+    monkeypatch.chdir(tmp_path)
+    good = some(30)
+    for folder in ("tok", "model", "empty", "weightless", "other"):
+        Path(folder).mkdir()
+    for folder in ("tok", "model", "weightless"):
+        Path(folder, "tokenizer.json").write_text(tokenizer)
+    for folder, vocabulary in (("model", 270), ("weightless", 270), ("other", 40)):
+        shape = {"model_type": "gpt2", "vocab_size": vocabulary, "n_embd": 4, "bos_token_id": 0, "eos_token_id": 0}
+        Path(folder, "config.json").write_text(json.dumps(shape))
+        Path(folder, "tokenizer.json").write_text(tokenizer)
+        Path(folder, "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    for folder in ("model", "other"):
+        save_file({"wte.weight": np.zeros((2, 2), dtype=np.float32)}, f"{folder}/model.safetensors")
+    write("good.jsonl", good)
+    write("typo.jsonl", [{"prompt": "p", "choosen": "a", "rejected": "b"}])
+    write("columns.jsonl", [{"text": "p", "label": 1}])
+    write("broken.jsonl", [*good[:2], '{"prompt": "p", "chosen": ', *good[2:]])
+    write("list.jsonl", [good[0], "[1, 2]"])
+    write("silent.jsonl", [*good[:4], {**good[4], "chosen": ""}])
+    write("number.jsonl", [good[0], {**good[1], "rejected": 7}])
+    write("null.jsonl", [*good[:6], {**good[6], "prompt": None}])
+    write("one.jsonl", good[:1])
+    write("nothing.jsonl", [])
+    write("equal.jsonl", [{**row, "rejected": row["chosen"]} for row in good])
+    write("pairs.txt", good)
+    Path("cut.jsonl.gz").write_bytes(gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in good))[:-9])
+    return tmp_path
+
+
+SCRATCH = ["model@weak=scratch", "model@strong=scratch", "weak.tokenizer=tok", "strong.tokenizer=tok"]
+FILES = ["data=files", *SCRATCH]
+
+KEYS = "one of the keys lr, epochs, batch, betas, .*"
+BAD: dict[str, tuple[list[str], str]] = {
+    # words that do not exist
+    "a key": (["sed=3"], r"sed: '3' is not accepted; expected one of the keys .*; did you mean 'seed'\?"),
+    "a group": (["objetive=x"], r"objetive: 'x' is not accepted; expected .*; did you mean 'objective'\?"),
+    "a nested key": (["fit.lrr=1"], rf"fit\.lrr: '1' is not accepted; expected {KEYS}; did you mean 'lr'\?"),
+    "a key of a model": (["strong.bach=3"], r"strong\.bach: '3' is not accepted; .*; did you mean 'batch'\?"),
+    "a key below a value": (["fit.lr.x=3"], r"fit\.lr\.x: '3' is not accepted; expected .*"),
+    "an option": (["data=wrld"], r"data: 'wrld' is not accepted; expected one of .*; did you mean 'world'\?"),
+    "an option of a model": (["model@weak=gtp2"], r"model: 'gtp2' is not .* gpt2_xl, .*; did you mean 'gpt2'\?"),
+    "an experiment": (["experiment=dmo"], r"experiment: 'dmo' is not accepted; .*; did you mean 'demo'\?"),
+    "a swept key": (["-m", "fit.lrr=1,2"], rf"fit\.lrr: '1,2' is not accepted; expected {KEYS}; did you mean 'lr'\?"),
+    # words that Hydra cannot read
+    "half a list": (["fit.betas=[1"], r"command line: .*fit\.betas=\[1.* is not accepted; expected .*"),
+    "no value": (["seed"], r"command line: 'seed' is not accepted; expected .*"),
+    "a sweep without -m": (["seed=0,1"], r"command line: 'seed=0,1' is not accepted; expected .*"),
+    "a folder of options": (["--config-dir", "nowhere"], r"command line: '--config-dir nowhere' is not accepted; .*"),
+    # parts that are none
+    "no option": (["fit=null"], r"command line: 'fit=null' is not accepted; expected Config group override must .*"),
+    "no model": (["weak=null"], r"weak: None is not accepted; expected a part; choose one with model@weak=OPTION"),
+    "a part taken away": (["~fit"], r"fit: None is not accepted; expected a part; choose one with fit=OPTION"),
+    "a class of others": (["fit._target_=os.system"], r"fit\._target_: 'os\.system' is not .* under w2sd\. .*"),
+    # values of the wrong type
+    "a seed in words": (["seed=zero"], r"seed: 'zero' is not accepted; expected a value of type int"),
+    "a rate in words": (["fit.lr=high"], r"fit\.lr: 'high' is not accepted; expected a value of type float"),
+    "a list of lists": (["fit.betas=[[1],[2]]"], r"fit\.betas.*: \[\[1\], \[2\]\] is not .* of type list\[float\]"),
+    "neither yes nor no": (["plan_only=maybe"], r"plan_only: 'maybe' is not accepted; expected a value of type bool"),
+    # values that cannot be
+    "a negative seed": (["seed=-1"], r"seed: -1 is not accepted; expected an integer of 0 or more"),
+    "a negative world": (["data.world_seed=-1"], r"data\.world_seed: -1 is not accepted; expected 0 to \d+"),
+    "no end": (["fit.clip=inf"], r"fit\.clip: inf is not accepted; expected a .*"),
+    "a kind": (["force=[trane]"], r"force: 'trane' is not accepted; expected one of .*; did you mean 'train'\?"),
+    "a name with a slash": (["name=a/b", "plan_only=true"], r"name: 'a/b' is not accepted; expected .*"),
+    "a file for a store": (["store=good.jsonl", "plan_only=true"], r"store: 'good\.jsonl' is not accepted; .*"),
+    "a file for a report": (["out=good.jsonl", "plan_only=true"], r"out: 'good\.jsonl' is not accepted; .*"),
+    "one bad job of two": (["-m", "seed=-1,0"], r"seed: -1 is not accepted; expected an integer of 0 or more"),
+    # files that are missing
+    "no data": (FILES, r"data\.path: '' is not accepted; expected a file: either data\.path, or all of .*"),
+    "a file": (
+        [*FILES, "data.path=god.jsonl"],
+        r"data\.path: 'god\.jsonl' is not accepted; expected a file that exists; did you mean 'good\.jsonl'\?",
+    ),
+    "two of three": ([*FILES, "data.gt=good.jsonl", "data.w2s=good.jsonl"], r"data\.test: '' is not .*"),
+    "a format": ([*FILES, "data.path=pairs.txt"], r"data\.path: 'pairs\.txt' is not .* ends in \.jsonl, .*"),
+    "no id of a model": (["model@weak=hub"], r"weak\.id: '\?\?\?' is not accepted; expected a value: .*"),
+    "a model": (["model@weak=hub", "weak.id=./nowhere"], r"weak\.id: '\./nowhere' is not .* folder that exists.*"),
+    "weights": (["model@weak=hub", "weak.id=weightless"], r"weak\.id: 'weightless' is not .* in \*\.safetensors"),
+    "no tokenizer": (["model@strong=scratch"], r"strong\.tokenizer: '' is not accepted; .* with a tokenizer"),
+    "a tokenizer": (
+        [*FILES, "strong.tokenizer=nowhere", "data.path=good.jsonl"],
+        r"strong\.tokenizer: 'nowhere' is not accepted; expected a folder with a tokenizer",
+    ),
+    "a folder with nothing in it": (
+        [*FILES, "strong.tokenizer=empty", "data.path=good.jsonl"],
+        r"strong\.tokenizer: 'empty' is not accepted; expected a folder with tokenizer\.json, .*",
+    ),
+    "the ladder off the world": (
+        ["data=files", "data.path=good.jsonl"],
+        r"(model@)?weak: 'world rung 1' is not accepted; .* data=world.*",
+    ),
+    # rows that cannot be read
+    "a column": (
+        [*FILES, "data.path=typo.jsonl"],
+        r"typo\.jsonl:1: 'choosen' is not accepted; expected a column 'chosen' .*; did you mean 'chosen'\?",
+    ),
+    "all columns": (
+        [*FILES, "data.path=columns.jsonl"],
+        r"columns\.jsonl:1: \['text', 'label'\] is not accepted; expected a column 'chosen' .*",
+    ),
+    "JSON": ([*FILES, "data.path=broken.jsonl"], r"broken\.jsonl:3: '\{\"prompt.*' is not .* one JSON object a .*"),
+    "an object": ([*FILES, "data.path=list.jsonl"], r"list\.jsonl:2: \[1, 2\] is not accepted; expected a JSON object"),
+    "a response": ([*FILES, "data.path=silent.jsonl"], r"silent\.jsonl:5: '' is not .* not empty in column 'chosen'"),
+    "text": ([*FILES, "data.path=number.jsonl"], r"number\.jsonl:2: 7 is not .* text in column 'rejected'"),
+    "rows": ([*FILES, "data.path=one.jsonl"], r"data\.path: 'one\.jsonl' is not .* at least 2 harmless rows .*"),
+    "a row": ([*FILES, "data.path=nothing.jsonl"], r"data\.path: 'nothing\.jsonl' is not .* at least 2 harmless .*"),
+    "a difference": ([*FILES, "data.path=equal.jsonl"], r"data\.path: 'equal\.jsonl' is not .* 30 equal_sides\)"),
+    "the end of a file": ([*FILES, "data.path=cut.jsonl.gz"], r"cut\.jsonl\.gz: .* is not .* read to its end"),
+    "room for a response": (
+        [*FILES, "data.path=good.jsonl", "data.max_tokens=4"],
+        r".*: 'a response of \d+ tokens' is not accepted; expected at most 3 in a context of 4, or data\.long=drop",
+    ),
+    "room in the model": (
+        [*FILES, "data.path=good.jsonl", "strong.context=4"],
+        r".*: 'a response of \d+ tokens' is not accepted; expected at most 3 in a context of 4, or data\.long=drop",
+    ),
+    "a word for the model": (
+        [*FILES[:2], "weak.tokenizer=tok", "model@strong=hub", "strong.id=other", "data.path=good.jsonl"],
+        r"strong.*: '.* \(id \d+\)' is not accepted; expected ids below 40, the model's vocabulary.*",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_exit_code_2_and_changes_nothing(
+    w2sd: Callable[..., Said], here: Path, words: list[str], message: str
+) -> None:
+    before = sorted(here.rglob("*"))
+    said = w2sd(*words)
+    assert re.fullmatch(f"w2sd: {message}\n", said.err), said.err
+    assert (said.code, said.out) == (2, "")
+    assert not Path("store").exists()
+    assert "-m" in words or sorted(here.rglob("*")) == before  # Hydra makes a folder for a sweep
+
+
+def test_bad_input_is_one_line_in_a_process_of_its_own(here: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "w2sd", "fit.lrr=1"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("w2sd: fit.lrr: '1' is not accepted; ")
+
+
+@pytest.mark.parametrize("wrong", ["seed=-1", "fit.lrr=1", "data=wrld", "fit=null"])
+def test_a_traceback_is_shown_on_request(w2sd: Callable[..., Said], here: Path, wrong: str) -> None:
+    said = w2sd(wrong, "debug=traceback")
+    assert said.code == 2
+    assert "Traceback (most recent call last):" in said.err
+    assert said.err.splitlines()[-1].startswith("w2sd: ")
+
+
+# --- what is asked for without computing anything ---------------------------------------------------------------------
+
+
+def test_a_plan_is_printed_and_nothing_is_made(w2sd: Callable[..., Said], here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    said = w2sd("plan_only=true", *FILES, "data.path=good.jsonl")
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == [
+        "train/weak", "train/ceiling", "label/weak", "train/student",
+        "evaluate/weak", "evaluate/ceiling", "evaluate/student", "compare",
+    ]  # fmt: skip
+    assert lines[-1] == "6 stages to compute, 0 found in the store"
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_names_every_option_and_every_top_level_value(w2sd: Callable[..., Said], word: str) -> None:
+    said = w2sd(word)
+    assert (said.code, said.err) == (0, "")
+    for path in cli.CONF.glob("[!h]*/*.yaml"):
+        assert re.search(rf"^  {path.parent.name} .*\b{path.stem}\b", said.out, re.MULTILINE)
+    for knob in fields(Settings):
+        assert re.search(rf"^{knob.name}: ", said.out, re.MULTILINE)
+    assert said.out.count("  w2sd ") >= 3
+    assert max(map(len, said.out.splitlines())) <= 120
+
+
+def test_the_configuration_is_printed(w2sd: Callable[..., Said], here: Path) -> None:
+    said = w2sd("--cfg", "job", "--resolve", "seed=7", "fit.lr=1e-4")
+    assert (said.code, said.err) == (0, "")
+    assert "\nseed: 7\n" in said.out
+    assert "\n  lr: 0.0001\n" in said.out
+    assert "\nstore: store\n" in said.out
+
+
+def test_your_own_folder_of_options_joins(w2sd: Callable[..., Said], here: Path) -> None:
+    Path("mine/fit").mkdir(parents=True)
+    Path("mine/fit/slow.yaml").write_text("# Slow.\n_target_: w2sd.fit.Fit\nlr: 1.0e-9\n")
+    said = w2sd("--config-dir", "mine", "fit=slow", "--cfg", "job")
+    assert (said.code, said.err) == (0, "")
+    assert "lr: 1.0e-09" in said.out
+    wrong = w2sd("--config-dir", "mine", "fit=slw")
+    assert wrong.err.endswith("expected one of paper_reward, slow, world; did you mean 'slow'?\n")
+
+
+# --- what is computed -------------------------------------------------------------------------------------------------
+
+
+class Launches:
+    """In place of the launch: what was asked for, and failures for some seeds."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+        self.concluded: list[int] = []
+        self.stores: list[Path] = []
+        self.failing: dict[int, str] = {}
+
+    def launch(self, stages: Plan, states: dict[str, str], run: RunConfig, store: Any) -> None:
+        self.seeds.append(run.settings.seed)
+        self.stores.append(store.root)
+        if run.settings.seed in self.failing:
+            raise StageFailed(self.failing[run.settings.seed])
+
+    def conclude(self, run: RunConfig, *_: Any) -> float:
+        self.concluded.append(run.settings.seed)
+        return math.nan
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch, here: Path) -> Launches:
+    launches = Launches()
+    monkeypatch.setattr(cli, "launch", launches.launch)
+    monkeypatch.setattr(cli, "_check_inputs", lambda run: None)
+    monkeypatch.setattr(cli, "_conclude", launches.conclude)
+    return launches
+
+
+def test_a_job_that_finishes_exits_with_0(w2sd: Callable[..., Said], launches: Launches) -> None:
+    assert w2sd("seed=3").code == 0
+    assert (launches.seeds, launches.concluded) == ([3], [3])
+
+
+def test_a_stage_that_fails_is_one_line_and_exit_code_1(w2sd: Callable[..., Said], launches: Launches) -> None:
+    launches.failing = {0: "the loss is nan at step 7 with fit.lr at 0.1"}
+    assert w2sd("seed=0") == (1, "", "w2sd: the loss is nan at step 7 with fit.lr at 0.1\n")
+    assert "Traceback" in w2sd("seed=0", "debug=traceback").err
+
+
+def test_a_job_that_fails_leaves_the_rest_of_a_sweep_alone_and_the_exit_code_says_so(
+    w2sd: Callable[..., Said], launches: Launches
+) -> None:
+    launches.failing = {1: "the loss is nan"}
+    said = w2sd("-m", "seed=0,1,2")
+    assert said.code == 1
+    assert (launches.seeds, launches.concluded) == ([0, 1, 2], [0, 2])
+    assert [line for line in said.err.splitlines() if line.startswith("w2sd: ")] == ["w2sd: the loss is nan"]
+    assert "Traceback" not in said.err
+
+
+def test_a_sweep_that_finishes_exits_with_0(w2sd: Callable[..., Said], launches: Launches) -> None:
+    assert w2sd("-m", "seed=0,1").code == 0
+    assert launches.concluded == [0, 1]
+
+
+def test_bugs_are_not_dressed_up(
+    w2sd: Callable[..., Said], launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(cli, "launch", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        w2sd("seed=0")
+
+
+def test_the_store_of_the_environment_is_used(
+    w2sd: Callable[..., Said], launches: Launches, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("W2SD_STORE", str(here / "elsewhere"))
+    assert w2sd("seed=0").code == 0
+    assert launches.stores == [here / "elsewhere"]
