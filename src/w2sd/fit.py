@@ -48,8 +48,8 @@ class Fit:
 
         >>> Fit(warmup=.1, schedule="constant").factor(0, 125) == 1 / 13
         True
-        >>> Fit().factor(62, 125)
-        0.5062830199416764
+        >>> round(Fit().factor(62, 125), 12)
+        0.506283019942
         """
         n_warm = math.floor(self.warmup * n_steps)
         if step < n_warm:

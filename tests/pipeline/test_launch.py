@@ -6,11 +6,13 @@ import importlib
 import io
 import json
 import re
+import shutil
 import sys
 import types
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,8 @@ def menu() -> Plan:
 
 
 def go(plan: Plan, run: RunConfig, store: Store, force: list[str] | None = None) -> dict[str, str]:
-    states = survey(plan, store, force or [])
+    run = run._replace(settings=replace(run.settings, force=force or []))
+    states = survey(plan, store, run.settings.force)
     launch(plan, states, run, store)
     return states
 
@@ -143,14 +146,84 @@ def test_a_second_run_computes_nothing(kitchen: Kitchen, run: RunConfig, store: 
     assert kitchen.cooked == []
 
 
-def test_only_what_is_missing_is_run(kitchen: Kitchen, run: RunConfig, store: Store) -> None:
+def lose(store: Store, plan: Plan, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(store.path(plan[name].kind, plan[name].key))
+
+
+MISSING = [
+    (["compare"], ["compare"]),
+    (["train/ceiling", "compare"], ["train/ceiling", "compare"]),
+    (["label/weak", "train/student", "compare"], ["label/weak", "train/student", "compare"]),
+    (["label/weak", "compare"], ["compare"]),
+    (["pretrain/weak", "train/weak", "label/weak"], []),
+]
+
+
+@pytest.mark.parametrize(("missing", "expected"), MISSING, ids=lambda names: " ".join(names) or "nothing")
+def test_only_what_is_missing_and_needed_is_run(
+    kitchen: Kitchen, run: RunConfig, store: Store, missing: list[str], expected: list[str]
+) -> None:
     plan = menu()
     go(plan, run, store)
-    (store.path("label", plan["label/weak"].key) / "dish.json").unlink()
+    lose(store, plan, *missing)
     kitchen.cooked.clear()
     states = go(plan, run, store)
-    assert [name for name, state in states.items() if state == "to do"] == ["label/weak"]
-    assert kitchen.cooked == [("label", 3)]
+    assert [name for name, state in states.items() if state == "to do"] == expected
+    assert [x for _, x in kitchen.cooked] == [NAMES.index(name) for name in expected]
+    assert {name for name, state in states.items() if state == "not needed"} == set(missing) - set(expected)
+
+
+def test_a_damaged_artifact_that_lacks_a_file_is_made_again(kitchen: Kitchen, run: RunConfig, store: Store) -> None:
+    plan = menu()
+    go(plan, run, store)
+    (store.path("compare", plan["compare"].key) / "dish.json").unlink()
+    kitchen.cooked.clear()
+    go(plan, run, store)
+    assert kitchen.cooked == [("compare", 5)]
+
+
+class Shelf:
+    """A store that has certain stages."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+
+    def has(self, kind: str, key: str) -> bool:
+        return key in self.keys
+
+
+def wanted(plan: Plan, there: set[str], force: list[str]) -> set[str]:
+    """The least that has to be computed: what is forced and all below it, the result, and what these lack."""
+    renewed: set[str] = set()
+    for stage in plan.values():
+        if stage.kind in force or renewed & {made.key for made in stage.inputs.values()}:
+            renewed.add(stage.key)
+    found: set[str] = set()
+
+    def want(stage: Stage) -> None:
+        if stage.key not in found and (stage.key in renewed or stage.key not in there):
+            found.add(stage.key)
+            for made in stage.inputs.values():
+                want(made)
+
+    for stage in plan.values():
+        if stage.key in renewed or stage.kind == "compare":
+            want(stage)
+    return found
+
+
+@pytest.mark.parametrize("force", [[], ["pretrain"], ["label"], ["train"], ["compare"]], ids=" ".join)
+def test_whatever_is_there_the_least_is_computed(force: list[str]) -> None:
+    plan = menu()
+    for size in range(len(plan) + 1):
+        for stages in combinations(plan.values(), size):
+            there = {stage.key for stage in stages}
+            needed = wanted(plan, there, force)
+            assert survey(plan, Shelf(*there), force) == {  # type: ignore[arg-type]
+                name: "to do" if stage.key in needed else "cached" if stage.key in there else "not needed"
+                for name, stage in plan.items()
+            }
 
 
 def test_two_names_of_one_stage_run_it_once(
@@ -269,6 +342,23 @@ def test_a_stage_that_another_run_finished_meanwhile_is_not_computed_again(
     assert said == ["train/weak: another run is at it; waiting"]
     assert [x for _, x in kitchen.cooked] == [0, 2, 3, 4, 5]
     assert read_json(store.find(plan["label/weak"].key) / "dish.json")["from"] == {"model": "of the other run"}
+
+
+def test_a_stage_that_another_run_finished_since_the_survey_is_not_computed_again(
+    kitchen: Kitchen, run: RunConfig, store: Store
+) -> None:
+    plan = menu()
+    states = survey(plan, store, [])
+    cook = kitchen.run
+
+    def overtaken(task: Any) -> dict[str, Any]:
+        with store.writing(plan["train/ceiling"].spec()) as out:
+            (out / "dish.json").write_text('"of the other run"')
+        return cook(task)
+
+    sys.modules["w2sd.stages.pretrain"].run = overtaken  # type: ignore[attr-defined]
+    launch(plan, states, run, store)
+    assert [x for _, x in kitchen.cooked] == [0, 1, 3, 4, 5]
 
 
 def test_a_stage_at_which_another_run_failed_is_computed_here(

@@ -173,6 +173,18 @@ def test_a_run_that_is_stopped_twice_arrives(undisturbed: Any, saved: tuple[int,
     assert_same(last, undisturbed[reward_student, True])
 
 
+def test_killed_between_the_last_step_of_an_epoch_and_its_end(
+    undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning cannot go on from there without miscounting later, so nothing is saved there."""
+    monkeypatch.setattr(lightning.Checkpoints, "on_train_epoch_end", lambda *at: None)
+    run(tmp_path, True, stop=4, every_s=SAVES_EVERY_STEP)
+    assert run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP).steps == [3, 4, 5]
+    last = run(tmp_path, True)
+    assert last.steps == [5, 6, 7, 8, 9]
+    assert_same(last, undisturbed[reward_student, True])
+
+
 def test_stopped_twice_at_the_same_place(undisturbed: Any, tmp_path: Path) -> None:
     for _ in range(2):
         run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP)

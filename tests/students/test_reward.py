@@ -413,3 +413,9 @@ def test_every_epoch_has_another_order_and_every_row(task: Callable[..., Task]) 
         expected += list(shuffled)
     assert seen == expected
     assert student.global_step == 9
+
+
+def test_small_numbers_are_small_again_after_training(task: Callable[..., Task]) -> None:
+    """Denormals are flushed for speed while a Trainer runs, not in what comes after it in the same process."""
+    train(task(), reward_model(), FIT)
+    assert np.float64(1e-310) * 0.5 > 0

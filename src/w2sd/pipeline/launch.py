@@ -22,10 +22,7 @@ def survey(plan: Plan, store: Store, force: list[str]) -> dict[str, str]:
 
     A forced stage is to do, and so is everything made from it.
     """
-    renewed: set[str] = set()
-    for stage in plan.values():
-        if stage.kind in force or any(upstream.key in renewed for upstream in stage.inputs.values()):
-            renewed.add(stage.key)
+    renewed = _renewed(plan, force)
     states: dict[str, str] = {}
     used = {upstream.key for stage in plan.values() for upstream in stage.inputs.values()}
     needed = {stage.key for stage in plan.values()} - used  # the ends of the graph are what the run is for
@@ -42,7 +39,7 @@ def survey(plan: Plan, store: Store, force: list[str]) -> dict[str, str]:
 def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> None:
     """Compute the stages that are to do, in order; a stage that fails leaves the ones before it in the store."""
     execute = _in_process if run.settings.launch == "process" else _inline
-    done: set[str] = set()
+    renewed, done = _renewed(plan, run.settings.force), set()
     with StageTable(plan, states) as table:
         for name, stage in plan.items():
             if states[name] != "to do":
@@ -50,9 +47,8 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> 
             if stage.key in done:
                 table.finish(name, "cached")
                 continue
-            was_there = store.has(stage.kind, stage.key)  # then it is forced, and computed again
             with store.lock(stage.key, lambda name=name: table.note(name, "another run is at it; waiting")):  # type: ignore[misc]
-                if store.has(stage.kind, stage.key) and not was_there:
+                if stage.key not in renewed and store.has(stage.kind, stage.key):  # since the survey
                     table.finish(name, "cached")
                 else:
                     table.start(name)
@@ -63,6 +59,15 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> 
                         raise
                     table.finish(name)
             done.add(stage.key)
+
+
+def _renewed(plan: Plan, force: list[str]) -> set[str]:
+    """The keys of forced stages and of everything made from them."""
+    renewed: set[str] = set()
+    for stage in plan.values():
+        if stage.kind in force or any(upstream.key in renewed for upstream in stage.inputs.values()):
+            renewed.add(stage.key)
+    return renewed
 
 
 def runtime(run: RunConfig) -> dict[str, Any]:
@@ -85,19 +90,17 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
     """The same in an interpreter of its own: memory and devices are free again when the stage ends."""
     work = store.work(stage.key)
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(run), "store": str(store.root)})
-    with (work / "worker.log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "w2sd.worker", str(work / "spec.json")],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+    command = [sys.executable, "-m", "w2sd.worker", str(work / "spec.json")]
+    with (
+        (work / "worker.log").open("a") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
         try:
             said = _follow(process, advance)
-        finally:
+        except BaseException:
             process.kill()
-            code = process.wait()
-    if code:
+            raise
+    if code := process.returncode:
         raise StageFailed(said or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}")
 
 
@@ -112,5 +115,4 @@ def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None])
             advance(int(done), int(total))
         elif word == "@failed":
             said = rest
-    process.wait()
     return said

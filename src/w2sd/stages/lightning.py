@@ -141,11 +141,10 @@ def predict(task: Task, learner: Learner, loader: Loader, fit: Fit) -> None:
 @contextmanager
 def _trainer(task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs: int = 1) -> Iterator[pl.Trainer]:
     torch.set_num_threads(task.trainer.threads)
-    torch.set_flush_denormal(True)  # a saturated loss full of denormals runs at half the speed
     config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
     name = RunName(task.name, task.kind, task.key, task.logs, config)
     logger = task.logger if task.kind in TRAINING else Csv()  # W&B has runs of what is trained, and of whole jobs
-    with warnings.catch_warnings(), logger.loggers(name) as loggers:
+    with warnings.catch_warnings(), _no_denormals(), logger.loggers(name) as loggers:
         for message in QUIET:
             warnings.filterwarnings("ignore", f".*{message}.*")
         yield pl.Trainer(
@@ -163,3 +162,13 @@ def _trainer(task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+
+
+@contextmanager
+def _no_denormals() -> Iterator[None]:
+    """A saturated loss full of denormals runs at half the speed; what comes after may want them."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
