@@ -66,11 +66,19 @@ def main() -> int:
     except (Refused, StageFailed) as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return _say(_translate(error))
-    except ValueError as error:  # Hydra's own for an override that is no option, such as fit=null
+        refusal = _translate(error)
+        refusal.__cause__ = error
+        return _say(refusal)
+    except (
+        ValueError,
+        AttributeError,
+        TypeError,
+    ) as error:  # Hydra's own for an override that is no option, such as fit=null
         if "hydra" not in traceback.extract_tb(error.__traceback__)[-1].filename:
             raise
-        return _say(Refused("command line", shlex.join(sys.argv[1:]), str(error)))
+        refusal = Refused("command line", shlex.join(sys.argv[1:]), str(error))
+        refusal.__cause__ = error
+        return _say(refusal)
     return 1 if failed else 0
 
 
@@ -89,16 +97,14 @@ def run(cfg: DictConfig) -> float:
     """One job. In a sweep, a stage that fails ends its job and not the sweep."""
     try:
         return _run(cfg)
-    except Refused as error:
-        sys.exit(_say(error))
-    except StageFailed as error:
+    except (Refused, StageFailed) as error:
         here = HydraConfig.get()
-        if here.mode == RunMode.MULTIRUN and here.launcher._target_.endswith("BasicLauncher"):
+        if here.mode == RunMode.MULTIRUN and not here.launcher._target_.endswith("BasicLauncher"):
+            raise  # the job runs in a process that is not ours: its launcher carries the failure back
+        if here.mode == RunMode.MULTIRUN and isinstance(error, StageFailed):
             _say(error)
             failed.append(str(error))
             return math.nan
-        if here.mode == RunMode.MULTIRUN:
-            raise  # the job runs in a process that is not ours: its launcher carries the failure back
         sys.exit(_say(error))
 
 
@@ -130,7 +136,7 @@ def _check_inputs(asked: RunConfig) -> None:
 def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str, str], store: Store) -> float:
     """Record the job, log its summary, show the table and write the page."""
     compare = stages["compare"]
-    metrics = read_json(store.path("compare", compare.key) / "metrics.json")
+    metrics = read_json(store.find(compare.key) / "metrics.json")
     here = HydraConfig.get()
     sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
     job: dict[str, Any] = {
@@ -150,14 +156,20 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
         from w2sd.logger import RunName
 
         name = RunName(
-            job["name"], "summary", compare.key, Path(asked.settings.out) / "logs" / f"job-{compare.key}", job
+            job["name"],
+            "summary",
+            compare.key,
+            Path(asked.settings.out).expanduser() / "logs" / f"job-{compare.key}",
+            job,
         )
         asked.logger.summarise(name, metrics)
 
     from w2sd.report import pages, results, tables
 
     tables.print_table(results.load(store.root, jobs=[job["id"]]))
-    page = pages.write_page(store.root, Path(asked.settings.out), sweep=sweep, job=None if sweep else job["id"])
+    page = pages.write_page(
+        store.root, Path(asked.settings.out).expanduser(), sweep=sweep, job=None if sweep else job["id"]
+    )
     print(f"page: {page}")
     return math.nan if metrics["pgr"] is None else float(metrics["pgr"])
 
@@ -185,6 +197,8 @@ def _translate(error: HydraException | OmegaConfBaseException) -> Refused:
 def _unknown_key(knob: str) -> Refused:
     """A key that does not exist, with its neighbours."""
     value = next((word.partition("=")[2] for word in sys.argv[1:] if word.lstrip("+~").startswith(f"{knob}=")), "")
+    if knob == "model":
+        return Refused(knob, value, "a place for it: model@weak=... or model@strong=...")
     known: Any = {}
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -197,6 +211,8 @@ def _unknown_key(knob: str) -> Refused:
             known = OmegaConf.to_container(hydra.compose("config"))
     *parents, key = knob.split(".")
     for parent in parents:
-        known = known.get(parent, {}) if isinstance(known, dict) else {}
+        known = known.get(parent) if isinstance(known, dict) else None
+    if not isinstance(known, dict):
+        return Refused(knob, value, f"nothing below {'.'.join(parents)}, which is a value and not a part")
     names = [name for name in known if name != "_target_"]
     return Refused(knob, value, "one of the keys " + ", ".join(names), nearest=nearest(key, names))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
@@ -51,7 +52,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         for knob in ("seed", "teacher_seed"):
-            require(getattr(self, knob) >= 0, knob, getattr(self, knob), "an integer of 0 or more")
+            require(0 <= getattr(self, knob) < 2**32, knob, getattr(self, knob), f"an integer from 0 to {2**32 - 1}")
+        require(self.name != "" and "/" not in self.name, "name", self.name, "a name that can be part of a file's")
+        for knob in ("store", "out"):
+            place = Path(getattr(self, knob)).expanduser()
+            require(
+                getattr(self, knob) != "" and not place.is_file(), knob, getattr(self, knob), "a folder, there or not"
+            )
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
         for kind in self.force:
@@ -160,6 +167,10 @@ def _merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
         fields = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v := merged[key]) else v for key in known}
     except OmegaConfBaseException as error:
         raise _refusal(error, cls, values, path) from error
+    for field in dataclasses.fields(cls):  # OmegaConf does not look at a list inside a list
+        value = fields[field.name]
+        if isinstance(value, list) and field.name not in parts and any(isinstance(item, list | dict) for item in value):
+            raise Refused(f"{path}.{field.name}".lstrip("."), value, f"a value of type {field.type}")
     try:
         return cls(**{**fields, **parts})
     except Refused as refusal:
@@ -172,8 +183,18 @@ def _holds_part(value: Any) -> bool:
     return dataclasses.is_dataclass(value)
 
 
+def _culprit(cls: type, values: Mapping[str, Any]) -> str | None:
+    """The first key that cannot be merged alone; some of OmegaConf's errors name none."""
+    for key, value in values.items():
+        try:
+            OmegaConf.merge(OmegaConf.structured(cls), {key: value})
+        except OmegaConfBaseException:
+            return key
+    return None
+
+
 def _refusal(error: OmegaConfBaseException, cls: type, values: Mapping[str, Any], path: str) -> Refused:
-    key = str(error.full_key or error.key)
+    key = str(error.full_key or error.key or _culprit(cls, values))
     known = [field.name for field in dataclasses.fields(cls)]
     knob = f"{path}.{key}" if path else key
     if isinstance(error, ConfigKeyError):

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class Refused(Exception):
     """A request that cannot be carried out as written. Nothing was computed; the process exits with 2."""
 
-    def __init__(self, knob: str, value: object, accepted: str, *, nearest: str | None = None) -> None:
+    def __init__(self, knob: str, value: object, accepted: str, nearest: str | None = None) -> None:
+        super().__init__(knob, value, accepted, nearest)  # as arguments, so that it survives a trip between processes
         self.knob, self.value, self.accepted, self.nearest = knob, value, accepted, nearest
-        hint = f"; did you mean {nearest!r}?" if nearest else ""
-        super().__init__(f"{knob}: {_show(value)} is not accepted; expected {accepted}{hint}")
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
+        return f"{self.knob}: {_show(self.value)} is not accepted; expected {self.accepted}{hint}"
 
     def under(self, prefix: str) -> Refused:
         """The same refusal with the knob named from the root of the configuration."""
-        return Refused(f"{prefix}.{self.knob}", self.value, self.accepted, nearest=self.nearest)
+        knob = f"{prefix}.{self.knob}" if self.knob else prefix
+        return Refused(knob, self.value, self.accepted, nearest=self.nearest)
 
 
 class StageFailed(Exception):
     """A stage that started and could not finish. What finished before it is kept; the process exits with 1."""
+
+
+@contextmanager
+def within(prefix: str) -> Iterator[None]:
+    """Name the knobs of refusals in this block from the root: `within("weak")` makes `id` `weak.id`."""
+    try:
+        yield
+    except Refused as refusal:
+        raise refusal.under(prefix) from refusal.__cause__
 
 
 def choose(knob: str, value: str, options: Iterable[str]) -> None:

@@ -30,14 +30,14 @@ class Fit:
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "lr", self.lr, "a number above 0")
+        require(0 < self.lr < math.inf, "lr", self.lr, "a number above 0")
         require(self.epochs >= 1, "epochs", self.epochs, "an integer of 1 or more")
         require(self.batch >= 1, "batch", self.batch, "an integer of 1 or more")
         require(
             len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)"
         )
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number of 0 or more")
-        require(self.clip >= 0, "clip", self.clip, "a number of 0 or more (0: no clipping)")
+        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number of 0 or more")
+        require(0 <= self.clip < math.inf, "clip", self.clip, "a number of 0 or more (0: no clipping)")
         for knob in ("warmup", "floor"):
             require(0 <= getattr(self, knob) <= 1, knob, getattr(self, knob), "a share in [0, 1]")
         choose("schedule", self.schedule, SCHEDULES)

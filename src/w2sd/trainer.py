@@ -21,4 +21,4 @@ class Trainer:
         choose("accelerator", self.accelerator, ("cpu", "gpu"))
         for knob in ("threads", "micro_tokens", "log_every"):
             require(getattr(self, knob) >= 1, knob, getattr(self, knob), "an integer of 1 or more")
-        require(self.save_every_s > 0, "save_every_s", self.save_every_s, "a number above 0")
+        require(0 < self.save_every_s < float("inf"), "save_every_s", self.save_every_s, "a number above 0")

@@ -178,7 +178,7 @@ def test_a_hub_id_without_network_is_refused_by_name(open_part: str, monkeypatch
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub = Hub("nobody/has-this-model", revision="v1")
     message = refusal(lambda: getattr(hub, open_part)(*([None] if open_part == "open_backbone" else [])))
-    assert message.startswith("model.id: 'nobody/has-this-model' is not accepted; expected a hub id that can be re")
+    assert message.startswith("id: 'nobody/has-this-model' is not accepted; expected a hub id that can be re")
 
 
 def save_wholly(bpe: ByteLevelBPETokenizer, place: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_folder_without_a_tokenizer_is_refused(files: tuple[str, ...], tmp_pat
     for name in files:
         (tmp_path / name).write_text("{}")
     message = refusal(lambda: load_tokenizer(tmp_path))
-    assert message.startswith(f"model.tokenizer: {str(tmp_path)!r} is not accepted; expected a folder with tokenizer")
+    assert message.startswith(f"tokenizer: {str(tmp_path)!r} is not accepted; expected a folder with tokenizer")
 
 
 def words() -> PreTrainedTokenizerFast:

@@ -202,7 +202,7 @@ def test_a_tokenizer_without_an_end_of_text_joins_texts(tmp_path: Path) -> None:
 def test_a_text_that_fills_no_row_is_refused(tokenizer: str, tmp_path: Path) -> None:
     path = write(tmp_path / "own.txt", ["a b"])
     assert refusal(lambda: Text(path, tokenizer, context=4).documents(None)) == (
-        f"model.corpus: {path!r} is not accepted; expected a text of at least 4 tokens; it has 3"
+        f"corpus: {path!r} is not accepted; expected a text of at least 4 tokens; it has 3"
     )
     assert Text(path, tokenizer, context=3).documents(None)[0].shape == (1, 3)
 

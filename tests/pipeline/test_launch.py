@@ -416,7 +416,8 @@ def test_on_a_terminal_there_is_one_table_of_all_stages(
     kitchen.failing[4] = StageFailed("stopped")
     with pytest.raises(StageFailed):
         go(plan, run, store)
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).replace("\r", "").splitlines()[-len(NAMES) :]
+    frame = screen.getvalue().rpartition("\x1b[2K")[2]  # what was drawn over the frame before
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).replace("\r", "").splitlines()[-len(NAMES) :]
     expected = ["done"] * 4 + ["failed", "to do"]
     for line, name, state in zip(last, NAMES, expected, strict=True):
         assert line.startswith(f"{state:<6}  {name}")

@@ -44,7 +44,9 @@ class Hub:
         """A local folder is known by its files, wherever it lies; a hub model by id and revision."""
         if self._is_folder():
             files = sorted(
-                path for path in self._folder.iterdir() if path.suffix in (".safetensors", ".json", ".txt", ".model")
+                path
+                for path in self._folder.iterdir()
+                if path.suffix in (".safetensors", ".json", ".txt", ".model", ".py")
             )
             return {"VERSION": self.VERSION, "files": {path.name: digest_file(path) for path in files}}
         return {"VERSION": self.VERSION, "id": self.id, "revision": self.revision}
@@ -61,7 +63,7 @@ class Hub:
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
         tokenizer = self._fetch(_Tokenizer)
         whole = len(tokenizer) > len(tokenizer.all_special_tokens)  # from no files transformers makes an empty one
-        require(whole, "model.id", self.id, "a model with its tokenizer beside it")
+        require(whole, "id", self.id, "a model with its tokenizer beside it")
         return tokenizer
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
@@ -80,7 +82,7 @@ class Hub:
             return auto.from_pretrained(place, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
-            raise Refused("model.id", self.id, f"a hub id that can be reached, or a local folder ({reason})") from error
+            raise Refused("id", self.id, f"a hub id that can be reached, or a local folder ({reason})") from error
 
 
 class _Backbone:
@@ -99,7 +101,7 @@ def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
         place, use_safetensors=True, dtype="float32", output_loading_info=True, **options
     )
     if info["missing_keys"]:
-        raise Refused("model.id", str(place), f"weights for {sorted(info['missing_keys'])[0]} (and all the rest)")
+        raise Refused("id", str(place), f"weights for {sorted(info['missing_keys'])[0]} (and all the rest)")
     return model.train()  # transformers hands models over in eval mode, where dropout would silently stay off
 
 
@@ -138,4 +140,4 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         bpe = ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
         end = "<|endoftext|>" if bpe.token_to_id("<|endoftext|>") is not None else None
         return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end)
-    raise Refused("model.tokenizer", str(folder), "a folder with tokenizer.json, or with vocab.json and merges.txt")
+    raise Refused("tokenizer", str(folder), "a folder with tokenizer.json, or with vocab.json and merges.txt")

@@ -49,9 +49,7 @@ class Text:
         for text in self._texts():
             stream += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] + end
         n_rows = len(stream) // self.context
-        require(
-            n_rows >= 1, "model.corpus", self.path, f"a text of at least {self.context} tokens; it has {len(stream)}"
-        )
+        require(n_rows >= 1, "corpus", self.path, f"a text of at least {self.context} tokens; it has {len(stream)}")
         tokens = np.array(stream[: n_rows * self.context], dtype=np.int32).reshape(n_rows, self.context)
         return tokens, np.ones(tokens.shape, dtype=np.float32)
 
@@ -61,7 +59,7 @@ class Text:
             try:
                 yield path.read_text(encoding="utf-8")
             except UnicodeDecodeError as error:
-                raise Refused("model.corpus", self.path, f"text in UTF-8 ({error})") from error
+                raise Refused("corpus", self.path, f"text in UTF-8 ({error})") from error
             return
         for where, row in read(path, path.name):
             require(isinstance(row.get("text"), str), where, row, "a row with a text in its column text")
@@ -94,7 +92,7 @@ class Scratch:
         odd = self.architecture in ROTARY and self.width // self.heads % 2
         require(not odd, "width", self.width, f"an even multiple of heads ({self.heads}) for {self.architecture}")
         require(self.init_seed >= 0, "init_seed", self.init_seed, "an integer of 0 or more")
-        require(self.lr > 0, "lr", self.lr, "a number above 0")
+        require(0 < self.lr < float("inf"), "lr", self.lr, "a number above 0")
         require(
             Path(self.tokenizer).expanduser().is_dir() and self.tokenizer != "",
             "tokenizer",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.config import RunConfig
+from w2sd.errors import within
 from w2sd.pipeline.stage import Stage, identity
 
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
@@ -25,7 +26,9 @@ def plan(run: RunConfig) -> Plan:
 
     def pretrain(role: str, model: Any) -> dict[str, Stage]:
         """The pretrained model as an input, for models that are pretrained here and not loaded from elsewhere."""
-        if (text := model.text(run.data)) is None:
+        with within(role):
+            text = model.text(run.data)
+        if text is None:
             return {}
         stages[f"pretrain/{role}"] = Stage("pretrain", {"model": model, "text": text})
         return {"base": stages[f"pretrain/{role}"]}

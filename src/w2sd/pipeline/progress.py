@@ -39,7 +39,7 @@ class StageTable:
             console=self.console,
         )
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=8)
-        self.is_live = self.console.is_terminal
+        self.is_live = sys.stderr.isatty()
         self._task: int | None = None
         self._since = time.perf_counter()
 
@@ -76,7 +76,7 @@ class StageTable:
 
     def finish(self, name: str, state: str = "done") -> None:
         self.states[name] = state
-        self.notes[name] = f"{time.perf_counter() - self._since:.1f} s" if state == "done" else self.notes.get(name, "")
+        self.notes[name] = f"{time.perf_counter() - self._since:.1f} s" if state == "done" else ""
         self._line(f"{name} {state} {self.notes[name]}".rstrip())
 
     def _line(self, text: str) -> None:

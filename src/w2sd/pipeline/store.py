@@ -42,17 +42,20 @@ class Store:
         """Whether the artifact is complete: its spec and every file the spec names are there."""
         folder = self.path(kind, key)
         try:
-            spec = json.loads((folder / "spec.json").read_text())
-        except (OSError, ValueError):
+            return all((folder / name).is_file() for name in read_json(folder / "spec.json")["digests"])
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return all((folder / name).is_file() for name in spec["digests"])
 
     def find(self, key: str) -> Path:
         """The folder of a finished artifact, every file of it checked against its digest."""
         found = next((self.root / "artifacts").glob(f"*-{key}"), None)
         if found is None:
             raise StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
-        for name, expected in read_json(found / "spec.json")["digests"].items():
+        try:
+            digests = dict(read_json(found / "spec.json")["digests"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StageFailed(f"store: {found / 'spec.json'} is damaged; delete {found} and run again") from error
+        for name, expected in digests.items():
             if not (found / name).is_file() or digest_file(found / name) != expected:
                 raise StageFailed(f"store: {found / name} is damaged; delete {found} and run again")
         return found

@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from w2sd.config import describe
 from w2sd.data.batch import Loader
+from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv, RunName
 from w2sd.students.base import Learner
@@ -73,17 +74,18 @@ class Checkpoints(Checkpoint):
 class RandomState(pl.Callback):
     """Torch's random state as part of a checkpoint, so that dropout goes on as if nothing had happened."""
 
-    restored: torch.Tensor | None = None
+    restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"torch": torch.get_rng_state()}
+        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.restored = state["torch"]
+        self.restored = state
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.restored is not None:
-            torch.set_rng_state(self.restored.cpu())
+            torch.set_rng_state(self.restored["cpu"].cpu())
+            torch.cuda.set_rng_state_all([state.cpu() for state in self.restored["cuda"]])
             self.restored = None
 
 
@@ -110,6 +112,10 @@ def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int) -> 
     torch.manual_seed(seed)
     with _trainer(task, fit, loader, [checkpoints, RandomState()], fit.epochs) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
+    if not all(weights.isfinite().all() for weights in learner.parameters()):
+        raise StageFailed(
+            f"{task.kind}: the last step of {learner.global_step} left weights that are not finite; lower fit.lr"
+        )
 
 
 def _readable(checkpoint: Path) -> str | None:

@@ -6,7 +6,7 @@ import torch
 
 from w2sd.config import RunConfig
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, read
-from w2sd.errors import Refused
+from w2sd.errors import Refused, within
 from w2sd.stages.encoding import encode_for
 
 
@@ -16,5 +16,9 @@ def check(run: RunConfig) -> None:
         raise Refused("trainer.accelerator", "gpu", "cpu: no CUDA device is visible here")
     table = read(run.data)
     everything = [pair for facet in (TARGET, CONFLICTING) for split in SPLITS for pair in table.rows(split, facet)]
-    for model in dict.fromkeys([run.weak, *run.chain.students(run.strong)]):
-        encode_for(model.open_config(), model.open_tokenizer(), run.data, everything)
+    *between, _ = run.chain.students(run.strong)
+    for role, model in (("weak", run.weak), ("strong", run.strong), *(("chain", model) for model in between)):
+        with within(role):
+            if (text := model.text(run.data)) is not None:
+                text.documents(model)
+            encode_for(model.open_config(), model.open_tokenizer(), run.data, everything)

@@ -42,7 +42,12 @@ def prepare(task: Task, references: Mapping[str, Path]) -> Scoring:
     params = read_json(trained / "spec.json")["params"]
     model = RewardModel.load(trained)
     model.requires_grad_(False)
-    student = RewardStudent(model, build(params["objective"], "objective"), NoConflict(), build(params["fit"], "fit"))
+    student = RewardStudent(
+        model,
+        build(params["objective"], "objective", task.trusted),
+        NoConflict(),
+        build(params["fit"], "fit", task.trusted),
+    )
 
     known = {role: read_predictions(folder / "predictions.parquet") for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}

@@ -9,6 +9,7 @@ import numpy as np
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import Loader, PairRows, Shuffled
 from w2sd.data.pairs import Pair, coin, read
+from w2sd.errors import within
 from w2sd.metrics.predictions import read_predictions
 from w2sd.models.score import RewardModel, silence_dropout
 from w2sd.stages import lightning
@@ -21,8 +22,9 @@ def run(task: Task) -> dict[str, Any]:
     """Write `model/` and the head of the trained student."""
     params, fit = task.params, task.params["fit"]
     base = task.inputs.get("base")
-    backbone = params["model"].open_backbone(base)
-    tokenizer = params["model"].open_tokenizer()
+    with within("model"):
+        backbone = params["model"].open_backbone(base)
+        tokenizer = params["model"].open_tokenizer()
     conflict = params["conflict"] or NoConflict()
     model = RewardModel(backbone, params["seed"])
     if not fit.dropout:

@@ -46,7 +46,8 @@ class Learner(pl.LightningModule, ABC):
             total += loss.detach()
         self._refuse_divergence(total.item())
         if self.fit.clip:
-            self._clip(optimiser)
+            # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
+            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.fit.clip)
         lr = self._lr()
         optimiser.step()
         self._schedule().step()
@@ -61,15 +62,6 @@ class Learner(pl.LightningModule, ABC):
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.fit.factor(step, self.n_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _clip(self, optimiser: Any) -> None:
-        """Shrink the gradient to the norm `fit.clip`, in its true scale. (Lightning refuses to clip for a fused AdamW
-        under mixed precision.)
-        """
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            scaler.unscale_(optimiser.optimizer)
-        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.fit.clip)
 
     def _schedule(self) -> Any:
         return self.lr_schedulers()

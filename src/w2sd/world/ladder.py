@@ -51,7 +51,7 @@ class Rung:
 
         if not isinstance(data, World):
             raise Refused(
-                "model", f"world rung {self.rung}", "a model that reads this data; the ladder reads data=world only"
+                "", f"world rung {self.rung}", "a model that reads this data; the ladder reads data=world only"
             )
         return WorldText(data.world_seed, data.visible)
 
