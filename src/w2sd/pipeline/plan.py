@@ -52,9 +52,10 @@ def plan(run: RunConfig) -> Plan:
         stages[f"label/{role}"] = Stage("label", {"data": run.data, "split": split}, {"model": teacher})
         return stages[f"label/{role}"]
 
-    def evaluate(role: str, model: Any, trained: Stage, **references: Stage) -> Stage:
-        params = {"data": run.data, "split": "test", "model": model}
-        stages[f"evaluate/{role}"] = Stage("evaluate", params, {"model": trained, **references})
+    def evaluate(role: str, trained: Stage, **references: Stage) -> Stage:
+        stages[f"evaluate/{role}"] = Stage(
+            "evaluate", {"data": run.data, "split": "test"}, {"model": trained, **references}
+        )
         return stages[f"evaluate/{role}"]
 
     weak_base = pretrain("weak", run.weak)
@@ -76,9 +77,9 @@ def plan(run: RunConfig) -> Plan:
         "student", last, split="w2s", seed=settings.seed, conflict=run.conflict, labels=labels, **strong_base
     )
 
-    weak_scores = evaluate("weak", run.weak, weak)
-    ceiling_scores = evaluate("ceiling", run.strong, ceiling)
-    student_scores = evaluate("student", run.strong, student, weak=weak_scores, ceiling=ceiling_scores)
+    weak_scores = evaluate("weak", weak)
+    ceiling_scores = evaluate("ceiling", ceiling)
+    student_scores = evaluate("student", student, weak=weak_scores, ceiling=ceiling_scores)
 
     roles = {"weak": weak_scores, "student": student_scores, "ceiling": ceiling_scores}
     stages["compare"] = Stage("compare", {"data": run.data}, roles)

@@ -14,12 +14,7 @@ def run(task: Task) -> dict[str, Any]:
     references = {role: folder for role, folder in task.inputs.items() if role != "model"}
     scored = scoring.prepare(task, references)
     logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
-    more: dict[str, Any] = {}
-    if any(pair.stratum for pair in scored.pairs):
-        more["stratum"] = [pair.stratum for pair in scored.pairs]
-    if hasattr(task.params["data"], "known") and hasattr(task.params["model"], "rung"):
-        more["known"] = task.params["data"].known(scored.pairs, task.params["model"].rung)
-    scoring.write(task, scored, **more)
+    scoring.write(task, scored)
     return {
         "n/pairs": len(scored.pairs),
         **{name: None if math.isnan(value) else value for name, value in logged.items()},

@@ -34,6 +34,7 @@ class Scoring(NamedTuple):
     loader: Loader
     pairs: list[Pair]
     encoded: Encoded
+    rung: int | None  # of the embedded ladder, if the model is one
 
 
 def prepare(task: Task, references: Mapping[str, Path]) -> Scoring:
@@ -68,13 +69,19 @@ def prepare(task: Task, references: Mapping[str, Path]) -> Scoring:
     }
     uid = torch.tensor([uid_of(pair.id) for pair in pairs])
     student.examine(Examination(uid, torch.from_numpy(swapped), columns))
-    return Scoring(student, Loader(rows, in_length_order(rows.lengths, BATCH)), pairs, encoded)
+    return Scoring(
+        student, Loader(rows, in_length_order(rows.lengths, BATCH)), pairs, encoded, params["model"].get("rung")
+    )
 
 
-def write(task: Task, scoring: Scoring, **more: Any) -> None:
-    """Write `predictions.parquet`, one row per pair, oriented to the truth."""
-    _, _, pairs, encoded = scoring
-    columns = {
+def write(task: Task, scoring: Scoring) -> None:
+    """Write `predictions.parquet`, one row per pair, oriented to the truth.
+
+    The embedded world adds what only it can know: the true difficulty of a pair (`stratum`), and whether the model was
+    taught what decides it (`known`).
+    """
+    pairs, encoded = scoring.pairs, scoring.encoded
+    columns: dict[str, Any] = {
         "id": [pair.id for pair in pairs],
         "cluster": [pair.cluster for pair in pairs],
         "margin": scoring.student.margins,
@@ -82,6 +89,9 @@ def write(task: Task, scoring: Scoring, **more: Any) -> None:
         "n_prompt": np.array([len(ids) for ids in encoded.prompts], dtype=np.int32),
         "n_chosen": np.array([len(ids) for ids in encoded.chosen], dtype=np.int32),
         "n_rejected": np.array([len(ids) for ids in encoded.rejected], dtype=np.int32),
-        **more,
     }
+    if any(pair.stratum for pair in pairs):
+        columns["stratum"] = [pair.stratum for pair in pairs]
+    if scoring.rung is not None:
+        columns["known"] = task.params["data"].known(pairs, scoring.rung)
     write_predictions(task.out / "predictions.parquet", columns)
