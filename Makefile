@@ -20,7 +20,7 @@ setup: $(VENV)/.ready  ## .venv with everything in it (CPU build of torch where 
 $(VENV)/.torch:
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "w2sd needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "installing into $(VENV): a minute or two, about 1.8 GB ($(if $(GPU),more, with CUDA,CPU build of torch))"
+	@echo "installing into $(VENV), with the $(if $(GPU),CUDA,CPU) build of torch: a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(GPU),1)
 	@$(PIP) install "torch==$(TORCH)"
