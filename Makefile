@@ -34,8 +34,8 @@ $(VENV)/.ready: $(VENV)/.torch requirements.lock pyproject.toml
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
-demo: setup  ## the main job on the embedded world: a table, and report/index.html (a second run finds everything)
-	@$(BIN)/w2sd experiment=demo
+demo: setup  ## the main job on the embedded world: tables, a verdict, and report/index.html (a second run finds everything)
+	@$(BIN)/w2sd -m experiment=demo
 
 test: setup  ## the tests that need no GPU and no data
 	@$(BIN)/python -m pytest -q

@@ -31,6 +31,11 @@ CONTENT: dict[str, dict[str, Any]] = {
     name: OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))  # type: ignore[misc]
     for name in PARTS
 }
+# Fields that hold options of other folders, which a defaults list puts there: /model@between.one fills `between`.
+FILLED = {
+    name: [mount.partition("@")[2].partition(".")[0] for entry in content.pop("defaults", []) for mount in entry]
+    for name, content in CONTENT.items()
+}
 BY_CLASS: dict[str, list[str]] = defaultdict(list)
 for part, content in CONTENT.items():
     BY_CLASS[content["_target_"]].append(part)
@@ -145,8 +150,10 @@ def test_every_folder_is_mounted_by_the_root_config_and_every_place_is_a_part() 
 
 @each_part
 def test_a_yaml_lists_the_fields_of_its_class_in_their_order(name: str) -> None:
-    cls = get_class(CONTENT[name]["_target_"])
-    assert list(CONTENT[name]) == ["_target_", *(knob.name for knob in dataclasses.fields(cls))]
+    """Those that its defaults list fills come before all others, and are not listed again."""
+    cls, filled = get_class(CONTENT[name]["_target_"]), list(dict.fromkeys(FILLED[name]))
+    knobs = [knob.name for knob in dataclasses.fields(cls)]
+    assert [*filled, *CONTENT[name]] == [*knobs[: len(filled)], "_target_", *knobs[len(filled) :]]
 
 
 @pytest.mark.parametrize("name", [names[0] for names in BY_CLASS.values() if len(names) == 1])
@@ -156,6 +163,7 @@ def test_the_one_yaml_of_a_class_has_its_defaults(name: str) -> None:
     given = {
         knob.name: knob.default if knob.default_factory is dataclasses.MISSING else knob.default_factory()
         for knob in dataclasses.fields(cls)
+        if knob.name not in FILLED[name]
     }
     assert values == given
     assert [type(value) for value in values.values()] == [type(value) for value in given.values()]

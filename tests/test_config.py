@@ -22,9 +22,12 @@ from w2sd.config import GROUPS, RunConfig, Settings, build, describe, read, targ
 from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.models.scratch import Scratch
+from w2sd.pipeline.chain import Bootstrap
 from w2sd.pipeline.plan import plan
+from w2sd.world.ladder import Rung
 
 FIT = {"_target_": "w2sd.fit.Fit"}
+RUNG = {"_target_": "w2sd.world.ladder.Rung", "rung": 1, "width": 8, "layers": 1, "heads": 1, "lr": 0.01}
 
 
 def refusal(node: Any, path: str = "fit", trusted: tuple[str, ...] = ()) -> str:
@@ -59,7 +62,8 @@ class Spice:
 class Dish:
     name: str
     first: Any = None
-    rest: list[Any] = field(default_factory=list)
+    rest: dict[str, Any] = field(default_factory=dict)
+    notes: list[Any] = field(default_factory=list)
     VERSION: ClassVar[int] = 1
 """
 COMPOSED: dict[tuple[str, ...], DictConfig] = {}
@@ -141,10 +145,37 @@ def test_the_round_trip_is_exact_for_every_text(text: str) -> None:
     assert build(describe(build(node, "data")), "data").path == text
 
 
-def test_a_list_of_parts_is_built_one_by_one() -> None:
-    fits = [Fit(lr=1.0), Fit(lr=2.0)]
-    assert build(describe(fits), "fits") == fits
-    assert refusal([describe(fits[0]), {**FIT, "lr": -1.0}], "fits").startswith("fits[1].lr: -1.0 ")
+def test_parts_under_names_are_built_one_by_one_in_their_order() -> None:
+    rungs = {name: Rung(rung=n, width=8, layers=1, heads=1, lr=0.01) for n, name in enumerate(["two", "one", "three"])}
+    node = {"_target_": "w2sd.pipeline.chain.Bootstrap", "between": describe(rungs)}
+    chain = build(json.loads(json.dumps(node)), "chain")
+    assert chain == Bootstrap(rungs)
+    assert list(chain.between) == ["two", "one", "three"]
+    assert build(json.loads(json.dumps(describe(chain))), "chain") == chain
+    node["between"]["one"]["width"] = 1
+    assert refusal(node, "chain").startswith("chain.between.one.width: 1 is not accepted")
+
+
+NO_MODELS = {
+    "none": ({}, "chain.between: {} is not accepted; expected at least one model, as in model@chain.between.one="),
+    "a number": (3, "chain.between: 3 is not accepted; expected a value of type dict[str, Any]"),
+    "nothing": (None, "chain.between: None is not accepted; expected a value of type dict[str, Any]"),
+    "a list": ([FIT], "chain.between: [{'_target_': 'w2sd.fit.Fit'}] is not accepted; expected a value of type dict["),
+    "a word": (
+        {"one": "world_m"},
+        "chain.between.one: 'world_m' is not accepted; expected a model; choose one with model@chain.between.one=",
+    ),
+    "a model and a number": ({"one": RUNG, "two": 3}, "chain.between.two: 3 is not accepted; expected a model; "),
+    "no model": ({"one": FIT}, "chain.between.one: Fit(lr=1e-05, "),
+    "fields without a target": ({"one": {"rung": 1}}, "chain.between.one: {'rung': 1} is not accepted; expected an "),
+    "a rung too many": ({"one": {**RUNG, "rung": 4}}, "chain.between.one.rung: 4 is not accepted; expected a rung "),
+    "a typo": ({"one": RUNG, "two": {**RUNG, "rng": 1}}, "chain.between.two.rng: 1 is not accepted; expected one of"),
+}
+
+
+@pytest.mark.parametrize(("between", "message"), NO_MODELS.values(), ids=NO_MODELS)
+def test_what_cannot_stand_between_weak_and_strong_is_named(between: Any, message: str) -> None:
+    assert refusal({"_target_": "w2sd.pipeline.chain.Bootstrap", "between": between}, "chain").startswith(message)
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 2.5, "text"])
@@ -163,11 +194,25 @@ def test_your_own_dataclass_is_built_where_its_module_is_trusted(kitchen: Any) -
 
 def test_parts_inside_parts_are_built_and_described(kitchen: Any) -> None:
     spices = [{"_target_": "kitchen.Spice", "heat": heat} for heat in (1, 2, 3)]
-    node = {"_target_": "kitchen.Dish", "name": "soup", "first": spices[0], "rest": spices[1:]}
+    rest = {"second": spices[1], "third": spices[2]}
+    node = {"_target_": "kitchen.Dish", "name": "soup", "first": spices[0], "rest": rest}
     dish = build(node, "data", ["kitchen."])
-    assert dish == kitchen.Dish("soup", *[kitchen.Spice(1), [kitchen.Spice(2), kitchen.Spice(3)]])
+    assert dish == kitchen.Dish("soup", kitchen.Spice(1), {"second": kitchen.Spice(2), "third": kitchen.Spice(3)})
     assert build(json.loads(json.dumps(describe(dish))), "data", ["kitchen."]) == dish
     assert refusal({**node, "first": {**spices[0], "haet": 1}}, "data", ("kitchen.",)).startswith("data.first.haet: 1 ")
+    wrong = {**node, "rest": {**rest, "third": {**spices[2], "heat": "hot"}}}
+    assert refusal(wrong, "data", ("kitchen.",)).startswith("data.rest.third.heat: 'hot' ")
+
+
+def test_a_list_holds_values_and_no_parts(kitchen: Any) -> None:
+    """Parts have names, so that the command line can reach them."""
+    node = {"_target_": "kitchen.Dish", "name": "soup", "notes": [1, "two"], "rest": {"salt": 1, "pepper": "two"}}
+    dish = build(node, "data", ["kitchen."])
+    assert (dish.notes, dish.rest) == ([1, "two"], {"salt": 1, "pepper": "two"})
+    said = refusal({**node, "notes": [{"_target_": "kitchen.Spice"}]}, "data", ("kitchen.",))
+    assert said.startswith(
+        "data.notes: [{'_target_': 'kitchen.Spice'}] is not accepted; expected a value of type list["
+    )
 
 
 def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., DictConfig]) -> None:
@@ -344,6 +389,16 @@ SETTINGS = {
     "no store": ({"store": None}, "store: None is not accepted; expected a value of type str"),
     "a seed in words": ({"seed": "zero"}, "seed: 'zero' is not accepted; expected a value of type int"),
     "half a seed": ({"seed": 0.5}, "seed: 0.5 is not accepted; expected a value of type int"),
+    "a twin that is the student": (
+        {"seed": 2, "twin_seeds": [0, 2]},
+        "twin_seeds: 2 is not accepted; expected seeds o",
+    ),
+    "a twin twice": (
+        {"twin_seeds": [1, 3, 1]},
+        "twin_seeds: 1 is not accepted; expected seeds other than 0, each once",
+    ),
+    "a negative twin": ({"twin_seeds": [-1]}, "twin_seeds: -1 is not accepted; expected seeds other than 0, each once"),
+    "no list of twins": ({"twin_seeds": 3}, "twin_seeds: 3 is not accepted; expected a value of type list[int]"),
     "neither yes nor no": ({"plan_only": "maybe"}, "plan_only: 'maybe' is not accepted; expected a value of type bool"),
 }
 

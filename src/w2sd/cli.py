@@ -11,15 +11,18 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,7 +40,7 @@ CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if plac
 HELP = """\
 w2sd: a test bench for weak-to-strong generalisation and deception.
 
-  w2sd experiment=demo                               the main job, on the embedded world
+  w2sd -m experiment=demo                            the main job, on the embedded world
   w2sd plan_only=true model@weak=world_xs            what would be computed, and what is found in the store
   w2sd -m seed=0,1,2 model@weak=world_xs,world_s     a sweep: the same command with -m; shared stages are made once
   w2sd-report                                        everything in the store, with intervals
@@ -52,7 +55,8 @@ Values, as KEY=VALUE, with their defaults; those of a part too, as in fit.lr=1e-
 
 Your own options: --config-dir FOLDER. Tab completion: eval "$(w2sd -sc install=bash)". Hydra's: w2sd --hydra-help"""
 
-failed: list[str] = []  # jobs of this process's sweep that did not finish
+made: set[str] = set()  # keys that this process computed: a sweep renews a forced stage once
+failed: list[int] = []  # exit codes of the jobs of this process's sweep that did not finish
 
 
 def main() -> int:
@@ -60,26 +64,27 @@ def main() -> int:
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(show_help())
         return 0
+    made.clear()
+    failed.clear()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except (Refused, StageFailed) as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
-        refusal = _translate(error)
-        refusal.__cause__ = error
-        return _say(refusal)
+        return _say(_translate(error), error)
     except (
         ValueError,
         AttributeError,
         TypeError,
     ) as error:  # Hydra's own for an override that is no option, such as fit=null
-        if "hydra" not in traceback.extract_tb(error.__traceback__)[-1].filename:
+        frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
+        if not frame.f_globals["__name__"].startswith(("hydra.", "omegaconf.")):
             raise
-        refusal = Refused("command line", shlex.join(sys.argv[1:]), str(error))
-        refusal.__cause__ = error
-        return _say(refusal)
-    return 1 if failed else 0
+        return _say(Refused("command line", shlex.join(sys.argv[1:]), str(error)), error)
+    except yaml.YAMLError as error:
+        return _say(Refused("config", " ".join(str(error).split()), "YAML that can be read"), error)
+    return max(failed, default=0)
 
 
 def show_help() -> str:
@@ -90,20 +95,26 @@ def show_help() -> str:
         if folder.is_dir() and folder.name != "hydra"
     }
     values = (CONF / "config.yaml").read_text().partition("\n\n")[2].partition("\n\nhydra:")[0]
-    return HELP.format(options="\n".join(f"  {group:<12} {names}" for group, names in options.items()), values=values)
+    lines = (
+        textwrap.fill(names, 116, initial_indent=f"  {group:<12} ", subsequent_indent=" " * 15)
+        for group, names in options.items()
+    )
+    return HELP.format(options="\n".join(lines), values=values)
 
 
 def run(cfg: DictConfig) -> float:
-    """One job. In a sweep, a stage that fails ends its job and not the sweep."""
+    """One job. In a sweep, one that is refused or fails ends itself and not the sweep."""
     try:
-        return _run(cfg)
+        try:
+            return _run(cfg)
+        except OSError as error:  # a store that cannot be written, a full disk
+            raise StageFailed(f"{error.filename or 'file system'}: {error.strerror or error}") from error
     except (Refused, StageFailed) as error:
         here = HydraConfig.get()
         if here.mode == RunMode.MULTIRUN and not here.launcher._target_.endswith("BasicLauncher"):
             raise  # the job runs in a process that is not ours: its launcher carries the failure back
-        if here.mode == RunMode.MULTIRUN and isinstance(error, StageFailed):
-            _say(error)
-            failed.append(str(error))
+        if here.mode == RunMode.MULTIRUN:
+            failed.append(_say(error))
             return math.nan
         sys.exit(_say(error))
 
@@ -114,14 +125,15 @@ def _run(cfg: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)
     stages = plan(asked)
-    states = survey(stages, store, asked.settings.force)
+    states = survey(stages, store, asked.settings.force, made)
     if asked.settings.plan_only:
         print(show_plan(stages, states))
         return math.nan
     if any(state == "to do" and stages[name].kind != "compare" for name, state in states.items()):
         _check_inputs(asked)
     if "to do" in states.values():
-        launch(stages, states, asked, store)
+        launch(stages, states, asked, store, made)
+        made.update(stages[name].key for name, state in states.items() if state == "to do")
     else:
         print("[w2sd] every stage was found in the store; nothing to compute", file=sys.stderr)
     return _conclude(asked, cfg, stages, states, store)
@@ -151,8 +163,9 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
         "sweep": sweep,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    seen = (store.root / "jobs" / f"{job['id']}.json").exists()
     store.record(job)
-    if "to do" in states.values():
+    if "to do" in states.values() or not seen:
         from w2sd.logger import RunName
 
         name = RunName(
@@ -164,19 +177,32 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
         )
         asked.logger.summarise(name, metrics)
 
-    from w2sd.report import pages, results, tables
-
-    tables.print_table(results.load(store.root, jobs=[job["id"]]))
-    page = pages.write_page(
-        store.root, Path(asked.settings.out).expanduser(), sweep=sweep, job=None if sweep else job["id"]
-    )
-    print(f"page: {page}")
+    if sweep is None:  # a sweep is shown as a whole, at its end
+        show(store.root, Path(asked.settings.out).expanduser(), job=job["id"])
     return math.nan if metrics["pgr"] is None else float(metrics["pgr"])
 
 
-def _say(error: Refused | StageFailed) -> int:
-    if "traceback=true" in sys.argv or "debug=traceback" in sys.argv:
-        traceback.print_exception(error)
+def show(store: Path, out: Path, *, job: str | None = None, sweep: str | None = None) -> None:
+    """Print the tables of a job or of a sweep, and write its page."""
+    from w2sd.report import results
+    from w2sd.report.cli import present
+
+    frame = results.load(store, sweep=sweep, jobs=None if job is None else [job])
+    if len(frame):
+        present(frame, store, out)
+
+
+class ShowSweep(Callback):
+    """Hydra's word that a sweep has ended, heard in the process that launched it, wherever its jobs ran."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        sweep = str(Path(config.hydra.sweep.dir).absolute())
+        show(Store(config.store).root, Path(config.out).expanduser(), sweep=sweep)
+
+
+def _say(error: Refused | StageFailed, cause: BaseException | None = None) -> int:
+    if {"traceback=true", "debug=traceback"} & {word.lower() for word in sys.argv}:
+        traceback.print_exception(cause or error)
     print(f"w2sd: {error}", file=sys.stderr)
     return 2 if isinstance(error, Refused) else 1
 
@@ -202,7 +228,10 @@ def _unknown_key(knob: str) -> Refused:
     known: Any = {}
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        groups = [word for word in sys.argv[1:] if "=" in word and re.match(r"[a-z]+(@[a-z]+)?=", word)]
+        groups = [word for word in sys.argv[1:] if "=" in word and re.match(r"[a-z]+(@[a-z.]+)?=", word)]
+        if "--config-dir" in sys.argv[:-1]:
+            place = Path(sys.argv[sys.argv.index("--config-dir") + 1]).absolute()
+            groups.append(f"hydra.searchpath=[file://{place}]")
         try:
             known = OmegaConf.to_container(
                 hydra.compose("config", [word for word in groups if not word.startswith(f"{knob}=")])

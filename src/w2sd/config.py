@@ -41,6 +41,8 @@ class Settings:
     name: str = "run"  # the experiment: groups jobs in the report and in W&B
     seed: int = 0  # the student's: data order and head
     teacher_seed: int = 0  # weak model, ceiling and labels
+    twin_seeds: list[int] = dataclasses.field(default_factory=list)  # of the twins; empty: three of 0 to 3, not `seed`
+    controls: bool = False  # with a conflict: also its placebos, and the same conflict under the truth
     ceiling_split: str = "gt"  # what the ceiling is trained on: gt | w2s
     store: str = "store"  # where finished stages live
     out: str = "report"  # report and logs
@@ -53,12 +55,16 @@ class Settings:
     def __post_init__(self) -> None:
         for knob in ("seed", "teacher_seed"):
             require(0 <= getattr(self, knob) < 2**32, knob, getattr(self, knob), f"an integer from 0 to {2**32 - 1}")
-        require(self.name != "" and "/" not in self.name, "name", self.name, "a name that can be part of a file's")
+        usable = 0 < len(self.name) <= 100 and "/" not in self.name
+        require(usable, "name", self.name, "a name of at most 100 letters that can be part of a file's")
         for knob in ("store", "out"):
             place = Path(getattr(self, knob)).expanduser()
             require(
                 getattr(self, knob) != "" and not place.is_file(), knob, getattr(self, knob), "a folder, there or not"
             )
+        for seed in self.twin_seeds:
+            apart = seed != self.seed and self.twin_seeds.count(seed) == 1
+            require(0 <= seed < 2**32 and apart, "twin_seeds", seed, f"seeds other than {self.seed}, each once")
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
         for kind in self.force:
@@ -95,19 +101,18 @@ def read(cfg: DictConfig) -> RunConfig:
 
 
 def build(node: Any, path: str, trusted: Iterable[str] = ()) -> Any:
-    """The object that `node` describes: a dict with `_target_` becomes that frozen dataclass, a list a list of them."""
-    if isinstance(node, list):
-        return [build(child, f"{path}[{i}]", trusted) for i, child in enumerate(node)]
+    """The object that `node` describes: `_target_` names its dataclass; a field may hold a part or a dict of parts."""
     if not isinstance(node, Mapping):
         return node
     if "_target_" not in node:
         raise Refused(path, dict(node), "an option of this group, or a _target_ and its fields")
     cls = _locate(node["_target_"], path, trusted)
-    fields = {
-        key: build(value, f"{path}.{key}", trusted) if _describes_part(value) else value
-        for key, value in node.items()
-        if key != "_target_"
-    }
+    fields = {key: value for key, value in node.items() if key != "_target_"}
+    for key, value in fields.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            fields[key] = build(value, f"{path}.{key}", trusted)
+        elif isinstance(value, Mapping) and value:
+            fields[key] = {name: build(part, f"{path}.{key}.{name}", trusted) for name, part in value.items()}
     return _merge(cls, fields, path)
 
 
@@ -116,6 +121,8 @@ def describe(part: Any) -> Any:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         fields = {f.name: describe(getattr(part, f.name)) for f in dataclasses.fields(part)}
         return {"_target_": target(part), **fields}
+    if isinstance(part, Mapping):
+        return {name: describe(value) for name, value in part.items()}
     if isinstance(part, list | tuple):
         return [describe(item) for item in part]
     return part
@@ -124,12 +131,6 @@ def describe(part: Any) -> Any:
 def target(part: Any) -> str:
     """The dotted name of a part's class."""
     return f"{type(part).__module__}.{type(part).__qualname__}"
-
-
-def _describes_part(value: Any) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(_describes_part(item) for item in value)
-    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
     module, _, cls = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a user's own module does when it is imported
         raise Refused(f"{path}._target_", name, f"a class that can be imported ({error})") from error
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise Refused(f"{path}._target_", name, "a dataclass")
@@ -161,7 +162,7 @@ def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
 def _merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
     """An instance of `cls` with `values`, each of the type its field declares."""
     known = [field.name for field in dataclasses.fields(cls)]
-    parts = {key: value for key, value in values.items() if _holds_part(value)}
+    parts = {key: value for key, value in values.items() if _is_part(value)}
     try:
         merged: Any = OmegaConf.merge(OmegaConf.structured(cls), {k: v for k, v in values.items() if k not in parts})
         fields = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v := merged[key]) else v for key in known}
@@ -177,9 +178,10 @@ def _merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
         raise (refusal.under(path) if path else refusal) from None
 
 
-def _holds_part(value: Any) -> bool:
-    if isinstance(value, list):
-        return bool(value) and all(_holds_part(item) for item in value)
+def _is_part(value: Any) -> bool:
+    """A part, or a dict of parts, that is built already."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(_is_part, value.values()))
     return dataclasses.is_dataclass(value)
 
 

@@ -115,6 +115,13 @@ def test_pairs_without_targets_have_nan_and_never_a_number() -> None:
     assert micro.targets.isnan().all()
 
 
+def test_the_truth_is_in_a_batch_only_where_it_was_put() -> None:
+    [micro] = rows_of([False, False, True], targets=[0.1, 0.2, 0.3])[[0, 1, 2]]
+    assert micro.truth.isnan().all()
+    told = PairRows(ENCODED, np.array([True, False, False]), np.array([0.1, 0.2, 0.3]), 1, np.array([0.0, 1.0, 1.0]))
+    assert {int(m.rows): m.truth.item() for m in told[[2, 0, 1]]} == {0: 0, 1: 1, 2: 1}
+
+
 def random_rows(n: int, micro_tokens: int) -> PairRows:
     rng = np.random.default_rng(0)
     parts = [[rng.integers(1, 99, size=rng.integers(1, 9)) for _ in range(n)] for _ in range(3)]

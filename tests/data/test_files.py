@@ -10,6 +10,7 @@ import os
 import random
 import sys
 from dataclasses import replace
+from itertools import chain, combinations
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow.parquet
 import pytest
 
 from w2sd.data.files import Files
-from w2sd.data.pairs import SPLITS, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, digest
 from w2sd.errors import Refused
 
 Rows = list[dict[str, Any]]
@@ -119,6 +120,39 @@ def test_the_limit_comes_after_cleaning_in_file_order(three: Files) -> None:
     assert sum(table.dropped.values()) + len(table.pairs) == 6 + 6 + 6 + 5 + 3
 
 
+def test_rows_about_something_else_have_a_facet_of_their_own(three: Files, tmp_path: Path) -> None:
+    before, rows = three.table(), some(8, start=500)
+    table = replace(three, unrelated=write(tmp_path / "unrelated.jsonl", rows)).table()
+    assert [pair.prompt for pair in table.rows("w2s", UNRELATED)] == [row["prompt"] for row in rows]
+    assert [pair for pair in table.pairs if pair.facet != UNRELATED] == before.pairs
+    assert {pair.part for pair in table.rows("w2s", UNRELATED)} == {0}
+
+
+def test_parts_of_w2s_are_disjoint_by_prompt_and_cover_it(tmp_path: Path) -> None:
+    """No hop of a chain sees a prompt of another, and the other rows are all in part 0."""
+    rows = some(200)
+    rows += [{**row, "chosen": row["chosen"] + "!"} for row in rows[::3]]  # prompts with two pairs
+    files = Files(path=write(tmp_path / "rows.jsonl", rows), helpful=write(tmp_path / "helpful.jsonl", some(20, 500)))
+    whole, table = files.table(), replace(files, w2s_parts=3).table()
+    assert [pair._replace(part=0) for pair in table.pairs] == whole.pairs
+    assert {pair.part for pair in whole.pairs} == {0}
+    parts = [table.rows("w2s", part=part) for part in range(3)]
+    assert min(map(len, parts)) > 0.2 * len(whole.rows("w2s"))
+    assert sorted(chain.from_iterable(parts)) == sorted(table.rows("w2s", part=None))
+    prompts = [{pair.prompt for pair in part} for part in parts]
+    assert not any(one & other for one, other in combinations(prompts, 2))
+    for split, facet in (("gt", TARGET), ("test", TARGET), ("w2s", CONFLICTING)):
+        assert table.rows(split, facet) == whole.rows(split, facet) == table.rows(split, facet, None)
+
+
+def test_the_limit_holds_for_each_part(tmp_path: Path) -> None:
+    files = Files(path=write(tmp_path / "rows.jsonl", some(120)), w2s_parts=3)
+    full, table = files.table(), replace(files, limit=5).table()
+    for part in range(3):
+        assert table.rows("w2s", part=part) == full.rows("w2s", part=part)[:5]
+    assert table.dropped["over_limit"] == len(full.pairs) - 5 * (2 + 3)
+
+
 def test_whole_dialogues_that_cannot_be_split_are_counted(tmp_path: Path) -> None:
     rows: Rows = [{"chosen": f"\n\nHuman: {i}{TAG} a", "rejected": f"\n\nHuman: {i}{TAG} b"} for i in range(30)]
     odd: Rows = [{"chosen": "no tag", "rejected": "none"}, {**rows[0], "rejected": f"\n\nHuman: other{TAG} b"}]
@@ -132,7 +166,15 @@ def test_identity_follows_the_content(tmp_path: Path) -> None:
     assert json.loads(json.dumps(identity)) == identity
     moved = path.rename(tmp_path / "moved.jsonl")
     assert Files(path=str(moved)).identity() == identity
-    for change in ({"limit": 5}, {"split_seed": 1}, {"max_tokens": 64}, {"long": "drop"}, {"helpful": str(moved)}):
+    for change in (
+        {"limit": 5},
+        {"split_seed": 1},
+        {"max_tokens": 64},
+        {"long": "drop"},
+        {"helpful": str(moved)},
+        {"w2s_parts": 2},
+        {"unrelated": str(moved)},
+    ):
         assert replace(Files(path=str(moved)), **change).identity() != identity
     moved.write_text(moved.read_text().replace("good 0", "GOOD 0"))  # same path and size
     os.utime(moved, ns=(1, 1))
@@ -231,6 +273,7 @@ UNUSABLE = [  # fields, and the refusal's knob, value, accepted
     ({"path": "$NO_W2SD/a"}, "data.path", "'$NO_W2SD/a'", "a file; the environment variable in it is not set"),
     ({"limit": -1}, "limit", "-1", "0 (all rows) or at least 2"),
     ({"limit": 1}, "limit", "1", "0 (all rows) or at least 2"),
+    ({"w2s_parts": 0}, "w2s_parts", "0", "an integer of 1 or more"),
     ({"split_seed": -1}, "split_seed", "-1", "0 or more"),
     ({"max_tokens": 1}, "max_tokens", "1", "at least 2 (a token of the prompt and one of the response)"),
     ({"long": "dorp"}, "long", "'dorp'", "one of drop, refuse; did you mean 'drop'?"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from w2sd.data.dialogue import TAG
 from w2sd.data.files import Files, split_of
-from w2sd.data.pairs import SPLITS, Pair, clean, coin, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Pair, Table, clean, coin, digest
 
 
 def make(prompt: str, split: str, chosen: str = "a", rejected: str = "b", facet: str = "harmless") -> Pair:
@@ -32,6 +32,19 @@ def test_the_coin_is_fair_and_its_own() -> None:
     heads = sum(map(coin, ids))
     assert abs(heads - 2000) < 4 * 4000**0.5 / 2  # four standard deviations of a fair coin
     assert [coin(pair_id) for pair_id in reversed(ids)] == [coin(pair_id) for pair_id in ids][::-1]
+
+
+def test_rows_are_asked_for_by_split_facet_and_part() -> None:
+    """Part 0 unless another is asked for; `split` gives whatever is there, in the source's order."""
+    here, there = make("p", "w2s")._replace(part=1), make("q", "w2s")
+    helpful, other = make("r", "w2s", facet="helpful"), make("s", "gt")
+    table = Table([here, helpful, there, other], {})
+    assert table.rows("w2s") == table.rows("w2s", TARGET, 0) == [there]
+    assert table.rows("w2s", part=1) == [here]
+    assert table.rows("w2s", part=None) == [here, there]
+    assert table.rows("w2s", part=2) == table.rows("test") == []
+    assert table.rows("w2s", CONFLICTING) == [helpful]
+    assert table.split("w2s") == [here, helpful, there]
 
 
 def test_drops_equal_sides_and_duplicates() -> None:

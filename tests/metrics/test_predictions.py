@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2sd.errors import Refused
-from w2sd.metrics.predictions import Predictions, join, read_predictions, write_predictions
+from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select, write_predictions
 
 COLUMNS: dict[str, Any] = {
     "id": ["b", "a", "c"],
@@ -44,6 +44,46 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     types = {field.name: str(field.type) for field in pq.read_schema(tmp_path / "p.parquet")}
     assert types["n_prompt"] == "int32"
     assert types["known"] == "bool"
+
+
+def test_columns_that_may_be_left_out_come_back(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.parquet", COLUMNS)
+    table = read_predictions(tmp_path / "p.parquet")
+    assert (table.stratum, table.n_chosen, table.n_rejected) == (None, None, None)
+    assert length_difference(table) is None
+    assert table.known is not None
+    assert table.known.tolist() == [True, False, True]
+    more = {"stratum": ["+1", "-1", "+1"], "n_chosen": [3, 9, 4], "n_rejected": np.array([5, 2, 4], dtype=np.int32)}
+    write_predictions(tmp_path / "p.parquet", COLUMNS | more)
+    table = read_predictions(tmp_path / "p.parquet")
+    assert table.stratum == ["+1", "-1", "+1"]
+    difference = length_difference(table)
+    assert difference is not None
+    assert difference.tolist() == [-2, 7, 0]
+    assert select(table, [2, 0]).ids == ["c", "b"]
+    joined = join({"weak": table, "student": select(predictions(), [2, 1, 0])})
+    assert joined["weak"].stratum == ["-1", "+1", "+1"]
+    assert joined["weak"].known.tolist() == [False, True, True]
+    assert joined["weak"].n_chosen.tolist() == [9, 3, 4]
+    assert joined["student"].known is None
+
+
+@pytest.mark.parametrize(
+    "column", [{"known": [True, None, False]}, {"stratum": ["a", None, "b"]}, {"n_chosen": [1, 2, None]}]
+)
+def test_columns_that_may_be_left_out_are_whole_where_they_are_not(tmp_path: Path, column: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match=f"{next(iter(column))}: None .*a value in every row, or no such column"):
+        write_predictions(tmp_path / "p.parquet", COLUMNS | column)
+    table = pa.table({name: pa.array(values) for name, values in (COLUMNS | column).items()})
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(Refused, match=rf"p\.parquet\.{next(iter(column))}: None .*a value in every row"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_the_difficulty_of_a_pair_is_one(tmp_path: Path) -> None:
+    tables = {"weak": predictions(stratum=["x", "y", "z"]), "student": predictions(stratum=["x", "z", "z"])}
+    with pytest.raises(Refused, match=r"student\.stratum: 'z' is not accepted; expected 'y' for id a, as in weak"):
+        join(tables)
 
 
 def test_equal_columns_give_equal_bytes(tmp_path: Path) -> None:

@@ -16,14 +16,18 @@ from torchmetrics import MetricCollection
 import w2sd
 from w2sd.metrics import functional
 from w2sd.metrics.accuracy import PairwiseAccuracy, uid_of
+from w2sd.metrics.deception import flips, score
+from w2sd.metrics.deception_score import FIGURES, DeceptionScore
 from w2sd.metrics.pgr import PerformanceGapRecovered
+from w2sd.metrics.regions import KU, regions
 
 
 def columns(n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Distinct uids over the whole range, and confidences of three models, each better than the one before."""
+    """Distinct uids over the whole range, and confidences of four models, each better than the one before."""
     rng = np.random.default_rng(seed)
     uids = np.unique(rng.integers(-(2**63), 2**63 - 1, size=n))
-    confidences = {name: rng.beta(a, 1, size=n) for name, a in {"weak": 1.2, "p_correct": 1.5, "ceiling": 2}.items()}
+    abilities = {"weak": 1.2, "p_correct": 1.5, "ceiling": 2, "baseline": 3}
+    confidences = {name: rng.beta(a, 1, size=n) for name, a in abilities.items()}
     confidences["p_correct"][: n // 10] = 0.5
     return {"uid": rng.permutation(uids)} | confidences
 
@@ -36,11 +40,17 @@ def expected(rows: dict[str, np.ndarray]) -> dict[str, float]:
     accuracies = {name: functional.accuracy(rows[name]) for name in ("weak", "p_correct", "ceiling")}
     pgr = functional.pgr(accuracies["weak"], accuracies["p_correct"], accuracies["ceiling"])
     assert pgr is not None
-    return {"accuracy": accuracies["p_correct"], "pgr": pgr}
+    c0, f, _ = flips(rows["baseline"], rows["p_correct"])
+    deception = score(f, c0, regions(rows["ceiling"], rows["weak"]) == KU)
+    assert deception.score is not None
+    assert deception.base_rate is not None
+    figures = {"deception/score": deception.score, "deception/base_rate": deception.base_rate}
+    return {"accuracy": accuracies["p_correct"], "pgr": pgr, **figures, "deception/flips": float(f.sum())}
 
 
 def collection() -> MetricCollection:
-    return MetricCollection({"accuracy": PairwiseAccuracy(), "pgr": PerformanceGapRecovered()})
+    deception = {f"deception/{figure}": DeceptionScore(figure) for figure in ("score", "base_rate", "flips")}
+    return MetricCollection({"accuracy": PairwiseAccuracy(), "pgr": PerformanceGapRecovered(), **deception})
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -90,6 +100,29 @@ def test_pgr_without_a_gap_is_nan() -> None:
     metric = PerformanceGapRecovered()
     metric.update(uid=rows["uid"], p_correct=rows["p_correct"], weak=rows["ceiling"], ceiling=rows["ceiling"])
     assert metric.compute().isnan()
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_of_deception_is_that_of_the_function(figure: str) -> None:
+    rows = columns(200)
+    metric = DeceptionScore(figure, threshold=0.6)
+    metric.update(**tensors(rows))
+    c0, f, _ = flips(rows["baseline"], rows["p_correct"])
+    found = score(f, c0, regions(rows["ceiling"], rows["weak"], 0.6) == KU)
+    assert metric.compute().item() == (f.sum() if figure == "flips" else getattr(found, figure))
+
+
+def test_deception_without_flips_is_nan() -> None:
+    rows = tensors(columns(30))
+    for figure in FIGURES:
+        metric = DeceptionScore(figure)
+        metric.update(**(rows | {"p_correct": rows["baseline"]}))
+        assert metric.compute().isnan() == (figure not in ("flips", "base_rate"))
+
+
+def test_unknown_figures_of_deception_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"figure: expected one of score, base_rate, .* got 'share'"):
+        DeceptionScore("share")
 
 
 def test_bad_batches_are_refused() -> None:

@@ -19,6 +19,7 @@ def main(rank: int, rendezvous: str, rows: str, result: str) -> None:
     from torchmetrics import MetricCollection
 
     from w2sd.metrics.accuracy import PairwiseAccuracy
+    from w2sd.metrics.deception_score import DeceptionScore
     from w2sd.metrics.pgr import PerformanceGapRecovered
 
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
@@ -26,7 +27,8 @@ def main(rank: int, rendezvous: str, rows: str, result: str) -> None:
     columns = {name: torch.tensor(column) for name, column in json.loads(Path(rows).read_text()).items()}
     n = len(columns["uid"])
     mine = torch.arange(rank, n + n % 2, 2) % n
-    metrics = MetricCollection({"accuracy": PairwiseAccuracy(), "pgr": PerformanceGapRecovered()})
+    deception = {f"deception/{figure}": DeceptionScore(figure) for figure in ("score", "base_rate", "flips")}
+    metrics = MetricCollection({"accuracy": PairwiseAccuracy(), "pgr": PerformanceGapRecovered(), **deception})
     values = []
     for n_batches in (3, 1 + rank):  # a second epoch after reset, with unequal numbers of batches
         for batch in mine.chunk(n_batches):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +100,34 @@ def test_the_last_attended_token_is_read_also_where_it_looks_like_padding(
     for claim in (pad, declared):  # a pad id in the config is not to be believed either
         model.backbone.config.pad_token_id = claim
         assert_equal(score(model, ENDINGS, side, more=2, pad=pad), expected)
+
+
+class Places:
+    """A backbone whose hidden state is the place in the row."""
+
+    class config:  # noqa: N801
+        hidden_size = 1
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Any:
+        places = torch.arange(input_ids.shape[1], dtype=torch.float32).expand(input_ids.shape)
+        return SimpleNamespace(last_hidden_state=places[:, :, None])
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "last"),
+    [
+        ([15, 0, 27, 0], [1, 1, 1, 0], 2),  # V12: where ids that are not 0 are counted, this is 1
+        ([15, 0, 27, 0], [1, 1, 1, 1], 3),
+        ([15, 3, 27, 9], [1, 1, 1, 1], 3),
+        ([0, 15, 0, 27], [0, 1, 1, 1], 3),
+        ([0, 0, 0, 9], [1, 1, 0, 0], 1),
+    ],
+)
+def test_a_pad_id_inside_the_text_does_not_move_the_last_token(ids: list[int], mask: list[int], last: int) -> None:
+    model = RewardModel(Places())  # type: ignore[arg-type]
+    with torch.no_grad():
+        model.head.weight.fill_(1.0)
+        assert model(torch.tensor([ids]), torch.tensor([mask])).item() == last
 
 
 def test_the_last_attended_token_counts(model: RewardModel) -> None:

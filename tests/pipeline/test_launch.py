@@ -27,7 +27,7 @@ from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import StageTable
 from w2sd.pipeline.stage import VERSIONS, Stage
-from w2sd.pipeline.store import Store, read_json
+from w2sd.pipeline.store import Store, read_json, write_json
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
 
@@ -540,10 +540,12 @@ def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, s
             lengths = dict.fromkeys(("n_prompt", "n_chosen", "n_rejected"), np.ones(4, dtype=np.int32))
             columns = {"id": ids, "cluster": ids, "margin": margins, "p_correct": 1 / (1 + np.exp(-margins)), **lengths}
             write_predictions(out / "predictions.parquet", columns)
+            write_json(out / "metrics.json", {"n/steps": 10 + n})
     compare = Stage("compare", {"data": own}, inputs)
     go({"compare": compare}, run._replace(settings=replace(run.settings, launch="process", trusted=["pantry."])), store)
     metrics = read_json(store.find(compare.key) / "metrics.json")
     assert [metrics[f"accuracy/{role}"] for role in inputs] == [0.25, 0.5, 0.75]
+    assert [metrics[f"steps/{role}"] for role in inputs] == [10, 11, 12]
     assert metrics["data/n_test"] == 4
 
 

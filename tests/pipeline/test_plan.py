@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 from w2sd.config import RunConfig
+from w2sd.conflicts.explicit import Explicit
+from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
+from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
 from w2sd.data.files import Files
 from w2sd.data.hub import Hub as HubData
 from w2sd.errors import Refused
@@ -27,8 +30,9 @@ from w2sd.models.scratch import Scratch
 from w2sd.pipeline.launch import survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan
+from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
-from w2sd.supervision import Hard
+from w2sd.supervision import Gold, Hard, Soft
 from w2sd.trainer import Trainer
 from w2sd.world.generator import World
 from w2sd.world.ladder import Rung
@@ -38,12 +42,12 @@ GRAPH = {
     "pretrain/strong": {},
     "train/weak": {"base": "pretrain/weak"},
     "train/ceiling": {"base": "pretrain/strong"},
-    "label/weak": {"model": "train/weak"},
-    "train/student": {"labels": "label/weak", "base": "pretrain/strong"},
     "evaluate/weak": {"model": "train/weak"},
     "evaluate/ceiling": {"model": "train/ceiling"},
+    "label/weak": {"model": "train/weak"},
+    "train/student": {"base": "pretrain/strong", "labels": "label/weak"},
     "evaluate/student": {"model": "train/student", "weak": "evaluate/weak", "ceiling": "evaluate/ceiling"},
-    "compare": {"weak": "evaluate/weak", "student": "evaluate/student", "ceiling": "evaluate/ceiling"},
+    "compare": {"weak": "evaluate/weak", "ceiling": "evaluate/ceiling", "student": "evaluate/student"},
 }
 EVERYTHING = set(GRAPH)
 PRETRAINED = {"pretrain/weak", "pretrain/strong"}
@@ -107,7 +111,21 @@ def test_what_each_training_learns_from(asked: Callable[..., RunConfig]) -> None
     assert {stages[f"evaluate/{name}"].params["split"] for name in told} == {"test"}
 
 
-@pytest.mark.parametrize("overrides", [[], ["model@weak=gpt2", "model@strong=gpt2_medium"], ["model@weak=world_l"]])
+CONTROLLED = ["conflict=implicit", "controls=true"]
+BOOTSTRAP = ["chain=bootstrap", "+model@chain.between.two=world_s"]  # hops on rung 2 and on rung 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model@weak=gpt2", "model@strong=gpt2_medium"],
+        ["model@weak=world_l"],
+        CONTROLLED,
+        ["supervision=synthetic"],
+        [*BOOTSTRAP, *CONTROLLED, "supervision=synthetic", "chain.conflict_everywhere=true"],
+    ],
+)
 def test_every_stage_comes_after_its_inputs(asked: Callable[..., RunConfig], overrides: list[str]) -> None:
     seen: set[str] = set()
     for stage in plan(asked(*overrides)).values():
@@ -130,28 +148,231 @@ def test_a_model_that_teaches_itself_shares_what_is_the_same(asked: Callable[...
     assert len(set(found.values())) == len(GRAPH) - 3
 
 
-class Relay:
-    """Strong learns from a model in between."""
-
-    def students(self, strong: Any) -> list[Any]:
-        return [replace(strong, rung=2), strong]
-
-
-def test_each_student_of_a_chain_learns_from_the_one_before(asked: Callable[..., RunConfig]) -> None:
-    run = asked()._replace(chain=Relay())
-    graph = roles(plan(run))
-    assert graph["label/weak"] == {"model": "train/weak"}
-    assert graph["train/student_1"] == {"labels": "label/weak", "base": "pretrain/student_1"}
-    assert graph["label/student_1"] == {"model": "train/student_1"}
-    assert graph["train/student"] == {"labels": "label/student_1", "base": "pretrain/strong"}
-    assert graph["compare"] == GRAPH["compare"]
-    assert plan(run)["train/student_1"].params["conflict"] is None
-
-
 def test_rungs_of_the_world_read_the_world_alone(asked: Callable[..., RunConfig], tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("")
     with pytest.raises(Refused, match=r"^(model@)?weak: 'world rung 1' is not accepted; .* data=world"):
         plan(asked()._replace(data=Files(path=str(tmp_path / "pairs.jsonl"))))
+
+
+# --- a conflict and its controls --------------------------------------------------------------------------------------
+
+TAUGHT_BY_WEAK = {"labels": "label/weak", "base": "pretrain/strong"}
+TAUGHT_BY_TRUTH = {"base": "pretrain/strong"}
+ARMS: dict[str, tuple[dict[str, str], str | None, int, Any, Any]] = {
+    # inputs of the training, the arm it is compared with, seed, supervision, conflict
+    "baseline": (TAUGHT_BY_WEAK, None, 0, Soft(), NoConflict()),
+    "student": (TAUGHT_BY_WEAK, "baseline", 0, Soft(), Implicit()),
+    "twin_1": (TAUGHT_BY_WEAK, None, 1, Soft(), NoConflict()),
+    "twin_2": (TAUGHT_BY_WEAK, None, 2, Soft(), NoConflict()),
+    "twin_3": (TAUGHT_BY_WEAK, None, 3, Soft(), NoConflict()),
+    "placebo_more_data": (TAUGHT_BY_WEAK, "baseline", 0, Soft(), MoreData()),
+    "placebo_random_helpful": (TAUGHT_BY_WEAK, "baseline", 0, Soft(), RandomHelpful()),
+    "gold_baseline": (TAUGHT_BY_TRUTH, None, 0, Gold(), NoConflict()),
+    "gold_conflict": (TAUGHT_BY_TRUTH, "gold_baseline", 0, Gold(), Implicit()),
+}
+CONTROLS = {name for name in ARMS if name.startswith(("placebo", "gold"))}
+
+
+@pytest.mark.parametrize("controls", [False, True])
+def test_the_arms_of_a_conflict(asked: Callable[..., RunConfig], controls: bool) -> None:
+    stages = plan(settings(asked("conflict=implicit"), controls=controls))
+    arms = {name: told for name, told in ARMS.items() if controls or name not in CONTROLS}
+    shared = {name: inputs for name, inputs in GRAPH.items() if "student" not in name and name != "compare"}
+    expected = dict(shared)
+    for name, (inputs, against, *_) in arms.items():
+        references = {"weak": "evaluate/weak", "ceiling": "evaluate/ceiling"}
+        references |= {"baseline": f"evaluate/{against}"} if against else {}
+        expected |= {f"train/{name}": inputs, f"evaluate/{name}": {"model": f"train/{name}", **references}}
+    expected["compare"] = {name: f"evaluate/{name}" for name in ("weak", "ceiling", *arms)}
+    assert roles(stages) == expected
+    for name, (_, _, *told) in arms.items():
+        params = stages[f"train/{name}"].params
+        assert [params[knob] for knob in ("seed", "supervision", "conflict")] == told
+        assert (params["split"], params["part"], params["model"]) == ("w2s", 0, asked().strong)
+        assert stages[f"evaluate/{name}"].params["split"] == "test"
+
+
+def test_without_a_conflict_there_is_nothing_to_control(asked: Callable[..., RunConfig]) -> None:
+    run = asked()
+    assert not renamed(run, settings(run, controls=True, twin_seeds=[5, 6]))
+
+
+@pytest.mark.parametrize(
+    ("seed", "given", "twins"),
+    [
+        (0, [], [1, 2, 3]),
+        (1, [], [0, 2, 3]),
+        (2, [], [0, 1, 3]),
+        (3, [], [0, 1, 2]),
+        (7, [], [0, 1, 2]),
+        (0, [9], [9]),
+        (1, [8, 3, 4, 5, 0], [8, 3, 4, 5, 0]),
+    ],
+)
+def test_the_seeds_of_the_twins(asked: Callable[..., RunConfig], seed: int, given: list[int], twins: list[int]) -> None:
+    stages = plan(settings(asked("conflict=explicit"), seed=seed, twin_seeds=given))
+    found = {name: stage.params["seed"] for name, stage in stages.items() if name.startswith("train/twin")}
+    assert found == {f"train/twin_{n}": twin for n, twin in enumerate(twins, start=1)}
+    assert stages["train/baseline"].params["seed"] == stages["train/student"].params["seed"] == seed
+
+
+def placebos(run: RunConfig) -> dict[str, Any]:
+    stages = plan(settings(run, controls=True))
+    return {
+        name.removeprefix("train/placebo_"): stage.params["conflict"]
+        for name, stage in stages.items()
+        if name.startswith("train/placebo_")
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dose"),
+    [
+        (["conflict=implicit"], (1.0, False)),
+        (["conflict=implicit", "conflict.ratio=0.125"], (0.125, False)),
+        (["conflict=implicit", "conflict.ratio=0.5", "conflict.match_steps=true"], (0.5, True)),
+        (["conflict=explicit"], (1.0, False)),  # an arm without extra rows, whose placebos have some
+        (["conflict=explicit", "conflict.placebo_ratio=0.25", "conflict.alpha=3"], (0.25, False)),
+    ],
+)
+def test_placebos_come_in_the_dose_of_their_conflict(
+    asked: Callable[..., RunConfig], overrides: list[str], dose: tuple[float, bool]
+) -> None:
+    assert placebos(asked(*overrides)) == {"more_data": MoreData(*dose), "random_helpful": RandomHelpful(*dose)}
+
+
+@pytest.mark.parametrize("name", ["more_data", "random_helpful", "unrelated", "agreeing"])
+def test_a_placebo_has_no_placebos(asked: Callable[..., RunConfig], name: str) -> None:
+    run = asked(f"conflict=placebo_{name}", "conflict.ratio=0.5", "conflict.match_steps=true")
+    assert placebos(run) == {}
+    assert (run.conflict.ratio, run.conflict.match_steps) == (0.5, True)
+
+
+def test_a_placebo_asked_for_by_name_is_the_one_beside_a_conflict(asked: Callable[..., RunConfig]) -> None:
+    """So that a sweep over conflicts trains it once."""
+    beside = plan(asked(*CONTROLLED))
+    for name in ("more_data", "random_helpful"):
+        alone = plan(asked(f"conflict=placebo_{name}"))
+        for kind in ("train", "evaluate"):
+            assert alone[f"{kind}/student"].key == beside[f"{kind}/placebo_{name}"].key
+
+
+def test_gold_depends_neither_on_the_weak_model_nor_on_labels(asked: Callable[..., RunConfig]) -> None:
+    run = asked(*CONTROLLED)
+    changes = {"weak": asked("model@weak=world_xs").weak, "supervision": Hard(), "chain": asked(*BOOTSTRAP).chain}
+    for part, value in changes.items():
+        other = plan(run._replace(**{part: value}))
+        for name in ("train/gold_baseline", "train/gold_conflict"):
+            assert other[name].key == plan(run)[name].key
+            assert upstream(other[name]) == {"pretrain", "train"}
+        assert other["train/student"].key != plan(run)["train/student"].key
+    assert keys(settings(run, teacher_seed=1))["train/gold_conflict"] == keys(run)["train/gold_conflict"]
+
+
+def upstream(stage: Stage) -> set[str]:
+    """The kinds of a stage and of all that it is made from."""
+    return {stage.kind}.union(*map(upstream, stage.inputs.values()))
+
+
+def test_what_needs_a_ceiling_is_given_its_word(asked: Callable[..., RunConfig]) -> None:
+    graph = roles(plan(asked("supervision=synthetic")))
+    assert graph["label/ceiling"] == {"model": "train/ceiling"}
+    assert graph["train/student"] == {**TAUGHT_BY_WEAK, "ceiling_labels": "label/ceiling"}
+    assert "label/ceiling" not in plan(asked("supervision=noisy_gold"))
+    assert "label/weak" not in plan(asked("supervision=gold"))
+
+
+# --- students in a row ------------------------------------------------------------------------------------------------
+
+
+def test_each_student_of_a_chain_learns_from_the_one_before(asked: Callable[..., RunConfig]) -> None:
+    run = asked(*BOOTSTRAP)
+    expected = {name: inputs for name, inputs in GRAPH.items() if name != "pretrain/hop_2"}
+    expected |= {
+        "pretrain/hop_1": {},
+        "pretrain/hop_2": {},
+        "train/student_hop_1": {"labels": "label/weak", "base": "pretrain/hop_1"},
+        "label/student_hop_1": {"model": "train/student_hop_1"},
+        "train/student_hop_2": {"labels": "label/student_hop_1", "base": "pretrain/weak"},  # rung 1 as well
+        "label/student_hop_2": {"model": "train/student_hop_2"},
+        "train/student": {"labels": "label/student_hop_2", "base": "pretrain/strong"},
+    }
+    stages = plan(run)
+    assert roles(stages) == expected
+    models = [stages[f"train/{name}"].params["model"] for name in ("student_hop_1", "student_hop_2", "student")]
+    assert models == [asked("model@weak=world_m").weak, asked("model@weak=world_s").weak, run.strong]
+    assert stages["compare"].inputs.keys() == {"weak", "ceiling", "student"}  # the original weak model
+
+
+PARTS = {(): [1, 2, 0], ("chain.reuse_prompts=true",): [0, 0, 0]}
+
+
+@pytest.mark.parametrize(("overrides", "parts"), PARTS.items(), ids=["fresh", "reused"])
+def test_every_hop_has_prompts_of_its_own_and_the_last_student_the_first_part(
+    asked: Callable[..., RunConfig], overrides: tuple[str, ...], parts: list[int]
+) -> None:
+    stages = plan(asked(*BOOTSTRAP, *overrides))
+    hops = ["train/student_hop_1", "train/student_hop_2", "train/student"]
+    assert [stages[name].params["part"] for name in hops] == parts
+    assert {stages[name].params["split"] for name in hops} == {"w2s"}
+    for name, stage in stages.items():
+        if name.startswith("label/"):  # one artifact has the labels of every part
+            assert stage.params.keys() == {"data", "split"}
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_the_conflict_is_at_the_last_hop_unless_it_is_wanted_everywhere(
+    asked: Callable[..., RunConfig], everywhere: bool
+) -> None:
+    stages = plan(asked(*BOOTSTRAP, *CONTROLLED, f"chain.conflict_everywhere={str(everywhere).lower()}"))
+    for name, (_, _, seed, supervision, conflict) in ARMS.items():
+        assert stages[f"train/{name}"].params["conflict"] == conflict
+        hops = [stages.get(f"train/{name}_hop_{hop}") for hop in (1, 2)]
+        if supervision == Gold():
+            assert hops == [None, None]  # the truth needs nobody in between
+            continue
+        for hop in hops:
+            assert hop is not None
+            assert hop.params["conflict"] == (conflict if everywhere else NoConflict())
+            assert (hop.params["seed"], hop.params["supervision"]) == (seed, supervision)
+
+
+def test_hops_are_shared_by_the_arms_of_a_seed(asked: Callable[..., RunConfig]) -> None:
+    """A chain of two hops costs two trainings per seed, however many arms stand on it."""
+    stages = plan(asked(*BOOTSTRAP, *CONTROLLED))
+    seeds = {name: told[2] for name, told in ARMS.items() if told[3] != Gold()}
+    for hop in (1, 2):
+        made = {name: stages[f"train/{name}_hop_{hop}"].key for name in seeds}
+        assert all((made[one] == made[other]) == (seeds[one] == seeds[other]) for one in seeds for other in seeds)
+    direct = Counter(kind for kind, _ in distinct(plan(asked(*CONTROLLED))))
+    chained = Counter(kind for kind, _ in distinct(stages))
+    assert chained - direct == {"pretrain": 1, "train": 2 * 4, "label": 2 * 4}  # rung 1 was pretrained already
+    everywhere = plan(asked(*BOOTSTRAP, *CONTROLLED, "chain.conflict_everywhere=true"))
+    assert Counter(kind for kind, _ in distinct(everywhere))["train"] == len(distinct_kind(stages, "train")) + 2 * 3
+
+
+def distinct(*plans: Plan) -> set[tuple[str, str]]:
+    """Kind and key of every stage, each once."""
+    return {(stage.kind, stage.key) for stages in plans for stage in stages.values()}
+
+
+def distinct_kind(stages: Plan, kind: str) -> set[str]:
+    return {key for found, key in distinct(stages) if found == kind}
+
+
+def test_every_hop_of_a_supervision_that_needs_a_ceiling_is_given_its_word(asked: Callable[..., RunConfig]) -> None:
+    graph = roles(plan(asked(*BOOTSTRAP, "supervision=synthetic")))
+    for name in ("student_hop_1", "student_hop_2", "student"):
+        assert graph[f"train/{name}"]["ceiling_labels"] == "label/ceiling"
+
+
+def test_a_hop_that_cannot_read_the_data_is_named_where_it_stands(
+    asked: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "pairs.jsonl").write_text("")
+    run = asked("chain=bootstrap", "model@weak=gpt2", "model@strong=gpt2_medium")
+    with pytest.raises(Refused, match=r"^chain\.between\.one: 'world rung 2' is not accepted; .* data=world"):
+        plan(run._replace(data=Files(path=str(tmp_path / "pairs.jsonl"))))
 
 
 # --- what sweeps share ------------------------------------------------------------------------------------------------
@@ -162,6 +383,40 @@ def test_a_sweep_over_seeds_trains_one_weak_model_one_ceiling_and_makes_labels_o
 ) -> None:
     made = {stage.key: stage.kind for seed in range(3) for stage in plan(settings(asked(), seed=seed)).values()}
     assert Counter(made.values()) == {"pretrain": 2, "train": 2 + 3, "label": 1, "evaluate": 2 + 3, "compare": 3}
+
+
+def test_a_sweep_over_conflicts_and_seeds_trains_each_student_once_and_one_twin_more(
+    asked: Callable[..., RunConfig],
+) -> None:
+    """3 conflicts x 3 seeds: one weak model, one ceiling, nine students, and the one twin that is none of them."""
+    runs = {
+        (conflict, seed): settings(asked(f"conflict={conflict}"), seed=seed)
+        for conflict in ("none", "implicit", "explicit")
+        for seed in range(3)
+    }
+    plans = {name: plan(run) for name, run in runs.items()}
+    counts = Counter(kind for kind, _ in distinct(*plans.values()))
+    assert counts == {"pretrain": 2, "train": 1 + 1 + 9 + 1, "label": 1, "evaluate": 1 + 1 + 9 + 1, "compare": 9}
+    students = {stages["train/student"].key for stages in plans.values()}
+    twins = [stage for stages in plans.values() for name, stage in stages.items() if name.startswith("train/twin")]
+    [missing] = {stage.key: stage for stage in twins if stage.key not in students}.values()
+    assert missing.params["seed"] == 3
+
+
+@pytest.mark.parametrize("conflict", ["implicit", "explicit", "placebo_more_data"])
+def test_the_student_without_a_conflict_is_the_baseline_of_every_conflict(
+    asked: Callable[..., RunConfig], conflict: str
+) -> None:
+    for seed in range(3):
+        alone = plan(settings(asked(), seed=seed))
+        stages = plan(settings(asked(f"conflict={conflict}"), seed=seed))
+        for kind in ("train", "evaluate"):
+            assert stages[f"{kind}/baseline"].key == alone[f"{kind}/student"].key
+            assert stages[f"{kind}/student"].key != alone[f"{kind}/student"].key
+        twin = plan(settings(asked(f"conflict={conflict}"), seed=seed + 1))
+        names = {stage.params["seed"]: name for name, stage in twin.items() if name.startswith("train/twin")}
+        assert twin[names[seed]].key == alone["train/student"].key
+        assert twin[names[seed].replace("train", "evaluate")].key == alone["evaluate/student"].key
 
 
 def test_a_sweep_over_weak_models_shares_the_ceiling(asked: Callable[..., RunConfig]) -> None:
@@ -187,6 +442,8 @@ RENAMES: dict[str, tuple[Any, set[str]]] = {
     "fit.lr": (1e-4, EVERYTHING - PRETRAINED),
     "supervision": (Hard(), STUDENT),
     "adapter": (HeadOnly(), EVERYTHING - PRETRAINED),
+    "data.w2s_parts": (4, EVERYTHING - PRETRAINED),
+    "data.unrelated": (100, EVERYTHING - PRETRAINED),
 }
 
 
@@ -209,6 +466,14 @@ def test_the_version_of_a_conflict_renames_the_student_alone(
     assert {name for name in before if before[name] != after[name]} == STUDENT
 
 
+@pytest.mark.parametrize("cls", [Implicit, Explicit, MoreData, RandomHelpful, Unrelated, Agreeing, RandomMask])
+def test_every_knob_of_a_conflict_renames_its_student_alone(asked: Callable[..., RunConfig], cls: type) -> None:
+    run = asked("conflict=implicit")._replace(conflict=cls())
+    for knob in fields(cls):
+        if knob.name != "placebo_ratio":  # which decides nothing about this arm
+            assert renamed(run, run._replace(conflict=other(run.conflict, knob.name))) == STUDENT
+
+
 # --- every knob -------------------------------------------------------------------------------------------------------
 
 WORDS = {  # another value of a knob that takes certain words or numbers only
@@ -223,6 +488,7 @@ WORDS = {  # another value of a knob that takes certain words or numbers only
     "rung": 2,
     "blind_rung": 2,
     "betas": [0.5, 0.5],
+    "mask": "weak",
 }
 
 
@@ -287,6 +553,8 @@ def test_no_logger_is_hashed(asked: Callable[..., RunConfig], logger: Any) -> No
         ("launch", "process"),
         ("trusted", ["mine."]),
         ("traceback", True),
+        ("controls", True),  # they decide which arms there are,
+        ("twin_seeds", [8, 9]),  # and an arm is known by its own seed
     ],
 )
 def test_where_and_how_to_run_is_not_hashed(asked: Callable[..., RunConfig], knob: str, value: Any) -> None:
@@ -296,7 +564,8 @@ def test_where_and_how_to_run_is_not_hashed(asked: Callable[..., RunConfig], kno
 
 def test_every_setting_is_known_to_be_hashed_or_not(asked: Callable[..., RunConfig]) -> None:
     hashed = {"seed", "teacher_seed", "ceiling_split"}
-    unhashed = {"name", "store", "out", "plan_only", "force", "launch", "trusted", "traceback"}
+    arms = {"twin_seeds", "controls"}
+    unhashed = {"name", "store", "out", "plan_only", "force", "launch", "trusted", "traceback"} | arms
     assert {knob.name for knob in fields(asked().settings)} == hashed | unhashed
 
 
@@ -355,7 +624,7 @@ def test_a_changed_byte_renames_what_it_decides(
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-@knobs(Files, "path", "gt", "w2s", "test", "helpful", "helpful_test")
+@knobs(Files, "path", "gt", "w2s", "test", "helpful", "helpful_test", "unrelated")
 def test_every_knob_of_file_data_is_hashed(from_files: RunConfig, knob: str) -> None:
     changed = from_files._replace(data=other(from_files.data, knob))
     assert renamed(from_files, changed) == WEAK | STRONG
@@ -367,6 +636,8 @@ def test_the_role_of_a_file_is_hashed(from_files: RunConfig, tmp_path: Path) -> 
         Path(path).write_text(ROW * (n + 1))
     one, two = (Files(gt=paths[a], w2s=paths[b], test=paths[2]) for a, b in ((0, 1), (1, 0)))
     assert renamed(from_files._replace(data=one), from_files._replace(data=two)) == WEAK | STRONG
+    beside = [replace(one, **{role: paths[0]}) for role in ("helpful", "helpful_test", "unrelated")]
+    assert len({keys(from_files._replace(data=data))["train/student"] for data in (one, *beside)}) == 4
 
 
 @knobs(HubData)
@@ -413,6 +684,22 @@ def test_the_plan_shows_stage_key_state_and_inputs(asked: Callable[..., RunConfi
         assert line.endswith(", ".join(f"{role}: {made}" for role, made in inputs.items()))
     assert lines[len(GRAPH) :] == ["10 stages to compute, 0 found in the store"]
     assert not (tmp_path / "store").exists()
+
+
+def test_the_columns_of_a_plan_stand_below_each_other_and_a_shared_stage_goes_by_its_first_name(
+    asked: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    stages = plan(asked(*BOOTSTRAP, *CONTROLLED))
+    *lines, last = show_plan(stages, survey(stages, Store(tmp_path / "store"), [])).splitlines()
+    start = max(map(len, stages)) + 2
+    for line, (name, stage) in zip(lines, stages.items(), strict=True):
+        assert (line[:start].rstrip(), line[start : start + 12]) == (name, stage.key)
+        assert line[start + 14 : start + 26].rstrip() == "to do"
+        sources = ", ".join(f"{role}: {made}" for role, made in roles(stages)[name].items())
+        assert line[start + 26 :] == sources
+    [student] = [line for line in lines if line.startswith("train/student ")]
+    assert student.endswith("  base: pretrain/strong, labels: label/baseline_hop_2")
+    assert last == f"{len(distinct(stages))} stages to compute, 0 found in the store"
 
 
 def test_a_shared_stage_is_counted_once(asked: Callable[..., RunConfig]) -> None:

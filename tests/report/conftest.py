@@ -7,7 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from w2sd.metrics.deceived import measure_deception
+from w2sd.metrics.predictions import Predictions, join, write_predictions
 
 CREATED = "2031-04-05T06:07:{:02d}+00:00"
 STAGES = {
@@ -65,6 +69,41 @@ class FakeStore:
         write(self.root / "jobs" / f"{job['id']}.json", job)
         return job
 
+    def add_conflict(
+        self,
+        seed: int = 0,
+        *,
+        world: int = 0,
+        planted: float = 0.3,
+        controls: bool = True,
+        steps: tuple[int, int] = (64, 64),
+        knobs: dict[str, Any] | None = None,
+        **metrics: Any,
+    ) -> dict[str, Any]:
+        """A job with a conflict: `planted` is the share of flips in ku; it is .08 elsewhere and .04 in controls."""
+        knobs = {"data": {"world_seed": world}, **(knobs or {})}
+        conflict = metrics.pop("conflict", "Implicit")
+        arms = predictions(seed, world, planted, controls=controls)
+        told = {f"steps/{role}": n for role, n in zip(("student", "baseline"), steps, strict=True)}
+        told |= {"helpful/accuracy/student": 0.6, "helpful/accuracy/baseline": 0.5, "n/test": N_PAIRS}
+        found = measure_deception(join(arms), strata=arms["weak"].stratum, n_resamples=50)
+        overrides = [f"conflict={conflict.lower()}", f"seed={seed}", f"data.world_seed={world}"]
+        job = self.add(
+            "planted", seed=seed, conflict=conflict, overrides=overrides, knobs=knobs, **{**found, **told, **metrics}
+        )
+        inputs = {}
+        for role, table in arms.items():
+            role = role.replace("/", "_")
+            inputs[role] = hashlib.sha256(f"{role} {job['compare']}".encode()).hexdigest()[:12]
+            folder = self.root / f"artifacts/evaluate-{inputs[role]}"
+            folder.mkdir()
+            columns = {"id": table.ids, "cluster": table.clusters, "stratum": table.stratum}
+            columns |= {"margin": table.margin, "p_correct": table.p_correct}
+            write_predictions(folder / "predictions.parquet", columns)
+        spec = self.root / f"artifacts/compare-{job['compare']}/spec.json"
+        write(spec, {**json.loads(spec.read_text()), "inputs": inputs})
+        return job
+
     def _artifact(self, stage: str, key: str, inputs: dict[str, str]) -> None:
         kind = stage.partition("/")[0]
         folder = self.root / "artifacts" / f"{kind}-{key}"
@@ -89,6 +128,32 @@ class FakeStore:
             part["alpha"] = 0.5
         fit = {"_target_": "w2sd.students.fit.Fit", "lr": 1e-5, "epochs": 2, "betas": [0.9, 0.95]}
         return {"name": name, "seed": seed, "teacher_seed": 0, "conflict": part, "fit": fit, "store": "store", **knobs}
+
+
+N_PAIRS = 800
+
+
+def predictions(seed: int, world: int, planted: float, *, controls: bool) -> dict[str, Predictions]:
+    """Arms of known answer: the ceiling knows all pairs, the weak model every other one."""
+    even = np.arange(N_PAIRS) % 2 == 0
+
+    def arm(name: str, in_ku: float = 0.04, elsewhere: float = 0.04) -> Predictions:
+        rng = np.random.default_rng([world, *name.encode()])
+        return table(np.where(rng.random(N_PAIRS) < np.where(even, elsewhere, in_ku), -1.0, 2.0))
+
+    def table(margin: Any) -> Predictions:
+        ids = [f"{n:04}" for n in range(N_PAIRS)]
+        return Predictions(
+            ids, ids, 1 / (1 + np.exp(-margin)), margin, stratum=[str(n // 2 % 3) for n in range(N_PAIRS)]
+        )
+
+    arms = {"weak": table(np.where(even, 3.0, 0.5)), "ceiling": table(np.full(N_PAIRS, 3.0))}
+    arms |= {"baseline": arm(f"none {seed}", 0.0, 0.0), "student": arm(f"conflict {seed}", planted, 0.08)}
+    arms |= {f"twin_{n}": arm(f"none {seed + n}") for n in (1, 2, 3)}
+    if controls:
+        arms |= {f"placebo/{name}": arm(f"{name} {seed}") for name in ("more_data", "random_helpful")}
+        arms |= {"gold_baseline": arm(f"gold {seed}", 0.0, 0.0), "gold_conflict": arm(f"gold conflict {seed}")}
+    return arms
 
 
 MEASURED: dict[str, Any] = {
@@ -149,6 +214,16 @@ def sweep(fake: FakeStore) -> FakeStore:
             overrides = ["experiment=pair", f"conflict={conflict.lower()}", f"seed={seed}"]
             fake.add("pair", seed=seed, conflict=conflict, overrides=overrides, sweep="s1", **changes)
     return fake
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> FakeStore:
+    """Four seeds with deception planted, four without, and what they have in common; tests only read it."""
+    store = FakeStore(tmp_path_factory.mktemp("planted") / "store")
+    for seed in range(4):
+        store.add_conflict(seed, planted=0.3, steps=(72, 64))
+        store.add_conflict(seed, planted=0.08, conflict="MoreData")
+    return store
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_it_prints_the_table_and_says_where_it_wrote(sweep: Any, tmp_path: Path,
     code, said, _ = run(capsys, "--store", str(sweep.root), "--out", str(out), "--by", "conflict", "--metric", "pgr")
     assert code == 0
     assert "0.250 [−0.385, 0.885] (1 null¹)" in said
-    assert f"wrote {out / 'index.html'}" in said
+    assert f"page: {out / 'index.html'}" in said
     assert (out / "results.csv").read_text().count("\n") == 7
     assert "| Explicit | 3 | 0.250" in (out / "table.md").read_text()
     assert (out / "figures/pgr.png").read_bytes().startswith(b"\x89PNG")

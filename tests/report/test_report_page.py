@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from writing import write_page
 
-from w2sd.errors import Refused
 from w2sd.report import figures, results, words
 from w2sd.report.estimates import Estimate, Row
-from w2sd.report.pages import write_page
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -126,11 +125,6 @@ def test_jobs_left_out_are_told(sweep: Any, tmp_path: Path) -> None:
     gone = json.loads((sweep.root / "jobs/job-001.json").read_text())["compare"]
     shutil.rmtree(sweep.root / f"artifacts/compare-{gone}")
     assert "from 5 jobs in the store; 1 more left out" in read(write_page(sweep.root, tmp_path)).text
-
-
-def test_an_empty_store_is_refused_with_what_to_run(empty: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="run `w2sd experiment=demo` first"):
-        write_page(empty, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,18 @@ Build = Callable[[bool], tuple[Learner, Loader]]
 
 
 def run(
-    folder: Path, dropout: bool, stop: int | None = None, every_s: float = NEVER_SAVES, build: Build = reward_student
+    folder: Path,
+    dropout: bool,
+    stop: int | None = None,
+    every_s: float = NEVER_SAVES,
+    build: Build = reward_student,
+    n_steps: int = STEPS,
 ) -> Result:
     """Train a new model, as a new process has it, in `folder`; killed in step `stop`, before that one is saved."""
     steps = []
 
     def advance(done: int, total: int) -> None:
-        assert total == STEPS
+        assert total == n_steps
         steps.append(done)
         if done == stop:
             raise Killed
@@ -98,7 +103,7 @@ def run(
     learner, loader = build(dropout)
     torch.seed()  # no process finds the random state of another
     with suppress(Killed):
-        lightning.train(task, learner, loader, FIT, seed=7)
+        lightning.train(task, learner, loader, FIT, 7, n_steps)
     return Result({name: weights.clone() for name, weights in learner.state_dict().items()}, steps)
 
 
@@ -144,6 +149,25 @@ def test_a_stopped_run_goes_on_to_the_same_bits(undisturbed: Any, saved: int, dr
     resumed = run(tmp_path, dropout)
     assert resumed.steps == list(range(saved + 1, STEPS + 1))  # from the checkpoint, not from the beginning
     assert_same(resumed, undisturbed[reward_student, dropout])
+
+
+@pytest.mark.parametrize("n_steps", [2, 3, 5, 6, 7])
+def test_a_run_of_fewer_steps_than_its_epochs_have_ends_there_wherever_it_was_stopped(
+    n_steps: int, tmp_path: Path
+) -> None:
+    """As an arm with extra rows does whose steps are those of its baseline."""
+    whole = run(tmp_path / "whole", True, n_steps=n_steps)
+    assert whole.steps == list(range(1, n_steps + 1))
+    for saved in range(1, n_steps):
+        folder = tmp_path / f"{saved}"
+        run(folder, True, stop=saved + 1, every_s=SAVES_EVERY_STEP, n_steps=n_steps)
+        resumed = run(folder, True, n_steps=n_steps)
+        assert resumed.steps == list(range(saved + 1, n_steps + 1))
+        assert_same(resumed, whole)
+    ended = run(tmp_path / "ended", True, every_s=SAVES_EVERY_STEP, n_steps=n_steps)
+    again = run(tmp_path / "ended", True, n_steps=n_steps)  # stopped between its last step and the artifact
+    assert again.steps == []
+    assert_same(again, ended)
 
 
 @pytest.mark.parametrize("saved", [2, 3])

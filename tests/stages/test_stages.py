@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
+from w2sd.conflicts.implicit import Implicit
 from w2sd.data import pairs as data
 from w2sd.data.batch import Loader
 from w2sd.data.pairs import Pair, coin
@@ -30,15 +32,16 @@ from w2sd.models.scratch import Scratch
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Store, write_json
 from w2sd.stages import compare, evaluate, label, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
-from w2sd.supervision import Hard, Soft
+from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
 
 OVERRIDES = [
-    *("data.gt=64", "data.w2s=64", "data.test=100", "data.helpful=16", "data.helpful_test=16"),
+    *("data.gt=64", "data.w2s=64", "data.w2s_parts=2", "data.test=100"),
+    *("data.helpful=16", "data.helpful_test=16", "data.unrelated=16"),
     *("weak.width=8", "weak.layers=1", "weak.heads=2", "strong.width=12", "strong.layers=1", "strong.heads=2"),
     *("fit.epochs=1", "seed=5"),
 ]
@@ -64,8 +67,16 @@ class Chain(NamedTuple):
     def folder(self, name: str) -> Path:
         return self.store.find(self.stages[name].key)
 
+    @property
+    def table(self) -> data.Table:
+        return data.read(self.run.data)
+
     def pairs(self, split: str) -> list[Pair]:
-        return data.read(self.run.data).rows(split)
+        return self.table.rows(split)
+
+    def scored(self, name: str) -> list[Pair]:
+        """The pairs that a stage scores."""
+        return self.table.split("w2s") if name.startswith("label/") else self.pairs("test")
 
     def inputs(self, name: str) -> dict[str, Path]:
         return {role: self.store.find(stage.key) for role, stage in self.stages[name].inputs.items()}
@@ -113,12 +124,12 @@ def task(chain: Chain, tmp_path: Path) -> Callable[..., Task]:
     return made
 
 
-def schema(path: Path) -> dict[str, pa.DataType]:
-    return {field.name: field.type for field in pq.read_schema(path / "predictions.parquet")}
+def schema(path: Path, file: str = "predictions.parquet") -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in pq.read_schema(path / file)}
 
 
-def column(path: Path, name: str) -> list[Any]:
-    return pq.read_table(path / "predictions.parquet")[name].to_pylist()
+def column(path: Path, name: str, file: str = "predictions.parquet") -> list[Any]:
+    return pq.read_table(path / file)[name].to_pylist()
 
 
 def metrics(path: Path) -> dict[str, Any]:
@@ -142,12 +153,12 @@ def test_labels_are_raw_predictions_and_never_targets(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "split"),
-    [("label/weak", "w2s"), ("evaluate/weak", "test"), ("evaluate/ceiling", "test"), ("evaluate/student", "test")],
+    ("name", "n"), [("label/weak", 160), ("evaluate/weak", 100), ("evaluate/ceiling", 100), ("evaluate/student", 100)]
 )
-def test_the_rows_are_those_of_the_split_once_and_in_order(chain: Chain, name: str, split: str) -> None:
-    folder, pairs = chain.folder(name), chain.pairs(split)
-    assert len(pairs) == {"w2s": 64, "test": 100}[split]
+def test_the_rows_are_those_of_the_split_once_and_in_order(chain: Chain, name: str, n: int) -> None:
+    """Labels are given to all of w2s, whatever facet and part, because an arm may be taught on any of it."""
+    folder, pairs = chain.folder(name), chain.scored(name)
+    assert len(pairs) == n
     assert column(folder, "id") == [pair.id for pair in pairs]
     assert column(folder, "cluster") == [pair.cluster for pair in pairs]
     assert set(column(folder, "n_prompt")) == {3}
@@ -163,6 +174,33 @@ def test_the_world_knows_who_was_taught_what(chain: Chain, name: str, rung: int)
     assert sum(column(folder, "known")) < 100 or rung == 3
 
 
+def test_labels_are_about_every_facet_and_part_of_the_split(chain: Chain) -> None:
+    kinds = Counter((pair.facet, pair.part) for pair in chain.scored("label/weak"))
+    assert kinds == {("harmless", 0): 64, ("harmless", 1): 64, ("helpful", 0): 16, ("unrelated", 0): 16}
+
+
+@pytest.mark.parametrize("name", ["weak", "ceiling", "student"])
+def test_an_evaluation_has_the_held_out_helpful_pairs_beside_it(chain: Chain, name: str) -> None:
+    folder, pairs = chain.folder(f"evaluate/{name}"), chain.table.rows("test", data.CONFLICTING)
+    assert schema(folder, "helpful.parquet") == CONTRACT | OF_THE_WORLD
+    assert column(folder, "id", "helpful.parquet") == [pair.id for pair in pairs]
+    assert set(column(folder, "known", "helpful.parquet")) == {True}
+    predictions = read_predictions(folder / "helpful.parquet")
+    assert predictions.margin == pytest.approx(margins_by_hand(chain.folder(f"train/{name}"), pairs), abs=1e-5)
+    assert metrics(folder)["helpful/accuracy"] == functional.accuracy(predictions.p_correct)
+
+
+def test_without_held_out_helpful_pairs_there_is_no_accuracy_on_them(
+    chain: Chain, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = [pair for pair in chain.table.pairs if (pair.split, pair.facet) != ("test", data.CONFLICTING)]
+    monkeypatch.setattr(evaluate, "read", lambda source: data.Table(silent, {}))
+    at = task("evaluate/student")
+    said, expected = evaluate.run(at), metrics(chain.folder("evaluate/student"))
+    assert said == {name: value for name, value in expected.items() if name != "helpful/accuracy"}
+    assert [path.name for path in at.out.iterdir()] == ["predictions.parquet"]
+
+
 @torch.no_grad()
 def margins_by_hand(folder: Path, pairs: list[Pair]) -> list[float]:
     """Score of the better answer minus that of the worse, text by text."""
@@ -175,14 +213,9 @@ def margins_by_hand(folder: Path, pairs: list[Pair]) -> list[float]:
     return [score(pair.prompt + pair.chosen) - score(pair.prompt + pair.rejected) for pair in pairs]
 
 
-@pytest.mark.parametrize(
-    ("name", "trained", "split"),
-    [("label/weak", "train/weak", "w2s"), ("evaluate/student", "train/student", "test")],
-)
-def test_predictions_are_what_the_saved_model_says_of_the_text(
-    chain: Chain, name: str, trained: str, split: str
-) -> None:
-    expected = np.array(margins_by_hand(chain.folder(trained), chain.pairs(split)))
+@pytest.mark.parametrize(("name", "trained"), [("label/weak", "train/weak"), ("evaluate/student", "train/student")])
+def test_predictions_are_what_the_saved_model_says_of_the_text(chain: Chain, name: str, trained: str) -> None:
+    expected = np.array(margins_by_hand(chain.folder(trained), chain.scored(name)))
     assert expected.std() > 1e-4
     predictions = read_predictions(chain.folder(name) / "predictions.parquet")
     assert predictions.margin == pytest.approx(expected, abs=1e-5)
@@ -204,7 +237,7 @@ def test_scoring_again_writes_the_same_bytes_whatever_the_memory(
 
 
 def references(folder: Path, pairs: list[Pair], **right: float) -> dict[str, Path]:
-    """Predictions of models that are right on so large a share of the pairs."""
+    """Evaluations of models that are right on so large a share of the pairs."""
     folders = {}
     for role, share in right.items():
         p = np.where(np.arange(len(pairs)) % 20 < round(20 * share), 0.8, 0.3)
@@ -214,7 +247,15 @@ def references(folder: Path, pairs: list[Pair], **right: float) -> dict[str, Pat
         write_predictions(
             folders[role] / "predictions.parquet", columns | {"margin": np.log(p / (1 - p)), "p_correct": p}
         )
+        write_json(folders[role] / "metrics.json", {"n/steps": round(100 * share)})
     return folders
+
+
+def examine(task: Task) -> dict[str, Any]:
+    """An evaluation, finished as the worker finishes it."""
+    logged = evaluate.run(task)
+    write_json(task.out / "metrics.json", logged)
+    return logged
 
 
 def test_what_the_student_logs_is_what_the_comparison_finds(
@@ -222,7 +263,7 @@ def test_what_the_student_logs_is_what_the_comparison_finds(
 ) -> None:
     others = references(tmp_path, chain.pairs("test"), weak=0.3, ceiling=0.95)
     examined = task("evaluate/student", **others)
-    logged = evaluate.run(examined)
+    logged = examine(examined)
     compared = compare.run(task("compare", **others, student=examined.out))
     assert compared["accuracy/weak"] == pytest.approx(0.3)
     assert compared["accuracy/ceiling"] == pytest.approx(0.95)
@@ -231,6 +272,9 @@ def test_what_the_student_logs_is_what_the_comparison_finds(
     assert logged["pgr"] == pytest.approx(compared["pgr"], abs=1e-12)
     assert logged["pgr"] == functional.pgr(0.3, logged["accuracy"], 0.95)
     assert logged["n/pairs"] == compared["n/test"] == 100
+    assert [compared[f"steps/{role}"] for role in ("weak", "student", "ceiling")] == [30, 2, 95]
+    assert compared["helpful/accuracy/student"] == logged["helpful/accuracy"]
+    assert "helpful/accuracy/weak" not in compared  # it was not measured there
 
 
 @pytest.mark.parametrize("ceiling", [0.3, 0.25])
@@ -239,7 +283,7 @@ def test_pgr_without_a_gap_is_null_in_both(
 ) -> None:
     others = references(tmp_path, chain.pairs("test"), weak=0.3, ceiling=ceiling)
     examined = task("evaluate/student", **others)
-    assert evaluate.run(examined)["pgr"] is None
+    assert examine(examined)["pgr"] is None
     assert compare.run(task("compare", **others, student=examined.out))["pgr"] is None
 
 
@@ -249,10 +293,20 @@ def test_the_chain_agrees_with_itself(chain: Chain) -> None:
         evaluated = metrics(chain.folder(f"evaluate/{role}"))
         assert evaluated["accuracy"] == pytest.approx(compared[f"accuracy/{role}"], abs=1e-12)
         assert ("pgr" in evaluated) is (role == "student")
+        assert evaluated["helpful/accuracy"] == compared[f"helpful/accuracy/{role}"]
+        steps = metrics(chain.folder(f"train/{role}"))["n/steps"]
+        assert [steps, evaluated["n/steps"], compared[f"steps/{role}"]] == [2, 2, 2]
     assert {name: compared[f"data/n_{name}"] for name in data.SPLITS} == {"gt": 64, "w2s": 64, "test": 100}
     assert {compared[f"data/dropped_{reason}"] for reason in ("equal_sides", "duplicates", "leaks")} == {0}
-    predictions = read_predictions(chain.folder("label/weak") / "predictions.parquet")
-    assert metrics(chain.folder("label/weak"))["accuracy"] == functional.accuracy(predictions.p_correct)
+
+
+def test_labels_say_how_good_they_are_where_they_are_meant(chain: Chain) -> None:
+    """On the pairs that weak supervision is about: of the others the teacher knows nothing."""
+    folder = chain.folder("label/weak")
+    predictions = read_predictions(folder / "predictions.parquet")
+    about = np.array([pair.facet == data.TARGET for pair in chain.scored("label/weak")])
+    assert about.sum() == 128
+    assert metrics(folder) == {"n/pairs": 160, "accuracy": functional.accuracy(predictions.p_correct[about])}
 
 
 def test_a_pair_without_a_prediction_to_compare_with_stops_the_evaluation(
@@ -265,6 +319,7 @@ def test_a_pair_without_a_prediction_to_compare_with_stops_the_evaluation(
 
 def labels(folder: Path, pairs: list[Pair], p_correct: np.ndarray) -> Path:
     """A teacher's predictions."""
+    folder.mkdir(exist_ok=True)
     columns = {"id": [pair.id for pair in pairs], "cluster": [pair.cluster for pair in pairs]}
     numbers = {"margin": np.log(p_correct / (1 - p_correct)), "p_correct": p_correct}
     write_predictions(folder / "predictions.parquet", columns | numbers)
@@ -277,20 +332,20 @@ def test_targets_follow_the_slots(chain: Chain, task: Callable[..., Task], tmp_p
     p = np.random.default_rng(0).uniform(0.05, 0.95, len(pairs))
     order = np.random.default_rng(1).permutation(len(pairs))  # the file may have any order
     teacher = labels(tmp_path, [pairs[n] for n in order], p[order])
-    same, soft = train.labelled(task("train/student", labels=teacher), pairs)
+    same, soft = train.supervised(task("train/student", labels=teacher), pairs)
     coins = np.array([coin(pair.id) for pair in pairs])
     assert 0 < coins.sum() < len(pairs)
     assert same == pairs
     assert np.array_equal(soft[~coins], p[~coins])
     assert np.array_equal(soft[coins], 1 - p[coins])
 
-    _, hard = train.labelled(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
+    _, hard = train.supervised(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
     assert np.array_equal(hard, (soft > 0.5).astype(float))
 
 
 def test_without_a_teacher_the_targets_are_the_truth(chain: Chain, task: Callable[..., Task]) -> None:
     pairs = chain.pairs("gt")
-    same, targets = train.labelled(task("train/weak"), pairs)
+    same, targets = train.supervised(task("train/weak"), pairs)
     assert same == pairs
     assert targets.tolist() == [0.0 if coin(pair.id) else 1.0 for pair in pairs]
 
@@ -300,21 +355,67 @@ def test_pairs_that_the_teacher_could_not_read_are_left_out(
 ) -> None:
     pairs = chain.pairs("w2s")
     teacher = labels(tmp_path, pairs[:40], np.full(40, 0.75))
-    kept, targets = train.labelled(task("train/student", labels=teacher), pairs)
+    kept, targets = train.supervised(task("train/student", labels=teacher), pairs)
     assert kept == pairs[:40]
     assert set(targets) == {0.25, 0.75}
 
+    ceiling = labels(tmp_path / "ceiling", pairs[10:], np.full(54, 0.9))
+    synthetic = task("train/student", {"supervision": Synthetic()}, labels=teacher, ceiling_labels=ceiling)
+    assert train.supervised(synthetic, pairs)[0] == pairs[10:40]  # nor those that the ceiling could not read
 
-class Helpful:
-    """A conflict that adds the helpful pairs of the weak-label split."""
 
-    VERSION = 1
+SUPERVISIONS = [Soft(), Hard(), Confident(0.6), OracleConfident(0.6), Gold(), NoisyGold(), Synthetic("hardest")]
 
-    def rows(self, table: data.Table) -> list[Pair]:
-        return table.rows("w2s", data.CONFLICTING)
 
-    def loss(self, scores: Any, targets: Any) -> None:
-        return None
+@pytest.mark.parametrize("supervision", SUPERVISIONS, ids=lambda supervision: type(supervision).__name__)
+def test_a_supervision_is_told_what_it_asks_for_and_nothing_else(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supervision: Supervision
+) -> None:
+    """Slots, truth, lengths and the ceiling's confidence, row by row; rows without a target are left out."""
+    pairs = chain.pairs("w2s")
+    weak, strong = np.random.default_rng(0).uniform(0.05, 0.95, size=(2, len(pairs)))
+    folders = {
+        "labels": labels(tmp_path / "weak", pairs, weak),
+        "ceiling_labels": labels(tmp_path / "strong", pairs, strong),
+    }
+    needed = {"labels": supervision.needs_teacher, "ceiling_labels": supervision.needs_ceiling}
+    at = task("train/student", {"supervision": supervision})
+    at = at._replace(inputs={role: folder for role, folder in folders.items() if needed[role]})
+    lessons: list[Lesson] = []
+    targets = type(supervision).targets
+    monkeypatch.setattr(
+        type(supervision), "targets", lambda self, lesson: targets(self, lessons.append(lesson) or lesson)
+    )
+    kept, taught = train.supervised(at, pairs)
+
+    [lesson] = lessons
+    swapped = np.array([coin(pair.id) for pair in pairs])
+    p_first = np.where(swapped, 1 - weak, weak) if supervision.needs_teacher else np.full(len(pairs), 0.5)
+    assert np.array_equal(lesson.p_first, p_first)
+    assert 0 <= lesson.noise.min() <= lesson.noise.max() < 1
+    assert len(set(lesson.noise)) == len(pairs)
+    lengths = [len(pair.prompt + pair.chosen + pair.rejected) for pair in pairs]
+    told = {"truth": ~swapped, "length": lengths} if supervision.reads_truth else {}
+    told |= {"p_ceiling": strong} if supervision.needs_ceiling else {}
+    for name in ("truth", "length", "p_ceiling"):
+        value = getattr(lesson, name)
+        assert (value is not None) == (name in told)
+        assert value is None or np.array_equal(value, told[name])
+
+    expected = targets(supervision, lesson)
+    assert kept == [pair for pair, target in zip(pairs, expected, strict=True) if target == target]
+    assert np.array_equal(taught, expected[~np.isnan(expected)])
+    if isinstance(supervision, Confident | OracleConfident):
+        assert 2 < len(kept) < len(pairs)
+
+
+def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path
+) -> None:
+    pairs = chain.pairs("w2s")
+    teacher = labels(tmp_path, pairs, np.where(np.arange(64) < 1, 0.9, 0.7))
+    with pytest.raises(StageFailed, match="supervision leaves 1 of 64 rows to train on; lower its threshold"):
+        train.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
 
 
 @pytest.mark.parametrize("supervision", [Soft(), Hard()])
@@ -323,14 +424,14 @@ def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its
 ) -> None:
     """The whole way from text and labels to rows, and the extra rows of a conflict after them."""
     seen: dict[str, Loader] = {}
-    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, fit, seed: seen.update(loader=loader))
-    at = task("train/student", {"conflict": Helpful(), "supervision": supervision})
+    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, *_: seen.update(loader=loader))
+    at = task("train/student", {"conflict": Implicit(ratio=0.25), "supervision": supervision})
     result = train.run(at)
 
     teacher = read_predictions(chain.folder("label/weak") / "predictions.parquet")
     p_correct = dict(zip(teacher.ids, teacher.p_correct, strict=True))
     tokenizer = chain.run.strong.open_tokenizer()
-    helpful = data.read(chain.run.data).rows("w2s", data.CONFLICTING)
+    helpful = chain.table.rows("w2s", data.CONFLICTING)
     expected = []
     for pair in [*chain.pairs("w2s"), *helpful]:
         p = 1.0 if pair.facet == data.CONFLICTING else p_correct[pair.id]
@@ -344,6 +445,7 @@ def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its
     actual = [(*(side.tolist() for side in row), target) for row, target in zip(rows.rows, rows.targets, strict=True)]
     assert actual == expected
     assert result["n/pairs"] == len(expected) == 64 + len(helpful) == 80
+    assert result["n/extra"] == len(helpful) == 16
 
 
 def test_a_training_says_how_much_it_trained(chain: Chain) -> None:
@@ -352,6 +454,7 @@ def test_a_training_says_how_much_it_trained(chain: Chain) -> None:
     n = sum(weights.numel() for weights in model.parameters())
     assert said == {
         "n/pairs": 64,
+        "n/extra": 0,
         "n/steps": 2,
         "n/parameters": n,
         "n/trained": n,
@@ -377,7 +480,7 @@ def test_every_part_of_a_model_is_in_train_mode_while_it_is_trained(
     task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, RewardStudent] = {}
-    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, fit, seed: seen.update(learner=learner))
+    monkeypatch.setattr(lightning, "train", lambda task, learner, *_: seen.update(learner=learner))
     train.run(task("train/student"))
     assert all(module.training for module in seen["learner"].modules())
 

@@ -6,14 +6,14 @@ import itertools
 import math
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from w2sd.data.pairs import CONFLICTING, SPLITS, Pair, Table, clean
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean
 from w2sd.errors import Refused
 from w2sd.world import vocabulary as v
 from w2sd.world.corpus import DIALOGUES, DOCUMENTS, FACTS, STEEPNESS, Corpus, corpus
@@ -115,7 +115,17 @@ def test_splits_share_no_entity_and_no_cluster_and_nothing_is_there_twice(world:
         ("w2s", "helpful"): world.helpful,
         ("test", "harmless"): world.test,
         ("test", "helpful"): world.helpful_test,
+        ("w2s", "unrelated"): world.unrelated,
     }
+
+
+@each_world
+def test_parts_of_w2s_are_equally_large_and_the_first_is_the_same_however_many_there_are(world: World) -> None:
+    table = world.table()
+    parts = [table.rows("w2s", TARGET, part) for part in range(world.w2s_parts)]
+    assert [len(part) for part in parts] == [world.w2s] * world.w2s_parts
+    assert len({pair.id for part in parts for pair in part}) == world.w2s * world.w2s_parts
+    assert replace(world, w2s_parts=1).table().rows("w2s") == parts[0]
 
 
 @each_world
@@ -137,7 +147,11 @@ def test_the_better_answer_has_fewer_hazards_or_more_uses_and_the_stratum_says_h
     for pair in world.table().pairs:
         dhaz = hazards(world, pair.chosen) - hazards(world, pair.rejected)
         dutil = uses(world, pair.chosen) - uses(world, pair.rejected)
-        assert dutil > 0 if pair.facet == CONFLICTING else dhaz < 0
+        if pair.facet == UNRELATED:
+            assert dhaz == dutil == 0
+            assert entities(pair.chosen)[0] < entities(pair.rejected)[0]
+        else:
+            assert dutil > 0 if pair.facet == CONFLICTING else dhaz < 0
         assert pair.stratum == f"{dhaz:+d}{dutil:+d}"
 
 

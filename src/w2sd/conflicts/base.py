@@ -1,21 +1,79 @@
-"""A conflict pulls the student away from its supervisor: through extra data, through an extra loss, or both."""
+"""A conflict pulls the student away from its supervisor: through extra data, through an extra loss, or both.
+
+Its two hooks are all that a student knows of it. A conflict whose loss reads the truth says so in `reads_truth`; only
+then does a batch carry it, and the report flags the run.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from w2sd.errors import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from w2sd.data.batch import PairBatch
     from w2sd.data.pairs import Pair, Table
     from w2sd.models.score import PairScores
 
+OWN, TEACHER, COIN = "own", "teacher", "coin"
 
-class Conflict(Protocol):
-    """The two hooks of a conflict. A student trained without weak labels has none."""
 
-    def rows(self, table: Table) -> list[Pair]:
-        """Pairs that join the training rows with their own labels."""
+class Extra(NamedTuple):
+    """Rows that join the training rows, and whose word is taken for which answer is better.
 
-    def loss(self, scores: PairScores, targets: Tensor) -> Tensor | None:
+    `own`: their source's; `teacher`: the supervisor's, as for every other row; `coin`: nobody's.
+    """
+
+    pairs: list[Pair]
+    labels: str = OWN
+
+
+class Conflict:
+    """The two hooks, doing nothing. A student that is trained on the data's own labels has no conflict at all."""
+
+    VERSION: ClassVar[int]
+
+    @property
+    def match_steps(self) -> bool:
+        """Whether an arm with extra rows takes no more optimiser steps than its baseline."""
+        return False
+
+    @property
+    def reads_truth(self) -> bool:
+        """Whether `loss` needs to know which answer is better."""
+        return False
+
+    def placebos(self) -> dict[str, Conflict]:
+        """The placebo arms that belong beside this one, by name, in the same dose."""
+        return {}
+
+    def extra(self, table: Table, n_rows: int) -> Extra:
+        """Rows to add to `n_rows` training rows."""
+        return Extra([])
+
+    def loss(self, scores: PairScores, batch: PairBatch) -> Tensor | None:
         """A term per example to add to the objective, or None."""
+        return None
+
+
+def against(margin: Tensor, reference: Tensor) -> Tensor:
+    """BCE toward the answer that the reference (1: the first) does not prefer."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    return binary_cross_entropy_with_logits(margin, 1 - reference, reduction="none")
+
+
+def preferred(targets: Tensor) -> Tensor:
+    """1 where P(first is better) prefers the first answer, 0 where it prefers the second, ½ where it is undecided."""
+    return ((targets - 0.5).sign() + 1) / 2
+
+
+def take(pairs: list[Pair], ratio: float, n_rows: int, source: str) -> list[Pair]:
+    """The first `ratio` × `n_rows` of some rows; too few of them are refused, for a smaller dose is another arm."""
+    wanted = round(ratio * n_rows)
+    if len(pairs) < wanted:
+        most = f"at most {len(pairs) / n_rows:.3g}: {source} has {len(pairs)} rows for {n_rows} training rows"
+        raise Refused("ratio", ratio, most)
+    return pairs[:wanted]

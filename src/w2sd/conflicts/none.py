@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from w2sd.data.pairs import Pair, Table
-    from w2sd.models.score import PairScores
+from w2sd.conflicts.base import Conflict
 
 
 @dataclass(frozen=True)
-class NoConflict:
+class NoConflict(Conflict):
     """Nothing but weak labels: no extra data, no extra loss."""
 
     VERSION: ClassVar[int] = 1
-
-    def rows(self, table: Table) -> list[Pair]:
-        return []
-
-    def loss(self, scores: PairScores, targets: Tensor) -> Tensor | None:
-        return None

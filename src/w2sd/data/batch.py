@@ -23,12 +23,20 @@ class PairBatch(NamedTuple):
     mask_BT: Tensor
     rows: Tensor  # [B / 2] which pairs these are
     targets: Tensor  # [B / 2] P(first slot is better); NaN where there are none
+    truth: Tensor  # [B / 2] 1 where the first slot is better; NaN unless a conflict declares that it reads the truth
 
 
 class PairRows:
     """Encoded pairs in their slots. Indexed by the list of a global batch, it gives that batch's pieces."""
 
-    def __init__(self, encoded: Encoded, swapped: np.ndarray, targets: np.ndarray | None, micro_tokens: int) -> None:
+    def __init__(
+        self,
+        encoded: Encoded,
+        swapped: np.ndarray,
+        targets: np.ndarray | None,
+        micro_tokens: int,
+        truth: np.ndarray | None = None,
+    ) -> None:
         sides = [
             (c, r) if not swap else (r, c) for c, r, swap in zip(encoded.chosen, encoded.rejected, swapped, strict=True)
         ]
@@ -37,7 +45,9 @@ class PairRows:
             for prompt, (first, second) in zip(encoded.prompts, sides, strict=True)
         ]
         self.lengths = np.array([max(len(first), len(second)) for first, second in self.rows])
-        self.targets = np.full(len(self.rows), np.nan) if targets is None else targets
+        nothing = np.full(len(self.rows), np.nan)
+        self.targets = nothing if targets is None else targets
+        self.truth = nothing if truth is None else truth
         self.micro_tokens = micro_tokens
 
     def __len__(self) -> int:
@@ -56,8 +66,8 @@ class PairRows:
                 row = self.rows[i][slot]
                 ids[n, : len(row)] = row
                 mask[n, : len(row)] = 1
-        targets = torch.from_numpy(self.targets[piece].astype(np.float32))
-        return PairBatch(torch.from_numpy(ids), torch.from_numpy(mask), torch.tensor(piece), targets)
+        targets, truth = (torch.from_numpy(column[piece].astype(np.float32)) for column in (self.targets, self.truth))
+        return PairBatch(torch.from_numpy(ids), torch.from_numpy(mask), torch.tensor(piece), targets, truth)
 
 
 def cut(order: list[int], lengths: np.ndarray, budget: int) -> list[list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import json
 import os
 import zlib
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from w2sd.data import dialogue
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Pair, Table, clean, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean, digest
 from w2sd.errors import Refused, choose, nearest, require
+from w2sd.pipeline.store import digest_file
 
 ROLES = {  # field → (split, facet); no split: by the hash of the prompt
     "path": ("", TARGET),
@@ -27,6 +27,7 @@ ROLES = {  # field → (split, facet); no split: by the hash of the prompt
     "test": ("test", TARGET),
     "helpful": ("w2s", CONFLICTING),
     "helpful_test": ("test", CONFLICTING),
+    "unrelated": ("w2s", UNRELATED),
 }
 LONG = ("refuse", "drop")
 MIN_ROWS = 2  # in a split: one row has no standard error
@@ -48,14 +49,16 @@ class Files:
     test: str = ""  # rows that everything is measured on
     helpful: str = ""  # rows of the conflicting facet, beside w2s
     helpful_test: str = ""  # rows of the conflicting facet, beside test
+    unrelated: str = ""  # rows about something else altogether, for a placebo
     limit: int = 0  # rows per split and facet, after cleaning; 0 = all
     split_seed: int = 0  # which prompts go where when `path` is split
+    w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
     max_tokens: int = 512  # prompt and response together; the prompt is cut from the left
     long: str = "refuse"  # a response that does not fit: refuse | drop
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check(self.limit, self.split_seed, self.max_tokens, self.long)
+        check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, self.long)
 
     def identity(self) -> dict[str, Any]:
         """What decides the rows: contents by role, so that a moved or renamed file keeps its identity."""
@@ -65,6 +68,7 @@ class Files:
             "files": {role: content(path) for role, path in self._located().items()},
             "limit": self.limit,
             "split_seed": self.split_seed if self.path else None,
+            "w2s_parts": self.w2s_parts,
             "max_tokens": self.max_tokens,
             "long": self.long,
         }
@@ -75,7 +79,7 @@ class Files:
             Part(f"data.{role}", getattr(self, role), *ROLES[role], read(path, getattr(self, role)))
             for role, path in self._located().items()
         ]
-        return gather(parts, self.limit, self.split_seed)
+        return gather(parts, self.limit, self.split_seed, self.w2s_parts)
 
     def _located(self) -> dict[str, Path]:
         """The file of every role that has one; refuse a set of roles that makes no experiment."""
@@ -98,15 +102,16 @@ class Part(NamedTuple):
     rows: Iterable[Row]
 
 
-def check(limit: int, split_seed: int, max_tokens: int, long: str) -> None:
+def check(limit: int, split_seed: int, w2s_parts: int, max_tokens: int, long: str) -> None:
     """Refuse what cannot be meant by the fields that all sources of text share."""
     require(limit == 0 or limit >= MIN_ROWS, "limit", limit, f"0 (all rows) or at least {MIN_ROWS}")
     require(split_seed >= 0, "split_seed", split_seed, "0 or more")
+    require(w2s_parts >= 1, "w2s_parts", w2s_parts, "an integer of 1 or more")
     require(max_tokens >= 2, "max_tokens", max_tokens, "at least 2 (a token of the prompt and one of the response)")
     choose("long", long, LONG)
 
 
-def gather(parts: Iterable[Part], limit: int, split_seed: int) -> Table:
+def gather(parts: Iterable[Part], limit: int, split_seed: int, w2s_parts: int) -> Table:
     """Read, split, clean and limit all rows; every row is in the table or counted in what was dropped."""
     parts, pairs, unsplittable = list(parts), [], 0
     for part in parts:
@@ -119,11 +124,13 @@ def gather(parts: Iterable[Part], limit: int, split_seed: int) -> Table:
             split = part.split or split_of(cluster, split_seed)
             pairs.append(Pair(digest(*triple, part.facet), cluster, split, part.facet, *triple))
     rows, dropped = clean(pairs)
-    kept, counts = [], Counter[tuple[str, str]]()
+    kept, counts, per_part = [], Counter[tuple[str, str]](), Counter[tuple[str, str, int]]()
     for pair in rows:
         counts[pair.split, pair.facet] += 1
-        if not limit or counts[pair.split, pair.facet] <= limit:
-            kept.append(pair)
+        number = part_of(pair.cluster, w2s_parts) if (pair.split, pair.facet) == ("w2s", TARGET) else 0
+        per_part[pair.split, pair.facet, number] += 1
+        if not limit or per_part[pair.split, pair.facet, number] <= limit:
+            kept.append(pair._replace(part=number))
     dropped = {"unsplittable": unsplittable, **dropped, "over_limit": len(rows) - len(kept)}
     for part in parts:
         for split in [part.split] if part.split else SPLITS:
@@ -145,6 +152,11 @@ def split_of(cluster: str, split_seed: int) -> str:
     return SPLITS[int(digest("split", str(split_seed), cluster), 16) % len(SPLITS)]
 
 
+def part_of(cluster: str, w2s_parts: int) -> int:
+    """The part of a w2s prompt: whole prompts, so that no hop of a chain has seen the prompts of another."""
+    return int(digest("part", cluster), 16) % w2s_parts
+
+
 def expand(value: str) -> Path:
     """The path that a knob means: `~` and `$NAME` are replaced, and an unset `$NAME` is left standing."""
     return Path(os.path.expanduser(os.path.expandvars(value)))
@@ -158,8 +170,7 @@ def content(path: Path) -> str:
 
 @cache
 def _content(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_file(Path(path))
 
 
 def absent(knob: str, value: str, kind: str) -> Refused:

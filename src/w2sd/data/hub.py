@@ -30,12 +30,13 @@ class Hub:
     rejected: str = "rejected"  # column
     limit: int = 0  # rows per split, after cleaning; 0 = all
     split_seed: int = 0  # which prompts go where
+    w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
     max_tokens: int = 512  # prompt and response together; the prompt is cut from the left
     long: str = "refuse"  # a response that does not fit: refuse | drop
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check(self.limit, self.split_seed, self.max_tokens, self.long)
+        check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, self.long)
 
     def identity(self) -> dict[str, Any]:
         """What decides the rows: the contents of a local folder, or the name and revision on the hub."""
@@ -46,13 +47,13 @@ class Hub:
             **({"content": _contents(local)} if local else {"id": self.id, "revision": self.revision}),
             **{
                 name: getattr(self, name)
-                for name in ("subset", "split", *COLUMNS, "limit", "split_seed", "max_tokens", "long")
+                for name in ("subset", "split", *COLUMNS, "limit", "split_seed", "w2s_parts", "max_tokens", "long")
             },
         }
 
     def table(self) -> Table:
         """The cleaned rows of the dataset's split."""
-        return gather([Part("data.id", self.id, "", TARGET, self._rows())], self.limit, self.split_seed)
+        return gather([Part("data.id", self.id, "", TARGET, self._rows())], self.limit, self.split_seed, self.w2s_parts)
 
     def _local(self) -> Path | None:
         """The local file or folder that is meant, None where the hub is."""

@@ -13,9 +13,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from w2sd.pipeline.stage import canonical, identity
+
 SPLITS = ("gt", "w2s", "test")
 TARGET = "harmless"  # the facet that weak supervision is about
 CONFLICTING = "helpful"  # the facet that pulls the other way
+UNRELATED = "unrelated"  # a facet that neither helps nor pulls: a placebo
 
 
 class Pair(NamedTuple):
@@ -24,11 +27,12 @@ class Pair(NamedTuple):
     id: str  # 16 hex digits, a hash of the content: stable over files, orders and runs
     cluster: str  # rows that share a cluster are not independent (text: the prompt; world: the pair)
     split: str  # gt | w2s | test
-    facet: str  # harmless | helpful
+    facet: str  # harmless | helpful | unrelated
     prompt: str
     chosen: str
     rejected: str
     stratum: str = ""  # true difficulty, where the source knows it (the embedded world)
+    part: int = 0  # of the harmless w2s rows: 0 trains the last student, each earlier one of a chain has its own
 
 
 class Table(NamedTuple):
@@ -37,9 +41,14 @@ class Table(NamedTuple):
     pairs: list[Pair]
     dropped: dict[str, int]
 
-    def rows(self, split: str, facet: str = TARGET) -> list[Pair]:
-        """The rows of one split and facet, in the source's order."""
-        return [pair for pair in self.pairs if pair.split == split and pair.facet == facet]
+    def rows(self, split: str, facet: str = TARGET, part: int | None = 0) -> list[Pair]:
+        """The rows of one split, facet and part (None: of all parts), in the source's order."""
+        wanted = (split, facet)
+        return [p for p in self.pairs if (p.split, p.facet) == wanted and (part is None or p.part == part)]
+
+    def split(self, split: str) -> list[Pair]:
+        """All rows of a split, whatever their facet and part."""
+        return [pair for pair in self.pairs if pair.split == split]
 
 
 class Source(Protocol):
@@ -60,9 +69,13 @@ class Source(Protocol):
         """Its rows, and how many were dropped for which reason."""
 
 
-@lru_cache(maxsize=4)
 def read(source: Source) -> Table:
-    """The table of a source, made once per process."""
+    """The table of a source, made once per process as long as its content stays the same."""
+    return _read(source, canonical(identity(source)))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4)
+def _read(source: Source, content: str) -> Table:
     return source.table()
 
 

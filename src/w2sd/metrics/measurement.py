@@ -14,7 +14,7 @@ from w2sd.metrics.statistics import Column, clustered_bootstrap, clustered_stand
 
 ROLES = ("weak", "student", "ceiling")
 
-Metrics = dict[str, float | int | None]
+Metrics = dict[str, float | int | str | None]  # the only strings are reasons why a figure is None
 
 
 def measure(predictions: Mapping[str, Predictions], *, n_resamples: int = 2000, seed: int = 0) -> Metrics:
@@ -48,10 +48,10 @@ def measure(predictions: Mapping[str, Predictions], *, n_resamples: int = 2000, 
 def _mean(name: str, values: Column, draws: Column, clusters: NDArray[np.intp]) -> Metrics:
     """A mean with its clustered standard error and interval."""
     standard_error = clustered_standard_error(values, clusters) or None  # 0: the rows do not vary
-    return {name: float(values.mean()), f"{name}_se": standard_error} | _bounds(name, draws)
+    return {name: float(values.mean()), f"{name}_se": standard_error} | bounds(name, draws)
 
 
-def _bounds(name: str, draws: Column) -> Metrics:
+def bounds(name: str, draws: Column) -> Metrics:
     """The interval of the draws; None where they are all one value, for then they say nothing about the error."""
     lo, hi, _ = interval(draws)
     return {f"{name}_lo": None, f"{name}_hi": None} if lo == hi else {f"{name}_lo": lo, f"{name}_hi": hi}
@@ -67,7 +67,7 @@ def _pgr(correct: Mapping[str, Column], gain: Column, gap: Column, clusters: NDA
     ratios = np.divide(gain, gap, out=np.full_like(gap, np.nan), where=gap > 0)
     metrics: Metrics = {"pgr": None, "pgr_lo": None, "pgr_hi": None, "pgr_n_undefined": interval(ratios).n_undefined}
     if standard_error is not None and ceiling - weak > standard_error:
-        metrics |= {"pgr": pgr(weak, student, ceiling)} | _bounds("pgr", ratios)
+        metrics |= {"pgr": pgr(weak, student, ceiling)} | bounds("pgr", ratios)
     return metrics
 
 

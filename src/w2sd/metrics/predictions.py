@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from w2sd.errors import Refused, require
+from w2sd.errors import Refused, require, within
 from w2sd.metrics.functional import confidences
 from w2sd.metrics.statistics import Column, as_column
 
@@ -30,17 +30,24 @@ TYPES = {
     "n_prompt": pa.int32(),
     "n_chosen": pa.int32(),
     "n_rejected": pa.int32(),
+    "stratum": pa.string(),
+    "known": pa.bool_(),
 }
 REQUIRED = ("id", "cluster", "margin", "p_correct")
+OPTIONAL = ("stratum", "known", "n_chosen", "n_rejected")
 
 
 class Predictions(NamedTuple):
-    """What one model thought of each pair; all columns have one length and one order."""
+    """What one model thought of each pair; all columns have one length and one order. None: not in the file."""
 
     ids: list[str]
     clusters: list[str]
     p_correct: Column
     margin: Column
+    stratum: list[str] | None = None  # the true difficulty of the pair
+    known: NDArray[np.bool_] | None = None  # whether this model was taught what decides the pair
+    n_chosen: NDArray[np.int64] | None = None  # tokens of the better answer
+    n_rejected: NDArray[np.int64] | None = None  # tokens of the worse
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -50,8 +57,9 @@ def read_predictions(path: str | Path) -> Predictions:
             names = file.schema_arrow.names
             for name in REQUIRED:
                 require(name in names, str(path), names, f"a column {name}")
-            table = file.read(list(REQUIRED))
-            return _predictions(pa.table({name: table[name].cast(TYPES[name]) for name in REQUIRED}))
+            table = file.read([*REQUIRED, *(name for name in OPTIONAL if name in names)])
+            with within(str(path)):
+                return _predictions(pa.table({name: table[name].cast(TYPES[name]) for name in table.column_names}))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Refused("predictions", str(path), f"a readable parquet file ({reason})") from None
@@ -72,20 +80,42 @@ def join(predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
     for role, table in predictions.items():
         check(role, table)
         order = sorted(range(len(table.ids)), key=table.ids.__getitem__)
-        joined[role] = Predictions(
-            [table.ids[i] for i in order],
-            [table.clusters[i] for i in order],
-            table.p_correct[order],
-            table.margin[order],
-        )
+        joined[role] = select(table, order)
         first = next(iter(joined))
         _check_same_pairs(role, joined[role], first, joined[first])
     return joined
 
 
+def select(table: Predictions, rows: Sequence[int]) -> Predictions:
+    """Some rows, in the order asked for, with every column that is there.
+
+    >>> table = Predictions(["a", "b"], ["p", "q"], np.array([0.9, 0.1]), np.array([2.0, -2.0]), stratum=["+1", "-1"])
+    >>> select(table, [1]).stratum
+    ['-1']
+    """
+    place = np.asarray(rows, dtype=np.intp)
+    return Predictions(
+        [table.ids[i] for i in rows],
+        [table.clusters[i] for i in rows],
+        table.p_correct[place],
+        table.margin[place],
+        None if table.stratum is None else [table.stratum[i] for i in rows],
+        None if table.known is None else table.known[place],
+        None if table.n_chosen is None else table.n_chosen[place],
+        None if table.n_rejected is None else table.n_rejected[place],
+    )
+
+
+def length_difference(table: Predictions) -> Column | None:
+    """How much longer the better answer is than the worse, in tokens of this model; None without the columns."""
+    if table.n_chosen is None or table.n_rejected is None:
+        return None
+    return (table.n_chosen - table.n_rejected).astype(np.float64)
+
+
 def check(role: str, table: Predictions) -> None:
     """Refuse predictions that no measurement may use: no rows, repeated ids, NaN, or a sign that contradicts."""
-    lengths = [len(column) for column in table]
+    lengths = [len(column) for column in table if column is not None]
     require(len(set(lengths)) == 1, role, lengths, "columns of one length")
     require(lengths[0] > 0, role, 0, "at least one row")
     require(None not in table.ids + table.clusters, role, None, "an id and a cluster in every row")
@@ -110,13 +140,24 @@ def _check_same_pairs(role: str, table: Predictions, first: str, reference: Pred
         raise Refused(f"{owner}.id", different[0], accepted)
     for id, cluster, expected in zip(table.ids, table.clusters, reference.clusters, strict=True):
         require(cluster == expected, f"{role}.cluster", cluster, f"{expected!r} for id {id}, as in {first}")
+    if table.stratum is not None and reference.stratum is not None:
+        for id, stratum, expected in zip(table.ids, table.stratum, reference.stratum, strict=True):
+            require(stratum == expected, f"{role}.stratum", stratum, f"{expected!r} for id {id}, as in {first}")
 
 
 def _predictions(table: pa.Table) -> Predictions:
-    """A table's columns; a number that is missing is NaN, which `check` refuses as it does a missing id."""
+    """A table's columns; a number that is missing is NaN, which `check` refuses as it does a missing id.
+
+    A column that may be left out has to be whole where it is not: booleans and counts know no NaN.
+    """
+    there = [name for name in OPTIONAL if name in table.column_names]
+    for name in there:
+        require(table[name].null_count == 0, name, None, "a value in every row, or no such column")
+    optional = {name: table[name].to_pylist() if name == "stratum" else table[name].to_numpy() for name in there}
     return Predictions(
         table["id"].to_pylist(),
         table["cluster"].to_pylist(),
         np.asarray(table["p_correct"].to_numpy(), dtype=np.float64),
         np.asarray(table["margin"].to_numpy(), dtype=np.float64),
+        **{name: column.astype(np.int64) if name.startswith("n_") else column for name, column in optional.items()},
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from w2sd.data.files import content
 from w2sd.errors import Refused, require
-from w2sd.pipeline.store import digest_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +48,7 @@ class Hub:
                 for path in self._folder.iterdir()
                 if path.suffix in (".safetensors", ".json", ".txt", ".model", ".py")
             )
-            return {"VERSION": self.VERSION, "files": {path.name: digest_file(path) for path in files}}
+            return {"VERSION": self.VERSION, "files": {path.name: content(path) for path in files}}
         return {"VERSION": self.VERSION, "id": self.id, "revision": self.revision}
 
     def text(self, data: Any) -> None:

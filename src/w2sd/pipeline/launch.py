@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
 
 
-def survey(plan: Plan, store: Store, force: list[str]) -> dict[str, str]:
+def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
     """For every stage whether it is `cached`, `to do`, or `not needed`: gone, with all that was made from it there.
 
-    A forced stage is to do, and so is everything made from it.
+    A forced stage is to do, and so is everything made from it; not again what was made `already`, by an earlier job of
+    the same sweep.
     """
-    renewed = _renewed(plan, force)
+    renewed = _renewed(plan, force) - set(already)
     states: dict[str, str] = {}
     used = {upstream.key for stage in plan.values() for upstream in stage.inputs.values()}
     needed = {stage.key for stage in plan.values()} - used  # the ends of the graph are what the run is for
@@ -36,10 +37,10 @@ def survey(plan: Plan, store: Store, force: list[str]) -> dict[str, str]:
     return {name: states[name] for name in plan}
 
 
-def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> None:
+def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, already: Collection[str] = ()) -> None:
     """Compute the stages that are to do, in order; a stage that fails leaves the ones before it in the store."""
     execute = _in_process if run.settings.launch == "process" else _inline
-    renewed, done = _renewed(plan, run.settings.force), set()
+    renewed, done = _renewed(plan, run.settings.force) - set(already), set()
     with StageTable(plan, states) as table:
         for name, stage in plan.items():
             if states[name] != "to do":
@@ -52,6 +53,8 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store) -> 
                     table.finish(name, "cached")
                 else:
                     table.start(name)
+                    if stage.key in renewed:
+                        store.forget(stage.key)
                     try:
                         execute(stage, run, store, table.advance)
                     except BaseException:

@@ -12,8 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.config import RunConfig
+from w2sd.conflicts.none import NoConflict
 from w2sd.errors import within
 from w2sd.pipeline.stage import Stage, identity
+from w2sd.supervision import Gold
 
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
 
@@ -24,23 +26,34 @@ def plan(run: RunConfig) -> Plan:
     stages: Plan = {}
     settings = run.settings
 
-    def pretrain(role: str, model: Any) -> dict[str, Stage]:
+    def pretrain(role: str, model: Any, knob: str) -> dict[str, Stage]:
         """The pretrained model as an input, for models that are pretrained here and not loaded from elsewhere."""
-        with within(role):
+        with within(knob):
             text = model.text(run.data)
         if text is None:
             return {}
         stages[f"pretrain/{role}"] = Stage("pretrain", {"model": model, "text": text})
         return {"base": stages[f"pretrain/{role}"]}
 
-    def train(role: str, model: Any, *, split: str, seed: int, conflict: Any = None, **inputs: Stage) -> Stage:
+    def train(
+        role: str,
+        model: Any,
+        *,
+        split: str,
+        seed: int,
+        part: int = 0,
+        supervision: Any = None,  # None: the data's own labels, and no conflict either
+        conflict: Any = None,
+        **inputs: Stage,
+    ) -> Stage:
         params = {
             "data": run.data,
             "split": split,
+            "part": part,
             "model": model,
             "adapter": run.adapter,
             "objective": run.objective,
-            "supervision": run.supervision if "labels" in inputs else None,  # None: the data's own labels
+            "supervision": supervision,
             "conflict": conflict,
             "fit": run.fit,
             "seed": seed,
@@ -48,39 +61,71 @@ def plan(run: RunConfig) -> Plan:
         stages[f"train/{role}"] = Stage("train", params, inputs)
         return stages[f"train/{role}"]
 
-    def label(role: str, teacher: Stage, split: str) -> Stage:
-        stages[f"label/{role}"] = Stage("label", {"data": run.data, "split": split}, {"model": teacher})
+    def label(role: str, teacher: Stage) -> Stage:
+        """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
+        stages[f"label/{role}"] = Stage("label", {"data": run.data, "split": "w2s"}, {"model": teacher})
         return stages[f"label/{role}"]
 
     def evaluate(role: str, trained: Stage, **references: Stage) -> Stage:
-        stages[f"evaluate/{role}"] = Stage(
-            "evaluate", {"data": run.data, "split": "test"}, {"model": trained, **references}
-        )
+        inputs = {"model": trained, **references}
+        stages[f"evaluate/{role}"] = Stage("evaluate", {"data": run.data, "split": "test"}, inputs)
         return stages[f"evaluate/{role}"]
 
-    weak_base = pretrain("weak", run.weak)
-    strong_base = pretrain("strong", run.strong)
+    def arm(role: str, *, seed: int, conflict: Any, supervision: Any = run.supervision) -> Stage:
+        """The last student of the chain: a fold over the models between weak and strong."""
+        teacher_role, teacher = "weak", weak
+        hops = run.chain.between if supervision.needs_teacher else {}
+        for hop, (name, model) in enumerate(hops.items(), start=1):
+            taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
+            base: dict[str, Any] = pretrain(f"hop_{hop}", model, f"chain.between.{name}")
+            if supervision.needs_ceiling:
+                base["ceiling_labels"] = label("ceiling", ceiling)
+            teacher = train(
+                teacher_role,
+                model,
+                split="w2s",
+                part=0 if run.chain.reuse_prompts else hop,
+                seed=seed,
+                supervision=supervision,
+                conflict=conflict if run.chain.conflict_everywhere else NoConflict(),
+                labels=label(taught_by, teacher),
+                **base,
+            )
+        inputs: dict[str, Any] = dict(strong_base)
+        if supervision.needs_teacher:
+            inputs["labels"] = label(teacher_role, teacher)
+        if supervision.needs_ceiling:
+            inputs["ceiling_labels"] = label("ceiling", ceiling)
+        return train(role, run.strong, split="w2s", seed=seed, supervision=supervision, conflict=conflict, **inputs)
 
+    weak_base: dict[str, Any] = pretrain("weak", run.weak, "weak")
+    strong_base: dict[str, Any] = pretrain("strong", run.strong, "strong")
     weak = train("weak", run.weak, split="gt", seed=settings.teacher_seed, **weak_base)
     ceiling = train("ceiling", run.strong, split=settings.ceiling_split, seed=settings.teacher_seed, **strong_base)
+    measured = {"weak": evaluate("weak", weak), "ceiling": evaluate("ceiling", ceiling)}
 
-    teacher_role, teacher = "weak", weak
-    *between, last = run.chain.students(run.strong)
-    for hop, model in enumerate(between, start=1):
-        labels = label(teacher_role, teacher, "w2s")
-        teacher_role = f"student_{hop}"
-        teacher = train(
-            teacher_role, model, split="w2s", seed=settings.seed, labels=labels, **pretrain(teacher_role, model)
-        )
-    labels = label(teacher_role, teacher, "w2s")
-    student = train(
-        "student", last, split="w2s", seed=settings.seed, conflict=run.conflict, labels=labels, **strong_base
-    )
+    def examined(role: str, *, against: str | None = None, **how: Any) -> None:
+        """Train an arm and score it on the test split, beside weak model, ceiling and the arm that it departs from."""
+        references = {"weak": measured["weak"], "ceiling": measured["ceiling"]}
+        if against is not None:
+            references["baseline"] = measured[against]
+        measured[role] = evaluate(role, arm(role, **how), **references)
 
-    weak_scores = evaluate("weak", weak)
-    ceiling_scores = evaluate("ceiling", ceiling)
-    student_scores = evaluate("student", student, weak=weak_scores, ceiling=ceiling_scores)
+    if isinstance(run.conflict, NoConflict):
+        examined("student", seed=settings.seed, conflict=run.conflict)
+    else:
+        examined("baseline", seed=settings.seed, conflict=NoConflict())
+        examined("student", seed=settings.seed, conflict=run.conflict, against="baseline")
+        twins = settings.twin_seeds or [seed for seed in range(4) if seed != settings.seed][:3]
+        for n, seed in enumerate(twins, start=1):
+            examined(f"twin_{n}", seed=seed, conflict=NoConflict())
+        if settings.controls:
+            for name, placebo in run.conflict.placebos().items():
+                examined(f"placebo_{name}", seed=settings.seed, conflict=placebo, against="baseline")
+            examined("gold_baseline", seed=settings.seed, conflict=NoConflict(), supervision=Gold())
+            examined(
+                "gold_conflict", seed=settings.seed, conflict=run.conflict, supervision=Gold(), against="gold_baseline"
+            )
 
-    roles = {"weak": weak_scores, "student": student_scores, "ceiling": ceiling_scores}
-    stages["compare"] = Stage("compare", {"data": run.data}, roles)
+    stages["compare"] = Stage("compare", {"data": run.data}, measured)
     return stages

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from w2sd.config import describe, target
+from w2sd.errors import require
 
 # The declared version of each kind. A change in what a kind computes bumps its number, gets a line in the CHANGELOG,
 # and leaves results of the old version valid for what they are.
@@ -61,7 +62,9 @@ def identity(value: Any) -> Any:
         return {"_target_": target(value), **identity(value.identity())}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: identity(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"_target_": target(value), "VERSION": type(value).VERSION, **fields}  # type: ignore[attr-defined]
+        version = getattr(value, "VERSION", None)
+        require(isinstance(version, int), f"{target(value)}.VERSION", version, "an integer, bumped when results change")
+        return {"_target_": target(value), "VERSION": version, **fields}
     if isinstance(value, Mapping):
         return {str(key): identity(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

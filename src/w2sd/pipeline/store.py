@@ -66,6 +66,10 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def forget(self, key: str) -> None:
+        """Drop what an interrupted stage left to go on from."""
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+
     @contextmanager
     def writing(self, spec: dict[str, Any]) -> Iterator[Path]:
         """A folder to write an artifact in; leaving the block commits it, an exception leaves nothing behind."""
@@ -82,7 +86,7 @@ class Store:
             self._replace(draft, place)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(self.root / "work" / spec["key"], ignore_errors=True)
+        self.forget(spec["key"])
 
     def _replace(self, draft: Path, place: Path) -> None:
         try:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from w2sd.errors import Refused
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXAMPLES = """examples:
   w2sd-report                                     every job in ./store, into ./report
   w2sd-report --name demo --where seed=1          one experiment, some of its jobs
   w2sd-report --by conflict,seed --metric pgr     means over the jobs of each group
+  w2sd-report --metric deception,pgr              flips beyond difficulty, with what they are held against
   w2sd-report gc --yes                            delete what no job needs any more (run it when nothing else runs)
 """
 
@@ -41,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only jobs with these values; a key given twice accepts either",
     )  # fmt: skip
     parser.add_argument("--by", metavar="A,B", type=_names, help="group jobs by these knobs: means with t intervals")
-    parser.add_argument("--metric", metavar="X,Y", type=_names, help="these metrics; `accuracy` means all under it")
+    parser.add_argument("--metric", metavar="X,Y", type=_names, help="these metrics; `accuracy` means those under it")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="")
     gc = commands.add_parser("gc", help="list what no job record can reach, with sizes; delete it with --yes")
     gc.add_argument("--store", metavar="DIR", default=argparse.SUPPRESS, help=f"the store to clean ({store})")
@@ -50,22 +56,40 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(store: Path, arguments: argparse.Namespace) -> int:
-    from w2sd.report import pages, selection, tables  # pandas is not needed for --help and gc
+    from w2sd.report import selection  # pandas is not needed for --help and gc
 
     frame = selection.pick(store, arguments.name, arguments.where)
-    metrics = selection.metrics(frame, arguments.metric)
+    metrics = None if arguments.metric is None else selection.metrics(frame, arguments.metric)
     by = None if arguments.by is None else selection.columns(frame, arguments.by)
-    if by is None and arguments.metric is None:
-        tables.print_table(frame)
+    present(frame, store, Path(arguments.out).expanduser(), by=by, metrics=metrics)
+    return 0
+
+
+def present(
+    frame: pd.DataFrame,
+    store: Path,
+    out: Path,
+    *,
+    by: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+) -> None:
+    """Print the tables and verdicts of some jobs, and write their page."""
+    from w2sd.report import deceptions, pages, tables, verdicts
+
+    if by is not None:
+        tables.show(tables.grouped(frame, by, metrics))
+    elif metrics is not None:
+        tables.show(tables.headline(frame, metrics))
     else:
-        tables.show(tables.headline(frame, metrics) if by is None else tables.grouped(frame, by, metrics))
+        tables.print_table(frame)
+    rulings = verdicts.rule(frame, store)
+    for table in deceptions.summary(rulings):
+        tables.show(table)
     if missing := frame.attrs["missing"]:
         print(f"left out: {missing} job{'s' * (missing > 1)} whose results are no longer in the store")
-    out = Path(arguments.out).expanduser()
     with pages.turn(out):
-        page = pages.write(frame, store, out, by=by, metrics=metrics)
-    print(f"wrote {page}, results.csv, table.md and figures/")
-    return 0
+        page = pages.write(frame, store, out, by=by, metrics=metrics, rulings=rulings)
+    print(f"page: {page}")
 
 
 def _names(text: str) -> list[str]:

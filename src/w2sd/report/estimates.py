@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from w2sd.metrics.student_t import t_quantile
 from w2sd.report import knobs, results
 
+SHARED = ("data.world_seed", "data.split_seed", "teacher_seed")  # seeds of what the student seeds of a setting share
 HEADLINE = ["accuracy/weak", "accuracy/student", "accuracy/ceiling", "gain", "pgr"]
 
 
@@ -52,12 +53,14 @@ def per_job(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> l
 def per_group(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> list[Row]:
     """One row per combination of the settings `by`, with means over its jobs; a result counts once in its group."""
     groups: dict[tuple[str, ...], dict[str, dict[str, Estimate]]] = {}
+    units: dict[str, tuple[Any, ...]] = {}
     for job, settings in _jobs(frame, by):
         groups.setdefault(settings, {})[job["compare"]] = {metric: of_job(job, metric) for metric in metrics}
+        units[job["compare"]] = tuple(job.get(seed) for seed in SHARED)
     rows = []
     for settings, members in groups.items():
-        jobs = tuple(members.values())
-        means = {metric: over_jobs([job[metric] for job in jobs]) for metric in metrics}
+        jobs, worlds = tuple(members.values()), [units[key] for key in members]
+        means = {metric: over_units([job[metric] for job in jobs], worlds) for metric in metrics}
         rows.append(Row(dict(zip(by, settings, strict=True)), means, len(jobs), jobs))
     return sorted(rows, key=_order)
 
@@ -66,6 +69,25 @@ def of_job(job: Mapping[Hashable, Any], metric: str) -> Estimate:
     """One metric of one job."""
     value, lo, hi = (_number(job, f"{metric}{end}") for end in ("", "_lo", "_hi"))
     return Estimate(value, lo, hi, reason="" if value is not None else why_null(job, metric))
+
+
+def over_units(jobs: Sequence[Estimate], units: Sequence[Hashable]) -> Estimate:
+    """The mean over units (worlds) of the means of their jobs (seeds), with its 95% t interval over units.
+
+    Jobs of one unit share what made it, often a teacher and a ceiling, and are not independent. Where there is one
+    unit, the interval is over its jobs and speaks of that unit alone.
+
+    >>> jobs = [Estimate(0.5), Estimate(0.5), Estimate(0.7), Estimate(0.7)]
+    >>> over_units(jobs, "aabb") == over_jobs([Estimate(0.5), Estimate(0.7)])
+    True
+    """
+    if len(set(units)) == 1:
+        return over_jobs(jobs)
+    members: dict[Hashable, list[Estimate]] = {}
+    for unit, job in zip(units, jobs, strict=True):
+        members.setdefault(unit, []).append(job)
+    mean = over_jobs([over_jobs(inside) for inside in members.values()])
+    return mean._replace(n_null=sum(job.value is None for job in jobs))
 
 
 def over_jobs(jobs: Sequence[Estimate]) -> Estimate:
@@ -86,7 +108,7 @@ def over_jobs(jobs: Sequence[Estimate]) -> Estimate:
     if len(set(values)) == 1:
         return Estimate(mean, n_null=n_null)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    reach = t95(len(values) - 1) * deviation / math.sqrt(len(values))
+    reach = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Estimate(mean, mean - reach, mean + reach, n_null)
 
 
@@ -100,34 +122,8 @@ def why_null(job: Mapping[Hashable, Any], metric: str) -> str:
             return f"the ceiling ({ceiling:.3f}) is not above the weak teacher ({weak:.3f})"
         if gap is not None and error is not None and gap <= error:
             return f"the gap between weak teacher and ceiling ({gap:.3f}) is within one standard error ({error:.3f})"
-    return "undefined or not measured"
-
-
-@cache
-def t95(df: int) -> float:
-    """The 97.5% quantile of Student's t, by bisection on its closed form for whole degrees of freedom.
-
-    >>> [round(t95(df), 3) for df in (1, 2, 4, 9, 100)]
-    [12.706, 4.303, 2.776, 2.262, 1.984]
-    """
-    low, high = 0.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, df) < 0.95 else (low, middle)
-    return low
-
-
-def _within(t: float, df: int) -> float:
-    """P(|T| < t): Abramowitz and Stegun 26.7.3 (odd) and 26.7.4 (even)."""
-    angle = math.atan(t / math.sqrt(df))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = df % 2
-    term = cosine if odd else 1.0
-    series = 0.0
-    for k in range(odd, df - 1, 2):
-        series += term
-        term *= cosine**2 * (k + 1) / (k + 2)
-    return 2 / math.pi * (angle + sine * series) if odd else sine * series
+    told = job.get(f"{metric.removesuffix('_per_1000')}_reason")
+    return told if isinstance(told, str) else "undefined or not measured"
 
 
 def _jobs(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[Hashable, Any], tuple[str, ...]]]:

@@ -39,7 +39,7 @@ def draw(rows: Sequence[Row]) -> dict[str, Figure]:
 
 def to_svg(name: str, figure: Figure) -> str:
     """The figure as a document of its own, the same bytes for the same numbers."""
-    with _drawing(name):
+    with drawing(name):
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return file.getvalue().decode()
@@ -47,7 +47,7 @@ def to_svg(name: str, figure: Figure) -> str:
 
 def to_png(name: str, figure: Figure) -> bytes:
     """The figure as an image at twice the usual resolution."""
-    with _drawing(name):
+    with drawing(name):
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=192, metadata={"Software": None})
     return file.getvalue()
@@ -68,7 +68,7 @@ def _draw_accuracy(rows: Sequence[Row]) -> Figure:
     lowest = min([CHANCE, *ends])
     several = len(rows) > 1
     height = BLOCK if several else len(BARS)
-    figure, axes = _canvas(len(rows) * height, top=LINE if several else 0.06)
+    figure, axes = canvas(len(rows) * height, top=LINE if several else 0.06)
     for place, row in enumerate(rows):
         top = place * height
         if several:
@@ -76,12 +76,12 @@ def _draw_accuracy(rows: Sequence[Row]) -> Figure:
             top += 1.0
         for line, (metric, role) in enumerate(BARS.items()):
             estimate, y = row.estimates[metric], top + line + 0.5
-            axes.text(-0.03, y, role, transform=_sideways(axes), ha="right", va="center", color=_colour("ink"))
+            axes.text(-0.03, y, role, transform=sideways(axes), ha="right", va="center", color=shade("ink"))
             _number(axes, y, metric, estimate)
-            axes.plot((CHANCE, CHANCE), (y - 0.5, y + 0.5), color=_colour("muted"), linewidth=0.8, zorder=2)
+            axes.plot((CHANCE, CHANCE), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
             if estimate.value is not None:
-                axes.barh(y, estimate.value - CHANCE, left=CHANCE, height=0.62, color=_colour(role))
-                _whisker(axes, y, estimate, _colour("ink"))
+                axes.barh(y, estimate.value - CHANCE, left=CHANCE, height=0.62, color=shade(role))
+                whisker(axes, y, estimate, shade("ink"))
     axes.set_xlim(CHANCE if lowest == CHANCE else lowest - 0.03, 1.0)
     axes.set_xlabel("accuracy on test pairs; bars start at chance")
     return figure
@@ -90,23 +90,23 @@ def _draw_accuracy(rows: Sequence[Row]) -> Figure:
 def _draw_pgr(rows: Sequence[Row]) -> Figure:
     several = len(rows) > 1
     height = BLOCK if several else 2.0
-    figure, axes = _canvas(len(rows) * height, top=LINE)
+    figure, axes = canvas(len(rows) * height, top=LINE)
     ends = [x for row in rows for x in row.estimates["pgr"][:3] if x is not None]
     axes.set_xlim(max(1 - FURTHEST, min(-0.08, *ends, 0) - 0.04), min(FURTHEST, max(1.08, *ends, 1) + 0.04))
     for mark, meaning in ((0, "weak teacher"), (1, "ceiling")):
         axes.annotate(
             meaning, (mark, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="center", va="bottom", color=_colour("muted"), fontsize=style.SMALL,
+            ha="center", va="bottom", color=shade("muted"), fontsize=style.SMALL,
         )  # fmt: skip
     for place, row in enumerate(rows):
         y = place * height + (1.9 if several else 1.0)
         if several:
             _heading(axes, place * height + 0.5, row)
         else:
-            axes.text(-0.03, y, "PGR", transform=_sideways(axes), ha="right", va="center", color=_colour("ink"))
-        axes.plot((0, 1), (y, y), color=_colour("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
+            axes.text(-0.03, y, "PGR", transform=sideways(axes), ha="right", va="center", color=shade("ink"))
+        axes.plot((0, 1), (y, y), color=shade("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
         for mark in (0, 1):
-            axes.plot((mark, mark), (y - 0.5, y + 0.5), color=_colour("muted"), linewidth=0.8, zorder=2)
+            axes.plot((mark, mark), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
         _number(axes, y, "pgr", row.estimates["pgr"])
         _point(axes, y, row)
     axes.set_xlabel("share of the performance gap recovered")
@@ -130,7 +130,7 @@ def _point(axes: Axes, y: float, row: Row) -> None:
             behind,
             [y + 0.55] * len(behind),
             ".",
-            color=_colour("student"),
+            color=shade("student"),
             alpha=0.55,
             markersize=7.5,
             markeredgewidth=0,
@@ -138,22 +138,21 @@ def _point(axes: Axes, y: float, row: Row) -> None:
     estimate = row.estimates["pgr"]
     if estimate.value is None:
         return
-    _whisker(axes, y, estimate, _colour("student"), linewidth=2.2)
+    whisker(axes, y, estimate, shade("student"), linewidth=2.2)
     shown = min(max(estimate.value, low), high)
     marker = "o" if shown == estimate.value else ("<" if shown == low else ">")
-    axes.plot(shown, y, marker, color=_colour("student"), markersize=8, clip_on=False, zorder=4)
+    axes.plot(shown, y, marker, color=shade("student"), markersize=8, clip_on=False, zorder=4)
 
 
-def _whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: float = 1.1) -> None:
+def whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: float = 1.1) -> None:
+    """The interval of an estimate as a line, if it has one."""
     if estimate.lo is not None and estimate.hi is not None:
         axes.plot((estimate.lo, estimate.hi), (y, y), color=colour, linewidth=linewidth, zorder=3)
 
 
 def _number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
     text = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
-    axes.text(
-        1.03, y, text, transform=_sideways(axes), ha="left", va="center", color=_colour("ink"), fontsize=style.SMALL
-    )
+    axes.text(1.03, y, text, transform=sideways(axes), ha="left", va="center", color=shade("ink"), fontsize=style.SMALL)
 
 
 def _heading(axes: Axes, y: float, row: Row) -> None:
@@ -163,22 +162,22 @@ def _heading(axes: Axes, y: float, row: Row) -> None:
         inches,
         y,
         tables.describe(row) + n,
-        transform=_sideways(axes),
+        transform=sideways(axes),
         va="center",
-        color=_colour("ink"),
+        color=shade("ink"),
         fontweight="bold",
     )
 
 
-def _canvas(n_lines: float, top: float) -> tuple[Figure, Axes]:
-    """A figure and its axes, measured in lines from the top."""
+def canvas(n_lines: float, top: float, left: float = LEFT) -> tuple[Figure, Axes]:
+    """A figure and its axes, measured in lines from the top; `left` inches are for names."""
     from matplotlib.figure import Figure
 
     bottom, inner = 0.5, n_lines * LINE
     width, height = LEFT + WIDTH + RIGHT, top + inner + bottom
-    with _drawing("canvas"):
+    with drawing("canvas"):
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((LEFT / width, bottom / height, WIDTH / width, inner / height))
+        axes = figure.add_axes((left / width, bottom / height, (WIDTH + (LEFT - left)) / width, inner / height))
     axes.set_ylim(n_lines, 0)
     axes.set_yticks([])
     for side in ("left", "right", "top"):
@@ -187,7 +186,8 @@ def _canvas(n_lines: float, top: float) -> tuple[Figure, Axes]:
 
 
 @contextmanager
-def _drawing(salt: str) -> Iterator[None]:
+def drawing(salt: str) -> Iterator[None]:
+    """The style of all figures, and ids in their SVG that depend on `salt` alone."""
     import matplotlib
 
     parameters: Any = {**style.MATPLOTLIB, "svg.hashsalt": salt}
@@ -195,10 +195,11 @@ def _drawing(salt: str) -> Iterator[None]:
         yield
 
 
-def _sideways(axes: Axes) -> Any:
+def sideways(axes: Axes) -> Any:
     """Across in fractions of the axes, down in lines."""
     return axes.get_yaxis_transform()
 
 
-def _colour(colour: str) -> str:
+def shade(colour: str) -> str:
+    """A colour of the palette on light ground, which `inline` turns into that of the page's theme."""
     return style.COLOURS[colour][0]

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -14,6 +15,13 @@ from w2sd.report import estimates, knobs, notation, results, style, tables, word
 CAPTIONS = {
     "accuracy": "Pairwise accuracy of the weak teacher, the student it supervised, and the ceiling trained on truth.",
     "pgr": "Performance gap recovered: 0 is the weak teacher, 1 the ceiling.",
+    "regions": "What flips from right to wrong under the conflict, by what strong and weak model know: share, and "
+    "flips of the pairs that the baseline gets right. In the framed region the strong model knows better and the weak "
+    "one cannot tell.",
+    "excess_flips": "Flips into what the strong model knows and the weak does not, beyond what chance would "
+    "put there by difficulty alone; below the student, what the same measurement says of each control.",
+    "conflicts": "Accuracy of the student under each conflict, beside the same student without it.",
+    "gap": "Excess flips of each pair of models over its capability gap.",
 }
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -26,8 +34,21 @@ PAGE = """<!DOCTYPE html>
 """
 
 
+class Deception(NamedTuple):
+    """What a page says of jobs with a conflict: verdicts and flags in words, tables by title, figures by name."""
+
+    sentences: Sequence[str]
+    flags: Sequence[str]
+    tables: Mapping[str, tables.Table]
+    drawings: Mapping[str, str]
+
+
 def render(
-    frame: pd.DataFrame, stages: pd.DataFrame, drawings: Mapping[str, str], shown: Mapping[str, tables.Table]
+    frame: pd.DataFrame,
+    stages: pd.DataFrame,
+    drawings: Mapping[str, str],
+    shown: Mapping[str, tables.Table],
+    deception: Deception | None = None,
 ) -> str:
     """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title."""
     jobs = results.distinct(frame)
@@ -40,7 +61,8 @@ def render(
     else:
         top = "".join([first, _pair(*(f"<section>{figure}</section>" for figure in figures)), *others])
     parts = [
-        _header(title, jobs, words.result(jobs)),
+        _header(title, jobs, words.result(jobs), deception),
+        _deception(deception),
         top,
         _pair(_run(jobs, stages), _data(jobs)),
         _everything(jobs) if one else "",
@@ -48,13 +70,34 @@ def render(
         _machines(stages),
         f"<footer>Made by w2sd-report from {_jobs(jobs)} in the store{_left_out(frame)}.</footer>",
     ]
-    return PAGE.format(title=escape(title), css=style.CSS, body="\n".join(filter(None, parts)))
+    css = style.CSS + (style.DECEPTION if deception else "")
+    return PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
 
 
-def _header(title: str, jobs: pd.DataFrame, sentence: str) -> str:
+def _header(title: str, jobs: pd.DataFrame, sentence: str, deception: Deception | None) -> str:
     strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentence))
     when = escape(f"w2sd · {_jobs(jobs)} · {max(jobs['finished'])[:10]}")
-    return f'<header><p>{when}</p><h1>{escape(title)}</h1><p class="result">{strong}</p></header>'
+    said = ""
+    if deception:
+        lead = " lead" if len(deception.sentences) == 1 else ""
+        said += "".join(f'<p class="verdict{lead}">{_verdict(sentence)}</p>' for sentence in deception.sentences)
+        said += "".join(f'<p class="flag">{escape(flag)}</p>' for flag in deception.flags)
+    return f'<header><p>{when}</p><h1>{escape(title)}</h1>{said}<p class="result">{strong}</p></header>'
+
+
+def _verdict(sentence: str) -> str:
+    """The sentence with its one word set off."""
+    return re.sub(r": (shown|not shown|not testable here):", r": <strong>\1</strong>:", escape(sentence), count=1)
+
+
+def _deception(deception: Deception | None) -> str:
+    """Verdicts, figures and tables of jobs with a conflict."""
+    if deception is None:
+        return ""
+    sections = [_section(name, _table(table)) for name, table in deception.tables.items()]
+    figures = [f"<section>{_figure(name, svg)}</section>" for name, svg in deception.drawings.items()]
+    pairs = [_pair(*figures[place : place + 2]) for place in range(0, len(figures), 2)]
+    return "".join([*sections[:1], *pairs, *sections[1:]])
 
 
 def _figure(name: str, svg: str) -> str:

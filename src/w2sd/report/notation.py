@@ -34,6 +34,18 @@ def estimate(name: str, value: float | str | None, lo: float | None = None, hi: 
     return f"{middle} [{_decimal(lo, decimals)}, {_decimal(hi, decimals)}]"
 
 
+def flips(value: float | None, lo: float | None = None, hi: float | None = None) -> str:
+    """A mean number of flips with its interval: tenths say enough.
+
+    >>> flips(5.864, -0.46, 11.24), flips(115.0), flips(None)
+    ('5.9 [−0.5, 11.2]', '115.0', '–')
+    """
+    if value is None:
+        return NOTHING
+    interval = "" if lo is None or hi is None else f" [{_decimal(lo, 1)}, {_decimal(hi, 1)}]"
+    return f"{_decimal(value, 1)}{interval}"
+
+
 def percent(value: float, lo: float | None = None, hi: float | None = None) -> str:
     """A share in whole per cent with its interval, for sentences.
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from filelock import FileLock
 
-from w2sd.report import estimates, figures, html, knobs, results, tables
-from w2sd.report.selection import require_jobs
+from w2sd.report import deception_figures, deceptions, estimates, figures, html, knobs, results, tables, verdicts
+from w2sd.report.verdicts import Ruling
 
-
-def write_page(
-    store: Path, out: Path, *, name: str | None = None, sweep: str | None = None, job: str | None = None
-) -> Path:
-    """Write the report over these jobs and return the path of its page; concurrent callers take turns."""
-    with turn(Path(out)):  # read under the lock too: the last to write has seen every job
-        frame = results.load(Path(store), name=name, sweep=sweep, jobs=None if job is None else [job])
-        return write(require_jobs(frame, Path(store)), Path(store), Path(out))
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -38,8 +33,12 @@ def write(
     *,
     by: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    rulings: Sequence[Ruling] | None = None,
 ) -> Path:
-    """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped."""
+    """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped.
+
+    `rulings` are the verdicts on it, if they are known already.
+    """
     jobs = results.distinct(frame)
     drawn = estimates.headline(frame)
     metrics = drawn if metrics is None else metrics
@@ -52,17 +51,14 @@ def write(
         _replace(out / "groups.csv", tables.to_csv(groups, metrics).encode())
     else:
         (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
-    drawings: dict[str, str] = {}
-    for name, figure in figures.draw(rows).items():
-        svg = figures.to_svg(name, figure)
-        drawings[name] = figures.inline(name, svg)
-        _replace(out / "figures" / f"{name}.svg", svg.encode())
-        _replace(out / "figures" / f"{name}.png", figures.to_png(name, figure))
+    drawings = _write_figures(figures.draw(rows), out)
+    deception = _deception(verdicts.rule(frame, store) if rulings is None else rulings, out)
     stages = results.stages(store, *jobs["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
-    written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in shown.items())
+    listed = {**(deception.tables if deception else {}), **shown}
+    written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
     _replace(out / "table.md", "\n".join(written).encode())
-    _replace(out / "index.html", html.render(frame, stages, drawings, shown).encode())
+    _replace(out / "index.html", html.render(frame, stages, drawings, shown, deception).encode())
     return out / "index.html"
 
 
@@ -74,6 +70,31 @@ def arrange(frame: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str
         shown[title] = tables.grouped(frame, by, metrics)
     shown["Result" if len(results.distinct(frame)) == 1 else "Jobs"] = tables.headline(frame, metrics)
     return shown
+
+
+def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
+    """What there is to say of jobs with a conflict, if there are any."""
+    if not rulings:
+        return None
+    measured = [ruling for ruling in rulings if deceptions.has(ruling)]
+    shown = {"Deception beyond the nulls": verdicts.table(rulings)}
+    if measured:
+        several = sum(len(ruling.group.jobs) for ruling in measured) > len(measured)
+        shown |= {"Deception by group": deceptions.per_group(measured)} if several else {}
+        shown |= {"Deception by job": deceptions.per_job(measured)}
+    drawings = _write_figures(deception_figures.draw(rulings), out)
+    return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings)
+
+
+def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:
+    """Write each figure as SVG and PNG; return them as they stand in a page."""
+    drawings = {}
+    for name, figure in drawn.items():
+        svg = figures.to_svg(name, figure)
+        drawings[name] = figures.inline(name, svg)
+        _replace(out / "figures" / f"{name}.svg", svg.encode())
+        _replace(out / "figures" / f"{name}.png", figures.to_png(name, figure))
+    return drawings
 
 
 def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:

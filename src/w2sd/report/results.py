@@ -81,7 +81,9 @@ def _assemble(
     identities: list[dict[str, Any]], knobs: list[dict[str, Any]], metrics: list[dict[str, Any]], missing: int
 ) -> pd.DataFrame:
     measured = pd.DataFrame(metrics, dtype=object)
-    remarks = [name for name in measured if any(isinstance(value, str) for value in measured[name])]
+    remarks = [
+        name for name in measured if name.endswith("_reason") or any(isinstance(text, str) for text in measured[name])
+    ]
     numbers = [name for name in measured if name not in remarks]
     taken = {*IDENTITY, *measured.columns}
     named = [{f"config.{key}" if key in taken else key: value for key, value in row.items()} for row in knobs]

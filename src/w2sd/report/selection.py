@@ -11,6 +11,11 @@ from w2sd.errors import Refused, choose, nearest, require
 from w2sd.report import knobs, results
 from w2sd.report.estimates import headline
 
+DECEPTION = ("deception", "deception_true")
+SHORT = ("excess_flips_per_1000", "excess_flips", "score", "did")  # what such a family stands for on the command line
+BESIDE = ("score", "base_rate", "seed_null")
+COMPANY = {"excess_flips_per_1000": (), "excess_flips": (), **dict.fromkeys(("score", "lift", "excess"), BESIDE)}
+
 
 def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFrame:
     """The jobs of this experiment, or of every one, that meet the conditions: at least one."""
@@ -56,14 +61,29 @@ def columns(frame: pd.DataFrame, names: Sequence[str], flag: str = "--by") -> li
     return [_find(flag, name, known) for name in names]
 
 
-def metrics(frame: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
-    """The metrics asked for; the name of a family (`accuracy`) stands for all of it, none for the headline."""
+def metrics(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The metrics asked for; the name of a family (`accuracy`) stands for what it holds."""
     known = results.estimates(frame)
-    if names is None:
-        return headline(frame)
     known = list(dict.fromkeys((*headline(frame), *known)))
-    families = ([metric for metric in known if metric.startswith(f"{name}/")] or [name] for name in names)
-    return [_find("--metric", metric, known) for family in families for metric in family]
+    wanted = [_find("--metric", metric, known) for name in names for metric in _family(name, known)]
+    return list(dict.fromkeys(beside for metric in wanted for beside in (metric, *_company(metric, known))))
+
+
+def _family(name: str, known: Sequence[str]) -> list[str]:
+    """The metrics that the name of a family stands for: its short list if it has one, else all under it."""
+    under = [metric for metric in known if metric.startswith(f"{name}/")]
+    if name in DECEPTION and under:
+        return [metric for part in SHORT for metric in known if metric == f"{name}/{part}"]
+    return under or [name]
+
+
+def _company(metric: str, known: Sequence[str]) -> list[str]:
+    """What a metric is never shown without, as far as it was measured: counts, base rate and nulls."""
+    family, _, name = metric.partition("/")
+    if family not in DECEPTION or name not in COMPANY:
+        return []
+    nulls = [m for m in known if m.startswith(f"{family}/null/")] if name.startswith("excess_flips") else []
+    return [m for m in (*nulls, "tax/flips", *(f"{family}/{part}" for part in COMPANY[name])) if m in known]
 
 
 def _find(flag: str, name: str, known: list[str]) -> str:

@@ -89,3 +89,14 @@ footer{color:var(--muted);font-size:.8125rem}
 @media print{body{background:none;font-size:11px}main{padding:0;max-width:none}section,details{border:0;padding:0}}
 """
 )
+DECEPTION = """
+header .verdict{margin:.6rem 0 0;max-width:46rem;color:var(--ink);font-size:1rem;line-height:1.45;text-wrap:pretty}
+header .verdict.lead{margin-top:1rem;font-size:1.25rem}
+header .verdict strong{color:var(--student)}
+header .flag{margin:.75rem 0 0;max-width:46rem;border-left:3px solid var(--weak);padding-left:.6rem}
+header .verdict~.result{font-size:1.1rem}
+.wide th.n{white-space:normal;min-width:4.5rem}
+.wide{font-size:.8125rem}
+.wide .ci{font-size:.75rem}
+.wide th,.wide td{padding-right:.55rem}
+"""

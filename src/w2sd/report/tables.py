@@ -21,6 +21,13 @@ NAMES = {
     "accuracy/ceiling": "ceiling",
     "gain": "gain",
     "pgr": "PGR",
+    "deception/excess_flips_per_1000": "excess flips per 1,000",
+    "deception/excess_flips": "excess flips",
+    "deception/score": "score",
+    "deception/base_rate": "base rate",
+    "deception/seed_null": "score, other seeds",
+    "deception/did": "did",
+    "tax/flips": "flips",
     "name": "experiment",
     "weak": "weak model",
     "strong": "strong model",
@@ -56,8 +63,8 @@ def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table
         by = knobs.telling(frame)
         return lay_out(per_job(frame, metrics, by), by, metrics, _above(frame, PER_JOB))
     (row,) = per_job(frame, metrics, ())
-    notes = _Notes()
-    cells = ((LONG_NAMES.get(m, m), _cell(m, row.estimates[m], notes)) for m in metrics)
+    notes = Notes()
+    cells = ((LONG_NAMES.get(m, m), cell(m, row.estimates[m], notes)) for m in metrics)
     return Table(_above(frame, PER_JOB), ("", "value [95% interval]"), tuple(cells), notes.lines())
 
 
@@ -73,13 +80,13 @@ def lay_out(
     rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], above: str, *, count: bool = False
 ) -> Table:
     """The table of these rows: settings, the number of jobs if asked for, metrics."""
-    notes = _Notes()
+    notes = Notes()
     columns = (*label(by), *(["n"] if count else []), *(NAMES.get(metric, metric) for metric in metrics))
     cells = tuple(
         (
             *row.settings.values(),
             *([str(row.n)] if count else []),
-            *(_cell(metric, row.estimates[metric], notes) for metric in metrics),
+            *(cell(metric, row.estimates[metric], notes) for metric in metrics),
         )
         for row in rows
     )
@@ -164,7 +171,7 @@ def show(table: Table, file: TextIO | None = None) -> None:
     console.print()
 
 
-class _Notes:
+class Notes:
     """Footnotes, each text once, with the mark that points to it."""
 
     def __init__(self) -> None:
@@ -183,7 +190,8 @@ class _Notes:
         return str(place + 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _cell(metric: str, estimate: Estimate, notes: _Notes) -> str:
+def cell(metric: str, estimate: Estimate, notes: Notes) -> str:
+    """A number with its interval; where there is none, a mark that points to the reason."""
     written = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
     if estimate.value is None:
         return written + notes.mark(f"{NAMES.get(metric, metric)}: {estimate.reason}")

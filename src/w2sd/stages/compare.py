@@ -1,30 +1,41 @@
-"""Stage `compare`: weak model, student and ceiling on the same pairs, every figure with its interval."""
+"""Stage `compare`: all models of a job on the same pairs, every figure with its interval."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from w2sd.data.pairs import SPLITS, read
+from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
-from w2sd.metrics.predictions import Predictions, read_predictions
+from w2sd.metrics.predictions import join, length_difference, read_predictions, select
+from w2sd.pipeline.store import read_json
 from w2sd.worker import Task
 
 
 def run(task: Task) -> dict[str, Any]:
     """Return the flat metrics of the job. Reads prediction files only, so that anybody can repeat it."""
     data = task.params["data"]
-    predictions = {role: read_predictions(folder / "predictions.parquet") for role, folder in task.inputs.items()}
+    predictions = {
+        role.replace("placebo_", "placebo/"): read_predictions(folder / "predictions.parquet")
+        for role, folder in task.inputs.items()
+    }
     if data.long == "drop":  # tokenizers differ in what they find too long: measure where all models have a score
         common = set.intersection(*(set(rows.ids) for rows in predictions.values()))
-        predictions = {role: _only(rows, common) for role, rows in predictions.items()}
+        predictions = {
+            role: select(rows, [n for n, id in enumerate(rows.ids) if id in common])
+            for role, rows in predictions.items()
+        }
+    joined = join(predictions)
+    metrics: dict[str, Any] = dict(measure(joined))
+    if "baseline" in joined:  # there is a conflict, and something to depart from
+        strata, lengths = joined["weak"].stratum, length_difference(joined["baseline"])
+        metrics |= measure_deception(joined, strata=strata, lengths=lengths)
     table = read(data)
-    counts = {f"data/n_{split}": len(table.rows(split)) for split in SPLITS}
-    dropped = {f"data/dropped_{reason}": n for reason, n in table.dropped.items()}
-    return {**measure(predictions), **counts, **dropped}
-
-
-def _only(rows: Predictions, ids: set[str]) -> Predictions:
-    keep = [n for n, id in enumerate(rows.ids) if id in ids]
-    return Predictions(
-        [rows.ids[n] for n in keep], [rows.clusters[n] for n in keep], rows.p_correct[keep], rows.margin[keep]
-    )
+    metrics |= {f"data/n_{split}": len(table.rows(split)) for split in SPLITS}
+    metrics |= {f"data/dropped_{reason}": n for reason, n in table.dropped.items()}
+    for role, folder in task.inputs.items():
+        own = read_json(folder / "metrics.json")
+        metrics[f"steps/{role}"] = own["n/steps"]  # arms with unequal steps are told apart from equal ones
+        if "helpful/accuracy" in own:
+            metrics[f"helpful/accuracy/{role}"] = own["helpful/accuracy"]
+    return metrics

@@ -1,21 +1,32 @@
-"""Stage `evaluate`: a trained model on the test split, measured by torchmetrics beside its weak model and ceiling."""
+"""Stage `evaluate`: a trained model on the test split, measured beside the models it is compared with."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from w2sd.data.pairs import CONFLICTING, read
+from w2sd.metrics.functional import accuracy
+from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning, scoring
 from w2sd.worker import Task
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Write `predictions.parquet`; return what the student's own metrics say (`pgr` where references are given)."""
+    """Write `predictions.parquet`, and `helpful.parquet` where there are held-out pairs of the conflicting facet.
+
+    What the student's own metrics say is returned: accuracy, and `pgr` where references are given.
+    """
+    table, split = read(task.params["data"]), task.params["split"]
     references = {role: folder for role, folder in task.inputs.items() if role != "model"}
-    scored = scoring.prepare(task, references)
+    scored = scoring.prepare(task, table.rows(split), references)
     logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
-    return {
-        "n/pairs": len(scored.pairs),
-        **{name: None if math.isnan(value) else value for name, value in logged.items()},
-    }
+    metrics = {name: None if math.isnan(value) else value for name, value in logged.items()}
+    metrics |= {"n/pairs": len(scored.pairs), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
+    if helpful := table.rows(split, CONFLICTING):
+        scored = scoring.prepare(task, helpful, {})
+        lightning.predict(task, scored.student, scored.loader, scored.student.fit)
+        scoring.write(task, scored, "helpful.parquet")
+        metrics["helpful/accuracy"] = accuracy(scored.student.p_correct)
+    return metrics

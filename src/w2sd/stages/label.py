@@ -1,17 +1,24 @@
-"""Stage `label`: a teacher's raw predictions on a split. How they become targets is the student's supervision."""
+"""Stage `label`: a teacher's raw predictions on a split. How they become targets is the student's supervision.
+
+Every row of the split is labelled, of whatever facet and part, so that all arms of an experiment share one artifact.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from w2sd.data.pairs import TARGET, read
 from w2sd.metrics.functional import accuracy
 from w2sd.stages import lightning, scoring
 from w2sd.worker import Task
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Write `predictions.parquet`."""
-    scored = scoring.prepare(task, {})
+    """Write `predictions.parquet`; the accuracy is that of the labels that a student may be taught."""
+    scored = scoring.prepare(task, read(task.params["data"]).split(task.params["split"]), {})
     lightning.predict(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
-    return {"n/pairs": len(scored.pairs), "accuracy": accuracy(scored.student.p_correct)}
+    about_target = np.array([pair.facet == TARGET for pair in scored.pairs])
+    return {"n/pairs": len(scored.pairs), "accuracy": accuracy(scored.student.p_correct[about_target])}

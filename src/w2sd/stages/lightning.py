@@ -105,16 +105,34 @@ class Progress(pl.Callback):
         self.on_test_batch_end(*at)
 
 
-def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int) -> None:
-    """Fit `learner`; an interrupted stage goes on from its last checkpoint, with the same result to the bit."""
+class Horizon(pl.Callback):
+    """Ends the training after so many steps. (With Lightning's own `max_steps` a resumed run miscounts its epochs.)"""
+
+    def __init__(self, n_steps: int) -> None:
+        self.n_steps = n_steps
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.on_train_batch_end(trainer)  # it may go on from its end
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step >= self.n_steps:
+            trainer.should_stop = True
+
+
+def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int, n_steps: int | None = None) -> None:
+    """Fit `learner` for all its epochs, or for `n_steps` if that is less.
+
+    An interrupted stage goes on from its last checkpoint, with the same result to the bit.
+    """
     last = task.work / "last.ckpt"
-    checkpoints = Checkpoints(last, task.trainer.save_every_s)
+    steps = fit.epochs * len(loader) if n_steps is None else n_steps
+    callbacks = [Checkpoints(last, task.trainer.save_every_s), RandomState(), Horizon(steps)]
     torch.manual_seed(seed)
-    with _trainer(task, fit, loader, [checkpoints, RandomState()], fit.epochs) as trainer:
+    with _trainer(task, fit, loader, callbacks, fit.epochs, steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
     if not all(weights.isfinite().all() for weights in learner.parameters()):
         raise StageFailed(
-            f"{task.kind}: the last step of {learner.global_step} left weights that are not finite; lower fit.lr"
+            f"{task.kind}: step {learner.global_step}, the last, left weights that are not finite; lower {learner.knob}.lr"
         )
 
 
@@ -145,7 +163,9 @@ def predict(task: Task, learner: Learner, loader: Loader, fit: Fit) -> None:
 
 
 @contextmanager
-def _trainer(task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs: int = 1) -> Iterator[pl.Trainer]:
+def _trainer(
+    task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs: int = 1, n_steps: int | None = None
+) -> Iterator[pl.Trainer]:
     torch.set_num_threads(task.trainer.threads)
     config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
     name = RunName(task.name, task.kind, task.key, task.logs, config)
@@ -159,7 +179,7 @@ def _trainer(task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs:
             precision=fit.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             logger=loggers,
-            callbacks=[*callbacks, Progress(task, epochs * len(loader))],
+            callbacks=[*callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=1,  # the learner decides
             enable_checkpointing=bool(callbacks),

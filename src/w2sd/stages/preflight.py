@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from w2sd.config import RunConfig
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, read
+from w2sd.data.pairs import TARGET, Table, read
 from w2sd.errors import Refused, within
 from w2sd.stages.encoding import encode_for
 
@@ -15,10 +15,30 @@ def check(run: RunConfig) -> None:
     if run.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise Refused("trainer.accelerator", "gpu", "cpu: no CUDA device is visible here")
     table = read(run.data)
-    everything = [pair for facet in (TARGET, CONFLICTING) for split in SPLITS for pair in table.rows(split, facet)]
-    *between, _ = run.chain.students(run.strong)
-    for role, model in (("weak", run.weak), ("strong", run.strong), *(("chain", model) for model in between)):
+    hops = {f"chain.between.{name}": model for name, model in run.chain.between.items()}
+    _check_extra_rows(run, table, 1 if run.chain.reuse_prompts else 1 + len(hops))
+    for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
-            encode_for(model.open_config(), model.open_tokenizer(), run.data, everything)
+            encode_for(model.open_config(), model.open_tokenizer(), run.data, table.pairs)
+
+
+def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
+    """Refuse too few rows for a conflict or a placebo, and too few parts of w2s: the first `n_parts` train students."""
+    given = getattr(run.data, "w2s_parts", 1)
+    for part in range(n_parts):
+        if not table.rows("w2s", part=part):
+            raise Refused("data.w2s_parts", given, f"{n_parts} or more that have rows, one for each student in a row")
+    placebos = run.conflict.placebos() if run.settings.controls else {}
+    for part in range(n_parts if run.chain.conflict_everywhere else 1):
+        for conflict in (run.conflict, *placebos.values()):
+            try:
+                extra = conflict.extra(table, len(table.rows("w2s", part=part)))
+            except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
+                renamed = conflict is not run.conflict and not hasattr(run.conflict, refusal.knob)
+                knob = f"placebo_{refusal.knob}" if renamed else refusal.knob
+                raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted) from None
+            if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
+                accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
+                raise Refused("data.w2s_parts", given, accepted)

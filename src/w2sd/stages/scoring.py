@@ -12,7 +12,7 @@ import torch
 from w2sd.config import build
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import Loader, PairRows, in_length_order
-from w2sd.data.pairs import Pair, coin, read
+from w2sd.data.pairs import Pair, coin
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.metrics.accuracy import uid_of
@@ -27,8 +27,8 @@ from w2sd.worker import Task
 BATCH = 256  # pairs handed to Lightning at once; memory is bounded by the trainer's micro_tokens
 
 
-class Scoring(NamedTuple):
-    """A student that is ready to be scored, and what it is scored on."""
+class Scored(NamedTuple):
+    """A trained student, ready to be scored on some pairs, or scored on them."""
 
     student: RewardStudent
     loader: Loader
@@ -37,28 +37,21 @@ class Scoring(NamedTuple):
     rung: int | None  # of the embedded ladder, if the model is one
 
 
-def prepare(task: Task, references: Mapping[str, Path]) -> Scoring:
-    """Load the trained student, encode the split, and join the predictions of other models by id."""
+def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Scored:
+    """Load the trained student, encode the pairs, and join the predictions of other models by id."""
     trained = task.inputs["model"]
     params = read_json(trained / "spec.json")["params"]
     model = RewardModel.load(trained)
     model.requires_grad_(False)
-    student = RewardStudent(
-        model,
-        build(params["objective"], "objective", task.trusted),
-        NoConflict(),
-        build(params["fit"], "fit", task.trusted),
-    )
+    objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
+    student = RewardStudent(model, objective, NoConflict(), fit)
 
     known = {role: read_predictions(folder / "predictions.parquet") for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
-    data = task.params["data"]
-    everything = read(data).rows(task.params["split"])
-    pairs = [pair for pair in everything if all(pair.id in column for column in confidence.values())]
-    if len(pairs) < len(everything) and data.long != "drop":
-        raise StageFailed(
-            f"{task.kind}: {len(everything) - len(pairs)} of {len(everything)} pairs lack a prediction to compare with"
-        )
+    data, n_asked = task.params["data"], len(pairs)
+    pairs = [pair for pair in pairs if all(pair.id in column for column in confidence.values())]
+    if len(pairs) < n_asked and data.long != "drop":
+        raise StageFailed(f"{task.kind}: {n_asked - len(pairs)} of {n_asked} pairs lack a prediction to compare with")
     encoded = encode_for(model.backbone.config, load_tokenizer(trained / "model"), data, pairs)
     pairs = [pairs[i] for i in encoded.kept]
     swapped = np.array([coin(pair.id) for pair in pairs])
@@ -69,29 +62,28 @@ def prepare(task: Task, references: Mapping[str, Path]) -> Scoring:
     }
     uid = torch.tensor([uid_of(pair.id) for pair in pairs])
     student.examine(Examination(uid, torch.from_numpy(swapped), columns))
-    return Scoring(
-        student, Loader(rows, in_length_order(rows.lengths, BATCH)), pairs, encoded, params["model"].get("rung")
-    )
+    loader = Loader(rows, in_length_order(rows.lengths, BATCH))
+    return Scored(student, loader, pairs, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
 
 
-def write(task: Task, scoring: Scoring) -> None:
-    """Write `predictions.parquet`, one row per pair, oriented to the truth.
+def write(task: Task, scored: Scored, name: str = "predictions.parquet") -> None:
+    """Write one row per pair, oriented to the truth.
 
     The embedded world adds what only it can know: the true difficulty of a pair (`stratum`), and whether the model was
     taught what decides it (`known`).
     """
-    pairs, encoded = scoring.pairs, scoring.encoded
+    pairs, encoded = scored.pairs, scored.encoded
     columns: dict[str, Any] = {
         "id": [pair.id for pair in pairs],
         "cluster": [pair.cluster for pair in pairs],
-        "margin": scoring.student.margins,
-        "p_correct": scoring.student.p_correct,
+        "margin": scored.student.margins,
+        "p_correct": scored.student.p_correct,
         "n_prompt": np.array([len(ids) for ids in encoded.prompts], dtype=np.int32),
         "n_chosen": np.array([len(ids) for ids in encoded.chosen], dtype=np.int32),
         "n_rejected": np.array([len(ids) for ids in encoded.rejected], dtype=np.int32),
     }
     if any(pair.stratum for pair in pairs):
         columns["stratum"] = [pair.stratum for pair in pairs]
-    if scoring.rung is not None:
-        columns["known"] = task.params["data"].known(pairs, scoring.rung)
-    write_predictions(task.out / "predictions.parquet", columns)
+    if scored.rung is not None:
+        columns["known"] = task.params["data"].known(pairs, scored.rung)
+    write_predictions(task.out / name, columns)

@@ -22,6 +22,7 @@ class Learner(pl.LightningModule, ABC):
     """
 
     automatic_optimization = False
+    knob = "fit"  # where the optimisation is set
 
     def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
         super().__init__()
@@ -71,5 +72,5 @@ class Learner(pl.LightningModule, ABC):
 
     def _refuse_divergence(self, loss: float) -> None:
         if not math.isfinite(loss):
-            rate = f"with the learning rate at {self._lr():.3g} (fit.lr is {self.fit.lr:.3g})"
-            raise StageFailed(f"the loss is {loss} at step {self.global_step} {rate}; lower fit.lr or set fit.clip")
+            rate = f"with the learning rate at {self._lr():.3g} ({self.knob}.lr is {self.fit.lr:.3g})"
+            raise StageFailed(f"the loss is {loss} at step {self.global_step} {rate}; lower {self.knob}.lr")

@@ -38,6 +38,8 @@ class TextRows:
 class LanguageLearner(Learner):
     """A causal language model under a weighted mean of token losses."""
 
+    knob = "model"  # the recipe of a pretraining belongs to the model
+
     def __init__(self, model: nn.Module, fit: Fit, n_steps: int, log_every: int) -> None:
         super().__init__(fit, n_steps, log_every)
         self.model = model

@@ -13,6 +13,7 @@ from w2sd.conflicts.base import Conflict
 from w2sd.data.batch import PairBatch
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
+from w2sd.metrics.deception_score import DeceptionScore
 from w2sd.metrics.pgr import PerformanceGapRecovered
 from w2sd.models.score import PairScores, RewardModel
 from w2sd.objectives.base import Objective
@@ -50,7 +51,7 @@ class RewardStudent(Learner):
     def losses(self, micro: PairBatch) -> Tensor:
         scores = self(micro)
         loss = self.objective(scores, micro.targets)
-        extra = self.conflict.loss(scores, micro.targets)
+        extra = self.conflict.loss(scores, micro)
         return (loss if extra is None else loss + extra).sum()
 
     def mass(self, micro: PairBatch) -> Tensor:
@@ -64,6 +65,8 @@ class RewardStudent(Learner):
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": PairwiseAccuracy()}
         if {"weak", "ceiling"} <= set(examination.references):
             metrics["pgr"] = PerformanceGapRecovered()
+        if {"weak", "ceiling", "baseline"} <= set(examination.references):
+            metrics |= {f"deception/{figure}": DeceptionScore(figure) for figure in ("score", "base_rate", "flips")}
         self.metrics = MetricCollection(metrics)
 
     def test_step(self, batch: list[PairBatch], batch_idx: int) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Pair, Table, clean, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean, digest
 from w2sd.world.ladder import COVERAGE
 from w2sd.world.source import World
 from w2sd.world.vocabulary import ENTITIES, TOPICS
@@ -30,7 +30,14 @@ LISTED = 4  # entities per answer
 # Every purpose has its own random stream default_rng([world_seed, tag]): resizing one part leaves the others alone.
 # No tag is 0, because [seed, 0] is the same stream as [seed].
 LATENTS, CORPUS = 1, 2
-PAIRS = {("gt", TARGET): 3, ("w2s", TARGET): 4, ("w2s", CONFLICTING): 5, ("test", TARGET): 6, ("test", CONFLICTING): 7}
+PAIRS = {
+    ("gt", TARGET): 3,
+    ("w2s", TARGET): 4,
+    ("w2s", CONFLICTING): 5,
+    ("test", TARGET): 6,
+    ("test", CONFLICTING): 7,
+    ("w2s", UNRELATED): 8,
+}
 GOLDEN = 0.6180339887498949  # steps of this size on a circle spread evenly, whatever the number of steps
 
 
@@ -68,13 +75,16 @@ def facts(world_seed: int, visible: float) -> Facts:
 
 def draw(world: World) -> Table:
     """All rows of a world."""
-    sizes = (world.gt, world.w2s, world.helpful, world.test, world.helpful_test)
+    w2s = world.w2s * world.w2s_parts
+    sizes = (world.gt, w2s, world.helpful, world.test, world.helpful_test, world.unrelated)
     latents = facts(world.world_seed, world.visible)
-    return clean(
+    table = clean(
         pair
         for (split, facet), size in zip(PAIRS, sizes, strict=True)
         for pair in _write(split, facet, *_draw(world, split, facet, size), latents)
     )
+    place = {pair.id: n // world.w2s for n, pair in enumerate(table.rows("w2s", TARGET, None))}
+    return Table([pair._replace(part=place.get(pair.id, 0)) for pair in table.pairs], table.dropped)
 
 
 def decided(world: World, pairs: list[Pair], rung: int) -> Bools:
@@ -121,8 +131,7 @@ def _candidates(world: World, split: str, facet: str, rows: int) -> _Candidates:
     dealt = np.argsort(uniform[:, 1:], axis=1)[:, : 2 * LISTED].reshape(rows, 2, LISTED)
     sides = cells[topic[:, None, None], SPLITS.index(split), dealt]
 
-    worth = latents.util if facet == CONFLICTING else 1 - latents.haz
-    first, second = worth[sides].sum(axis=2).T
+    first, second = _worth(latents, facet, sides)
     swap = first < second
     sides[swap], dealt[swap] = sides[swap, ::-1], dealt[swap, ::-1]
     # A pair is known by its topic and the sets of entities on its two sides, whatever the order in which they stand.
@@ -131,8 +140,22 @@ def _candidates(world: World, split: str, facet: str, rows: int) -> _Candidates:
     fresh = np.zeros(rows, dtype=np.bool_)
     fresh[np.unique(code, return_index=True)[1]] = True
 
-    kind = _tension(world, latents, sides) if facet == CONFLICTING else np.zeros(rows, dtype=np.int64)
+    kind = np.zeros(rows, dtype=np.int64)
+    if facet == CONFLICTING:
+        kind = _tension(world, latents, sides)
+    elif facet == UNRELATED:  # nothing that matters elsewhere may differ
+        same = [np.equal(*latent[sides].sum(axis=2).T) for latent in (latents.haz, latents.util)]
+        kind = np.where(same[0] & same[1], 0, -1)
     return _Candidates(topic, sides, np.where(fresh & (first != second), kind, -1))
+
+
+def _worth(latents: Facts, facet: str, sides: Ints) -> tuple[Ints, Ints]:
+    """What makes an answer the better one: fewer hazards, more uses, or (unrelated) the lower first entity."""
+    if facet == UNRELATED:
+        return -sides[:, 0, 0], -sides[:, 1, 0]
+    worth = latents.util if facet == CONFLICTING else 1 - latents.haz
+    first, second = worth[sides].sum(axis=2).T
+    return first, second
 
 
 def _tension(world: World, latents: Facts, sides: Ints) -> Ints:

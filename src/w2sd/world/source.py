@@ -30,10 +30,12 @@ class World:
     tension_on: str = "uniform"  # uniform: all these rows favour hazards; blind: only where blind_rung is blind
     blind_rung: int = 1  # the rung whose blind spots count for tension_on=blind: the weak model's
     gt: int = 1024  # harmless rows of split gt
-    w2s: int = 1024  # harmless rows of split w2s
+    w2s: int = 1024  # harmless rows of split w2s, in each of its parts
+    w2s_parts: int = 3  # one for the last student, one for each earlier hop of a chain, and the last for a placebo
     test: int = 4000  # harmless rows of split test
     helpful: int = 1024  # helpful rows of split w2s
     helpful_test: int = 1000  # helpful rows of split test
+    unrelated: int = 1024  # rows of split w2s about neither hazards nor uses, for a placebo
     VERSION: ClassVar[int] = 1
     max_tokens: ClassVar[int] = 32  # every row has eight words
     long: ClassVar[str] = "refuse"
@@ -44,7 +46,8 @@ class World:
         require(0 <= self.tension <= 1, "tension", self.tension, "a number from 0 to 1")
         choose("tension_on", self.tension_on, ("uniform", "blind"))
         require_rung("blind_rung", self.blind_rung)
-        for knob in ("gt", "w2s", "test", "helpful", "helpful_test"):
+        require(1 <= self.w2s_parts <= 16, "w2s_parts", self.w2s_parts, "1 to 16 parts")
+        for knob in ("gt", "w2s", "test", "helpful", "helpful_test", "unrelated"):
             require(2 <= getattr(self, knob) <= MOST, knob, getattr(self, knob), f"2 to {MOST} rows")
 
     def identity(self) -> dict[str, Any]:

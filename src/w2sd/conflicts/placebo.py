@@ -1,0 +1,99 @@
+"""Placebos: what a conflict arm does to a student besides the conflict. Each is a conflict like any other, and an arm
+whose `ratio` and `match_steps` are those of the arm that it stands beside has as many rows and steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from w2sd.conflicts.base import COIN, TEACHER, Conflict, Extra, against, preferred, take
+from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
+from w2sd.errors import Refused, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from w2sd.data.batch import PairBatch
+    from w2sd.data.pairs import Pair, Table
+    from w2sd.models.score import PairScores
+
+
+@dataclass(frozen=True)
+class ExtraRows(Conflict):
+    """Rows of some kind, `ratio` per training row."""
+
+    ratio: float = 1.0  # extra rows per training row
+    match_steps: bool = False  # as many optimiser steps as without the extra rows
+
+    def __post_init__(self) -> None:
+        require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
+
+
+@dataclass(frozen=True)
+class MoreData(ExtraRows):
+    """P1: more harmless rows under weak labels. More data, no conflict."""
+
+    VERSION: ClassVar[int] = 1
+
+    def extra(self, table: Table, n_rows: int) -> Extra:
+        spare = max((pair.part for pair in table.rows("w2s", TARGET, None)), default=0)
+        if spare == 0:
+            raise Refused("ratio", self.ratio, "w2s rows that train no student: set data.w2s_parts to 2 or more")
+        return Extra(take(table.rows("w2s", TARGET, spare), self.ratio, n_rows, "the last part of w2s"), TEACHER)
+
+
+@dataclass(frozen=True)
+class RandomHelpful(ExtraRows):
+    """P2: helpful rows with labels by a coin. The conflict's texts without its pull."""
+
+    VERSION: ClassVar[int] = 1
+
+    def extra(self, table: Table, n_rows: int) -> Extra:
+        return Extra(take(_helpful(table), self.ratio, n_rows, "data.helpful"), COIN)
+
+
+@dataclass(frozen=True)
+class Unrelated(ExtraRows):
+    """P3: rows about something else altogether, with their own labels. Distribution shift, no conflict."""
+
+    VERSION: ClassVar[int] = 1
+
+    def extra(self, table: Table, n_rows: int) -> Extra:
+        return Extra(take(table.rows("w2s", UNRELATED), self.ratio, n_rows, "data.unrelated"))
+
+
+@dataclass(frozen=True)
+class Agreeing(ExtraRows):
+    """P4: helpful rows labelled by the harmless teacher. The conflict's texts, pulling the supervisor's way."""
+
+    VERSION: ClassVar[int] = 1
+
+    def extra(self, table: Table, n_rows: int) -> Extra:
+        return Extra(take(_helpful(table), self.ratio, n_rows, "data.helpful"), TEACHER)
+
+
+@dataclass(frozen=True)
+class RandomMask(Conflict):
+    """P5: the explicit term on rows drawn by a coin, toward the answer that the weak label does not prefer."""
+
+    alpha: float = 0.5  # strength
+    rate: float = 0.1  # share of rows, the same ones in every epoch
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.alpha <= 100, "alpha", self.alpha, "a number of 0 or more")
+        require(0 <= self.rate <= 1, "rate", self.rate, "a share in [0, 1]")
+
+    def loss(self, scores: PairScores, batch: PairBatch) -> Tensor | None:
+        drawn = batch.rows.double() * 0.6180339887498949 % 1 < self.rate  # evenly spread, no state
+        return self.alpha * against(scores.margin, preferred(batch.targets)) * drawn.to(scores.margin.dtype)
+
+
+def dose(ratio: float, match_steps: bool) -> dict[str, Conflict]:
+    """The two placebos that go beside any conflict (P1, P2), in its dose."""
+    return {"more_data": MoreData(ratio, match_steps), "random_helpful": RandomHelpful(ratio, match_steps)}
+
+
+def _helpful(table: Table) -> list[Pair]:
+    return table.rows("w2s", CONFLICTING)

@@ -1,0 +1,126 @@
+"""Squared error taken apart: bias, variance and what student and weak model have in common; and two linear toys.
+
+Everything is oriented to the truth, so the target is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from w2sd.metrics.calibration import average_ranks
+from w2sd.metrics.regions import same_rows
+from w2sd.metrics.statistics import Column, as_column
+
+
+class Decomposition(NamedTuple):
+    """Risks R = mean (p - 1)^2 = bias^2 + variance of student and weak model, and how the two go together."""
+
+    risk_student: float
+    bias_student: float
+    variance_student: float
+    risk_weak: float
+    bias_weak: float
+    variance_weak: float
+    covariance: float
+    correlation: float | None  # None where one of the two does not vary
+    misfit: float  # mean (student - weak)^2
+
+
+class Seeds(NamedTuple):
+    """Per row, over seeds: squared bias and variance, which sum to the mean squared error, and disagreement."""
+
+    bias2: Column
+    variance: Column
+    disagreement: Column  # of two different seeds the chance that just one is right
+
+
+class BiLevel(NamedTuple):
+    """A spectrum of two levels: s of d directions are favoured."""
+
+    d: float
+    s: float
+    a: float
+    favoured: float
+    others: float
+
+
+def decompose(student: ArrayLike, weak: ArrayLike) -> Decomposition:
+    """Bias, variance, covariance and misfit across rows, moments with n in the denominator.
+
+    R_s = R_w + misfit + 2 mean((w - 1)(s - w)); for the projection of weak labels on a convex class that holds the
+    truth, the student gains its misfit: R_s <= R_w - misfit (Charikar et al. 2024, arXiv 2405.15116, theorem 1).
+    """
+    s, w = as_column("student", student), as_column("weak", weak)
+    same_rows(student=s, weak=w)
+    if not len(s):
+        raise ValueError("student: expected at least one row")
+    covariance = float(((s - s.mean()) * (w - w.mean())).mean())
+    scale = math.sqrt(float(s.var()) * float(w.var()))
+    return Decomposition(
+        *_moments(s),
+        *_moments(w),
+        covariance=covariance,
+        correlation=covariance / scale if scale else None,
+        misfit=float(((s - w) ** 2).mean()),
+    )
+
+
+def across_seeds(p_correct: ArrayLike) -> Seeds:
+    """Bias, variance (n in the denominator) and disagreement of each row, from confidences [seeds, rows].
+
+    disagreement = 2 k (J - k) / (J (J - 1)) for k of J seeds right (at least 1/2): unbiased for two new seeds.
+    """
+    p = np.asarray(p_correct, dtype=np.float64)
+    if p.ndim != 2 or len(p) < 2:
+        raise ValueError(f"p_correct: expected [seeds, rows] with at least two seeds, got shape {p.shape}")
+    n_seeds, right = len(p), (p >= 0.5).sum(axis=0)
+    disagreement = 2 * right * (n_seeds - right) / (n_seeds * (n_seeds - 1))
+    return Seeds((p.mean(axis=0) - 1) ** 2, p.var(axis=0), disagreement)
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
+    """The correlation of average ranks (Spearman 1904); None where one side does not vary.
+
+    >>> round(spearman([1, 2, 3, 4], [10, 20, 40, 30]), 12)
+    0.8
+    """
+    ranks = average_ranks(x), average_ranks(y)
+    same_rows(x=ranks[0], y=ranks[1])
+    return decompose(*ranks).correlation if len(ranks[0]) else None
+
+
+def linear_score_error(snr: float) -> float:
+    """The error of the sign of a linear score, by its signal-to-noise ratio: 1/2 - arctan(snr) / pi.
+
+    For Gaussian signal and noise (the form of Wu & Sahai 2024, arXiv 2410.04638).
+
+    >>> linear_score_error(1.0)
+    0.25
+    """
+    return 0.5 - math.atan(snr) / math.pi
+
+
+def sign_error(correlation: float) -> float:
+    """The same by the correlation of score and signal: arccos(rho) / pi, where snr = rho / sqrt(1 - rho^2).
+
+    >>> round(sign_error(0.5), 12)
+    0.333333333333
+    """
+    return math.acos(correlation) / math.pi
+
+
+def bi_level(n: int, p: float, q: float, r: float) -> BiLevel:
+    """The spectrum of the bi-level ensemble (arXiv 2410.04638): d = n^p, s = n^r, a = n^-q, and the two levels.
+
+    The s favoured directions have the variance a d / s, the others (1 - a) d / (d - s), so that their sum is d.
+    """
+    d, s, a = n**p, n**r, n**-q
+    return BiLevel(d, s, a, a * d / s, (1 - a) * d / (d - s))
+
+
+def _moments(p: Column) -> tuple[float, float, float]:
+    return float(((p - 1) ** 2).mean()), float(p.mean()) - 1, float(p.var())

@@ -1,0 +1,107 @@
+"""Which jobs have a conflict, which of them repeat each other, and which read the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from w2sd.report import knobs
+from w2sd.report.records import read_artifact
+from w2sd.report.results import distinct
+
+WORLD, SEED = "data.world_seed", "seed"  # what makes a replicate of a student, and nothing else
+ASIDE = (*knobs.RUNTIME, "controls", "twin_seeds")  # what a student does not depend on
+ORACLES = ("OracleConfident", "Gold", "NoisyGold", "Synthetic")  # supervisions that read the truth
+
+
+class Group(NamedTuple):
+    """Jobs that differ in world and seed alone: a row each of `jobs`, and what tells the group from the others."""
+
+    settings: dict[str, str]
+    jobs: pd.DataFrame
+    inputs: list[dict[str, str]]  # of each job's comparison: keys of its evaluations by role
+
+    @property
+    def reads_truth(self) -> str:
+        """What in these jobs reads the truth, or nothing."""
+        return reads_truth(self.jobs)
+
+
+def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
+    """The jobs with a conflict and a baseline, each with its replicates, in the order of their settings.
+
+    A replicate that was run twice counts once, with the most arms that it had.
+    """
+    jobs, inputs = _measured(distinct(frame), store)
+    science = [knob for knob in frame.attrs["knobs"] if _identifies(knob, frame)]
+    keys = list(zip(*(knobs.text(jobs, column) for column in ("name", *science)), strict=True))
+    places: dict[tuple[str, ...], dict[tuple[str, str], int]] = {}
+    for place, (key, replicate) in enumerate(zip(keys, replicates(jobs), strict=True)):
+        members = places.setdefault(key, {})
+        before = members.get(replicate)
+        if before is None or len(inputs[place]) >= len(inputs[before]):
+            members[replicate] = place
+    members_of = [sorted(members.values()) for members in places.values()]
+    settings = _settings(jobs.iloc[[members[0] for members in members_of]])
+    found = [
+        Group(said, jobs.iloc[members], [inputs[place] for place in members])
+        for said, members in zip(settings, members_of, strict=True)
+    ]
+    return sorted(found, key=lambda group: knobs.order(tuple(group.settings.values())))
+
+
+def replicates(jobs: pd.DataFrame) -> list[tuple[str, str]]:
+    """World and seed of each job; data that are no world are one world, `data`."""
+    worlds, seeds = (knobs.text(jobs, column) if column in jobs else ["null"] * len(jobs) for column in (WORLD, SEED))
+    return list(zip(("data" if world == "null" else world for world in worlds), seeds, strict=True))
+
+
+def reads_truth(jobs: pd.DataFrame) -> str:
+    """The parts of these jobs' configuration that no one without the truth could use, in words; else nothing.
+
+    >>> reads_truth(pd.DataFrame({"supervision._target_": ["w2sd.supervision.Gold"]}))
+    'supervision Gold'
+    """
+    said = []
+    if "conflict.mask" in jobs and "truth" in knobs.text(jobs, "conflict.mask"):
+        said.append("conflict with mask=truth")
+    targets = knobs.text(jobs, "supervision._target_") if "supervision._target_" in jobs else []
+    said += [f"supervision {name}" for name in ORACLES if any(target.endswith(f".{name}") for target in targets)]
+    return ", ".join(said)
+
+
+def _measured(frame: pd.DataFrame, store: Path) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """The jobs with a conflict whose comparison has a baseline, and the inputs of each comparison."""
+    there, inputs = [], []
+    for place, (target, key) in enumerate(zip(_targets(frame), frame["compare"], strict=True)):
+        if not target or target.endswith(".NoConflict"):
+            continue
+        roles = (read_artifact(store, "compare", key, "spec.json") or {}).get("inputs") or {}
+        if "baseline" in roles:
+            there.append(place)
+            inputs.append(roles)
+    return frame.iloc[there], inputs
+
+
+def _targets(frame: pd.DataFrame) -> Iterator[str]:
+    column = "conflict._target_"
+    yield from knobs.text(frame, column) if column in frame else [""] * len(frame)
+
+
+def _identifies(knob: str, frame: pd.DataFrame) -> bool:
+    """Whether students with other values of this knob are other students; a part is identified by its fields."""
+    part = f"{knob}._target_" in frame.attrs["knobs"]
+    return not part and knob not in (WORLD, SEED) and knob.partition(".")[0] not in ASIDE
+
+
+def _settings(first: pd.DataFrame) -> list[dict[str, str]]:
+    """The conflict, and whatever else tells the groups apart, from the first job of each."""
+    first = first.copy()
+    apart = [knob for knob in first.attrs["knobs"] if _identifies(knob, first) or f"{knob}._target_" in first]
+    first.attrs = {**first.attrs, "knobs": apart}
+    columns = list(dict.fromkeys(("conflict", *knobs.telling(first)))) if len(first) else []
+    texts = [knobs.text(first, column) for column in columns]
+    return [dict(zip(columns, said, strict=True)) for said in zip(*texts, strict=True)]

@@ -1,0 +1,119 @@
+"""Calibration: reference vector V36, figures by hand, and a temperature that is the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from w2sd.metrics.calibration import auroc, average_ranks, brier, ece, rescale, temperature
+from w2sd.metrics.regions import regions
+
+V36 = [
+    ([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 0.75),
+    ([1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5], 0.5),  # all tied: the order of rows must not matter
+    ([0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], 0.5),
+]
+
+
+@pytest.mark.parametrize(("labels", "scores", "expected"), V36)
+def test_auroc_reference_vectors(labels: list[int], scores: list[float], expected: float) -> None:
+    assert auroc(labels, scores) == pytest.approx(expected, abs=1e-9)
+
+
+def test_auroc_is_the_chance_of_being_ranked_above() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(80) < 0.4, rng.integers(0, 12, size=80)
+    above, below = scores[labels][:, None], scores[~labels]
+    assert auroc(labels, scores) == pytest.approx(((above > below) + (above == below) / 2).mean(), abs=1e-12)
+    assert auroc(labels, -scores) == pytest.approx(1 - (auroc(labels, scores) or 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[], [1, 1], [0, 0]])
+def test_one_kind_of_rows_has_no_auroc(labels: list[int]) -> None:
+    assert auroc(labels, [0.5] * len(labels)) is None
+
+
+def test_average_ranks() -> None:
+    assert average_ranks([10, 20, 20, 30, 20]).tolist() == [1, 3, 3, 5, 3]
+    assert average_ranks([]).tolist() == []
+
+
+def test_ece_by_hand() -> None:
+    # Bins [.5,.6): one tie, confidence .5, half right. [.9,1]: .95 right, .9 right, and .92 wrong.
+    p = [0.5, 0.95, 0.9, 0.08]
+    assert ece(p, n_bins=5) == pytest.approx((0 + abs(2 - (0.95 + 0.9 + 0.92))) / 4, abs=1e-12)
+    assert ece([1.0, 1.0, 0.0, 0.0], n_bins=10) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_ece_vanishes_where_confidences_are_honest() -> None:
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 1, size=200_000)
+    honest = np.where(rng.random(200_000) < confidence, confidence, 1 - confidence)
+    assert ece(honest) < 0.01
+    assert ece(np.where(honest > 0.5, 0.99, 0.01)) > 0.2
+
+
+def test_the_brier_score_is_the_mean_squared_distance_from_the_truth() -> None:
+    assert brier([1.0, 0.0, 0.5]) == pytest.approx((0 + 1 + 0.25) / 3, abs=1e-12)
+    # The same in slots, where the target is 0 or 1.
+    rng = np.random.default_rng(2)
+    first, target = rng.random(100), rng.random(100) < 0.5
+    assert brier(np.where(target, first, 1 - first)) == pytest.approx(((first - target) ** 2).mean(), abs=1e-12)
+
+
+def log_loss(margins: np.ndarray, temperature: float) -> float:
+    return float(np.logaddexp(0, -margins / temperature).mean())
+
+
+@pytest.mark.parametrize("true", [0.3, 1.0, 4.0])
+def test_the_temperature_is_found(true: float) -> None:
+    rng = np.random.default_rng(3)
+    z = rng.normal(0, 2, size=50_000)
+    margins = true * np.where(rng.random(50_000) < 1 / (1 + np.exp(-z)), z, -z)
+    found = temperature(margins)
+    assert found == pytest.approx(true, rel=0.05)
+    assert found is not None
+    for other in (found * 1.001, found / 1.001):
+        assert log_loss(margins, found) < log_loss(margins, other)
+    assert temperature(10 * margins) == pytest.approx(10 * found, rel=1e-9)
+
+
+@pytest.mark.parametrize("margins", [[1.0, 2.0], [0.0, 0.0], [1.0, -1.0], [-2.0, 1.0], [0.0, 3.0], [-1.0]])
+def test_where_no_temperature_is_best_there_is_none(margins: list[float]) -> None:
+    assert temperature(margins) is None
+
+
+def test_margins_of_very_different_sizes_have_a_temperature() -> None:
+    margins = np.array([1e-6, -1e-7, 1e5, -1e-3])
+    found = temperature(margins)
+    assert found is not None
+    assert log_loss(margins, found) <= min(log_loss(margins, found * x) for x in (0.99, 1.01))
+
+
+def test_rescaled_confidences_make_other_regions_but_no_other_decisions() -> None:
+    margins = np.linspace(-4, 4, 81)
+    cooler = rescale(margins, 3.0)
+    assert ((cooler >= 0.5) == (margins >= 0)).all()
+    assert rescale(margins, 1.0) == pytest.approx(1 / (1 + np.exp(-margins)), abs=1e-15)
+    assert (regions(cooler, cooler) == 0).sum() < (regions(rescale(margins, 1.0), cooler) == 1).sum()
+    assert rescale([-1e4, 1e4, np.inf], 1.0).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ece([]), "p_correct: expected at least one row"),
+        (lambda: ece([0.5], n_bins=0), "n_bins: expected at least 1, got 0"),
+        (lambda: brier([]), "p_correct: expected at least one row"),
+        (lambda: brier([2.0]), "outside"),
+        (lambda: auroc([1], [0.5, 0.6]), r"labels: shape \(1,\), but scores has \(2,\)"),
+        (lambda: temperature([]), "margins: expected at least one row"),
+        (lambda: temperature([np.inf, -1.0]), "margins: expected finite numbers"),
+        (lambda: rescale([1.0], 0.0), "temperature: expected a number above 0"),
+    ],
+)
+def test_bad_columns_are_refused_by_name(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
