@@ -433,17 +433,11 @@ RENAMES: dict[str, tuple[Any, set[str]]] = {
     "settings.seed": (1, STUDENT),
     "settings.teacher_seed": (1, EVERYTHING - PRETRAINED),
     "settings.ceiling_split": ("w2s", STRONG - {"train/student"}),
-    "data.world_seed": (1, EVERYTHING),
-    "data.visible": (0.5, EVERYTHING),
-    "data.gt": (100, EVERYTHING - PRETRAINED),
-    "data.tension": (0.5, EVERYTHING - PRETRAINED),
     "weak.width": (64, {"pretrain/weak"} | WEAK),
     "strong.width": (32, {"pretrain/strong"} | STRONG),
     "fit.lr": (1e-4, EVERYTHING - PRETRAINED),
     "supervision": (Hard(), STUDENT),
     "adapter": (HeadOnly(), EVERYTHING - PRETRAINED),
-    "data.w2s_parts": (4, EVERYTHING - PRETRAINED),
-    "data.unrelated": (100, EVERYTHING - PRETRAINED),
 }
 
 
@@ -515,10 +509,33 @@ def test_every_knob_of_the_optimisation_is_hashed(asked: Callable[..., RunConfig
     assert renamed(run, run._replace(fit=other(run.fit, knob))) == EVERYTHING - PRETRAINED
 
 
+MEASURED = {name for name in EVERYTHING if name.startswith("evaluate/")} | {"compare"}
+DECIDED_BY_THE_WORLD = {  # a stage depends on what decides the rows of the split that it reads
+    "world_seed": EVERYTHING,
+    "visible": EVERYTHING,
+    "tension": TAUGHT | MEASURED,
+    "tension_on": TAUGHT | MEASURED,
+    "blind_rung": TAUGHT | MEASURED,
+    "gt": EVERYTHING - PRETRAINED,
+    "w2s": TAUGHT,
+    "w2s_parts": TAUGHT,
+    "test": MEASURED,
+    "helpful": TAUGHT,
+    "helpful_test": MEASURED,
+    "unrelated": TAUGHT,
+}
+
+
 @knobs(World)
-def test_every_knob_of_the_world_is_hashed(asked: Callable[..., RunConfig], knob: str) -> None:
+def test_every_knob_of_the_world_is_hashed_where_it_decides_rows(asked: Callable[..., RunConfig], knob: str) -> None:
     run = asked()
-    assert renamed(run, run._replace(data=other(run.data, knob))) >= EVERYTHING - PRETRAINED
+    assert renamed(run, run._replace(data=other(run.data, knob))) == DECIDED_BY_THE_WORLD[knob]
+
+
+def test_a_ceiling_that_is_trained_on_w2s_depends_on_its_rows(asked: Callable[..., RunConfig]) -> None:
+    run = settings(asked(), ceiling_split="w2s")
+    assert "train/ceiling" in renamed(run, run._replace(data=replace(run.data, w2s=100)))
+    assert "train/ceiling" not in renamed(run, run._replace(data=replace(run.data, gt=100)))
 
 
 @knobs(Rung)

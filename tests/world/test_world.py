@@ -129,6 +129,13 @@ def test_parts_of_w2s_are_equally_large_and_the_first_is_the_same_however_many_t
 
 
 @each_world
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_rows_of_a_split_are_those_of_the_world_in_its_focus(world: World, split: str) -> None:
+    """So that a stage which reads one split need not know how the others were made."""
+    assert world.focus(split).table().split(split) == world.table().split(split)
+
+
+@each_world
 def test_every_row_is_eight_words_about_one_topic(world: World) -> None:
     latents = facts(world.world_seed, world.visible)
     for pair in world.table().pairs:

@@ -26,6 +26,10 @@ def plan(run: RunConfig) -> Plan:
     stages: Plan = {}
     settings = run.settings
 
+    def rows_of(split: str) -> Any:
+        """The data as a stage sees them that reads one split. Rows of a file depend on all files, through leaks."""
+        return run.data.focus(split) if hasattr(run.data, "focus") else run.data
+
     def pretrain(role: str, model: Any, knob: str) -> dict[str, Stage]:
         """The pretrained model as an input, for models that are pretrained here and not loaded from elsewhere."""
         with within(knob):
@@ -47,7 +51,7 @@ def plan(run: RunConfig) -> Plan:
         **inputs: Stage,
     ) -> Stage:
         params = {
-            "data": run.data,
+            "data": rows_of(split),
             "split": split,
             "part": part,
             "model": model,
@@ -63,12 +67,12 @@ def plan(run: RunConfig) -> Plan:
 
     def label(role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
-        stages[f"label/{role}"] = Stage("label", {"data": run.data, "split": "w2s"}, {"model": teacher})
+        stages[f"label/{role}"] = Stage("label", {"data": rows_of("w2s"), "split": "w2s"}, {"model": teacher})
         return stages[f"label/{role}"]
 
     def evaluate(role: str, trained: Stage, **references: Stage) -> Stage:
         inputs = {"model": trained, **references}
-        stages[f"evaluate/{role}"] = Stage("evaluate", {"data": run.data, "split": "test"}, inputs)
+        stages[f"evaluate/{role}"] = Stage("evaluate", {"data": rows_of("test"), "split": "test"}, inputs)
         return stages[f"evaluate/{role}"]
 
     def arm(role: str, *, seed: int, conflict: Any, supervision: Any = run.supervision) -> Stage:

@@ -13,7 +13,7 @@ from w2sd.worker import Task
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Return the flat metrics of the job. Reads prediction files only, so that anybody can repeat it."""
+    """Return the flat metrics of the job. What is measured comes from prediction files alone; the data give counts."""
     data = task.params["data"]
     predictions = {
         role.replace("placebo_", "placebo/"): read_predictions(folder / "predictions.parquet")
@@ -35,6 +35,8 @@ def run(task: Task) -> dict[str, Any]:
     metrics |= {f"data/dropped_{reason}": n for reason, n in table.dropped.items()}
     for role, folder in task.inputs.items():
         own = read_json(folder / "metrics.json")
+        for count in ("dropped_long", "truncated_prompts", "equal_tokens"):  # on the test split, by the worst-off model
+            metrics[f"data/{count}"] = max(metrics.get(f"data/{count}", 0), own.get(f"n/{count}", 0))
         metrics[f"steps/{role}"] = own["n/steps"]  # arms with unequal steps are told apart from equal ones
         if "helpful/accuracy" in own:
             metrics[f"helpful/accuracy/{role}"] = own["helpful/accuracy"]

@@ -23,6 +23,11 @@ def run(task: Task) -> dict[str, Any]:
     logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
     metrics = {name: None if math.isnan(value) else value for name, value in logged.items()}
+    metrics |= {
+        "n/dropped_long": scored.encoded.dropped_long,
+        "n/truncated_prompts": scored.encoded.truncated_prompts,
+        "n/equal_tokens": scored.encoded.equal_tokens,
+    }
     metrics |= {"n/pairs": len(scored.pairs), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
     if helpful := table.rows(split, CONFLICTING):
         scored = scoring.prepare(task, helpful, {})

@@ -132,7 +132,7 @@ def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int, n_s
         trainer.fit(learner, loader, ckpt_path=_readable(last))
     if not all(weights.isfinite().all() for weights in learner.parameters()):
         raise StageFailed(
-            f"{task.kind}: step {learner.global_step}, the last, left weights that are not finite; lower {learner.knob}.lr"
+            f"{task.kind}: the last step ({learner.global_step}) left weights without value; lower {learner.knob}.lr"
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 
 from w2sd.config import RunConfig
 from w2sd.data.pairs import TARGET, Table, read
-from w2sd.errors import Refused, within
+from w2sd.errors import Refused, require, within
 from w2sd.stages.encoding import encode_for
 
 
@@ -21,7 +23,12 @@ def check(run: RunConfig) -> None:
         with within(role):
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
-            encode_for(model.open_config(), model.open_tokenizer(), run.data, table.pairs)
+            encoded = encode_for(model.open_config(), model.open_tokenizer(), run.data, table.pairs)
+            left = Counter((table.pairs[i].split, table.pairs[i].facet, table.pairs[i].part) for i in encoded.kept)
+            for split, facet, part in {(pair.split, pair.facet, pair.part) for pair in table.pairs}:
+                n = left[split, facet, part]
+                accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
+                require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:

@@ -55,6 +55,18 @@ class World:
         shares = {"visible": float(self.visible), "tension": float(self.tension)}
         return {"source": "world", "version": self.VERSION, **asdict(self), **shares}
 
+    def focus(self, split: str) -> World:
+        """The world that has the same rows of one split, whatever else is changed in this one.
+
+        Stages take this for their data: what does not decide their rows does not rename them.
+        """
+        decisive = {
+            "gt": ("gt",),
+            "w2s": ("w2s", "w2s_parts", "helpful", "unrelated", "tension", "tension_on", "blind_rung"),
+            "test": ("test", "helpful_test", "tension", "tension_on", "blind_rung"),
+        }[split]
+        return World(self.world_seed, self.visible, **{knob: getattr(self, knob) for knob in decisive})
+
     def table(self) -> Table:
         """All rows; none is a duplicate, and no entity is shared between splits.
 
