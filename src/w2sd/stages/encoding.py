@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
-from w2sd.data.pairs import Pair
+from w2sd.data.pairs import Pair, digest
 from w2sd.data.text import Encoded, encode
+
+KEPT = 8  # encodings that a process remembers: the jobs of a sweep read the same rows with the same tokenizer
+_encodings: OrderedDict[str, Encoded] = OrderedDict()
 
 
 def encode_for(config: Any, tokenizer: Any, data: Any, pairs: list[Pair]) -> Encoded:
     """The pairs as tokens of this model, within its context and that of the data, whichever is smaller."""
     limits = (data.max_tokens, getattr(config, "max_position_embeddings", None))
-    return encode(pairs, tokenizer, min(limit for limit in limits if limit), config.vocab_size, data.long)
+    context = min(limit for limit in limits if limit)
+    words = tokenizer.backend_tokenizer.to_str() if hasattr(tokenizer, "backend_tokenizer") else None
+    if words is None:  # a tokenizer in Python has no content to know it by
+        return encode(pairs, tokenizer, context, config.vocab_size, data.long)
+    key = digest(words, str(context), str(config.vocab_size), data.long, *(pair.id for pair in pairs))
+    if key not in _encodings:
+        _encodings[key] = encode(pairs, tokenizer, context, config.vocab_size, data.long)
+    _encodings.move_to_end(key)
+    while len(_encodings) > KEPT:
+        _encodings.popitem(last=False)
+    return _encodings[key]
