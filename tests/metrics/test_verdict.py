@@ -347,3 +347,8 @@ def test_trend_needs_three_pairs_that_differ_and_errors() -> None:
 def test_student_t(t: float, df: int, p: float) -> None:
     assert t_tail(t, df) == pytest.approx(p, rel=1e-9)
     assert t_tail(-t, df) == pytest.approx(1 - p, rel=1e-9)
+
+
+def test_the_order_of_the_replicates_changes_nothing() -> None:
+    members = varied()
+    assert judge(members[::-1], n_resamples=100) == judge(members, n_resamples=100)

@@ -72,7 +72,8 @@ def judge(
     """Say whether the conflict students flip into ku beyond difficulty and beyond every control; docs/verdict.md."""
     require(len(replicates) > 0, "replicates", 0, "at least one replicate")
     by_world: dict[str, list[Replicate]] = {}
-    for replicate in replicates:
+    # In one order, whatever the one they come in: a verdict may not depend on which job of a sweep finished first.
+    for replicate in sorted(replicates, key=lambda replicate: (replicate.world, replicate.seed)):
         by_world.setdefault(replicate.world, []).append(replicate)
     rng = np.random.default_rng(seed)
     worlds = [count_world(name, members, threshold, n_resamples, rng) for name, members in by_world.items()]
