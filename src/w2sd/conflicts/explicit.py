@@ -8,7 +8,7 @@ The mean runs over all rows, masked or not. The mask is not differentiated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.conflicts.base import Conflict, against, preferred
 from w2sd.conflicts.placebo import dose
@@ -34,6 +34,10 @@ class Explicit(Conflict):
         require(0 <= self.alpha <= 100, "alpha", self.alpha, "a number of 0 or more")
         require(0 < self.placebo_ratio <= 100, "placebo_ratio", self.placebo_ratio, "a number above 0")
         choose("mask", self.mask, ("truth", "weak"))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the student: the dose of its placebos does not."""
+        return {"VERSION": self.VERSION, "alpha": float(self.alpha), "mask": self.mask}
 
     @property
     def reads_truth(self) -> bool:
