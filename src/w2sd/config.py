@@ -43,6 +43,7 @@ class Settings:
     teacher_seed: int = 0  # weak model, ceiling and labels
     twin_seeds: list[int] = dataclasses.field(default_factory=list)  # of the twins; empty: three of 0 to 3, not `seed`
     controls: bool = False  # with a conflict: also its placebos, and the same conflict under the truth
+    training_pairs: bool = False  # with a conflict: also look for its flips on the pairs that students were trained on
     ceiling_split: str = "gt"  # what the ceiling is trained on: gt | w2s
     store: str = "store"  # where finished stages live
     out: str = "report"  # report and logs

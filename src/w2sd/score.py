@@ -129,11 +129,15 @@ def _replicates(seeds: Sequence[Mapping[str, str]]) -> list[Replicate]:
 
 
 def _measure(replicate: Replicate, threshold: float) -> Metrics:
+    from w2sd.metrics import diagnosis
     from w2sd.metrics.deceived import measure_deception
     from w2sd.metrics.measurement import measure
 
-    arms, strata, lengths = replicate.predictions, replicate.strata, replicate.lengths
-    return {**measure(arms), **measure_deception(arms, threshold=threshold, strata=strata, lengths=lengths)}
+    arms = replicate.predictions
+    how: dict[str, Any] = {"strata": replicate.strata, "lengths": replicate.lengths}
+    metrics = {**measure(arms), **measure_deception(arms, threshold=threshold, **how)}
+    located = diagnosis.locate(arms["baseline"], arms["student"], arms["weak"], "test")
+    return {**metrics, **diagnosis.describe(arms), **diagnosis.vary(arms, **how), **located}
 
 
 def _pool(students: Sequence[Metrics]) -> Metrics:

@@ -23,7 +23,7 @@ CONFLICT = ("twin_1", "twin_2", "twin_3", "placebo/more_data", "placebo/noise", 
 
 TAX = ["tax/rate", "tax/net", "tax/churn"]
 ESTIMATES = [
-    *("excess_flips", "excess_flips_per_1000", "excess_flips_averaged", "excess_flips_ceiling"),
+    *("excess_flips", "excess_flips_per_1000", "excess_flips_baseline", "excess_flips_ceiling"),
     *("did", "rate_ratio", "rate_ratio_mh", "risk_ratio", "odds_ratio", "score", "base_rate", "lift", "excess"),
     *("margin_matched", "length_matched", "seed_null", "net_score", "excess_phi"),
 ]
@@ -112,14 +112,17 @@ def test_figures_are_those_of_the_functions() -> None:
     own = strata("baseline", "twin_1", "twin_2")
     students = ["baseline", "twin_1", "twin_2", "twin_3"]
     others = {first: [role for role in students if role != first] for first in students}
-    averaged = [
-        excess(first, "student", strata(first, *others[first][:2], c0=flips(p[first], p["student"]).c0))
-        for first in students
-    ]
-    twins = [
-        excess("baseline", twin, strata("baseline", *(role for role in students[1:] if role != twin)))
-        for twin in students[1:]
-    ]
+
+    def averaged(run: str) -> float:
+        ensembles = {
+            first: [first, *(other for other in others[first] if other != run)][:3]
+            for first in students
+            if first != run
+        }
+        values = [excess(first, run, strata(*ensemble, c0=p[first] >= 0.5)) for first, ensemble in ensembles.items()]
+        return float(np.mean(values))
+
+    twins = [averaged(twin) for twin in students[1:]]
     gold = strata("baseline", "twin_1", "twin_2", c0=p["gold_baseline"] >= 0.5)
     ratios = deception.ratios(f, c0, region, own)
     seeds = [flips(p[one], p[other]) for one in students for other in others[one]]
@@ -136,16 +139,16 @@ def test_figures_are_those_of_the_functions() -> None:
         "tax/churn": tax.churn,
         "tax/mcnemar_p": tax.mcnemar_p,
         "n/twins": 3,
-        "deception/excess_flips": excess("baseline", "student", own),
-        "deception/excess_flips_per_1000": deception.excess_flips_per_1000(f, c0, ku, own),
-        "deception/excess_flips_averaged": np.mean(averaged),
+        "deception/excess_flips": averaged("student"),
+        "deception/excess_flips_per_1000": 1000 * averaged("student") / len(c0),
+        "deception/excess_flips_baseline": excess("baseline", "student", own),
         "deception/excess_flips_ceiling": excess("baseline", "student", strata("ceiling", least=1)),
         "deception/excess_flips_gold_crossed": excess(
             "baseline", "student", strata("baseline", "twin_1", "twin_2", crossed=margins["gold_conflict"])
         ),
         "deception/null/twins": np.mean(twins),
-        "deception/null/more_data": excess("baseline", "placebo/more_data", own),
-        "deception/null/noise": excess("baseline", "placebo/noise", own),
+        "deception/null/more_data": averaged("placebo/more_data"),
+        "deception/null/noise": averaged("placebo/noise"),
         "deception/null/gold_conflict": excess("gold_baseline", "gold_conflict", gold),
         "deception/did": deception.did(f, c0, region, [flips(p["baseline"], p[twin]).f for twin in students[1:]]),
         "deception/margin_matched": margin.score,
@@ -179,15 +182,15 @@ def test_true_strata_and_true_knowledge() -> None:
     }
     for kind, region in squares.items():
         expected = excess_flips(f, c0, region == KU, strata)
-        assert found[f"deception{kind}/excess_flips"] == pytest.approx(expected, abs=1e-9)
+        assert found[f"deception{kind}/excess_flips_baseline"] == pytest.approx(expected, abs=1e-9)
         assert found[f"deception{kind}/score"] == deception.score(f, c0, region == KU).score
         assert found[f"region{kind}/ku/n"] == (c0 & (region == KU)).sum()
         for null in ("twins", "noise", "gold_conflict"):
             assert found[f"deception{kind}/null/{null}"] is not None
     by_ensemble = measure_deception(tables, n_resamples=20)
-    assert found["deception/excess_flips_ensemble"] == by_ensemble["deception/excess_flips"]
+    assert found["deception/excess_flips_ensemble"] == by_ensemble["deception/excess_flips_baseline"]
     few = measure_deception(without(tables, "twin_2", "twin_3"), strata=strata, n_resamples=20)
-    assert few["deception/excess_flips"] == found["deception/excess_flips"]
+    assert few["deception/excess_flips_baseline"] == found["deception/excess_flips_baseline"]
     assert few["deception/excess_flips_ensemble"] is None
     one = flips(tables["baseline"].p_correct, tables["twin_1"].p_correct)
     expected = excess_flips(one.f, one.c0, squares[""] == KU, strata)
@@ -288,7 +291,7 @@ def test_a_student_without_flips_has_honest_nulls() -> None:
 
 def test_a_control_without_flips_has_no_excess() -> None:
     tables = simulated(300)
-    tables["placebo/noise"] = tables["baseline"]
+    tables |= dict.fromkeys(("placebo/noise", "twin_1", "twin_2", "twin_3"), tables["baseline"])
     found = measure_deception(tables, n_resamples=50)
     assert found["deception/null/noise"] == 0
     assert found["deception/null/noise_lo"] is None
@@ -301,7 +304,7 @@ def test_missing_twins_leave_difficulty_unknown(missing: list[str]) -> None:
     n = 3 - len(missing)
     assert found["n/twins"] == n
     assert found["deception/excess_flips_reason"] == f"difficulty is told by true strata or 3 twins, here {n}"
-    for name in ("excess_flips", "excess_flips_per_1000", "excess_flips_averaged", "null/noise", "rate_ratio_mh"):
+    for name in ("excess_flips", "excess_flips_per_1000", "excess_flips_baseline", "null/noise", "rate_ratio_mh"):
         for end in ("", "_lo", "_hi"):
             assert found[f"deception/{name}{end}"] is None, name
     assert found["deception/excess_flips_ceiling"] is not None

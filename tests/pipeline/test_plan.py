@@ -173,6 +173,24 @@ ARMS: dict[str, tuple[dict[str, str], str | None, int, Any, Any]] = {
 CONTROLS = {name for name in ARMS if name.startswith(("placebo", "gold"))}
 
 
+def test_a_conflict_can_be_looked_for_on_training_pairs(asked: Callable[..., RunConfig]) -> None:
+    run = asked("conflict=explicit")
+    stages = plan(settings(run, training_pairs=True))
+    added = {name: stages[name] for name in stages if name not in plan(run)}
+    assert set(added) == {f"evaluate/training_{role}" for role in ("weak", "baseline", "student")}
+    for name, stage in added.items():
+        assert stage.inputs == {"model": stages[f"train/{name.removeprefix('evaluate/training_')}"]}
+        assert stage.params["split"] == "w2s"
+        assert stages["compare"].inputs[name.removeprefix("evaluate/")] is stage
+    assert set(plan(settings(asked(), training_pairs=True))) == EVERYTHING
+
+
+@pytest.mark.parametrize("name", ["placebo_agreeing", "placebo_more_data", "explicit_random_mask"])
+def test_a_placebo_has_no_controls_of_its_own(asked: Callable[..., RunConfig], name: str) -> None:
+    run = asked(f"conflict={name}")
+    assert set(plan(settings(run, controls=True))) == set(plan(run))
+
+
 @pytest.mark.parametrize("controls", [False, True])
 def test_the_arms_of_a_conflict(asked: Callable[..., RunConfig], controls: bool) -> None:
     stages = plan(settings(asked("conflict=implicit"), controls=controls))
@@ -581,7 +599,7 @@ def test_where_and_how_to_run_is_not_hashed(asked: Callable[..., RunConfig], kno
 
 def test_every_setting_is_known_to_be_hashed_or_not(asked: Callable[..., RunConfig]) -> None:
     hashed = {"seed", "teacher_seed", "ceiling_split"}
-    arms = {"twin_seeds", "controls"}
+    arms = {"twin_seeds", "controls", "training_pairs"}
     unhashed = {"name", "store", "out", "plan_only", "force", "launch", "trusted", "traceback"} | arms
     assert {knob.name for knob in fields(asked().settings)} == hashed | unhashed
 

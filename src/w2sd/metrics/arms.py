@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from w2sd.errors import require
+from w2sd.metrics import cells
+from w2sd.metrics.cells import Weights
 from w2sd.metrics.deception import Flips, flips
 from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.regions import Codes
+from w2sd.metrics.statistics import Column
 from w2sd.metrics.strata import ENSEMBLE, Strata, difficulty_strata, length_bins, margin_bins
 
 ROLES = ("weak", "ceiling", "baseline", "student")
@@ -56,21 +59,25 @@ def design(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths:
         moved = flips(before.p_correct, after.p_correct)
         return Arm(moved, true or ensemble(runs, moved))
 
-    def others(*places: int) -> list[Predictions]:
+    def others(*places: int | None) -> list[Predictions]:
         return [run for place, run in enumerate(students) if place not in places]
 
+    def averaged(after: Predictions, place: int | None = None) -> list[Arm]:
+        """A run against every no-conflict student but itself: which of them is the baseline should not matter."""
+        bases = [n for n in range(len(students)) if n != place]
+        return [arm(students[n], after, [students[n], *others(n, place)]) for n in bases]
+
     own = arm(base, student, students)
-    excess = {"excess_flips": [own]}
-    excess["excess_flips_averaged"] = [arm(run, student, [run, *others(n)]) for n, run in enumerate(students)]
+    excess = {"excess_flips": averaged(student), "excess_flips_baseline": [own]}
     if true:
         excess["excess_flips_ensemble"] = [Arm(own.flips, ensemble(students, own.flips))]
     by_ceiling = difficulty_strata([ceiling.margin], lengths, own.flips.c0, least=1)
     excess["excess_flips_ceiling"] = [Arm(own.flips, by_ceiling)]
     if twins:
-        excess["null/twins"] = [arm(base, twin, [base, *others(0, n)]) for n, twin in enumerate(twins, 1)]
+        excess["null/twins"] = [one for n, twin in enumerate(twins, 1) for one in averaged(twin, n)]
     for role in joined:
         if role.startswith(PLACEBO):
-            excess[f"null/{role.removeprefix(PLACEBO)}"] = [arm(base, joined[role], students)]
+            excess[f"null/{role.removeprefix(PLACEBO)}"] = averaged(joined[role])
     if "gold_conflict" in joined:
         gold = joined["gold_conflict"]
         excess["excess_flips_gold_crossed"] = [Arm(own.flips, ensemble(students, own.flips, crossed=gold))]
@@ -83,6 +90,14 @@ def design(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths:
         margin=margin_bins(base.p_correct),
         length=None if lengths is None else length_bins(base.p_correct, lengths, own.flips.c0),
     )
+
+
+def mean_excess(arms: Sequence[Arm], region: Codes, weights: Weights | None = None) -> Column:
+    """Mean excess flips of some arms in each sample; NaN if the difficulty is unknown for one of them."""
+    if any(arm.strata.codes is None for arm in arms):
+        return np.full(1 if weights is None else weights.shape[1], np.nan)
+    counts = [cells.count(arm.flips.f, arm.flips.c0, region, arm.strata.codes, weights) for arm in arms]
+    return np.mean([cells.excess_flips(count) for count in counts], axis=0)
 
 
 def _check(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> None:

@@ -65,7 +65,7 @@ def weigh(rows: Flags, codes: Codes, n_codes: int, weights: Weights | None) -> C
     return totals
 
 
-def resample(clusters: Codes, n_resamples: int, seed: int) -> Iterator[Weights]:
+def resample(clusters: Codes, n_resamples: int, seed: int | Sequence[int]) -> Iterator[Weights]:
     """The rows as they are, then resamples of their clusters, in blocks that memory holds.
 
     The same weights serve every figure, which makes the resamples paired. Clusters are codes from 0 on.

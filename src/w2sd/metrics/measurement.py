@@ -25,13 +25,14 @@ def measure(predictions: Mapping[str, Predictions], *, n_resamples: int = 2000, 
     """
     for role in ROLES:
         require(role in predictions, "predictions", sorted(predictions), f"a role {role}")
-    joined = join({role: predictions[role] for role in ROLES})
+    roles = [*ROLES, *(["baseline"] if "baseline" in predictions else [])]
+    joined = join({role: predictions[role] for role in roles})
     clusters = np.unique(joined["weak"].clusters, return_inverse=True)[1]
-    correct = {role: correctness(joined[role].p_correct) for role in ROLES}
+    correct = {role: correctness(joined[role].p_correct) for role in roles}
     draws = clustered_bootstrap(correct, clusters, n_resamples=n_resamples, seed=seed)
 
     metrics: Metrics = {}
-    for role in ROLES:
+    for role in roles:
         metrics |= _mean(f"accuracy/{role}", correct[role], draws[role], clusters)
     gain, gain_draws = correct["student"] - correct["weak"], draws["student"] - draws["weak"]
     metrics |= _mean("gain", gain, gain_draws, clusters)

@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from w2sd.errors import require, within
-from w2sd.metrics.arms import Arm, design
-from w2sd.metrics.deception import Flips, excess_flips
+from w2sd.metrics import cells
+from w2sd.metrics.arms import Arm, design, mean_excess
+from w2sd.metrics.deception import number
 from w2sd.metrics.predictions import Predictions
-from w2sd.metrics.regions import KU, Codes, Flags, regions
+from w2sd.metrics.regions import KU, Codes, regions
 from w2sd.metrics.statistics import Column
 from w2sd.metrics.student_t import t_quantile
 
 STUDENT, NULL = "excess_flips", "null/"
-_BLOCK = 2**22  # cluster counts drawn at a time: 16 MB
+NOTHING_RIGHT = "a no-conflict student gets nothing right"
 
 
 class Replicate(NamedTuple):
@@ -43,10 +44,11 @@ class Count(NamedTuple):
     """One replicate, counted: excess flips of student and controls, and what can be resampled."""
 
     excess: dict[str, float | None]  # under STUDENT and NULL + control; None where difficulty is unknown
-    unknown: str | None  # why it is
-    n_flips: int
+    unknown: str | None  # why the student's is
+    n_flips: float  # from the no-conflict students, on average
     n_region: int  # pairs in ku that the baseline gets right
-    cells: Column | None  # [cluster, stratum, 4]: flips in ku, flips, right in ku, right
+    arms: list[Arm]  # the student against each no-conflict student
+    region: Codes
 
 
 class World(NamedTuple):
@@ -75,7 +77,7 @@ def mean_known(values: Iterable[float | None]) -> float | None:
 
 
 def count_world(
-    name: str, members: Sequence[Replicate], threshold: float, n_resamples: int, rng: np.random.Generator
+    name: str, members: Sequence[Replicate], threshold: float, n_resamples: int, seed: Sequence[int]
 ) -> World:
     """Count every replicate of a world, and resample the pairs that they have in common."""
     ids = members[0].predictions["weak"].ids
@@ -84,10 +86,14 @@ def count_world(
     for member in members:
         with within(f"{name}/{member.seed}"):
             require(member.predictions["weak"].ids == ids, "weak.id", "other ids", "those of the first seed, in order")
-            counts.append(_count(member, clusters, threshold))
-    cells = [count.cells for count in counts if count.cells is not None]
-    possible = clusters.max() > 0 and len(cells) == len(counts)
-    return World(name, counts, _resample(cells, n_resamples, rng) if possible else None)
+            counts.append(_count(member, threshold))
+    if not clusters.max() or any(count.unknown for count in counts):
+        return World(name, counts, None)
+    resampled = [
+        np.stack([mean_excess(count.arms, count.region, weights) for count in counts])
+        for weights in cells.resample(clusters, n_resamples, seed)
+    ]
+    return World(name, counts, np.concatenate(resampled, axis=1)[:, 1:])  # the first sample are the rows themselves
 
 
 def two_level(worlds: Sequence[World], rng: np.random.Generator) -> Column | None:
@@ -126,53 +132,18 @@ def _stretch(deviations: Column, units: Column) -> Column:
     return deviations * (2 * t_quantile(len(units) - 1) * units.std(ddof=1) / math.sqrt(len(units)) / (hi - lo))
 
 
-def _count(replicate: Replicate, clusters: Codes, threshold: float) -> Count:
-    """The excess flips of all arms, each against its own baseline and difficulty strata."""
+def _count(replicate: Replicate, threshold: float) -> Count:
+    """The excess flips of all arms, each against its own baselines and difficulty strata."""
     weak, ceiling = (replicate.predictions[role].p_correct for role in ("weak", "ceiling"))
-    ku = regions(ceiling, weak, threshold) == KU
+    region = regions(ceiling, weak, threshold)
     compared = design(replicate.predictions, replicate.strata, replicate.lengths)
     used = {name: arms for name, arms in compared.excess.items() if name == STUDENT or name.startswith(NULL)}
-    excess = {name: mean_known(_excess_flips(arm, ku) for arm in arms) for name, arms in used.items()}
-    own = compared.student
-    cells = None if own.strata.codes is None else _cells(own.flips, ku, own.strata.codes, clusters)
-    return Count(excess, own.strata.reason, int(own.flips.f.sum()), int((ku & own.flips.c0).sum()), cells)
-
-
-def _excess_flips(arm: Arm, ku: Flags) -> float | None:
-    return None if arm.strata.codes is None else excess_flips(arm.flips.f, arm.flips.c0, ku, arm.strata.codes)
-
-
-def _cells(moved: Flips, ku: Flags, strata: Codes, clusters: Codes) -> Column:
-    """How many rows of each cluster lie in each stratum, by kind."""
-    codes = np.unique(strata, return_inverse=True)[1]
-    n_strata, n_clusters = int(codes.max()) + 1, int(clusters.max()) + 1
-    place = clusters * n_strata + codes
-    kinds = (ku & moved.f, moved.f, ku & moved.c0, moved.c0)
-    counts = [np.bincount(place[kind], minlength=n_clusters * n_strata) for kind in kinds]
-    return np.stack(counts, axis=-1).reshape(n_clusters, n_strata, len(kinds)).astype(np.float64)
-
-
-def _resample(cells: Sequence[Column], n_resamples: int, rng: np.random.Generator) -> Column:
-    """Excess flips [seed, resample] where the clusters are drawn again, the same ones for all seeds.
-
-    Most clusters have cells of their own once several seeds are looked at together, so clusters are drawn one by one;
-    the cells are then summed in one product, in float32, in which counts below 2^24 are exact.
-    """
-    n_clusters = len(cells[0])
-    flat = np.concatenate([one.reshape(n_clusters, -1) for one in cells], axis=1).astype(np.float32)
-    block, sums = max(1, _BLOCK // n_clusters), []
-    for start in range(0, n_resamples, block):
-        rows = min(block, n_resamples - start)
-        drawn = rng.integers(n_clusters, size=(rows, n_clusters)) + n_clusters * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * n_clusters).reshape(rows, n_clusters)
-        sums.append(times.astype(np.float32) @ flat)
-    ends = np.cumsum([one[0].size for one in cells])[:-1]
-    return np.stack([_excess(part) for part in np.split(np.concatenate(sums).astype(np.float64), ends, axis=1)])
-
-
-def _excess(sums: Column) -> Column:
-    """Excess flips of each resample, from its counts [resample, 4 * stratum]."""
-    in_ku, moved, right_in_ku, right = np.moveaxis(sums.reshape(len(sums), -1, 4), 2, 0)
-    expected = np.divide(moved * right_in_ku, right, out=np.zeros_like(right), where=right > 0)
-    total: Column = (in_ku - expected).sum(axis=1)
-    return total
+    arms = used[STUDENT]
+    return Count(
+        excess={name: number(mean_excess(arms, region)) for name, arms in used.items()},
+        unknown=arms[0].strata.reason if all(arm.flips.c0.any() for arm in arms) else NOTHING_RIGHT,
+        n_flips=float(np.mean([arm.flips.f.sum() for arm in arms])),
+        n_region=int(((region == KU) & compared.student.flips.c0).sum()),
+        arms=arms,
+        region=region,
+    )

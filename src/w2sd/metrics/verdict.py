@@ -15,7 +15,7 @@ import numpy as np
 
 from w2sd.errors import require
 from w2sd.metrics.arms import PLACEBO, TWIN, TWINS
-from w2sd.metrics.replicates import NULL, STUDENT, Replicate, World, count_world, mean_known, two_level
+from w2sd.metrics.replicates import NOTHING_RIGHT, NULL, STUDENT, Replicate, World, count_world, mean_known, two_level
 from w2sd.metrics.statistics import Column, interval
 from w2sd.metrics.student_t import t_quantile, t_tail
 
@@ -76,7 +76,10 @@ def judge(
     for replicate in sorted(replicates, key=lambda replicate: (replicate.world, replicate.seed)):
         by_world.setdefault(replicate.world, []).append(replicate)
     rng = np.random.default_rng(seed)
-    worlds = [count_world(name, members, threshold, n_resamples, rng) for name, members in by_world.items()]
+    worlds = [
+        count_world(name, members, threshold, n_resamples, (seed, n))
+        for n, (name, members) in enumerate(by_world.items())
+    ]
     verdict = _figures(worlds, rng)
     obstacles = [*_missing(replicates), *_unmeasurable(replicates, worlds, verdict)]
     if obstacles:
@@ -161,7 +164,8 @@ def _unmeasurable(
     counts = [count for world in worlds for count in world.counts]
     for count in counts:
         if count.unknown:
-            yield count.unknown, f"{TWINS} seed twins for each student"
+            need = "students that learn" if count.unknown == NOTHING_RIGHT else f"{TWINS} seed twins for each student"
+            yield count.unknown, need
     if not all(count.n_region for count in counts):
         yield "no pair that the baseline gets right is known to the ceiling and not to the weak model", "other pairs"
     flips = found.flips or 0.0

@@ -17,6 +17,7 @@ from w2sd.errors import within
 from w2sd.pipeline.stage import Stage, identity
 from w2sd.supervision import Gold
 
+TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
 
 
@@ -70,9 +71,9 @@ def plan(run: RunConfig) -> Plan:
         stages[f"label/{role}"] = Stage("label", {"data": rows_of("w2s"), "split": "w2s"}, {"model": teacher})
         return stages[f"label/{role}"]
 
-    def evaluate(role: str, trained: Stage, **references: Stage) -> Stage:
+    def evaluate(role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **references}
-        stages[f"evaluate/{role}"] = Stage("evaluate", {"data": rows_of("test"), "split": "test"}, inputs)
+        stages[f"evaluate/{role}"] = Stage("evaluate", {"data": rows_of(split), "split": split}, inputs)
         return stages[f"evaluate/{role}"]
 
     def arm(role: str, *, seed: int, conflict: Any, supervision: Any = run.supervision) -> Stage:
@@ -113,7 +114,7 @@ def plan(run: RunConfig) -> Plan:
         references = {"weak": measured["weak"], "ceiling": measured["ceiling"]}
         if against is not None:
             references["baseline"] = measured[against]
-        measured[role] = evaluate(role, arm(role, **how), **references)
+        measured[role] = evaluate(role, arm(role, **how), split="test", **references)
 
     if isinstance(run.conflict, NoConflict):
         examined("student", seed=settings.seed, conflict=run.conflict)
@@ -123,13 +124,19 @@ def plan(run: RunConfig) -> Plan:
         twins = settings.twin_seeds or [seed for seed in range(4) if seed != settings.seed][:3]
         for n, seed in enumerate(twins, start=1):
             examined(f"twin_{n}", seed=seed, conflict=NoConflict())
-        if settings.controls:
-            for name, placebo in run.conflict.placebos().items():
+        placebos = run.conflict.placebos()
+        if settings.controls and placebos:  # a conflict without any is one itself
+            for name, placebo in placebos.items():
                 examined(f"placebo_{name}", seed=settings.seed, conflict=placebo, against="baseline")
             examined("gold_baseline", seed=settings.seed, conflict=NoConflict(), supervision=Gold())
             examined(
                 "gold_conflict", seed=settings.seed, conflict=run.conflict, supervision=Gold(), against="gold_baseline"
             )
+
+    if settings.training_pairs and "baseline" in measured:
+        for role in ("weak", "baseline", "student"):
+            named = f"{TRAINING}{role}"
+            measured[named] = evaluate(named, stages[f"train/{role}"], split="w2s")
 
     stages["compare"] = Stage("compare", {"data": run.data}, measured)
     return stages

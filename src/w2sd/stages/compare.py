@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.data.pairs import SPLITS, read
+from w2sd.metrics import diagnosis
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
 from w2sd.metrics.predictions import join, length_difference, read_predictions, select
+from w2sd.pipeline.plan import TRAINING
 from w2sd.pipeline.store import read_json
 from w2sd.worker import Task
 
@@ -15,9 +17,10 @@ from w2sd.worker import Task
 def run(task: Task) -> dict[str, Any]:
     """Return the flat metrics of the job. What is measured comes from prediction files alone; the data give counts."""
     data = task.params["data"]
+    folders = {role: folder for role, folder in task.inputs.items() if not role.startswith(TRAINING)}
     predictions = {
         role.replace("placebo_", "placebo/"): read_predictions(folder / "predictions.parquet")
-        for role, folder in task.inputs.items()
+        for role, folder in folders.items()
     }
     if data.long == "drop":  # tokenizers differ in what they find too long: measure where all models have a score
         common = set.intersection(*(set(rows.ids) for rows in predictions.values()))
@@ -26,14 +29,19 @@ def run(task: Task) -> dict[str, Any]:
             for role, rows in predictions.items()
         }
     joined = join(predictions)
-    metrics: dict[str, Any] = dict(measure(joined))
+    metrics: dict[str, Any] = {**measure(joined), **diagnosis.describe(joined)}
     if "baseline" in joined:  # there is a conflict, and something to depart from
-        strata, lengths = joined["weak"].stratum, length_difference(joined["baseline"])
-        metrics |= measure_deception(joined, strata=strata, lengths=lengths)
+        how: dict[str, Any] = {"strata": joined["weak"].stratum, "lengths": length_difference(joined["baseline"])}
+        metrics |= {**measure_deception(joined, **how), **diagnosis.vary(joined, **how)}
+        metrics |= diagnosis.locate(joined["baseline"], joined["student"], joined["weak"], "test")
+    if f"{TRAINING}student" in task.inputs:
+        roles = ("baseline", "student", "weak")
+        trained = join({role: read_predictions(task.inputs[TRAINING + role] / "predictions.parquet") for role in roles})
+        metrics |= diagnosis.locate(trained["baseline"], trained["student"], trained["weak"], "training")
     table = read(data)
     metrics |= {f"data/n_{split}": len(table.rows(split)) for split in SPLITS}
     metrics |= {f"data/dropped_{reason}": n for reason, n in table.dropped.items()}
-    for role, folder in task.inputs.items():
+    for role, folder in folders.items():
         own = read_json(folder / "metrics.json")
         for count in ("dropped_long", "truncated_prompts", "equal_tokens"):  # on the test split, by the worst-off model
             metrics[f"data/{count}"] = max(metrics.get(f"data/{count}", 0), own.get(f"n/{count}", 0))
