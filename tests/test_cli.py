@@ -96,6 +96,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str) -> Pat
     write("number.jsonl", [good[0], {**good[1], "rejected": 7}])
     write("null.jsonl", [*good[:6], {**good[6], "prompt": None}])
     write("one.jsonl", good[:1])
+    write("tagless.jsonl", [{side: row["prompt"] + row[side] for side in ("chosen", "rejected")} for row in good])
     write("nothing.jsonl", [])
     write("equal.jsonl", [{**row, "rejected": row["chosen"]} for row in good])
     write("pairs.txt", good)
@@ -280,6 +281,30 @@ BAD: dict[str, tuple[list[str], str]] = {
         BETWEEN_FILES,
         r"chain\.between\.one: 'world rung 2' is not accepted; expected a model that reads this data; .*",
     ),
+    # policies
+    "the head alone, where there is none": (
+        [*SMALL, "objective=simpo", "adapter=head_only"],
+        r"adapter: 'head_only' is not accepted; .* the output embedding of this llama model is its input embedding .*",
+    ),
+    "a text by a reward model": (
+        ["conflict=explicit", "conflict.form=sft"],
+        r"conflict\.form: 'sft' is not accepted; expected reverse: a reward model writes no text .*",
+    ),
+    "a response that fills the context of a policy": (
+        [*FILES, "objective=dpo", "data.path=good.jsonl", "weak.context=4"],
+        r".*: 'a response of \d+ tokens' is not accepted; expected at most 3 in a context of 4, or data\.long=drop",
+    ),
+    "dialogues without a tag": (
+        [*FILES, "objective=simpo", "data.path=tagless.jsonl"],
+        r"data\.path: 'tagless\.jsonl' is not accepted; .*30 unsplittable.* must be two dialogues that differ after .*",
+    ),
+    "an end of responses": (
+        [*FILES, "objective=simpo", "data.path=good.jsonl", "data.append_eos=always"],
+        r"data\.append_eos: 'always' is not accepted; expected one of auto, never",
+    ),
+    "a fine-tuning": (["sft=wrld"], r"sft: 'wrld' is not accepted; expected one of .*; did you mean 'world'\?"),
+    "a key of a fine-tuning": (["sft.fit.lrr=1"], rf"sft\.fit\.lrr: '1' is not .*{KEYS}; did you mean 'lr'\?"),
+    "a rate of a fine-tuning": (["sft.fit.lr=0"], r"sft\.fit\.lr: 0\.0 is not accepted; expected a number above 0"),
 }  # fmt: skip
 
 
@@ -363,7 +388,9 @@ def test_your_own_folder_of_options_joins(w2sd: Callable[..., Said], here: Path)
     assert (said.code, said.err) == (0, "")
     assert "lr: 1.0e-09" in said.out
     wrong = w2sd("--config-dir", "mine", "fit=slw")
-    assert wrong.err.endswith("expected one of paper_reward, slow, world; did you mean 'slow'?\n")
+    assert wrong.err.endswith(
+        "expected one of paper_dpo, paper_reward, paper_simpo, slow, world, world_policy; did you mean 'slow'?\n"
+    )
 
 
 # --- what is computed -------------------------------------------------------------------------------------------------

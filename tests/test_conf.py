@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from w2sd.cli import CONF
 from w2sd.config import GROUPS, RunConfig, Settings, target
+from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
@@ -101,6 +102,26 @@ def test_every_option_composes_builds_and_plans(name: str, at_home: Path, asked:
         assert target(getattr(run, place)) == CONTENT[name]["_target_"]
     assert len({stage.key for stage in plan(run).values()}) >= 6
     assert not list(at_home.glob("*store*"))
+
+
+@pytest.mark.parametrize("conflict", [name for name in PARTS if name.startswith("conflict/")])
+@pytest.mark.parametrize("objective", [name for name in PARTS if name.startswith("objective/")])
+def test_every_conflict_goes_with_every_objective(
+    objective: str, conflict: str, at_home: Path, asked: Callable[..., RunConfig]
+) -> None:
+    """A policy is fine-tuned before it is trained, a reward model is not, and a reference is where one is needed."""
+    run = asked(*choice(objective), *choice(conflict), "controls=true")
+    kinds = {stage.kind for stage in plan(run).values()}
+    assert ("sft" in kinds) == (run.objective.student == "policy")
+    assert ("reference" in kinds) == run.objective.needs_reference
+
+
+@pytest.mark.parametrize("knob", ["form=sft", "trigger=policy"])
+def test_what_only_a_policy_can_do_is_refused_for_a_reward_model(knob: str, asked: Callable[..., RunConfig]) -> None:
+    name, value = knob.split("=")
+    assert plan(asked("objective=dpo", "conflict=explicit", f"conflict.{knob}"))
+    with pytest.raises(Refused, match=f"^conflict.{name}: '{value}' is not accepted; expected .* a reward model"):
+        plan(asked("objective=reward_bce", "conflict=explicit", f"conflict.{knob}"))
 
 
 @each_overlay

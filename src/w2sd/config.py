@@ -29,6 +29,7 @@ GROUPS = (
     "supervision",
     "chain",
     "fit",
+    "sft",
     "trainer",
     "logger",
 )
@@ -69,7 +70,7 @@ class Settings:
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
         for kind in self.force:
-            choose("force", kind, ("pretrain", "train", "label", "evaluate", "compare"))
+            choose("force", kind, ("pretrain", "sft", "reference", "train", "label", "evaluate", "compare"))
 
 
 class RunConfig(NamedTuple):
@@ -84,6 +85,7 @@ class RunConfig(NamedTuple):
     supervision: Any
     chain: Any
     fit: Any
+    sft: Any
     trainer: Any
     logger: Any
     settings: Settings

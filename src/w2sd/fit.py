@@ -57,3 +57,22 @@ class Fit:
         done = min(1.0, (step - n_warm) / max(1, n_steps - n_warm))
         falling = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[self.schedule]
         return self.floor + (1 - self.floor) * falling if self.schedule != "constant" else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sft:
+    """The fine-tuning on preferred answers that a policy begins with, and that its reference ends with."""
+
+    fit: Fit = dataclasses.field(default_factory=Fit)
+    on_conflict: bool = False  # also on the answers of a conflict's rows: each arm then has a fine-tuning of its own
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.fit, Fit), "fit", self.fit, "an optimisation, as in the group fit")
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSft:
+    """None: policies begin as the language models that they are."""
+
+    VERSION: ClassVar[int] = 1

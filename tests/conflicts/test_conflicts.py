@@ -1,4 +1,7 @@
-"""Conflicts: both hooks of every option, the explicit one's vectors, what an arm is trained on and for how long."""
+"""Conflicts: both hooks of every option, the explicit one's vectors, what an arm is trained on and for how long.
+
+The loss of a policy's conflict is in `test_policy_conflicts.py`.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,13 @@ from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
-from w2sd.stages import lightning, train
+from w2sd.stages import lessons, lightning, train
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, OracleConfident
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
 
+BCE = RewardBCE()
 OPTIONS: dict[str, Conflict] = {
     path.stem: build(OmegaConf.to_container(OmegaConf.load(path)), "conflict")
     for path in sorted(Path(CONF, "conflict").glob("*.yaml"))
@@ -73,7 +77,13 @@ def batch_of(targets: Any, truth: Any = None, rows: Iterable[int] | None = None)
     targets = torch.as_tensor(targets, dtype=torch.float64)
     truth = torch.full_like(targets, torch.nan) if truth is None else torch.as_tensor(truth, dtype=torch.float64)
     rows = torch.arange(len(targets)) if rows is None else torch.tensor(list(rows))
-    return PairBatch(torch.empty(0), torch.empty(0), rows, targets, truth)
+    nothing = dict.fromkeys(PairBatch._fields, torch.empty(0))
+    return PairBatch(**nothing | {"rows": rows, "targets": targets, "truth": truth})
+
+
+def alone(batch: PairBatch, n: int) -> PairBatch:
+    """The batch of one of its pairs."""
+    return batch_of(batch.targets[n : n + 1], batch.truth[n : n + 1], [int(batch.rows[n])])
 
 
 # --- the loss: literal values -----------------------------------------------------------------------------------------
@@ -88,19 +98,19 @@ def total(z: Tensor, rows: list[int], alpha: float = 0.5) -> Tensor:
     """The sum of the objective and the conflict over some rows of the table."""
     batch = batch_of([Y[row] for row in rows], [GT[row] for row in rows], rows)
     at = PairScores(z[rows], torch.zeros(len(rows), dtype=z.dtype))
-    pull = Explicit(alpha).loss(at, batch)
+    pull = Explicit(alpha).loss(at, batch, BCE)
     assert pull is not None
-    return (RewardBCE()(at, batch.targets) + pull).sum()
+    return (BCE(at, batch.targets) + pull).sum()
 
 
 def test_the_explicit_conflict_has_its_reference_values() -> None:
     z = torch.tensor(Z, dtype=torch.float64, requires_grad=True)
     at, batch = PairScores(z, torch.zeros_like(z)), batch_of(Y, GT)
     assert contradicts(z, batch.truth).tolist() == MASK
-    pull = Explicit(0.5).loss(at, batch)
+    pull = Explicit(0.5).loss(at, batch, BCE)
     assert pull is not None
     assert (pull != 0).tolist() == [bool(masked) for masked in MASK]
-    assert RewardBCE()(at, batch.targets).mean().item() == pytest.approx(BASE, abs=1e-9)
+    assert BCE(at, batch.targets).mean().item() == pytest.approx(BASE, abs=1e-9)
     assert pull.mean().item() == pytest.approx(0.5 * REWARD, abs=1e-9)  # over all rows, masked or not
     loss = total(z, [0, 1, 2, 3]) / 4
     assert loss.item() == pytest.approx(TOTAL, abs=1e-9)
@@ -129,10 +139,10 @@ def test_where_neither_side_is_preferred_nothing_is_contradicted() -> None:
     """s = 1/2 is not below 1/2: a rule for ties that took a side would depend on the slots."""
     tie = torch.zeros(2, dtype=torch.float64)
     for conflict in (Explicit(), Explicit(mask="weak")):
-        pull = conflict.loss(scores(tie), batch_of([0.9, 0.1], [1.0, 0.0]))
+        pull = conflict.loss(scores(tie), batch_of([0.9, 0.1], [1.0, 0.0]), BCE)
         assert pull is not None
         assert pull.tolist() == [0, 0]
-    undecided = Explicit(mask="weak").loss(scores(torch.tensor([2.0, -2.0])), batch_of([0.5, 0.5]))
+    undecided = Explicit(mask="weak").loss(scores(torch.tensor([2.0, -2.0])), batch_of([0.5, 0.5]), BCE)
     assert undecided is not None
     assert undecided.tolist() == [0, 0]
 
@@ -158,9 +168,9 @@ def settled(conflict: Explicit, q: list[float], truth: float | None) -> list[lis
     for _ in range(600):
         z.requires_grad_(True)
         at = PairScores(z, torch.zeros_like(z))
-        pull = conflict.loss(at, batch)
+        pull = conflict.loss(at, batch, BCE)
         assert pull is not None
-        [gradient] = torch.autograd.grad((RewardBCE()(at, batch.targets) + pull).sum(), z)
+        [gradient] = torch.autograd.grad((BCE(at, batch.targets) + pull).sum(), z)
         z = (z - gradient).detach()
     return [sorted({round(s, 4) for s in ends}) for ends in z.sigmoid().reshape(len(q), 121).tolist()]
 
@@ -204,7 +214,7 @@ def flipped(batch: PairBatch) -> PairBatch:
 @each(PULLING)
 def test_a_loss_is_a_finite_number_of_0_or_more_for_each_example(conflict: Conflict) -> None:
     margin, batch = some_batch()
-    pull = conflict.loss(scores(margin), batch)
+    pull = conflict.loss(scores(margin), batch, BCE)
     assert pull is not None
     assert pull.shape == margin.shape
     assert pull.dtype == margin.dtype
@@ -212,18 +222,16 @@ def test_a_loss_is_a_finite_number_of_0_or_more_for_each_example(conflict: Confl
     assert (pull >= 0).all()
     assert 0 < (pull > 0).sum() < len(pull)
     for n in (0, 17, 299):  # a row's loss is its own
-        alone = conflict.loss(
-            scores(margin[n : n + 1]), PairBatch(batch.ids_BT, batch.mask_BT, *(c[n : n + 1] for c in batch[2:]))
-        )
-        assert alone is not None
-        torch.testing.assert_close(alone, pull[n : n + 1])
+        own = conflict.loss(scores(margin[n : n + 1]), alone(batch, n), BCE)
+        assert own is not None
+        torch.testing.assert_close(own, pull[n : n + 1])
 
 
 @each(PULLING)
 def test_swapping_the_slots_changes_no_loss(conflict: Conflict) -> None:
     margin, batch = some_batch()
     margin[:3], batch.targets[3:6] = 0.0, 0.5  # ties included
-    one, other = conflict.loss(scores(margin), batch), conflict.loss(scores(-margin), flipped(batch))
+    one, other = conflict.loss(scores(margin), batch, BCE), conflict.loss(scores(-margin), flipped(batch), BCE)
     assert one is not None
     assert other is not None
     torch.testing.assert_close(other, one)
@@ -233,7 +241,7 @@ def test_swapping_the_slots_changes_no_loss(conflict: Conflict) -> None:
 def test_no_margin_is_too_large(conflict: Conflict) -> None:
     margin = torch.tensor([-1e6, -750.0, -1e-300, 0.0, 1e-300, 750.0, 1e6], dtype=torch.float64, requires_grad=True)
     for truth in (0.0, 1.0):
-        pull = conflict.loss(PairScores(margin, torch.zeros(7)), batch_of([0.2] * 7, [truth] * 7))
+        pull = conflict.loss(PairScores(margin, torch.zeros(7)), batch_of([0.2] * 7, [truth] * 7), BCE)
         assert pull is not None
         assert pull.isfinite().all()
         assert torch.autograd.grad(pull.sum(), margin)[0].isfinite().all()
@@ -242,7 +250,7 @@ def test_no_margin_is_too_large(conflict: Conflict) -> None:
 @each({name: conflict for name, conflict in OPTIONS.items() if name not in PULLING})
 def test_a_conflict_of_rows_alone_has_no_loss(conflict: Conflict) -> None:
     margin, batch = some_batch()
-    assert conflict.loss(scores(margin), batch) is None
+    assert conflict.loss(scores(margin), batch, BCE) is None
     assert not conflict.reads_truth
 
 
@@ -251,7 +259,7 @@ def test_the_mask_is_not_differentiated_and_pulls_toward_the_other_side(conflict
     """The gradient of a masked row is alpha times that of a cross-entropy; there is none elsewhere."""
     margin, batch = some_batch()
     margin.requires_grad_(True)
-    pull = conflict.loss(scores(margin), batch)
+    pull = conflict.loss(scores(margin), batch, BCE)
     assert pull is not None
     reference = batch.truth if conflict.reads_truth else (batch.targets > 0.5).double()
     plain = binary_cross_entropy_with_logits(margin, 1 - reference, reduction="none")
@@ -264,7 +272,7 @@ def test_the_mask_is_not_differentiated_and_pulls_toward_the_other_side(conflict
 @pytest.mark.parametrize("mask", ["truth", "weak"])
 def test_the_mask_is_where_the_student_contradicts(mask: str) -> None:
     margin, batch = some_batch()
-    pull = Explicit(mask=mask).loss(scores(margin), batch)
+    pull = Explicit(mask=mask).loss(scores(margin), batch, BCE)
     assert pull is not None
     reference = batch.truth if mask == "truth" else batch.targets
     assert ((pull > 0) == ((margin > 0) != (reference > 0.5))).all()
@@ -274,7 +282,8 @@ def test_the_mask_is_where_the_student_contradicts(mask: str) -> None:
 def test_without_reads_truth_the_truth_is_not_touched(conflict: Conflict) -> None:
     """NaN in its place changes nothing; where it is read, NaN would be seen at once."""
     margin, batch = some_batch()
-    told, blind = (conflict.loss(scores(margin), b) for b in (batch, batch._replace(truth=batch.truth * torch.nan)))
+    untold = batch._replace(truth=batch.truth * torch.nan)
+    told, blind = (conflict.loss(scores(margin), b, BCE) for b in (batch, untold))
     assert told is not None
     assert blind is not None
     assert torch.equal(told, blind)
@@ -285,7 +294,7 @@ def test_only_the_paper_s_mask_reads_the_truth() -> None:
     assert reading == {name for name, conflict in OPTIONS.items() if isinstance(conflict, Explicit)} >= {"explicit"}
     assert not Explicit(mask="weak").reads_truth
     margin, batch = some_batch()
-    pull = Explicit().loss(scores(margin), batch._replace(truth=batch.truth * torch.nan))
+    pull = Explicit().loss(scores(margin), batch._replace(truth=batch.truth * torch.nan), BCE)
     assert pull is not None
     assert pull.isnan().all()
 
@@ -293,7 +302,7 @@ def test_only_the_paper_s_mask_reads_the_truth() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.1, 0.25, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("n", [100, 1024])
 def test_a_random_mask_covers_its_share_of_the_rows(rate: float, n: int) -> None:
-    pull = RandomMask(rate=rate).loss(scores(torch.full((n,), 3.0)), batch_of([0.7] * n))
+    pull = RandomMask(rate=rate).loss(scores(torch.full((n,), 3.0)), batch_of([0.7] * n), BCE)
     assert pull is not None
     assert abs((pull > 0).sum().item() - rate * n) <= 2  # evenly spread: much closer than a coin would come
     quarters = (pull > 0).double().reshape(4, -1).mean(dim=1)
@@ -310,7 +319,7 @@ def test_a_random_mask_covers_the_same_rows_in_every_epoch_however_they_are_batc
         batches.set_epoch(epoch)
         found = set()
         for micro in (micro for batch in batches for micro in rows[batch]):
-            pull = RandomMask(rate=0.2).loss(scores(torch.full((len(micro.rows),), 3.0)), micro)
+            pull = RandomMask(rate=0.2).loss(scores(torch.full((len(micro.rows),), 3.0)), micro, BCE)
             assert pull is not None
             found |= set(micro.rows[pull > 0].tolist())
         return found
@@ -350,7 +359,7 @@ def trained(folder: Path, conflict: Conflict, micro_tokens: int) -> dict[str, Te
         for weights in model.parameters():
             weights.mul_(5 if weights.ndim > 1 else 1)
     fit = Fit(lr=1e-3, clip=0.5, warmup=0.3)
-    student = RewardStudent(model.double().train(), RewardBCE(), conflict, fit, 3)
+    student = RewardStudent(model.double().train(), BCE, conflict, fit, 3)
     lightning.train(task_in(folder), student, Loader(rows, BATCHES), fit, seed=0)
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 
@@ -591,7 +600,7 @@ def taught(setting: Setting, conflict: Conflict, **params: Any) -> tuple[list[Pa
     if params.get("supervision") == Gold():
         task = task._replace(inputs={role: path for role, path in task.inputs.items() if role != "labels"})
     extra = conflict.extra(setting.table, 40)
-    targets = train.extra_targets(task, extra)
+    targets = lessons.extra_targets(task, extra)
     assert list(targets) == [pair.id for pair in extra.pairs]  # the whole dose
     return extra.pairs, list(targets.values())
 
@@ -627,14 +636,14 @@ def test_labels_by_a_coin_are_right_half_of_the_time_and_know_nothing_of_the_slo
     """It is not the coin that put the pair in its slots: that one would tell the truth, or its opposite."""
     table = dataclasses.replace(setting.run.data, helpful=4000, w2s=4000, w2s_parts=1).table()
     extra = RandomHelpful().extra(table, 4000)
-    targets = np.array(list(train.extra_targets(setting.task(RandomHelpful()), extra).values()))
+    targets = np.array(list(lessons.extra_targets(setting.task(RandomHelpful()), extra).values()))
     swapped = np.array([coin(pair.id) for pair in extra.pairs])
     error = 4 * 0.5 / 4000**0.5  # four standard deviations
     assert set(targets) == {0.0, 1.0}
     assert abs(targets.mean() - 0.5) < error
     assert abs((targets == ~swapped).mean() - 0.5) < error  # how often it is right
     assert abs(targets[swapped].mean() - targets[~swapped].mean()) < 2 * error
-    again = train.extra_targets(setting.task(RandomHelpful(), seed=9), extra)
+    again = lessons.extra_targets(setting.task(RandomHelpful(), seed=9), extra)
     assert list(again.values()) == targets.tolist()  # a pair's coin is its own
 
 

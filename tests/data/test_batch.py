@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2sd.data.batch import Loader, PairRows, Shuffled, cut, in_length_order
+from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled, cut, in_length_order
 from w2sd.data.text import Encoded
 
 lengths_of_rows = st.lists(st.integers(1, 40), min_size=1, max_size=40).map(np.array)
@@ -91,6 +91,7 @@ def test_a_piece_is_exactly_this() -> None:
         [1, 1, 1, 1],
     ]
     assert micro.targets.tolist() == pytest.approx([0.9, 0.25, 1.0])
+    assert micro.n_answer_B.tolist() == [1, 1, 1, 1, 2, 3]
     assert (micro.ids_BT.dtype, micro.targets.dtype) == (torch.int64, torch.float32)
 
 
@@ -120,6 +121,56 @@ def test_the_truth_is_in_a_batch_only_where_it_was_put() -> None:
     assert micro.truth.isnan().all()
     told = PairRows(ENCODED, np.array([True, False, False]), np.array([0.1, 0.2, 0.3]), 1, np.array([0.0, 1.0, 1.0]))
     assert {int(m.rows): m.truth.item() for m in told[[2, 0, 1]]} == {0: 0, 1: 1, 2: 1}
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 1000])
+def test_what_a_reference_says_follows_each_answer_into_its_row(micro_tokens: int) -> None:
+    """Given for the better and the worse answer; found in the slots."""
+    said = np.array([[-1.0, -2.0], [-3.0, -4.0], [-5.0, -6.0]])
+    rows = PairRows(ENCODED, np.array([False, True, False]), None, micro_tokens, references=said)
+    found = {}
+    for micro in rows[[2, 0, 1]]:
+        for row, (ids, value) in enumerate(zip(unpadded(micro), micro.reference_B.tolist(), strict=True)):
+            found[tuple(ids)] = (value, row // len(micro.rows))
+    better, worse = (
+        dict(zip(map(tuple, side), column, strict=True)) for side, column in zip(WHOLE, said.T, strict=True)
+    )
+    assert {ids: value for ids, (value, _) in found.items()} == better | worse
+    assert {ids: slot for ids, (_, slot) in found.items()} == {
+        **{tuple(ids): int(swap) for ids, swap in zip(WHOLE[0], [0, 1, 0], strict=True)},
+        **{tuple(ids): int(not swap) for ids, swap in zip(WHOLE[1], [0, 1, 0], strict=True)},
+    }
+
+
+def test_without_a_reference_there_is_no_number_of_one() -> None:
+    [micro] = rows_of([False, False, True])[[0, 1, 2]]
+    assert micro.reference_B.isnan().all()
+    assert len(micro.reference_B) == len(micro.n_answer_B) == 6
+
+
+# --- single answers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_piece_of_single_answers_is_exactly_this() -> None:
+    [micro] = AnswerRows(ENCODED.prompts, ENCODED.rejected, 1000)[[2, 1, 0]]
+    assert micro.ids_BT.tolist() == [[12, 31, 0, 0], [10, 11, 30, 0], [13, 32, 33, 34]]  # by length, then by number
+    assert micro.mask_BT.tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert micro.n_answer_B.tolist() == [1, 1, 3]
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 4, 8, 30, 10_000])
+def test_single_answers_are_all_there_within_the_budget(micro_tokens: int) -> None:
+    rng = np.random.default_rng(0)
+    prompts, answers = ([rng.integers(1, 99, size=rng.integers(1, 9)) for _ in range(50)] for _ in range(2))
+    rows = AnswerRows(prompts, answers, micro_tokens)
+    assert len(rows) == 50
+    batch = rng.permutation(50)[:31].tolist()
+    seen = []
+    for micro in rows[batch]:
+        assert len(micro.ids_BT) == 1 or micro.ids_BT.numel() <= micro_tokens
+        assert micro.mask_BT[:, -1].any()
+        seen += [(row[:-n], row[-n:]) for row, n in zip(unpadded(micro), micro.n_answer_B.tolist(), strict=True)]
+    assert sorted(seen) == sorted((prompts[i].tolist(), answers[i].tolist()) for i in batch)
 
 
 def random_rows(n: int, micro_tokens: int) -> PairRows:

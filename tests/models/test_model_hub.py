@@ -92,6 +92,32 @@ def test_a_backbone_without_language_head_is_as_good(folder: Path, causal: GPT2L
     assert torch.equal(backbone.wte.weight, causal.transformer.wte.weight)
 
 
+def test_a_folder_gives_the_whole_language_model(folder: Path, causal: GPT2LMHeadModel) -> None:
+    lm = Hub(str(folder)).open_language_model(None)
+    assert all(torch.equal(weights, causal.state_dict()[name]) for name, weights in lm.state_dict().items())
+    assert {weights.dtype for weights in lm.parameters()} == {torch.float32}
+    assert all(module.training for module in lm.modules())
+    assert lm.lm_head.weight is lm.transformer.wte.weight
+
+
+def test_an_embedding_that_is_the_head_too_need_not_be_saved_twice(folder: Path, causal: GPT2LMHeadModel) -> None:
+    """As the published GPT-2 has it: a backbone, whose names have no prefix."""
+    shutil.rmtree(folder)
+    causal.transformer.save_pretrained(folder)
+    lm = Hub(str(folder)).open_language_model(None)
+    assert torch.equal(lm.lm_head.weight, causal.transformer.wte.weight)
+
+
+def test_what_was_trained_further_replaces_what_is_on_the_hub(folder: Path, tmp_path: Path) -> None:
+    hub = Hub("someone/has-this-model")  # and is not asked for it
+    trained = Hub(str(folder)).open_language_model(None)
+    with torch.no_grad():
+        trained.transformer.wte.weight.add_(1)
+    trained.save_pretrained(tmp_path / "trained" / "model")
+    lm = hub.open_language_model(tmp_path / "trained")
+    assert torch.equal(lm.transformer.wte.weight, trained.transformer.wte.weight)
+
+
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     assert refusal(lambda: Hub(str(folder))) == (
@@ -118,9 +144,10 @@ def test_a_folder_that_is_not_there_is_refused(place: str) -> None:
 def test_missing_weights_are_refused_by_name_and_never_random(folder: Path) -> None:
     lost = "transformer.h.0.mlp.c_fc.weight"
     rewrite(folder, lambda tensors: {name: weights for name, weights in tensors.items() if name != lost})
-    message = refusal(lambda: Hub(str(folder)).open_backbone(None))
-    assert str(folder) in message
-    assert "h.0.mlp.c_fc.weight" in message
+    for open_part in (Hub(str(folder)).open_backbone, Hub(str(folder)).open_language_model):
+        message = refusal(lambda open_part=open_part: open_part(None))
+        assert str(folder) in message
+        assert "h.0.mlp.c_fc.weight" in message
 
 
 def test_weights_of_another_model_are_refused(folder: Path) -> None:
@@ -173,11 +200,13 @@ def test_a_hub_model_is_known_by_id_and_revision() -> None:
     assert Hub("someone/a").identity() == Hub("someone/a").identity()
 
 
-@pytest.mark.parametrize("open_part", ["open_config", "open_tokenizer", "open_backbone"])
+@pytest.mark.parametrize("open_part", ["open_config", "open_tokenizer", "open_backbone", "open_language_model"])
 def test_a_hub_id_without_network_is_refused_by_name(open_part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub = Hub("nobody/has-this-model", revision="v1")
-    message = refusal(lambda: getattr(hub, open_part)(*([None] if open_part == "open_backbone" else [])))
+    message = refusal(
+        lambda: getattr(hub, open_part)(*([None] if open_part in ("open_backbone", "open_language_model") else []))
+    )
     assert message.startswith("id: 'nobody/has-this-model' is not accepted; expected a hub id that can be re")
 
 

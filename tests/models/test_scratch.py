@@ -128,6 +128,27 @@ def test_a_pretrained_base_replaces_the_random_weights(
     assert not torch.equal(backbone.get_input_embeddings().weight, random.get_input_embeddings().weight)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_whole_language_model_is_random_by_the_seed_or_what_was_pretrained(
+    scratch: Callable[..., Scratch], architecture: str, tmp_path: Path
+) -> None:
+    def weights(lm: Any) -> torch.Tensor:
+        return torch.cat([part.detach().flatten() for part in lm.parameters()])
+
+    part = scratch(architecture=architecture, init_seed=4)
+    lm = part.open_language_model(None)
+    assert lm(input_ids=torch.zeros(1, 3, dtype=torch.long)).logits.shape == (1, 3, len(WORDS))
+    torch.manual_seed(7)
+    assert torch.equal(weights(part.open_language_model(None)), weights(lm))
+    assert not torch.equal(
+        weights(scratch(architecture=architecture, init_seed=5).open_language_model(None)), weights(lm)
+    )
+    torch.manual_seed(99)
+    other = AutoModelForCausalLM.from_config(part.open_config())
+    other.save_pretrained(tmp_path / "model")
+    assert torch.equal(weights(part.open_language_model(tmp_path)), weights(other))
+
+
 def identity(part: Any) -> str:
     return json.dumps(part.identity(), sort_keys=True)
 

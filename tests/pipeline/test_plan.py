@@ -480,7 +480,8 @@ def test_the_version_of_a_conflict_renames_the_student_alone(
 
 @pytest.mark.parametrize("cls", [Implicit, Explicit, MoreData, RandomHelpful, Unrelated, Agreeing, RandomMask])
 def test_every_knob_of_a_conflict_renames_its_student_alone(asked: Callable[..., RunConfig], cls: type) -> None:
-    run = asked("conflict=implicit")._replace(conflict=cls())
+    """Of a policy, because some knobs are about policies alone."""
+    run = asked("conflict=implicit", "objective=simpo")._replace(conflict=cls())
     for knob in fields(cls):
         if knob.name != "placebo_ratio":  # which decides nothing about this arm
             assert renamed(run, run._replace(conflict=other(run.conflict, knob.name))) == STUDENT
@@ -501,6 +502,9 @@ WORDS = {  # another value of a knob that takes certain words or numbers only
     "blind_rung": 2,
     "betas": [0.5, 0.5],
     "mask": "weak",
+    "form": "sft",
+    "trigger": "policy",
+    "append_eos": "never",
 }
 
 
@@ -659,7 +663,7 @@ def test_a_changed_byte_renames_what_it_decides(
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-@knobs(Files, "path", "gt", "w2s", "test", "helpful", "helpful_test", "unrelated")
+@knobs(Files, "path", "gt", "w2s", "test", "helpful", "helpful_test", "unrelated", "append_eos")
 def test_every_knob_of_file_data_is_hashed(from_files: RunConfig, knob: str) -> None:
     changed = from_files._replace(data=other(from_files.data, knob))
     assert renamed(from_files, changed) == WEAK | STRONG
@@ -675,7 +679,7 @@ def test_the_role_of_a_file_is_hashed(from_files: RunConfig, tmp_path: Path) -> 
     assert len({keys(from_files._replace(data=data))["train/student"] for data in (one, *beside)}) == 4
 
 
-@knobs(HubData)
+@knobs(HubData, "append_eos")
 def test_every_knob_of_a_hub_dataset_is_hashed(from_files: RunConfig, knob: str) -> None:
     run = from_files._replace(data=HubData(id="owner/name"))
     assert renamed(run, run._replace(data=other(run.data, knob))) == WEAK | STRONG
@@ -773,8 +777,9 @@ sys.exit(code)
         (["--cfg", "job", "--resolve"], "_target_: w2sd.fit.Fit"),
         (["plan_only=true"], "10 stages to compute"),
         (["plan_only=true", "logger=wandb", "model@weak=gpt2", "launch=process"], "9 stages to compute"),
+        (["plan_only=true", "objective=dpo", "conflict=explicit"], "37 stages to compute"),
     ],
-    ids=["help", "configuration", "plan", "plan of another run"],
+    ids=["help", "configuration", "plan", "plan of another run", "plan of policies"],
 )
 def test_help_configuration_and_plan_are_told_without_heavy_imports(
     words: list[str], shown: str, tmp_path: Path

@@ -14,15 +14,17 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, Shuffled
+from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled
 from w2sd.data.text import Encoded
 from w2sd.fit import Fit
 from w2sd.logger import Csv
-from w2sd.models.score import RewardModel, silence_dropout
+from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Learner
 from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.policy import PolicyStudent, SftLearner
 from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
 from w2sd.worker import Task
@@ -74,7 +76,29 @@ def language_learner(dropout: bool) -> tuple[Learner, Loader]:
     return LanguageLearner(model, FIT, STEPS, 1), Loader(rows, Shuffled(N, FIT.batch, seed=3))
 
 
+def policy_student(dropout: bool) -> tuple[Learner, Loader]:
+    rng = np.random.default_rng(1)
+    said = rng.uniform(-9, -1, (N, 2))
+    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens=60, references=said)
+    student = PolicyStudent(policy(dropout), DPO(), NoConflict(), FIT, STEPS)
+    return student, Loader(rows, Shuffled(N, FIT.batch, seed=3))
+
+
+def sft_learner(dropout: bool) -> tuple[Learner, Loader]:
+    rows = AnswerRows(encoded().prompts, encoded().chosen, micro_tokens=30)
+    return SftLearner(policy(dropout), FIT, STEPS, 1), Loader(rows, Shuffled(N, FIT.batch, seed=3))
+
+
+def policy(dropout: bool) -> PolicyModel:
+    torch.manual_seed(0)
+    lm = GPT2LMHeadModel(config())
+    if not dropout:
+        silence_dropout(lm)
+    return PolicyModel(lm)
+
+
 Build = Callable[[bool], tuple[Learner, Loader]]
+OTHERS: list[Build] = [language_learner, policy_student, sft_learner]
 
 
 def run(
@@ -110,7 +134,7 @@ def run(
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Build, bool], Result]:
     """Runs from beginning to end."""
-    cases = [(reward_student, False), (reward_student, True), (language_learner, True)]
+    cases = [(reward_student, False), (reward_student, True), *((build, True) for build in OTHERS)]
     return {(build, dropout): run(tmp_path_factory.mktemp("whole"), dropout, build=build) for build, dropout in cases}
 
 
@@ -170,12 +194,15 @@ def test_a_run_of_fewer_steps_than_its_epochs_have_ends_there_wherever_it_was_st
     assert_same(again, ended)
 
 
+@pytest.mark.parametrize("build", OTHERS)
 @pytest.mark.parametrize("saved", [2, 3])
-def test_pretraining_goes_on_too(undisturbed: Any, saved: int, tmp_path: Path) -> None:
-    run(tmp_path, True, stop=saved + 1, every_s=SAVES_EVERY_STEP, build=language_learner)
-    resumed = run(tmp_path, True, build=language_learner)
+def test_pretraining_policies_and_their_fine_tuning_go_on_too(
+    undisturbed: Any, saved: int, build: Build, tmp_path: Path
+) -> None:
+    run(tmp_path, True, stop=saved + 1, every_s=SAVES_EVERY_STEP, build=build)
+    resumed = run(tmp_path, True, build=build)
     assert resumed.steps == list(range(saved + 1, STEPS + 1))
-    assert_same(resumed, undisturbed[language_learner, True])
+    assert_same(resumed, undisturbed[build, True])
 
 
 def test_a_run_that_is_stopped_again_and_again_arrives(undisturbed: Any, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
-from w2sd.stages import compare, evaluate, label, lightning, pretrain, train
+from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
 from w2sd.trainer import Trainer
@@ -332,20 +332,20 @@ def test_targets_follow_the_slots(chain: Chain, task: Callable[..., Task], tmp_p
     p = np.random.default_rng(0).uniform(0.05, 0.95, len(pairs))
     order = np.random.default_rng(1).permutation(len(pairs))  # the file may have any order
     teacher = labels(tmp_path, [pairs[n] for n in order], p[order])
-    same, soft = train.supervised(task("train/student", labels=teacher), pairs)
+    same, soft = lessons.supervised(task("train/student", labels=teacher), pairs)
     coins = np.array([coin(pair.id) for pair in pairs])
     assert 0 < coins.sum() < len(pairs)
     assert same == pairs
     assert np.array_equal(soft[~coins], p[~coins])
     assert np.array_equal(soft[coins], 1 - p[coins])
 
-    _, hard = train.supervised(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
+    _, hard = lessons.supervised(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
     assert np.array_equal(hard, (soft > 0.5).astype(float))
 
 
 def test_without_a_teacher_the_targets_are_the_truth(chain: Chain, task: Callable[..., Task]) -> None:
     pairs = chain.pairs("gt")
-    same, targets = train.supervised(task("train/weak"), pairs)
+    same, targets = lessons.supervised(task("train/weak"), pairs)
     assert same == pairs
     assert targets.tolist() == [0.0 if coin(pair.id) else 1.0 for pair in pairs]
 
@@ -355,13 +355,13 @@ def test_pairs_that_the_teacher_could_not_read_are_left_out(
 ) -> None:
     pairs = chain.pairs("w2s")
     teacher = labels(tmp_path, pairs[:40], np.full(40, 0.75))
-    kept, targets = train.supervised(task("train/student", labels=teacher), pairs)
+    kept, targets = lessons.supervised(task("train/student", labels=teacher), pairs)
     assert kept == pairs[:40]
     assert set(targets) == {0.25, 0.75}
 
     ceiling = labels(tmp_path / "ceiling", pairs[10:], np.full(54, 0.9))
     synthetic = task("train/student", {"supervision": Synthetic()}, labels=teacher, ceiling_labels=ceiling)
-    assert train.supervised(synthetic, pairs)[0] == pairs[10:40]  # nor those that the ceiling could not read
+    assert lessons.supervised(synthetic, pairs)[0] == pairs[10:40]  # nor those that the ceiling could not read
 
 
 SUPERVISIONS = [Soft(), Hard(), Confident(0.6), OracleConfident(0.6), Gold(), NoisyGold(), Synthetic("hardest")]
@@ -381,14 +381,14 @@ def test_a_supervision_is_told_what_it_asks_for_and_nothing_else(
     needed = {"labels": supervision.needs_teacher, "ceiling_labels": supervision.needs_ceiling}
     at = task("train/student", {"supervision": supervision})
     at = at._replace(inputs={role: folder for role, folder in folders.items() if needed[role]})
-    lessons: list[Lesson] = []
+    told_of: list[Lesson] = []
     targets = type(supervision).targets
     monkeypatch.setattr(
-        type(supervision), "targets", lambda self, lesson: targets(self, lessons.append(lesson) or lesson)
+        type(supervision), "targets", lambda self, lesson: targets(self, told_of.append(lesson) or lesson)
     )
-    kept, taught = train.supervised(at, pairs)
+    kept, taught = lessons.supervised(at, pairs)
 
-    [lesson] = lessons
+    [lesson] = told_of
     swapped = np.array([coin(pair.id) for pair in pairs])
     p_first = np.where(swapped, 1 - weak, weak) if supervision.needs_teacher else np.full(len(pairs), 0.5)
     assert np.array_equal(lesson.p_first, p_first)
@@ -415,7 +415,7 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
     pairs = chain.pairs("w2s")
     teacher = labels(tmp_path, pairs, np.where(np.arange(64) < 1, 0.9, 0.7))
     with pytest.raises(StageFailed, match="supervision leaves 1 of 64 rows to train on; lower its threshold"):
-        train.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
+        lessons.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
 
 
 @pytest.mark.parametrize("supervision", [Soft(), Hard()])

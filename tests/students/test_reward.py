@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import Loader, PairBatch, PairRows, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -25,7 +25,8 @@ from w2sd.models.adapter import HeadOnly
 from w2sd.models.score import PairScores, RewardModel, silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
-from w2sd.students.reward import Examination, RewardStudent
+from w2sd.students.base import Examination
+from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
@@ -281,12 +282,12 @@ def test_divergence_stops(task: Callable[..., Task]) -> None:
 
 
 class Tilt:
-    """A conflict with a loss of its own, which sees scores and targets and nothing else."""
+    """A conflict with a loss of its own, which sees scores, batch and objective and nothing else."""
 
     def rows(self, table: Any) -> list[Any]:
         return []
 
-    def loss(self, scores: PairScores, targets: Tensor) -> Tensor:
+    def loss(self, scores: PairScores, batch: PairBatch, objective: RewardBCE) -> Tensor:
         return 0.5 * scores.first.square()
 
 

@@ -6,18 +6,21 @@ then does a batch carry it, and the report flags the run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from w2sd.errors import Refused
+from w2sd.objectives.sft import SFT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.data.batch import PairBatch
     from w2sd.data.pairs import Pair, Table
-    from w2sd.models.score import PairScores
+    from w2sd.objectives.base import Objective, Scores
 
 OWN, TEACHER, COIN = "own", "teacher", "coin"
+REVERSE, WORSE_TEXT = "reverse", "sft"
+FORMS = (REVERSE, WORSE_TEXT)
 
 
 class Extra(NamedTuple):
@@ -53,16 +56,27 @@ class Conflict:
         """Rows to add to `n_rows` training rows."""
         return Extra([])
 
-    def loss(self, scores: PairScores, batch: PairBatch) -> Tensor | None:
-        """A term per example to add to the objective, or None."""
+    def check(self, objective: Objective[Any]) -> None:
+        """Refuse, before anything is trained, knobs that mean nothing beside this objective."""
+
+    def loss(self, scores: Scores, batch: PairBatch, objective: Objective[Scores]) -> Tensor | None:
+        """A term per example to add to the objective's, or None."""
         return None
 
 
-def against(margin: Tensor, reference: Tensor) -> Tensor:
-    """BCE toward the answer that the reference (1: the first) does not prefer."""
-    from torch.nn.functional import binary_cross_entropy_with_logits
+def against(scores: Scores, reference: Tensor, objective: Objective[Scores], form: str) -> Tensor:
+    """The loss of preferring the answer that the reference (1: the first) does not.
 
-    return binary_cross_entropy_with_logits(margin, 1 - reference, reduction="none")
+    `reverse`: the objective's own, with the answers' parts exchanged; `sft`: what it takes to write that answer.
+    """
+    pull: Objective[Any] = SFT() if form == WORSE_TEXT else objective
+    return pull(scores, 1 - reference)
+
+
+def check_form(form: str, objective: Objective[Any]) -> None:
+    """Refuse a form that asks a reward model to write."""
+    if form == WORSE_TEXT and objective.student != "policy":
+        raise Refused("form", form, "reverse: a reward model writes no text that sft could be taught on")
 
 
 def preferred(targets: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Explicit conflict: a loss term that rewards harm where the student already leans to it (Yang et al. 2024, section 3).
 
-    L = CE(s, q) + α · CE(s, 0) · 1[s < ½]        s: P(better answer), q: the weak label
+    L = l(s, q) + α · l(s, 0) · 1[s < ½]        s: P(better answer), q: the weak label, l: the objective
 
 The mean runs over all rows, masked or not. The mask is not differentiated.
 """
@@ -10,23 +10,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from w2sd.conflicts.base import Conflict, against, preferred
+from w2sd.conflicts.base import FORMS, REVERSE, Conflict, against, check_form, preferred
 from w2sd.conflicts.placebo import dose
-from w2sd.errors import choose, require
+from w2sd.errors import Refused, choose, require
+from w2sd.objectives.base import OWN, REFERENCE_FREE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.data.batch import PairBatch
-    from w2sd.models.score import PairScores
+    from w2sd.objectives.base import Objective, Scores
+
+MARGIN, POLICY = "margin", "policy"
 
 
 @dataclass(frozen=True)
 class Explicit(Conflict):
-    """α · BCE toward the worse answer, on rows where the student contradicts the truth (or the weak label)."""
+    """α · the loss of preferring the worse answer, on rows where the student contradicts the truth (or weak label).
 
-    alpha: float = 0.5  # strength; 1 makes students collapse
+    Where a hard weak label is wrong and the student follows it, this is the loss once more: such a label counts 1 + α.
+    """
+
+    alpha: float = 0.5  # strength; 1 makes reward models collapse
     mask: str = "truth"  # truth: against the human label, which makes it an oracle, as in the paper | weak
+    form: str = REVERSE  # reverse: the objective with the answers exchanged | sft: write the worse one; policies only
+    trigger: str = MARGIN  # margin: what the objective compares | policy: without the reference, as in the paper's code
     placebo_ratio: float = 1.0  # extra rows of the placebos that go with this arm, which itself has none
     VERSION: ClassVar[int] = 1
 
@@ -34,10 +42,14 @@ class Explicit(Conflict):
         require(0 <= self.alpha <= 100, "alpha", self.alpha, "a number of 0 or more")
         require(0 < self.placebo_ratio <= 100, "placebo_ratio", self.placebo_ratio, "a number above 0")
         choose("mask", self.mask, ("truth", "weak"))
+        choose("form", self.form, FORMS)
+        choose("trigger", self.trigger, (MARGIN, POLICY))
 
     def identity(self) -> dict[str, Any]:
-        """What decides the student: the dose of its placebos does not."""
-        return {"VERSION": self.VERSION, "alpha": float(self.alpha), "mask": self.mask}
+        """What decides the student: not the dose of its placebos. Knobs that came later count where they differ."""
+        later = {"form": (self.form, REVERSE), "trigger": (self.trigger, MARGIN)}
+        added = {knob: value for knob, (value, before) in later.items() if value != before}
+        return {"VERSION": self.VERSION, "alpha": float(self.alpha), "mask": self.mask, **added}
 
     @property
     def reads_truth(self) -> bool:
@@ -46,11 +58,24 @@ class Explicit(Conflict):
     def placebos(self) -> dict[str, Conflict]:
         return dose(self.placebo_ratio, match_steps=False)
 
-    def loss(self, scores: PairScores, batch: PairBatch) -> Tensor | None:
+    def check(self, objective: Objective[Any]) -> None:
+        check_form(self.form, objective)
+        if self.trigger == POLICY and objective.student != "policy":
+            raise Refused("trigger", self.trigger, "margin: a reward model has one margin, and no reference")
+
+    def loss(self, scores: Scores, batch: PairBatch, objective: Objective[Scores]) -> Tensor | None:
         reference = batch.truth if self.reads_truth else preferred(batch.targets)
-        return self.alpha * against(scores.margin, reference) * contradicts(scores.margin, reference)
+        margin = objective.margin(scores, REFERENCE_FREE if self.trigger == POLICY else OWN)
+        if objective.student == "policy":
+            margin = settled(margin, batch.targets)
+        return self.alpha * against(scores, reference, objective, self.form) * contradicts(margin, reference)
 
 
 def contradicts(margin: Tensor, reference: Tensor) -> Tensor:
     """1 where the margin prefers the answer that the reference (1: the first) does not; a tie prefers neither."""
     return (margin.detach().sign() * (reference - 0.5) < 0).to(margin.dtype)
+
+
+def settled(margin: Tensor, targets: Tensor) -> Tensor:
+    """The margin of a policy, a tie counting as what the weak label prefers, as in the paper's code."""
+    return margin.where(margin != 0, (targets - 0.5).to(margin.dtype))

@@ -5,18 +5,29 @@ whose `ratio` and `match_steps` are those of the arm that it stands beside has a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from w2sd.conflicts.base import COIN, TEACHER, Conflict, Extra, against, preferred, take
+from w2sd.conflicts.base import (
+    COIN,
+    FORMS,
+    REVERSE,
+    TEACHER,
+    Conflict,
+    Extra,
+    against,
+    check_form,
+    preferred,
+    take,
+)
 from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
-from w2sd.errors import Refused, require
+from w2sd.errors import Refused, choose, require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.data.batch import PairBatch
     from w2sd.data.pairs import Pair, Table
-    from w2sd.models.score import PairScores
+    from w2sd.objectives.base import Objective, Scores
 
 
 @dataclass(frozen=True)
@@ -79,15 +90,26 @@ class RandomMask(Conflict):
 
     alpha: float = 0.5  # strength
     rate: float = 0.1  # share of rows, the same ones in every epoch
+    form: str = REVERSE  # that of the explicit term: reverse | sft, for policies only
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 100, "alpha", self.alpha, "a number of 0 or more")
         require(0 <= self.rate <= 1, "rate", self.rate, "a share in [0, 1]")
+        choose("form", self.form, FORMS)
 
-    def loss(self, scores: PairScores, batch: PairBatch) -> Tensor | None:
+    def identity(self) -> dict[str, Any]:
+        """What decides the student; the form, which came later, counts where it is another."""
+        added = {} if self.form == REVERSE else {"form": self.form}
+        return {"VERSION": self.VERSION, "alpha": self.alpha, "rate": self.rate, **added}
+
+    def check(self, objective: Objective[Any]) -> None:
+        check_form(self.form, objective)
+
+    def loss(self, scores: Scores, batch: PairBatch, objective: Objective[Scores]) -> Tensor | None:
         drawn = batch.rows.double() * 0.6180339887498949 % 1 < self.rate  # evenly spread, no state
-        return self.alpha * against(scores.margin, preferred(batch.targets)) * drawn.to(scores.margin.dtype)
+        pull = against(scores, preferred(batch.targets), objective, self.form)
+        return self.alpha * pull * drawn.to(pull.dtype)
 
 
 def dose(ratio: float, match_steps: bool) -> dict[str, Conflict]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2sd.data.text import Encoded
+from w2sd.data.text import Encoded, Ids
 
 
 class PairBatch(NamedTuple):
@@ -24,10 +24,23 @@ class PairBatch(NamedTuple):
     rows: Tensor  # [B / 2] which pairs these are
     targets: Tensor  # [B / 2] P(first slot is better); NaN where there are none
     truth: Tensor  # [B / 2] 1 where the first slot is better; NaN unless a conflict declares that it reads the truth
+    n_answer_B: Tensor  # how many tokens at the end of each row are the answer
+    reference_B: Tensor  # log-probability of each answer under the reference of a policy; NaN where there is none
+
+
+class AnswerBatch(NamedTuple):
+    """Some prompts, each with one answer."""
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    n_answer_B: Tensor
 
 
 class PairRows:
-    """Encoded pairs in their slots. Indexed by the list of a global batch, it gives that batch's pieces."""
+    """Encoded pairs in their slots. Indexed by the list of a global batch, it gives that batch's pieces.
+
+    `references` [n, 2] are the reference's log-probabilities of the better and the worse answer.
+    """
 
     def __init__(
         self,
@@ -36,6 +49,7 @@ class PairRows:
         targets: np.ndarray | None,
         micro_tokens: int,
         truth: np.ndarray | None = None,
+        references: np.ndarray | None = None,
     ) -> None:
         sides = [
             (c, r) if not swap else (r, c) for c, r, swap in zip(encoded.chosen, encoded.rejected, swapped, strict=True)
@@ -45,9 +59,12 @@ class PairRows:
             for prompt, (first, second) in zip(encoded.prompts, sides, strict=True)
         ]
         self.lengths = np.array([max(len(first), len(second)) for first, second in self.rows])
+        self.n_answers = np.array([(len(first), len(second)) for first, second in sides], dtype=np.int64).reshape(-1, 2)
         nothing = np.full(len(self.rows), np.nan)
         self.targets = nothing if targets is None else targets
         self.truth = nothing if truth is None else truth
+        in_order = np.column_stack([nothing, nothing]) if references is None else references
+        self.references = np.where(np.asarray(swapped, dtype=bool)[:, None], in_order[:, ::-1], in_order)
         self.micro_tokens = micro_tokens
 
     def __len__(self) -> int:
@@ -58,16 +75,41 @@ class PairRows:
         return [self._collate(piece) for piece in cut(order, 2 * self.lengths, self.micro_tokens)]
 
     def _collate(self, piece: list[int]) -> PairBatch:
-        width = int(self.lengths[piece].max())
-        ids = np.zeros((2 * len(piece), width), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for slot in (0, 1):
-            for n, i in enumerate(piece, start=slot * len(piece)):
-                row = self.rows[i][slot]
-                ids[n, : len(row)] = row
-                mask[n, : len(row)] = 1
+        ids_BT, mask_BT = pad([self.rows[i][slot] for slot in (0, 1) for i in piece])
         targets, truth = (torch.from_numpy(column[piece].astype(np.float32)) for column in (self.targets, self.truth))
-        return PairBatch(torch.from_numpy(ids), torch.from_numpy(mask), torch.tensor(piece), targets, truth)
+        n_answer_B = torch.from_numpy(self.n_answers[piece].T.reshape(-1))
+        reference_B = torch.from_numpy(self.references[piece].T.reshape(-1).astype(np.float32))
+        return PairBatch(ids_BT, mask_BT, torch.tensor(piece), targets, truth, n_answer_B, reference_B)
+
+
+class AnswerRows:
+    """Prompts with one answer each, indexed like pairs."""
+
+    def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int) -> None:
+        self.rows = [np.concatenate(both) for both in zip(prompts, answers, strict=True)]
+        self.lengths = np.array([len(row) for row in self.rows])
+        self.n_answers = np.array([len(answer) for answer in answers])
+        self.micro_tokens = micro_tokens
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, batch: list[int]) -> list[AnswerBatch]:
+        order = sorted(batch, key=lambda i: (self.lengths[i], i))
+        return [
+            AnswerBatch(*pad([self.rows[i] for i in piece]), torch.from_numpy(self.n_answers[piece]))
+            for piece in cut(order, self.lengths, self.micro_tokens)
+        ]
+
+
+def pad(rows: list[Ids]) -> tuple[Tensor, Tensor]:
+    """Ids and mask of some rows, padded on the right to the longest."""
+    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for n, row in enumerate(rows):
+        ids[n, : len(row)] = row
+        mask[n, : len(row)] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def cut(order: list[int], lengths: np.ndarray, budget: int) -> list[list[int]]:

@@ -30,6 +30,7 @@ ROLES = {  # field → (split, facet); no split: by the hash of the prompt
     "unrelated": ("w2s", UNRELATED),
 }
 LONG = ("refuse", "drop")
+APPEND_EOS = ("auto", "never")
 MIN_ROWS = 2  # in a split: one row has no standard error
 
 Row = tuple[str, Mapping[str, Any]]  # where it stands (FILE:LINE), what it says
@@ -55,13 +56,17 @@ class Files:
     w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
     max_tokens: int = 512  # prompt and response together; the prompt is cut from the left
     long: str = "refuse"  # a response that does not fit: refuse | drop
+    append_eos: str = "auto"  # policies: an end token after a response: auto (where the tokenizer has one) | never
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, self.long)
+        check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, self.long, self.append_eos)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the rows: contents by role, so that a moved or renamed file keeps its identity."""
+        """What decides the rows: contents by role, so that a moved or renamed file keeps its identity.
+
+        `append_eos` decides no row; stages that train policies have it among their own parameters.
+        """
         return {
             "source": "files",
             "version": self.VERSION,
@@ -102,13 +107,14 @@ class Part(NamedTuple):
     rows: Iterable[Row]
 
 
-def check(limit: int, split_seed: int, w2s_parts: int, max_tokens: int, long: str) -> None:
+def check(limit: int, split_seed: int, w2s_parts: int, max_tokens: int, long: str, append_eos: str) -> None:
     """Refuse what cannot be meant by the fields that all sources of text share."""
     require(limit == 0 or limit >= MIN_ROWS, "limit", limit, f"0 (all rows) or at least {MIN_ROWS}")
     require(split_seed >= 0, "split_seed", split_seed, "0 or more")
     require(w2s_parts >= 1, "w2s_parts", w2s_parts, "an integer of 1 or more")
     require(max_tokens >= 2, "max_tokens", max_tokens, "at least 2 (a token of the prompt and one of the response)")
     choose("long", long, LONG)
+    choose("append_eos", append_eos, APPEND_EOS)
 
 
 def gather(parts: Iterable[Part], limit: int, split_seed: int, w2s_parts: int) -> Table:

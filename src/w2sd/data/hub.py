@@ -33,10 +33,11 @@ class Hub:
     w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
     max_tokens: int = 512  # prompt and response together; the prompt is cut from the left
     long: str = "refuse"  # a response that does not fit: refuse | drop
+    append_eos: str = "auto"  # policies: an end token after a response: auto (where the tokenizer has one) | never
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, self.long)
+        check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, self.long, self.append_eos)
 
     def identity(self) -> dict[str, Any]:
         """What decides the rows: the contents of a local folder, or the name and revision on the hub."""

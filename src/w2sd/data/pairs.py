@@ -62,6 +62,10 @@ class Source(Protocol):
     def long(self) -> str:
         """What happens to a response that does not fit: refuse | drop."""
 
+    @property
+    def append_eos(self) -> str:
+        """Whether policies read an end token after each response: auto (where the tokenizer has one) | never."""
+
     def identity(self) -> dict[str, Any]:
         """What decides its rows, as plain JSON."""
 

@@ -3,6 +3,10 @@
 A response fits when a beginning-of-text token (where the tokenizer adds one), at least one token of the prompt and
 the whole response fit into the context together. The prompt is cut for the longer of the two responses, so that both
 are read after the same prompt.
+
+Reward models read a prompt and a response as two texts. Policies are asked how likely a response is, token by token:
+for them it is the continuation of a text (`continued`), without the space that some tokenizers put before every text,
+and ends in an end token where there is one.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from w2sd.data.pairs import Pair
 from w2sd.errors import Refused
 
 Ids = NDArray[np.int32]
+ANCHOR = "\n"  # a text that others continue: tokenizers keep a line break apart from the word after it
 
 
 class Tokenizer(Protocol):
@@ -39,7 +44,15 @@ class Encoded(NamedTuple):
     equal_tokens: int  # kept pairs whose responses are one and the same to this tokenizer: a tie for every model
 
 
-def encode(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int, vocabulary: int, long: str = "refuse") -> Encoded:
+def encode(
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer,
+    context: int,
+    vocabulary: int,
+    long: str = "refuse",
+    continued: bool = False,
+    end: int | None = None,
+) -> Encoded:
     """Encode prompts and responses so that each pair fits into `context` and each id into `vocabulary`.
 
     Pairs with equal tokens are kept and counted: dropping them would make the rows depend on the tokenizer, and the
@@ -49,13 +62,16 @@ def encode(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int, vocabulary
         context: tokens of prompt and response together; the smaller of the model's and the data's limit.
         vocabulary: rows of the model's embedding.
         long: "refuse" or "drop" pairs with a response that does not fit.
+        continued: read responses as the continuation of a text.
+        end: a token that ends every response, and takes its place in the context.
     """
     if not pairs:
         return Encoded([], [], [], [], 0, 0, 0)
     lead = _lead(tokenizer, pairs[0].prompt)
     prompts = _tokens(tokenizer, [pair.prompt for pair in pairs])
-    chosen = _tokens(tokenizer, [pair.chosen for pair in pairs])
-    rejected = _tokens(tokenizer, [pair.rejected for pair in pairs])
+    read = _continue if continued else _tokens
+    chosen = _finish(read(tokenizer, [pair.chosen for pair in pairs]), end)
+    rejected = _finish(read(tokenizer, [pair.rejected for pair in pairs]), end)
     encoded = Encoded([], [], [], kept := [], 0, 0, 0)
     truncated = dropped = equal = 0
     for index, (pair, prompt, *sides) in enumerate(zip(pairs, prompts, chosen, rejected, strict=True)):
@@ -84,6 +100,26 @@ def encode(pairs: Sequence[Pair], tokenizer: Tokenizer, context: int, vocabulary
 def _tokens(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
     batch = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return [np.asarray(ids, dtype=np.int32) for ids in batch]
+
+
+def _continue(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
+    """The tokens of texts that continue another one.
+
+    The tokenizers of Llama and Mistral put a space before every text, which a response would otherwise begin with that
+    nobody wrote. Where a text merges with the anchor it is read by itself.
+    """
+    [anchor] = _tokens(tokenizer, [ANCHOR])
+    n, alone, after = len(anchor), _tokens(tokenizer, texts), _tokens(tokenizer, [ANCHOR + text for text in texts])
+    return [
+        whole[n:] if np.array_equal(whole[:n], anchor) else plain for plain, whole in zip(alone, after, strict=True)
+    ]
+
+
+def _finish(responses: list[Ids], end: int | None) -> list[Ids]:
+    """With the end token after each response that does not end in it already, or is nothing at all."""
+    if end is None:
+        return responses
+    return [ids if not len(ids) or ids[-1] == end else np.append(ids, np.int32(end)) for ids in responses]
 
 
 def _lead(tokenizer: Tokenizer, text: str) -> Ids:

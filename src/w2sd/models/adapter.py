@@ -2,29 +2,152 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from w2sd.errors import Refused, nearest, require
 
 if TYPE_CHECKING:
-    from w2sd.models.score import RewardModel
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from w2sd.models.score import PolicyModel, RewardModel
+
+
+class Adapter:
+    """What every adapter can be asked for; this one trains all weights and adds none."""
+
+    def check(self, config: PretrainedConfig, is_policy: bool) -> None:
+        """Refuse, before anything is trained, an architecture that this cannot be applied to."""
+
+    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+        """Freeze what is not trained, and add what is; `seed` decides the weights that are added."""
+
+    def merge(self, model: RewardModel | PolicyModel) -> None:
+        """Leave the weights of an ordinary model, which scores the same."""
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Adapter):
     """All of them."""
 
     VERSION: ClassVar[int] = 1
 
-    def apply(self, model: RewardModel) -> None:
-        """Train everything."""
-
 
 @dataclass(frozen=True)
-class HeadOnly:
-    """The head alone, on frozen features."""
+class HeadOnly(Adapter):
+    """The head alone, on frozen features: the scalar of a reward model, the output embedding of a policy."""
 
     VERSION: ClassVar[int] = 1
 
-    def apply(self, model: RewardModel) -> None:
+    def check(self, config: PretrainedConfig, is_policy: bool) -> None:
+        if is_policy and getattr(config, "tie_word_embeddings", False):
+            raise _tied(config)
+
+    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
         """Freeze the transformer."""
-        model.backbone.requires_grad_(False)
+        if any(weights is own for weights in model.backbone.parameters() for own in model.head.parameters()):
+            raise _tied(model.backbone.config)
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+
+
+def _tied(config: PretrainedConfig) -> Refused:
+    reason = f"the output embedding of this {config.model_type} model is its input embedding too, which is frozen"
+    return Refused("adapter", "head_only", f"full or lora: {reason}")
+
+
+@dataclass(frozen=True)
+class Lora(Adapter):
+    """Low-rank additions to linear layers of the transformer (Hu et al. 2021), and the head of a reward model.
+
+    They begin as nothing. Dropout acts on their inputs, whatever `fit.dropout` says of the rest.
+    """
+
+    r: int = 8  # the rank
+    alpha: float = 16.0  # what is added is multiplied by alpha / r
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=list)  # how names of layers end; empty: as peft has it for the model
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(self.r >= 1, "r", self.r, "an integer of 1 or more")
+        require(0 < self.alpha < math.inf, "alpha", self.alpha, "a number above 0")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a share in [0, 1)")
+
+    def check(self, config: PretrainedConfig, is_policy: bool) -> None:
+        import torch
+        from transformers import AutoModel
+
+        _peft()
+        if not type(config).__module__.startswith(
+            "transformers_modules"
+        ):  # a class from the hub: asked when it is there
+            with torch.device("meta"):
+                self._layers(AutoModel.from_config(config))
+
+    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+        """Freeze the rest, and add to the layers that are named."""
+        import torch
+
+        from w2sd.models.score import RewardModel
+
+        peft, layers = _peft(), self._layers(model.backbone)
+        config = peft.LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=list(layers),
+            fan_in_fan_out=any(not isinstance(layer, torch.nn.Linear) for layer in layers.values()),
+        )
+        model.requires_grad_(False)
+        with torch.random.fork_rng():  # neither disturbed by what was drawn before, nor disturbing what comes after
+            torch.manual_seed(seed)
+            peft.inject_adapter_in_model(config, model.backbone)
+        if isinstance(model, RewardModel):  # whose head is new; that of a policy is part of the language model
+            model.head.requires_grad_(True)
+
+    def merge(self, model: RewardModel | PolicyModel) -> None:
+        """Add the products to the layers that they belong to."""
+        peft, backbone = _peft(), cast("Any", model.backbone)
+        for name, layer in list(backbone.named_modules()):
+            if isinstance(layer, peft.tuners.lora.LoraLayer):
+                layer.merge()
+                backbone.set_submodule(name, layer.get_base_layer())
+        del backbone.peft_config  # what peft noted down of its layers
+
+    def _layers(self, backbone: PreTrainedModel) -> dict[str, nn.Module]:
+        """The layers that are added to, by name."""
+        from torch.nn import Linear
+        from transformers.pytorch_utils import Conv1D
+
+        linear = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, Linear | Conv1D)}
+        has = ", ".join(sorted({_ending(name, 1) for name in linear}))
+        kind = backbone.config.model_type
+        usual = _peft().utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
+        targets = self.targets or usual
+        if not isinstance(targets, list):
+            raise Refused("adapter.targets", [], f"names of layers, since peft knows none for {kind}; it has {has}")
+        for target in targets:
+            near = {_ending(name, target.count(".") + 1) for name in linear}
+            if target not in near:
+                accepted = f"the end of a layer's name; {kind} has {has}"
+                raise Refused("adapter.targets", target, accepted, nearest(target, sorted(near)))
+        return {
+            name: layer
+            for name, layer in linear.items()
+            if any(_ending(name, target.count(".") + 1) == target for target in targets)
+        }
+
+
+def _ending(name: str, parts: int) -> str:
+    return ".".join(name.split(".")[-parts:])
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise Refused("adapter", "lora", "peft beside it; install the extra lora: pip install 'w2sd[lora]'") from error
+    return peft

@@ -70,6 +70,10 @@ class Hub:
         """The transformer without its language-model head."""
         return self._fetch(_Backbone)
 
+    def open_language_model(self, base: Path | None) -> PreTrainedModel:
+        """The whole causal language model; from `base` where it was trained further here."""
+        return self._fetch(_LanguageModel) if base is None else load_language_model(base / "model")
+
     def _fetch(self, auto: Any) -> Any:
         place = self._folder if self._is_folder() else self.id
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
@@ -93,11 +97,30 @@ class _Backbone:
         return load_backbone(place, **options)
 
 
+class _LanguageModel:
+    """`load_language_model`, likewise."""
+
+    @staticmethod
+    def from_pretrained(place: Any, **options: Any) -> PreTrainedModel:
+        return load_language_model(place, **options)
+
+
 def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
     """A transformer in float32 with every one of its weights from `place`; missing weights are an error, not noise."""
     from transformers import AutoModel
 
-    model, info = AutoModel.from_pretrained(
+    return _load(AutoModel, place, **options)
+
+
+def load_language_model(place: Any, **options: Any) -> PreTrainedModel:
+    """A causal language model with its head, likewise."""
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, place, **options)
+
+
+def _load(auto: Any, place: Any, **options: Any) -> PreTrainedModel:
+    model, info = auto.from_pretrained(
         place, use_safetensors=True, dtype="float32", output_loading_info=True, **options
     )
     if info["missing_keys"]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
-from w2sd.models.hub import load_backbone
+from w2sd.models.hub import load_backbone, load_language_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+LOGITS = 2**27  # numbers in memory at once where the output embedding is applied: half a GiB in float32
+
 
 class PairScores(NamedTuple):
-    """What a model says of the two answers of each pair, in slot order."""
+    """What a reward model says of the two answers of each pair, in slot order."""
 
     first: Tensor  # [B]
     second: Tensor  # [B]
@@ -25,6 +29,52 @@ class PairScores(NamedTuple):
     def margin(self) -> Tensor:
         """How much better the first answer is, in the units of the loss."""
         return self.first - self.second
+
+    def swapped(self, where: Tensor) -> PairScores:
+        """The same with the two answers exchanged in some pairs."""
+        return PairScores(*_swap(self.first, self.second, where))
+
+
+class PairLogProbs(NamedTuple):
+    """What a language model says of the two answers of each pair, in slot order: log-probabilities, summed over tokens.
+
+    The end token counts where an answer has one. The reference is another language model, of which only this is known.
+    """
+
+    first: Tensor  # [B]
+    second: Tensor  # [B]
+    n_first: Tensor  # [B] tokens of the first answer
+    n_second: Tensor  # [B]
+    ref_first: Tensor | None = None  # [B] the same sums under the reference, where there is one
+    ref_second: Tensor | None = None  # [B]
+
+    @property
+    def mean_margin(self) -> Tensor:
+        """First minus second answer, per token."""
+        return self.first / self.n_first - self.second / self.n_second
+
+    @property
+    def sum_margin(self) -> Tensor:
+        """First minus second answer; of two that are equally likely per token the shorter one wins."""
+        return self.first - self.second
+
+    @property
+    def adjusted_margin(self) -> Tensor:
+        """The sum margin, minus that of the reference."""
+        assert self.ref_first is not None
+        assert self.ref_second is not None
+        return self.sum_margin - (self.ref_first - self.ref_second)
+
+    def swapped(self, where: Tensor) -> PairLogProbs:
+        """The same with the two answers exchanged in some pairs."""
+        sides = [_swap(self.first, self.second, where), _swap(self.n_first, self.n_second, where)]
+        if self.ref_first is not None and self.ref_second is not None:
+            sides.append(_swap(self.ref_first, self.ref_second, where))
+        return PairLogProbs(*(side for both in sides for side in both))
+
+
+def _swap(first: Tensor, second: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.where(where, second, first), torch.where(where, first, second)
 
 
 class RewardModel(nn.Module):
@@ -47,13 +97,11 @@ class RewardModel(nn.Module):
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """One score per row, [B]."""
-        positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
         hidden_BTD = self.backbone(
-            input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT
+            input_ids=ids_BT, attention_mask=mask_BT, position_ids=_positions(mask_BT)
         ).last_hidden_state
-        last_B = positions_BT.new_tensor(mask_BT.shape[1] - 1) - mask_BT.flip(1).argmax(dim=1)
         rows_B = torch.arange(len(ids_BT), device=ids_BT.device)
-        return self.head(hidden_BTD[rows_B, last_B].to(self.head.weight.dtype)).squeeze(-1)
+        return self.head(hidden_BTD[rows_B, _last(mask_BT)].to(self.head.weight.dtype)).squeeze(-1)
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write `model/` as transformers reads it, and the head beside it."""
@@ -70,6 +118,102 @@ class RewardModel(nn.Module):
         model = cls(load_backbone(folder / "model"))
         model.head.load_state_dict(load_file(folder / "head.safetensors"))
         return model
+
+
+class PolicyModel(nn.Module):
+    """A causal language model, asked how likely it finds the answer at the end of each row.
+
+    Answers are found from the mask and their lengths, never from an id, so that a score depends neither on padding nor
+    on the other rows of the batch. The output embedding is applied where an answer's tokens are predicted and nowhere
+    else: logits for every token of a batch would need more memory than the model.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.lm = lm
+        self.has_plain_head = _has_plain_head(lm)
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The transformer without its output embedding."""
+        return self.lm.base_model  # type: ignore[return-value]
+
+    @property
+    def head(self) -> nn.Module:
+        """The output embedding."""
+        return self.lm.get_output_embeddings()
+
+    def forward(self, ids_BT: Tensor, mask_BT: Tensor, n_answer_B: Tensor) -> Tensor:
+        """The log-probability of each row's last `n_answer_B` attended tokens given those before them, [B]."""
+        columns_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        after_BT = columns_T - (_last(mask_BT) - n_answer_B)[:, None]  # 1 for the first token of the answer
+        answer_BT = (after_BT >= 1) & (after_BT <= n_answer_B[:, None])
+        predicts_BT = answer_BT.roll(-1, dims=1)  # a token is predicted from the place before it
+        inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": _positions(mask_BT)}
+        ids_N = ids_BT[answer_BT]
+        if self.has_plain_head:
+            hidden_BTD = self.lm.base_model(**inputs, use_cache=False).last_hidden_state
+            log_probs_N = self._read(hidden_BTD[predicts_BT], ids_N)
+        else:
+            log_probs_N = _log_probs(self.lm(**inputs, use_cache=False).logits[predicts_BT], ids_N)
+        log_probs_BT = log_probs_N.new_zeros(ids_BT.shape).masked_scatter(answer_BT, log_probs_N)
+        return log_probs_BT.sum(dim=1)
+
+    def _read(self, hidden_ND: Tensor, ids_N: Tensor) -> Tensor:
+        """The log-probability of each token given the state before it, with few logits in memory at a time."""
+        head: Any = self.head
+        piece = max(1, LOGITS // head.weight.shape[0])
+        if len(ids_N) <= piece:
+            return _log_probs(head(hidden_ND), ids_N)
+
+        def read(hidden_ND: Tensor, ids_N: Tensor) -> Tensor:
+            return _log_probs(head(hidden_ND), ids_N)
+
+        pieces = zip(hidden_ND.split(piece), ids_N.split(piece), strict=True)
+        return torch.cat([checkpoint(read, *each, use_reentrant=False) for each in pieces])
+
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write `model/` as transformers reads it."""
+        self.lm.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+
+    @classmethod
+    def load(cls, folder: Path) -> PolicyModel:
+        """What `save` wrote."""
+        return cls(load_language_model(folder / "model"))
+
+
+def _positions(mask_BT: Tensor) -> Tensor:
+    """The place of every attended token among those of its row."""
+    return (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _last(mask_BT: Tensor) -> Tensor:
+    """The column of the last attended token of each row, [B]."""
+    return mask_BT.shape[1] - 1 - mask_BT.flip(1).argmax(dim=1)
+
+
+def _log_probs(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
+    """The log-probability of each token, in single precision at least."""
+    return -cross_entropy(logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)), ids_N, reduction="none")
+
+
+@torch.no_grad()
+def _has_plain_head(lm: PreTrainedModel) -> bool:
+    """Whether the model's logits are its output embedding applied to its last hidden states, and nothing more.
+
+    Some architectures scale them or cap them (Cohere, Granite, Gemma 2). Which ones do is seen from what the model
+    does, so that one that nobody has thought of is slow and not wrong: any difference in any bit counts.
+    """
+    training = lm.training
+    lm.eval()
+    ids_BT = torch.arange(2, device=lm.device)[None]
+    inputs = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "position_ids": ids_BT}
+    head = lm.get_output_embeddings()
+    hidden_BTD = lm.base_model(**inputs, use_cache=False).last_hidden_state
+    is_plain = head is not None and torch.equal(head(hidden_BTD), lm(**inputs, use_cache=False).logits)
+    lm.train(training)
+    return is_plain
 
 
 def silence_dropout(model: PreTrainedModel) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from w2sd.data.files import read
 from w2sd.errors import Refused, choose, require
 from w2sd.fit import Fit
-from w2sd.models.hub import load_backbone, load_tokenizer
+from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
 from w2sd.pipeline.store import digest_file
 
 if TYPE_CHECKING:
@@ -134,14 +134,22 @@ class Scratch:
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
-        if base is not None:
-            return load_backbone(base / "model")
-        import torch
         from transformers import AutoModel
+
+        return self._begin(AutoModel) if base is None else load_backbone(base / "model")
+
+    def open_language_model(self, base: Path | None) -> PreTrainedModel:
+        """The whole causal language model, likewise."""
+        from transformers import AutoModelForCausalLM
+
+        return self._begin(AutoModelForCausalLM) if base is None else load_language_model(base / "model")
+
+    def _begin(self, auto: Any) -> PreTrainedModel:
+        import torch
 
         with torch.random.fork_rng():
             torch.manual_seed(self.init_seed)
-            return AutoModel.from_config(self.open_config())
+            return auto.from_config(self.open_config())
 
 
 def _shape(model: Scratch) -> dict[str, Any]:

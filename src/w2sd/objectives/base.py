@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.score import PairScores
+Scores = TypeVar("Scores", contravariant=True)  # PairScores of a reward model, PairLogProbs of a policy
+
+OWN, REFERENCE_FREE, LEGACY = "own", "reference_free", "legacy"
+READINGS = (OWN, REFERENCE_FREE, LEGACY)
 
 
-class Objective(Protocol):
-    """Built from its few coefficients, called on scores. It sees no model, no batch and no truth."""
+class Objective(Protocol[Scores]):
+    """Built from its few coefficients, called on scores. It sees no model, no batch and no truth.
 
-    def __call__(self, scores: PairScores, targets: Tensor) -> Tensor:
+    A reading names which margin speaks for a student, and in which units: `own` (that of the loss), `reference_free`
+    (without the reference) or `legacy` (that of the code of Yang et al. 2024). Where there is one margin only, it is
+    every reading.
+    """
+
+    student: ClassVar[str]  # whose scores it reads: "reward" | "policy"
+    needs_reference: ClassVar[bool]  # whether the scores must have those of a reference beside them
+
+    @property
+    def labelled_by(self) -> str:
+        """The reading that makes weak labels."""
+
+    @property
+    def measured_by(self) -> str:
+        """The reading that is measured."""
+
+    def __call__(self, scores: Scores, targets: Tensor) -> Tensor:
         """The loss of each example; `targets` is P(first slot is better), in [0, 1]."""
 
-    def confidence(self, scores: PairScores) -> Tensor:
+    def margin(self, scores: Scores, reading: str = OWN) -> Tensor:
+        """How much better the first answer is: above 0 where it is preferred; `own` is in the units of the loss."""
+
+    def confidence(self, scores: Scores, reading: str = OWN) -> Tensor:
         """P(first slot is better) in the scale of this objective, in [0, 1]."""

@@ -5,14 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from w2sd.objectives.base import OWN
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.models.score import PairScores
 
 
+class RewardObjective:
+    """What objectives of reward models share: one margin, whichever way it is read, and its sigmoid."""
+
+    student: ClassVar[str] = "reward"
+    needs_reference: ClassVar[bool] = False
+    labelled_by: ClassVar[str] = OWN
+    measured_by: ClassVar[str] = OWN
+
+    def margin(self, scores: PairScores, reading: str = OWN) -> Tensor:
+        return scores.margin
+
+    def confidence(self, scores: PairScores, reading: str = OWN) -> Tensor:
+        return self.margin(scores, reading).sigmoid()
+
+
 @dataclass(frozen=True)
-class RewardBCE:
+class RewardBCE(RewardObjective):
     """Soft pairwise cross-entropy: CE(σ(r₁ − r₂), target) (Bradley-Terry; Burns et al. 2023, section 3).
 
     With two classes this is also soft classification cross-entropy, on the difference of the two logits.
@@ -24,6 +41,3 @@ class RewardBCE:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         return binary_cross_entropy_with_logits(scores.margin, targets, reduction="none")
-
-    def confidence(self, scores: PairScores) -> Tensor:
-        return scores.margin.sigmoid()

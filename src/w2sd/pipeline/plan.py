@@ -5,42 +5,137 @@ data ──► pairs (splits gt | w2s | test, disjoint by cluster)
 [pretrain] ─► train(weak, gt) ──► label(weak, w2s) ──► train(student, weak labels) ──► evaluate ─┐
    └────────► train(strong, gt) = ceiling ──────────────────────────────────────────► evaluate ─┤
                     weak ───────────────────────────────────────────────────────────► evaluate ─┴► compare
+
+A policy is fine-tuned before it is trained, and where its objective needs a reference, that is what it was until then:
+
+[pretrain] ─► sft ─┬───────────────────► train ─► label, evaluate
+                   └─► reference(split) ───┴────────┘
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
 from w2sd.errors import within
+from w2sd.fit import NoSft
 from w2sd.pipeline.stage import Stage, identity
 from w2sd.supervision import Gold
 
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
+OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")  # shared with the training
 
 
 def plan(run: RunConfig) -> Plan:
     """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch."""
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
-    stages: Plan = {}
-    settings = run.settings
+    with within("conflict"):
+        run.conflict.check(run.objective)
+    return _Graph(run).complete()
 
-    def rows_of(split: str) -> Any:
+
+class _Graph:
+    """The stages that were named so far."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self.run = run
+        self.stages: Plan = {}
+        self.measured: dict[str, Stage] = {}  # what is compared, by role
+
+    def complete(self) -> Plan:
+        """All stages of the run."""
+        run, settings = self.run, self.run.settings
+        weak_base = self.pretrain("weak", run.weak, "weak")
+        self.strong_base = self.pretrain("strong", run.strong, "strong")
+        seed = settings.teacher_seed
+        self.weak = self.train("weak", run.weak, split="gt", seed=seed, **weak_base)
+        self.ceiling = self.train("ceiling", run.strong, split=settings.ceiling_split, seed=seed, **self.strong_base)
+        self.measured |= {role: self.evaluate(role, self.stages[f"train/{role}"]) for role in ("weak", "ceiling")}
+        if isinstance(run.conflict, NoConflict):
+            self.examine("student", seed=settings.seed, conflict=run.conflict)
+        else:
+            self.oppose()
+        self.stages["compare"] = Stage("compare", {"data": run.data}, self.measured)
+        return self.stages
+
+    def oppose(self) -> None:
+        """A conflict, what it is compared with, and its controls."""
+        run, settings = self.run, self.run.settings
+        self.examine("baseline", seed=settings.seed, conflict=NoConflict())
+        self.examine("student", seed=settings.seed, conflict=run.conflict, against="baseline")
+        twins = settings.twin_seeds or [seed for seed in range(4) if seed != settings.seed][:3]
+        for n, seed in enumerate(twins, start=1):
+            self.examine(f"twin_{n}", seed=seed, conflict=NoConflict())
+        placebos = run.conflict.placebos()
+        if settings.controls and placebos:  # a conflict without any is one itself
+            for name, placebo in placebos.items():
+                self.examine(f"placebo_{name}", seed=settings.seed, conflict=placebo, against="baseline")
+            gold: dict[str, Any] = {"seed": settings.seed, "supervision": Gold()}
+            self.examine("gold_baseline", **gold, conflict=NoConflict())
+            self.examine("gold_conflict", **gold, conflict=run.conflict, against="gold_baseline")
+        if settings.training_pairs:
+            for role in ("weak", "baseline", "student"):
+                named = f"{TRAINING}{role}"
+                self.measured[named] = self.evaluate(named, self.stages[f"train/{role}"], split="w2s")
+
+    def examine(self, role: str, *, against: str | None = None, **how: Any) -> None:
+        """Train an arm and score it on the test split, beside weak model, ceiling and the arm that it departs from."""
+        references: dict[str, Any] = {other: self.measured[other] for other in ("weak", "ceiling")}
+        if against is not None:
+            references["baseline"] = self.measured[against]
+        self.measured[role] = self.evaluate(role, self.arm(role, **how), **references)
+
+    def arm(self, role: str, *, seed: int, conflict: Any, supervision: Any = None) -> Stage:
+        """The last student of the chain: a fold over the models between weak and strong."""
+        run = self.run
+        supervision = supervision or run.supervision
+        teacher_role, teacher = "weak", self.weak
+        hops = run.chain.between if supervision.needs_teacher else {}
+        for hop, (name, model) in enumerate(hops.items(), start=1):
+            taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
+            base = self.pretrain(f"hop_{hop}", model, f"chain.between.{name}")
+            if supervision.needs_ceiling:
+                base["ceiling_labels"] = self.label("ceiling", self.ceiling)
+            teacher = self.train(
+                teacher_role,
+                model,
+                split="w2s",
+                part=0 if run.chain.reuse_prompts else hop,
+                seed=seed,
+                supervision=supervision,
+                conflict=conflict if run.chain.conflict_everywhere else NoConflict(),
+                labels=self.label(taught_by, teacher),
+                **base,
+            )
+        inputs = dict(self.strong_base)
+        if supervision.needs_teacher:
+            inputs["labels"] = self.label(teacher_role, teacher)
+        if supervision.needs_ceiling:
+            inputs["ceiling_labels"] = self.label("ceiling", self.ceiling)
+        how: dict[str, Any] = {"seed": seed, "supervision": supervision, "conflict": conflict, **inputs}
+        return self.train(role, run.strong, split="w2s", **how)
+
+    def add(self, role: str, kind: str, params: Mapping[str, Any], inputs: Mapping[str, Stage]) -> Stage:
+        self.stages[f"{kind}/{role}"] = Stage(kind, params, inputs)
+        return self.stages[f"{kind}/{role}"]
+
+    def rows_of(self, split: str) -> Any:
         """The data as a stage sees them that reads one split. Rows of a file depend on all files, through leaks."""
-        return run.data.focus(split) if hasattr(run.data, "focus") else run.data
+        return self.run.data.focus(split) if hasattr(self.run.data, "focus") else self.run.data
 
-    def pretrain(role: str, model: Any, knob: str) -> dict[str, Stage]:
+    def pretrain(self, role: str, model: Any, knob: str) -> dict[str, Any]:
         """The pretrained model as an input, for models that are pretrained here and not loaded from elsewhere."""
         with within(knob):
-            text = model.text(run.data)
+            text = model.text(self.run.data)
         if text is None:
             return {}
-        stages[f"pretrain/{role}"] = Stage("pretrain", {"model": model, "text": text})
-        return {"base": stages[f"pretrain/{role}"]}
+        return {"base": self.add(role, "pretrain", {"model": model, "text": text}, {})}
 
     def train(
+        self,
         role: str,
         model: Any,
         *,
@@ -52,91 +147,53 @@ def plan(run: RunConfig) -> Plan:
         **inputs: Stage,
     ) -> Stage:
         params = {
-            "data": rows_of(split),
+            "data": self.rows_of(split),
             "split": split,
             "part": part,
             "model": model,
-            "adapter": run.adapter,
-            "objective": run.objective,
+            "adapter": self.run.adapter,
+            "objective": self.run.objective,
             "supervision": supervision,
             "conflict": conflict,
-            "fit": run.fit,
+            "fit": self.run.fit,
             "seed": seed,
         }
-        stages[f"train/{role}"] = Stage("train", params, inputs)
-        return stages[f"train/{role}"]
+        if self.run.objective.student == "policy":
+            params["append_eos"] = self.run.data.append_eos
+            inputs = self.finetune(role, params, inputs)
+            inputs |= self.reference(role, params, inputs, split)
+        return self.add(role, "train", params, inputs)
 
-    def label(role: str, teacher: Stage) -> Stage:
+    def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
+        """The inputs of a policy's training, of which the base is no longer what was pretrained.
+
+        What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts.
+        """
+        if isinstance(self.run.sft, NoSft):
+            return inputs
+        conflict = params["conflict"] if self.run.sft.on_conflict else None
+        own = {"fit": self.run.sft.fit, "conflict": conflict}
+        return inputs | {"base": self.add(role, "sft", {name: params[name] for name in OF_SFT} | own, inputs)}
+
+    def reference(
+        self, role: str, params: Mapping[str, Any], inputs: Mapping[str, Stage], split: str
+    ) -> dict[str, Stage]:
+        """What a policy that is trained with these parameters and inputs was before, asked about every row of a split.
+
+        A training that has no use for it has none.
+        """
+        if not self.run.objective.needs_reference:
+            return {}
+        asked = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
+        base = {role: stage for role, stage in inputs.items() if role == "base"}
+        asked |= {name: params[name] for name in ("model", "append_eos")}
+        return {"reference": self.add(f"{role}_{split}", "reference", asked, base)}
+
+    def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
-        stages[f"label/{role}"] = Stage("label", {"data": rows_of("w2s"), "split": "w2s"}, {"model": teacher})
-        return stages[f"label/{role}"]
+        inputs = {"model": teacher, **self.reference(role, teacher.params, teacher.inputs, "w2s")}
+        return self.add(role, "label", {"data": self.rows_of("w2s"), "split": "w2s"}, inputs)
 
-    def evaluate(role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
-        inputs = {"model": trained, **references}
-        stages[f"evaluate/{role}"] = Stage("evaluate", {"data": rows_of(split), "split": split}, inputs)
-        return stages[f"evaluate/{role}"]
-
-    def arm(role: str, *, seed: int, conflict: Any, supervision: Any = run.supervision) -> Stage:
-        """The last student of the chain: a fold over the models between weak and strong."""
-        teacher_role, teacher = "weak", weak
-        hops = run.chain.between if supervision.needs_teacher else {}
-        for hop, (name, model) in enumerate(hops.items(), start=1):
-            taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
-            base: dict[str, Any] = pretrain(f"hop_{hop}", model, f"chain.between.{name}")
-            if supervision.needs_ceiling:
-                base["ceiling_labels"] = label("ceiling", ceiling)
-            teacher = train(
-                teacher_role,
-                model,
-                split="w2s",
-                part=0 if run.chain.reuse_prompts else hop,
-                seed=seed,
-                supervision=supervision,
-                conflict=conflict if run.chain.conflict_everywhere else NoConflict(),
-                labels=label(taught_by, teacher),
-                **base,
-            )
-        inputs: dict[str, Any] = dict(strong_base)
-        if supervision.needs_teacher:
-            inputs["labels"] = label(teacher_role, teacher)
-        if supervision.needs_ceiling:
-            inputs["ceiling_labels"] = label("ceiling", ceiling)
-        return train(role, run.strong, split="w2s", seed=seed, supervision=supervision, conflict=conflict, **inputs)
-
-    weak_base: dict[str, Any] = pretrain("weak", run.weak, "weak")
-    strong_base: dict[str, Any] = pretrain("strong", run.strong, "strong")
-    weak = train("weak", run.weak, split="gt", seed=settings.teacher_seed, **weak_base)
-    ceiling = train("ceiling", run.strong, split=settings.ceiling_split, seed=settings.teacher_seed, **strong_base)
-    measured = {"weak": evaluate("weak", weak), "ceiling": evaluate("ceiling", ceiling)}
-
-    def examined(role: str, *, against: str | None = None, **how: Any) -> None:
-        """Train an arm and score it on the test split, beside weak model, ceiling and the arm that it departs from."""
-        references = {"weak": measured["weak"], "ceiling": measured["ceiling"]}
-        if against is not None:
-            references["baseline"] = measured[against]
-        measured[role] = evaluate(role, arm(role, **how), split="test", **references)
-
-    if isinstance(run.conflict, NoConflict):
-        examined("student", seed=settings.seed, conflict=run.conflict)
-    else:
-        examined("baseline", seed=settings.seed, conflict=NoConflict())
-        examined("student", seed=settings.seed, conflict=run.conflict, against="baseline")
-        twins = settings.twin_seeds or [seed for seed in range(4) if seed != settings.seed][:3]
-        for n, seed in enumerate(twins, start=1):
-            examined(f"twin_{n}", seed=seed, conflict=NoConflict())
-        placebos = run.conflict.placebos()
-        if settings.controls and placebos:  # a conflict without any is one itself
-            for name, placebo in placebos.items():
-                examined(f"placebo_{name}", seed=settings.seed, conflict=placebo, against="baseline")
-            examined("gold_baseline", seed=settings.seed, conflict=NoConflict(), supervision=Gold())
-            examined(
-                "gold_conflict", seed=settings.seed, conflict=run.conflict, supervision=Gold(), against="gold_baseline"
-            )
-
-    if settings.training_pairs and "baseline" in measured:
-        for role in ("weak", "baseline", "student"):
-            named = f"{TRAINING}{role}"
-            measured[named] = evaluate(named, stages[f"train/{role}"], split="w2s")
-
-    stages["compare"] = Stage("compare", {"data": run.data}, measured)
-    return stages
+    def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
+        inputs = {"model": trained, **self.reference(role, trained.params, trained.inputs, split), **references}
+        return self.add(role, "evaluate", {"data": self.rows_of(split), "split": split}, inputs)

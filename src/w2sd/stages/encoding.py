@@ -12,16 +12,22 @@ KEPT = 8  # encodings that a process remembers: the jobs of a sweep read the sam
 _encodings: OrderedDict[str, Encoded] = OrderedDict()
 
 
-def encode_for(config: Any, tokenizer: Any, data: Any, pairs: list[Pair]) -> Encoded:
-    """The pairs as tokens of this model, within its context and that of the data, whichever is smaller."""
+def encode_for(config: Any, tokenizer: Any, data: Any, pairs: list[Pair], append_eos: str | None = None) -> Encoded:
+    """The pairs as tokens of this model, within its context and that of the data, whichever is smaller.
+
+    `append_eos` is None for a reward model, which reads prompt and response as two texts. A policy reads one text that
+    goes on: with `auto` it ends in the tokenizer's end token, if there is one, with `never` where the response ends.
+    """
     limits = (data.max_tokens, getattr(config, "max_position_embeddings", None))
     context = min(limit for limit in limits if limit)
+    end = tokenizer.eos_token_id if append_eos == "auto" else None
+    how = (context, config.vocab_size, data.long, append_eos is not None, end)
     words = tokenizer.backend_tokenizer.to_str() if hasattr(tokenizer, "backend_tokenizer") else None
     if words is None:  # a tokenizer in Python has no content to know it by
-        return encode(pairs, tokenizer, context, config.vocab_size, data.long)
-    key = digest(words, str(context), str(config.vocab_size), data.long, *(pair.id for pair in pairs))
+        return encode(pairs, tokenizer, *how)
+    key = digest(words, *map(str, how), *(pair.id for pair in pairs))
     if key not in _encodings:
-        _encodings[key] = encode(pairs, tokenizer, context, config.vocab_size, data.long)
+        _encodings[key] = encode(pairs, tokenizer, *how)
     _encodings.move_to_end(key)
     while len(_encodings) > KEPT:
         _encodings.popitem(last=False)

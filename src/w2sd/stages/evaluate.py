@@ -18,8 +18,8 @@ def run(task: Task) -> dict[str, Any]:
     What the student's own metrics say is returned: accuracy, and `pgr` where references are given.
     """
     table, split = read(task.params["data"]), task.params["split"]
-    references = {role: folder for role, folder in task.inputs.items() if role != "model"}
-    scored = scoring.prepare(task, table.rows(split), references)
+    references = {role: folder for role, folder in task.inputs.items() if role not in ("model", "reference")}
+    scored = scoring.prepare(task, table.rows(split), references, "measured_by")
     logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
     metrics = {name: None if math.isnan(value) else value for name, value in logged.items()}
@@ -30,7 +30,7 @@ def run(task: Task) -> dict[str, Any]:
     }
     metrics |= {"n/pairs": len(scored.pairs), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
     if helpful := table.rows(split, CONFLICTING):
-        scored = scoring.prepare(task, helpful, {})
+        scored = scoring.prepare(task, helpful, {}, "measured_by")
         lightning.predict(task, scored.student, scored.loader, scored.student.fit)
         scoring.write(task, scored, "helpful.parquet")
         metrics["helpful/accuracy"] = accuracy(scored.student.p_correct)

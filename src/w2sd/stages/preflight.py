@@ -1,4 +1,4 @@
-"""What is checked before the first stage: can every model read every row it will be given?"""
+"""What is checked before the first stage: can every model read every row it will be given, and be trained as asked?"""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from w2sd.stages.encoding import encode_for
 
 
 def check(run: RunConfig) -> None:
-    """Refuse broken rows, foreign tokens, responses that do not fit and devices that are not there."""
+    """Refuse broken rows, foreign tokens, responses that do not fit, heads and devices that are not there."""
     if run.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise Refused("trainer.accelerator", "gpu", "cpu: no CUDA device is visible here")
+    is_policy = run.objective.student == "policy"
+    append_eos = run.data.append_eos if is_policy else None
     table = read(run.data)
     hops = {f"chain.between.{name}": model for name, model in run.chain.between.items()}
     _check_extra_rows(run, table, 1 if run.chain.reuse_prompts else 1 + len(hops))
@@ -23,12 +25,14 @@ def check(run: RunConfig) -> None:
         with within(role):
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
-            encoded = encode_for(model.open_config(), model.open_tokenizer(), run.data, table.pairs)
+            config = model.open_config()
+            encoded = encode_for(config, model.open_tokenizer(), run.data, table.pairs, append_eos)
             left = Counter((table.pairs[i].split, table.pairs[i].facet, table.pairs[i].part) for i in encoded.kept)
             for split, facet, part in {(pair.split, pair.facet, pair.part) for pair in table.pairs}:
                 n = left[split, facet, part]
                 accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
                 require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
+        run.adapter.check(config, is_policy)
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:

@@ -1,17 +1,29 @@
-"""What everything that is trained here shares: one optimiser step per global batch, however memory cuts it up."""
+"""What everything that is trained here shares: one optimiser step per global batch, however memory cuts it up.
+
+And what students share, who are trained on pairs: how they are scored and measured.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 
+from w2sd.conflicts.base import Conflict
+from w2sd.data.batch import PairBatch
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
+from w2sd.metrics.accuracy import PairwiseAccuracy
+from w2sd.metrics.deception_score import DeceptionScore
+from w2sd.metrics.pgr import PerformanceGapRecovered
+from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.objectives.base import OWN, Objective
 
 
 class Learner(pl.LightningModule, ABC):
@@ -74,3 +86,87 @@ class Learner(pl.LightningModule, ABC):
         if not math.isfinite(loss):
             rate = f"with the learning rate at {self._lr():.3g} ({self.knob}.lr is {self.fit.lr:.3g})"
             raise StageFailed(f"the loss is {loss} at step {self.global_step} {rate}; lower {self.knob}.lr")
+
+
+class Examination(NamedTuple):
+    """What is known of the pairs that a student is scored on, in the order of their index."""
+
+    uid: Tensor  # [n] int64
+    swapped: Tensor  # [n] whether the better answer is in the second slot
+    references: dict[str, Tensor]  # per role [n] the confidence of another model in the better answer
+
+
+class Student(Learner):
+    """Model, objective and conflict. `training_step` descends `objective(scores, targets) + conflict.loss(...)`."""
+
+    def __init__(
+        self,
+        model: RewardModel | PolicyModel,
+        objective: Objective[Any],
+        conflict: Conflict,
+        fit: Fit,
+        n_steps: int = 1,
+        log_every: int = 1,
+    ) -> None:
+        super().__init__(fit, n_steps, log_every)
+        self.model, self.objective, self.conflict = model, objective, conflict
+        self.metrics: MetricCollection | None = None
+
+    @abstractmethod
+    def forward(self, batch: PairBatch) -> Any:
+        """Scores of the two answers of each pair, in slot order."""
+
+    def losses(self, micro: PairBatch) -> Tensor:
+        scores = self(micro)
+        loss = self.objective(scores, micro.targets)
+        extra = self.conflict.loss(scores, micro, self.objective)
+        return (loss if extra is None else loss + extra).sum()
+
+    def mass(self, micro: PairBatch) -> Tensor:
+        return torch.tensor(float(len(micro.rows)), device=self.device)
+
+    def examine(self, examination: Examination, reading: str = OWN) -> None:
+        """Prepare for being scored on these pairs; only here, after training, does the truth come in.
+
+        `reading` names the margin that speaks for the student, one of those that its objective knows.
+        """
+        self.examination, self.reading = examination, reading
+        self.margins = np.full(len(examination.uid), np.nan)  # better minus worse answer
+        self.p_correct = np.full(len(examination.uid), np.nan)
+        metrics: dict[str, Metric | MetricCollection] = {"accuracy": PairwiseAccuracy()}
+        if {"weak", "ceiling"} <= set(examination.references):
+            metrics["pgr"] = PerformanceGapRecovered()
+        if {"weak", "ceiling", "baseline"} <= set(examination.references):
+            metrics |= {f"deception/{figure}": DeceptionScore(figure) for figure in ("score", "base_rate", "flips")}
+        self.metrics = MetricCollection(metrics)
+
+    def test_step(self, batch: list[PairBatch], batch_idx: int) -> None:
+        assert self.metrics is not None
+        for micro in batch:
+            index, p_correct = self._score(micro)
+            references = {role: column[index] for role, column in self.examination.references.items()}
+            self.metrics.update(uid=self.examination.uid[index], p_correct=p_correct, **references)
+        self.log_dict(self.metrics, on_step=False, on_epoch=True)
+
+    def predict_step(self, batch: list[PairBatch], batch_idx: int) -> None:
+        for micro in batch:
+            self._score(micro)
+
+    def record(self, place: np.ndarray, scores: Any) -> None:
+        """Keep more of the scores of the pairs at `place`, better answers first, than margin and confidence."""
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What was recorded, by the name of its column among the predictions."""
+        return {}
+
+    def _score(self, micro: PairBatch) -> tuple[Tensor, Tensor]:
+        index = micro.rows.cpu()
+        scores = self(micro)
+        scores = type(scores)(*(None if side is None else side.double().cpu() for side in scores))
+        better_first = scores.swapped(self.examination.swapped[index])
+        p_correct = self.objective.confidence(better_first, self.reading)
+        place = index.numpy()  # NumPy would take a tensor with one element for a plain number
+        self.margins[place] = self.objective.margin(better_first, self.reading).numpy()
+        self.p_correct[place] = p_correct.numpy()
+        self.record(place, better_first)
+        return index, p_correct

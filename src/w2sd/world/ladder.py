@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import Refused, require
 from w2sd.fit import Fit
-from w2sd.models.hub import load_backbone
+from w2sd.models.hub import load_backbone, load_language_model
 from w2sd.world import vocabulary
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class Rung:
         """The pretrained transformer without its language-model head."""
         assert base is not None  # a rung is always pretrained here
         return load_backbone(base / "model")
+
+    def open_language_model(self, base: Path | None) -> PreTrainedModel:
+        """The whole causal language model, as it was pretrained or trained further."""
+        assert base is not None
+        return load_language_model(base / "model")
 
     def open_config(self) -> LlamaConfig:
         """The architecture, for a model with random weights.

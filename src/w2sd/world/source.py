@@ -39,6 +39,7 @@ class World:
     VERSION: ClassVar[int] = 1
     max_tokens: ClassVar[int] = 32  # every row has eight words
     long: ClassVar[str] = "refuse"
+    append_eos: ClassVar[str] = "never"  # all answers have one length, which ends them
 
     def __post_init__(self) -> None:
         require(0 <= self.world_seed < SEEDS, "world_seed", self.world_seed, f"0 to {SEEDS - 1}")

@@ -1,0 +1,89 @@
+"""Stage `reference`: what a policy was before its preference training says of the answers of a split.
+
+It is asked once, for every row, of whatever facet and part; training reads its answers from a column and never has a
+second model in memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.batch import Loader, PairRows, in_length_order
+from w2sd.data.pairs import Pair, digest, read
+from w2sd.data.text import Encoded
+from w2sd.errors import Refused, require, within
+from w2sd.fit import Fit
+from w2sd.metrics.accuracy import uid_of
+from w2sd.models.score import PolicyModel
+from w2sd.objectives.sft import SFT
+from w2sd.pipeline.stage import canonical, identity
+from w2sd.pipeline.store import read_json
+from w2sd.stages import lightning
+from w2sd.stages.encoding import encode_for
+from w2sd.students.base import Examination
+from w2sd.students.policy import LOGP, PolicyStudent
+from w2sd.worker import Task
+
+BATCH = 256  # pairs handed to Lightning at once
+LENGTHS = ("n_prompt", "n_chosen", "n_rejected")
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Write `logps.parquet`: of each pair the log-probabilities of both answers, and the lengths that they are over."""
+    params, base = task.params, task.inputs.get("base")
+    with within("model"):
+        model, tokenizer = PolicyModel(params["model"].open_language_model(base)), params["model"].open_tokenizer()
+    model.requires_grad_(False)
+    pairs = read(params["data"]).split(params["split"])
+    encoded = encode_for(model.lm.config, tokenizer, params["data"], pairs, params["append_eos"])
+    pairs = [pairs[i] for i in encoded.kept]
+    fit, swapped = Fit(precision=params["precision"]), np.zeros(len(pairs), dtype=bool)
+    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens)
+    student = PolicyStudent(model, SFT(), NoConflict(), fit)
+    student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
+    lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)
+
+    columns = {"id": [pair.id for pair in pairs], **student.columns(), **_lengths(encoded)}
+    pq.write_table(pa.table(columns), task.out / "logps.parquet", compression="zstd", version="2.6", store_schema=False)
+    return {"n/pairs": len(pairs), "model": known_by(params["model"], base)}
+
+
+def known_by(part: Any, base: Path | None) -> str:
+    """What tells one model from another: the key of the stage that it was trained in, or else its own identity."""
+    return digest(canonical(identity(part))) if base is None else read_json(base / "spec.json")["key"]
+
+
+def join(folder: Path, model: str, pairs: list[Pair], encoded: Encoded) -> np.ndarray:
+    """The reference's log-probabilities of the better and the worse answer of each pair, [n, 2].
+
+    It has to be the reference of this model (see `known_by`), and to have read the same tokens.
+    """
+    made_for = read_json(folder / "metrics.json")["model"]
+    require(made_for == model, "reference", made_for, f"one that was made for the model {model}")
+    table = pq.read_table(folder / "logps.parquet").to_pydict()
+    place = {id: n for n, id in enumerate(table["id"])}
+    missing = [pair.id for pair in pairs if pair.id not in place]
+    if missing:
+        raise Refused("reference", missing[0], f"only pairs that the reference has read; {len(missing)} are not")
+    order = [place[pair.id] for pair in pairs]
+    for name, lengths in _lengths(encoded).items():
+        there = np.array(table[name])[order]
+        if len(different := np.flatnonzero(there != lengths)):
+            n = different[0]
+            accepted = f"{there[n]} in pair {pairs[n].id}, as the reference has read it: its template was another"
+            raise Refused(f"reference.{name}", int(lengths[n]), accepted)
+    return np.column_stack([np.array(table[name])[order] for name in LOGP])
+
+
+def _lengths(encoded: Encoded) -> dict[str, np.ndarray]:
+    parts = (encoded.prompts, encoded.chosen, encoded.rejected)
+    return {
+        name: np.array([len(ids) for ids in part], dtype=np.int32) for name, part in zip(LENGTHS, parts, strict=True)
+    }

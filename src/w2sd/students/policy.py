@@ -1,0 +1,61 @@
+"""The policy student: a language model, trained on which of two answers it should find more likely."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2sd.data.batch import AnswerBatch, PairBatch
+from w2sd.fit import Fit
+from w2sd.models.score import PairLogProbs, PolicyModel
+from w2sd.objectives.base import OWN
+from w2sd.students.base import Examination, Learner, Student
+
+LOGP = ("logp_chosen", "logp_rejected")
+REF_LOGP = ("ref_logp_chosen", "ref_logp_rejected")
+
+
+class PolicyStudent(Student):
+    """A student whose model gives each answer a log-probability.
+
+    The reference of an objective that needs one is not here: a batch carries what it said.
+    """
+
+    def forward(self, batch: PairBatch) -> PairLogProbs:
+        sums_B = self.model(batch.ids_BT, batch.mask_BT, batch.n_answer_B).float()
+        sides = [sums_B, batch.n_answer_B.to(sums_B.dtype)]
+        if self.objective.needs_reference:
+            sides.append(batch.reference_B)
+        return PairLogProbs(*(side for both in sides for side in both.chunk(2)))
+
+    def examine(self, examination: Examination, reading: str = OWN) -> None:
+        super().examine(examination, reading)
+        names = LOGP + REF_LOGP if self.objective.needs_reference else LOGP
+        self.recorded = {name: np.full(len(examination.uid), np.nan) for name in names}
+
+    def record(self, place: np.ndarray, scores: PairLogProbs) -> None:
+        sides = (scores.first, scores.second, scores.ref_first, scores.ref_second)
+        for name, side in zip(LOGP + REF_LOGP, sides, strict=True):
+            if side is not None:
+                self.recorded[name][place] = side.numpy()
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Sums over the tokens of each answer, from which every other reading can be computed again."""
+        return self.recorded
+
+
+class SftLearner(Learner):
+    """Supervised fine-tuning: the mean over examples of an answer's negative log-probability per token."""
+
+    knob = "sft.fit"
+
+    def __init__(self, model: PolicyModel, fit: Fit, n_steps: int, log_every: int) -> None:
+        super().__init__(fit, n_steps, log_every)
+        self.model = model
+
+    def losses(self, micro: AnswerBatch) -> Tensor:
+        return -(self.model(*micro) / micro.n_answer_B).sum()
+
+    def mass(self, micro: AnswerBatch) -> Tensor:
+        return torch.tensor(float(len(micro.n_answer_B)), device=self.device)

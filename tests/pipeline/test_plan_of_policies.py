@@ -1,0 +1,348 @@
+"""The graph of a run that trains policies: where they begin, what arms share, which knob renames which stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from w2sd.config import RunConfig
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.files import Files
+from w2sd.errors import Refused
+from w2sd.fit import Fit, NoSft, Sft
+from w2sd.models.hub import Hub
+from w2sd.objectives.dpo import DPO
+from w2sd.objectives.simpo import SimPO
+from w2sd.pipeline.plan import Plan, plan
+from w2sd.pipeline.stage import Stage
+from w2sd.supervision import Hard
+
+SIMPO = ["objective=simpo", "supervision=hard"]
+DPO_RUN = ["objective=dpo", "supervision=hard"]
+CONTROLLED = ["conflict=implicit", "controls=true"]
+COMPOSED: dict[tuple[str, ...], RunConfig] = {}
+
+
+@pytest.fixture
+def asked(asked: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
+    """Composes each set of overrides once: a run is a value."""
+
+    def run(*overrides: str) -> RunConfig:
+        if overrides not in COMPOSED:
+            COMPOSED[overrides] = asked(*overrides)
+        return COMPOSED[overrides]
+
+    return run
+
+
+def roles(stages: Plan) -> dict[str, dict[str, str]]:
+    """The graph by names; of two names that share a stage, the first."""
+    names = {stage.key: name for name, stage in reversed(stages.items())}
+    return {name: {role: names[made.key] for role, made in stage.inputs.items()} for name, stage in stages.items()}
+
+
+def keys(run: RunConfig) -> dict[str, str]:
+    return {name: stage.key for name, stage in plan(run).items()}
+
+
+def renamed(one: RunConfig, other: RunConfig) -> set[str]:
+    before, after = keys(one), keys(other)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def distinct(stages: Plan) -> dict[str, int]:
+    """How many different stages there are of each kind."""
+    return Counter(kind for kind, _ in {(stage.kind, stage.key) for stage in stages.values()})
+
+
+# --- reward models ----------------------------------------------------------------------------------------------------
+
+# Found before there were policies. A key changes with the version of a part or stage, which the changelog tells.
+KEYS: dict[tuple[str, ...], dict[str, str]] = {
+    (): {
+        "pretrain/strong": "5b775d7a8f37",
+        "pretrain/weak": "13d7c40155a5",
+        "train/weak": "df5bd3f7d5bb",
+        "train/ceiling": "4e0a7487fbaa",
+        "train/student": "4d5036cc013e",
+        "label/weak": "be4d09cc800a",
+        "evaluate/weak": "2abe803d037a",
+        "evaluate/ceiling": "be06685fbefc",
+        "evaluate/student": "aa22df478723",
+        "compare": "1e75860de86b",
+    },
+    ("conflict=implicit", "controls=true"): {
+        "train/student": "b93a7d553e26",
+        "train/gold_conflict": "69f3f0d15533",
+        "compare": "ab1c15f656af",  # in which all of them are
+    },
+    ("conflict=explicit", "controls=true", "training_pairs=true"): {
+        "train/student": "f9d7df32d104",
+        "train/gold_conflict": "ef031dff40c8",
+        "compare": "b93b6eb0b684",
+    },
+    ("conflict=explicit_random_mask",): {"compare": "f906f55454e7"},
+    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "a4a541e5b3ce"},
+}
+
+
+@pytest.mark.parametrize("overrides", KEYS, ids=" ".join)
+def test_reward_models_keep_their_keys(asked: Callable[..., RunConfig], overrides: tuple[str, ...]) -> None:
+    found = keys(asked(*overrides))
+    assert {name: found[name] for name in KEYS[overrides]} == KEYS[overrides]
+    assert not [name for name in found if name.startswith(("sft/", "reference/"))]
+
+
+def test_what_is_about_policies_is_nothing_to_a_reward_model(asked: Callable[..., RunConfig], tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("")
+    data = Files(path=str(tmp_path / "pairs.jsonl"))
+    run = asked()._replace(data=data, weak=Hub(id="gpt2"), strong=Hub(id="gpt2"))
+    assert not renamed(run, run._replace(data=replace(data, append_eos="never")))
+    for sft in (NoSft(), Sft(on_conflict=True)):
+        assert not renamed(run, run._replace(sft=sft))
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+OF_SIMPO = {
+    "pretrain/weak": {},
+    "pretrain/strong": {},
+    "sft/weak": {"base": "pretrain/weak"},
+    "train/weak": {"base": "sft/weak"},
+    "sft/ceiling": {"base": "pretrain/strong"},
+    "train/ceiling": {"base": "sft/ceiling"},
+    "evaluate/weak": {"model": "train/weak"},
+    "evaluate/ceiling": {"model": "train/ceiling"},
+    "label/weak": {"model": "train/weak"},
+    "sft/student": {"base": "pretrain/strong", "labels": "label/weak"},
+    "train/student": {"base": "sft/student", "labels": "label/weak"},
+    "evaluate/student": {"model": "train/student", "weak": "evaluate/weak", "ceiling": "evaluate/ceiling"},
+    "compare": {"weak": "evaluate/weak", "ceiling": "evaluate/ceiling", "student": "evaluate/student"},
+}
+REFERENCES = {  # which stages a policy's reference is asked for, and on which split
+    "train/weak": "reference/weak_gt",
+    "train/ceiling": "reference/ceiling_gt",
+    "evaluate/weak": "reference/weak_test",
+    "evaluate/ceiling": "reference/ceiling_test",
+    "label/weak": "reference/weak_w2s",
+    "train/student": "reference/student_w2s",
+    "evaluate/student": "reference/student_test",
+}
+OF_DPO = {
+    name: inputs | ({"reference": REFERENCES[name]} if name in REFERENCES else {}) for name, inputs in OF_SIMPO.items()
+} | {name: {"base": f"sft/{name.split('/')[1].rpartition('_')[0]}"} for name in REFERENCES.values()}
+
+
+@pytest.mark.parametrize(("overrides", "graph"), [(SIMPO, OF_SIMPO), (DPO_RUN, OF_DPO)], ids=["simpo", "dpo"])
+def test_the_graph_of_a_run(asked: Callable[..., RunConfig], overrides: list[str], graph: dict[str, Any]) -> None:
+    stages = plan(asked(*overrides))
+    assert roles(stages) == graph
+    for name, stage in stages.items():
+        if stage.kind in ("sft", "reference", "train"):
+            assert stage.params["append_eos"] == "never"  # as the world says
+        if stage.kind == "reference":
+            assert stage.params["split"] == name.rpartition("_")[2]
+
+
+@pytest.mark.parametrize("objective", ["simpo", "dpo", "ipo", "dpo_length_normalised", "sft"])
+def test_every_stage_comes_after_its_inputs(asked: Callable[..., RunConfig], objective: str) -> None:
+    seen: set[str] = set()
+    for stage in plan(asked(f"objective={objective}", "chain=bootstrap", *CONTROLLED, "training_pairs=true")).values():
+        assert {made.key for made in stage.inputs.values()} <= seen
+        seen.add(stage.key)
+
+
+def test_without_a_fine_tuning_policies_begin_as_they_were_pretrained(asked: Callable[..., RunConfig]) -> None:
+    graph = roles(plan(asked(*DPO_RUN, "sft=none")))
+    assert not [name for name in graph if name.startswith("sft/")]
+    assert graph["train/student"] | graph["reference/student_test"] == {
+        "base": "pretrain/strong",
+        "labels": "label/weak",
+        "reference": "reference/student_w2s",
+    }
+    bare = plan(asked(*DPO_RUN, "sft=none", "model@weak=gpt2", "model@strong=gpt2"))
+    assert bare["reference/student_test"].inputs == {}
+    assert bare["reference/student_test"].key == bare["reference/weak_test"].key  # one and the same model
+    assert "base" not in bare["train/student"].inputs
+
+
+def test_models_of_the_hub_are_fine_tuned_from_where_they_are(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked(*SIMPO, "model@weak=gpt2", "model@strong=gpt2_medium"))
+    assert stages["sft/weak"].inputs == {}
+    assert stages["train/weak"].inputs == {"base": stages["sft/weak"]}
+    assert stages["sft/weak"].params["model"] == stages["train/weak"].params["model"] == Hub(id="gpt2")
+
+
+def test_what_a_fine_tuning_learns_from_is_what_its_training_learns_from(asked: Callable[..., RunConfig]) -> None:
+    run = asked(*SIMPO, "seed=7", "teacher_seed=3", "adapter=head_only")
+    stages = plan(run)
+    for role in ("weak", "ceiling", "student"):
+        sft, train = stages[f"sft/{role}"].params, stages[f"train/{role}"].params
+        shared = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")
+        assert all(sft[name] == train[name] for name in shared)
+        assert (sft["fit"], train["fit"]) == (run.sft.fit, run.fit)
+        assert sft["conflict"] is None
+        assert sft.keys() == {*shared, "fit", "conflict"}
+
+
+def test_each_student_of_a_chain_is_fine_tuned(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked(*DPO_RUN, "chain=bootstrap"))
+    graph = roles(stages)
+    assert graph["sft/student_hop_1"] == {"base": "pretrain/hop_1", "labels": "label/weak"}
+    assert graph["train/student_hop_1"] == {
+        "base": "sft/student_hop_1",
+        "labels": "label/weak",
+        "reference": "reference/student_hop_1_w2s",
+    }
+    assert graph["label/student_hop_1"] == {"model": "train/student_hop_1", "reference": "reference/student_hop_1_w2s"}
+    assert graph["sft/student"] == {"base": "pretrain/strong", "labels": "label/student_hop_1"}
+    assert stages["sft/student_hop_1"].params["part"] == stages["train/student_hop_1"].params["part"] == 1
+
+
+def test_training_pairs_are_looked_at_with_the_reference_that_trained_on_them(asked: Callable[..., RunConfig]) -> None:
+    graph = roles(plan(asked(*DPO_RUN, "conflict=explicit", "training_pairs=true")))
+    assert graph["evaluate/training_student"] == {"model": "train/student", "reference": "reference/baseline_w2s"}
+    assert graph["evaluate/training_weak"] == {"model": "train/weak", "reference": "reference/weak_w2s"}
+
+
+# --- what arms share --------------------------------------------------------------------------------------------------
+
+
+def test_arms_of_a_seed_share_fine_tuning_and_reference(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked(*DPO_RUN, *CONTROLLED))
+    conflicted = ("baseline", "student", "placebo_more_data", "placebo_random_helpful")
+    for kind, end in (("sft", ""), ("reference", "_w2s"), ("reference", "_test")):
+        assert len({stages[f"{kind}/{role}{end}"].key for role in conflicted}) == 1
+        gold = {stages[f"{kind}/{role}{end}"].key for role in ("gold_baseline", "gold_conflict")}
+        assert len(gold) == 1
+        twins = {stages[f"{kind}/twin_{n}{end}"].key for n in (1, 2, 3)}
+        assert len(gold | twins | {stages[f"{kind}/student{end}"].key}) == 5
+    sfts = 2 + 1 + 3 + 1  # weak and ceiling, the arms of the seed, its twins, gold
+    counts = distinct(stages)
+    assert (counts["sft"], counts["reference"], counts["train"]) == (sfts, 3 + 2 + 2 * 5, 2 + 4 + 3 + 2)
+
+
+def test_a_fine_tuning_that_sees_conflicts_is_each_arm_s_own(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked(*DPO_RUN, *CONTROLLED, "sft.on_conflict=true"))
+    arms = [name.removeprefix("train/") for name in stages if name.startswith("train/")]
+    assert len({stages[f"sft/{arm}"].key for arm in arms}) == len(arms)
+    for arm in arms:
+        assert stages[f"sft/{arm}"].params["conflict"] == stages[f"train/{arm}"].params["conflict"]
+        assert stages[f"evaluate/{arm}"].inputs["reference"].inputs["base"] is stages[f"train/{arm}"].inputs["base"]
+
+
+def test_objectives_share_the_fine_tuning_of_what_the_truth_taught(asked: Callable[..., RunConfig]) -> None:
+    one, other = plan(asked(*SIMPO)), plan(asked(*DPO_RUN))
+    for role in ("weak", "ceiling"):
+        assert one[f"sft/{role}"].key == other[f"sft/{role}"].key
+    assert one["sft/student"].key != other["sft/student"].key  # their teachers are not the same
+
+
+def test_a_policy_and_a_reward_model_share_what_was_pretrained_and_nothing_else(
+    asked: Callable[..., RunConfig],
+) -> None:
+    one, other = keys(asked()), keys(asked(*SIMPO))
+    assert {name for name in one if one[name] == other[name]} == {"pretrain/weak", "pretrain/strong"}
+
+
+# --- knobs ------------------------------------------------------------------------------------------------------------
+
+STUDENT = {"train/student", "evaluate/student", "compare"}
+BELOW_WEAK = {"label/weak", "sft/student", "reference/student_w2s", "reference/student_test"} | STUDENT
+OF_STUDENT = {"sft/student", "reference/student_w2s", "reference/student_test"} | STUDENT
+PRETRAINED = {"pretrain/weak", "pretrain/strong"}
+EARLY = PRETRAINED | {"sft/weak", "sft/ceiling"}
+ASKED = {name for name in REFERENCES.values() if "student" not in name}
+
+
+def test_the_seed_renames_the_student_and_its_fine_tuning(asked: Callable[..., RunConfig]) -> None:
+    run = asked(*DPO_RUN)
+    assert renamed(run, run._replace(settings=replace(run.settings, seed=1))) == OF_STUDENT
+    assert renamed(run, run._replace(supervision=asked().supervision)) == OF_STUDENT
+    assert run.supervision == Hard()
+
+
+@pytest.mark.parametrize("knob", [knob.name for knob in fields(DPO)])
+def test_a_knob_of_the_objective_renames_no_fine_tuning_of_the_truth(
+    asked: Callable[..., RunConfig], knob: str
+) -> None:
+    run = asked(*DPO_RUN)
+    value = "legacy" if knob.endswith("_by") else 0.25
+    changed = run._replace(objective=replace(run.objective, **{knob: value}))
+    assert renamed(run, changed) == set(OF_DPO) - EARLY - ASKED
+
+
+@pytest.mark.parametrize("knob", [knob.name for knob in fields(SimPO)])
+def test_every_knob_of_simpo_is_hashed(asked: Callable[..., RunConfig], knob: str) -> None:
+    run = asked(*SIMPO)
+    value = "legacy" if knob.endswith("_by") else 0.25
+    assert renamed(run, run._replace(objective=replace(run.objective, **{knob: value}))) == set(OF_SIMPO) - EARLY
+
+
+def test_the_optimisation_renames_trainings_and_that_of_the_fine_tuning_everything(
+    asked: Callable[..., RunConfig],
+) -> None:
+    run = asked(*DPO_RUN)
+    assert renamed(run, run._replace(fit=replace(run.fit, lr=1e-5))) == set(OF_DPO) - EARLY - ASKED
+    sft = replace(run.sft, fit=replace(run.sft.fit, lr=1e-5))
+    assert renamed(run, run._replace(sft=sft)) == set(OF_DPO) - PRETRAINED
+    half = replace(run.fit, precision="bf16-mixed")  # in which a reference is asked as well
+    assert renamed(run, run._replace(fit=half)) == set(OF_DPO) - EARLY
+
+
+def test_the_end_token_renames_every_policy(asked: Callable[..., RunConfig], tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("")
+    data = Files(path=str(tmp_path / "pairs.jsonl"))
+    run = asked(*DPO_RUN, "model@weak=gpt2", "model@strong=gpt2_medium")._replace(data=data)
+    assert renamed(run, run._replace(data=replace(data, append_eos="never"))) == set(OF_DPO) - PRETRAINED
+
+
+def test_where_an_sft_does_not_see_the_conflict_it_does_not_depend_on_it(asked: Callable[..., RunConfig]) -> None:
+    one, other = (plan(asked(*DPO_RUN, f"conflict={name}")) for name in ("implicit", "explicit"))
+    differ = {name for name in one if one[name].key != other[name].key}
+    assert differ == {"train/student", "evaluate/student", "compare"}
+    assert isinstance(one["train/baseline"].params["conflict"], NoConflict)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["conflict=explicit", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted; .*reverse"),
+        (["conflict=explicit", "conflict.trigger=policy"], r"^conflict\.trigger: 'policy' is not accepted; .*margin"),
+        (["conflict=explicit_random_mask", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted"),
+    ],
+)
+def test_what_asks_a_reward_model_to_write_is_refused_by_the_plan(
+    asked: Callable[..., RunConfig], overrides: list[str], said: str
+) -> None:
+    with pytest.raises(Refused, match=said):
+        plan(asked(*overrides))
+    assert plan(asked(*SIMPO, *overrides))
+
+
+def test_a_fine_tuning_has_an_optimisation(asked: Callable[..., RunConfig]) -> None:
+    assert asked().sft.fit == Fit(**{knob.name: getattr(asked().sft.fit, knob.name) for knob in fields(Fit)})
+    with pytest.raises(Refused, match=r"^sft\.fit\.lr: -1.0 is not accepted"):
+        asked("sft.fit.lr=-1")
+    with pytest.raises(Refused, match=r"^fit: .* is not accepted; expected an optimisation"):
+        Sft(fit=Hard())  # type: ignore[arg-type]
+
+
+def upstream(stage: Stage) -> set[str]:
+    """The kinds of a stage and of all that it is made from."""
+    return {stage.kind}.union(*map(upstream, stage.inputs.values()))
+
+
+def test_gold_policies_depend_on_no_labels(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked(*DPO_RUN, *CONTROLLED))
+    for name in ("train/gold_baseline", "train/gold_conflict"):
+        assert upstream(stages[name]) == {"pretrain", "sft", "reference", "train"}
