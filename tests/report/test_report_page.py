@@ -172,3 +172,11 @@ def test_a_figure_of_very_many_rows_shows_the_first_and_says_so() -> None:
     drawn = figures.draw(rows)
     assert list(drawn) == ["pgr"]
     assert "(the first 48 of 300 rows)" in figures.to_svg("pgr", drawn["pgr"])
+
+
+def test_a_long_heading_has_two_lines() -> None:
+    settings = {f"a_long_name_{n}": f"a_long_value_{n}" for n in range(4)}
+    svg = figures.to_svg("pgr", figures.draw([Row({**settings, "n": n}, {"pgr": Estimate(0.5)}) for n in "ab"])["pgr"])
+    lines = [line for line in re.findall(r">([^<>]*)</text>", svg) if "long" in line]
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= figures.SMALL_LONG

@@ -29,19 +29,27 @@ def summary(rulings: Sequence[Ruling]) -> list[tables.Table]:
 
 def flags(rulings: Sequence[Ruling]) -> list[str]:
     """What a reader has to know before the figures: oracles, and arms that were trained for longer than others."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, list[Ruling]] = {}
     for ruling in rulings:
         if oracle := ruling.group.reads_truth:
-            said.setdefault(f"Reads the truth: {oracle}. No supervisor could do this without labels.", []).append(
-                verdicts.describe(ruling)
-            )
+            flag = f"Reads the truth: {oracle}. No supervisor could do this without labels."
+            said.setdefault(flag, []).append(ruling)
         student, baseline = _steps(ruling.group.jobs)
         if student != baseline:
-            steps = (
-                f"Unequal steps: the student took {student}, its baseline {baseline}; some flips may come from that."
-            )
-            said.setdefault(steps, []).append(verdicts.describe(ruling))
-    return [flag if len(who) == len(rulings) else f"{flag} ({'; '.join(who)})" for flag, who in said.items()]
+            flag = f"Unequal steps: the student took {student}, its baseline {baseline}; some flips may come from that."
+            said.setdefault(flag, []).append(ruling)
+    return [f"{flag}{_among(who, rulings)}" for flag, who in said.items()]
+
+
+def _among(some: Sequence[Ruling], rulings: Sequence[Ruling]) -> str:
+    """Which of the groups these are, by one setting if that tells them from the others; nothing if they are all."""
+    if len(some) == len(rulings):
+        return ""
+    for name in rulings[0].group.settings:
+        values = dict.fromkeys(ruling.group.settings[name] for ruling in some)
+        if len(some) == sum(ruling.group.settings[name] in values for ruling in rulings):
+            return f" ({verdicts.phrase({name: ' or '.join(values)})})"
+    return f" ({'; '.join(map(verdicts.describe, some))})"
 
 
 def has(ruling: Ruling) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from w2sd.report.records import read_artifact, read_jobs
+from w2sd.pipeline.store import Store
+from w2sd.report.records import read_jobs
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides")
 STAGE = ["stage", "kind", "key", "seconds", "cpu_seconds", "created", "git", "cpu", "cores", "gpu", "versions"]
@@ -37,7 +38,7 @@ def load(
             or not (wanted is None or job.id in wanted)
         ):
             continue
-        measured = read_artifact(Path(store), "compare", job.compare, "metrics.json")
+        measured = Store(store).read("compare", job.compare, "metrics.json")
         if measured is None:
             missing += 1
             continue
@@ -45,11 +46,6 @@ def load(
         knobs.append({key: value for key, value in _flatten(job.config, job.choices) if key != "name"})
         metrics.append(measured)
     return _assemble(identities, knobs, metrics, missing)
-
-
-def distinct(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with every result once: of jobs that share their results, the last to finish."""
-    return frame.drop_duplicates(["name", "compare"], keep="last")
 
 
 def stages(store: Path, *jobs: str) -> pd.DataFrame:
@@ -65,7 +61,7 @@ def stages(store: Path, *jobs: str) -> pd.DataFrame:
         named = records[job].stages if job in records else {}
         for at in named.values():
             if at["key"] not in known:
-                known[at["key"]] = _stage(Path(store), at["kind"], at["key"])
+                known[at["key"]] = _stage(Store(store), at["kind"], at["key"])
         own = [{"stage": name, **known[at["key"]]} for name, at in named.items()]
         rows += sorted(own, key=lambda row: (_depth(row["key"], known), row["created"] or "", row["stage"]))
     return pd.DataFrame(rows, columns=STAGE, dtype=object)
@@ -118,9 +114,9 @@ def _depth(key: str, known: dict[str, dict[str, Any]]) -> int:
     return 1 + max((_depth(upstream, known) for upstream in inputs.values()), default=0)
 
 
-def _stage(store: Path, kind: str, key: str) -> dict[str, Any]:
-    spec = read_artifact(store, kind, key, "spec.json") or {}
-    runtime = read_artifact(store, kind, key, "runtime.json") or {}
+def _stage(store: Store, kind: str, key: str) -> dict[str, Any]:
+    spec = store.spec(kind, key) or {}
+    runtime = store.read(kind, key, "runtime.json") or {}
     hardware = runtime.get("hardware") or {}
     return {
         "kind": kind,
