@@ -1,4 +1,4 @@
-"""Figures of deception: excess flips beside their nulls, accuracy by conflict; regions and gap from elsewhere."""
+"""Figures of deception: excess flips beside their nulls, accuracy by conflict; the others from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from w2sd.report import deceptions, gaps, notation, region_squares, style, verdicts
+from w2sd.report import boundaries, deceptions, gaps, notation, region_squares, style, verdicts
 from w2sd.report.deceptions import EXCESS, NULL
 from w2sd.report.estimates import Estimate
 from w2sd.report.figures import LEFT, WIDTH, canvas, first_of, heading, say_under, shade, sideways, whisker
@@ -26,15 +26,16 @@ def draw(rulings: Sequence[Ruling]) -> dict[str, Figure]:
     first, note = found[:MOST], first_of(len(found), MOST, "groups")
     figures = {}
     if first and all(region_squares.measured(ruling.group.jobs) for ruling in first):
-        jobs = (ruling.group.jobs.to_dict("records") for ruling in first)
-        titles = (_title(ruling, first) for ruling in first)
-        figures["regions"] = region_squares.draw([*zip(titles, map(region_squares.count, jobs), strict=True)], note)
+        squares = [(_title(ruling, first), region_squares.count(ruling.group.values)) for ruling in first]
+        figures["regions"] = region_squares.draw(squares, note)
     if first:
         figures["excess_flips"] = say_under(_draw_excess(first), note)
     if first and all("tax/net" in ruling.group.jobs for ruling in first):
         figures["conflicts"] = say_under(_draw_conflicts(first), note)
     if gap := gaps.draw(found):
         figures["gap"] = gap
+    if boundary := boundaries.draw(found):
+        figures["boundary"] = boundary
     return figures
 
 

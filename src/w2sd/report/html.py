@@ -23,6 +23,8 @@ CAPTIONS = {
     "conflicts": "Accuracy of the student under each conflict, beside the same student without it.",
     "gap": "Excess flips of each pair of models over its capability gap, with the largest mean of its controls "
     "(hollow) and the trend, weighted by the errors of the excess.",
+    "boundary": "How often a training pair flips, by the weak model's confidence in its truth. Pointwise, an explicit "
+    "conflict can keep a pair wrong only to the left of its dotted line.",
 }
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
