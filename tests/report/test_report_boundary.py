@@ -27,7 +27,11 @@ def rulings(tmp_path_factory: pytest.TempPathFactory) -> list[Ruling]:
     store = FakeStore(tmp_path_factory.mktemp("boundary"))
     for alpha in (0.25, 1.0):
         for seed in (0, 1):
-            knobs = {"conflict": {"_target_": "w2sd.conflicts.explicit.Explicit", "alpha": alpha}}
+            knobs = {
+                "conflict": {"_target_": "w2sd.conflicts.explicit.Explicit", "alpha": alpha, "mask": "truth"},
+                "supervision": {"_target_": "w2sd.supervision.Soft"},
+                "chain": {"_target_": "w2sd.pipeline.chain.Direct"},
+            }
             store.add_conflict(seed, knobs=knobs, **trained(alpha / 2 + 0.1 * seed))
     return verdicts.rule(results.load(store.root), store.root)
 
@@ -59,8 +63,15 @@ def test_rates_are_of_all_pairs_together_and_empty_bins_have_none() -> None:
 
 
 def test_without_one_strength_there_is_no_end() -> None:
-    assert boundaries.boundary(pd.DataFrame({"conflict.alpha": [0.5, 1.0]})) is None
-    assert boundaries.boundary(pd.DataFrame({"conflict.alpha": ["0.5", None]})) is None
+    said = {part: f"w2sd.{name}" for part, name in boundaries.CONDITIONS.items()} | {"conflict.mask": "truth"}
+    assert boundaries.boundary(pd.DataFrame([{**said, "conflict.alpha": 0.5}] * 2)) == 0.75
+    assert boundaries.boundary(pd.DataFrame([{**said, "conflict.alpha": alpha} for alpha in (0.5, 1.0)])) is None
+    for part, other in (
+        ("conflict.mask", "weak"),
+        ("supervision._target_", "w2sd.Hard"),
+        ("chain._target_", "x.Bootstrap"),
+    ):
+        assert boundaries.boundary(pd.DataFrame([{**said, "conflict.alpha": 0.5, part: other}])) is None
     assert boundaries.boundary(pd.DataFrame({"seed": [1]})) is None
 
 

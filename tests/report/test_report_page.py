@@ -115,6 +115,22 @@ def test_the_same_store_gives_the_same_bytes(sweep: Any, tmp_path: Path) -> None
     assert set(first) - {".lock"} == {"index.html", "results.csv", "table.md", "groups.csv", *figures}
 
 
+def test_an_image_is_drawn_again_only_with_its_drawing(sweep: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    write_page(sweep.root, tmp_path)
+    image, drawing = tmp_path / "figures/pgr.png", tmp_path / "figures/pgr.svg"
+    right = image.read_bytes()
+    drawn: list[str] = []
+    to_png = figures.to_png
+    monkeypatch.setattr(figures, "to_png", lambda name, figure: drawn.append(name) or to_png(name, figure))
+    write_page(sweep.root, tmp_path)
+    assert drawn == []
+    image.unlink()
+    write_page(sweep.root, tmp_path)
+    drawing.write_text("of an earlier report")
+    write_page(sweep.root, tmp_path)
+    assert (drawn, image.read_bytes()) == (["pgr", "pgr"], right)
+
+
 def test_a_report_on_fewer_jobs_leaves_no_groups_behind(sweep: Any, tmp_path: Path) -> None:
     write_page(sweep.root, tmp_path)
     write_page(sweep.root, tmp_path, job="job-001")

@@ -47,6 +47,11 @@ def test_a_job_whose_results_are_gone_is_left_out_and_counted(sweep: Any) -> Non
     assert frame.attrs["missing"] == 1
 
 
+def test_names_are_not_copied_for_every_row(sweep: Any) -> None:
+    frame = results.load(sweep.root)
+    assert frame.iloc[0].attrs["knobs"] is frame["pgr"].attrs["knobs"] is frame.attrs["knobs"]
+
+
 def test_an_empty_store_is_an_empty_frame(empty: Any) -> None:
     frame = results.load(empty)
     assert len(frame) == 0
@@ -122,3 +127,14 @@ def test_the_knob_that_tells_most_rows_apart_is_named(fake: Any) -> None:
     frame = results.load(fake.root)
     assert knobs.telling(frame) == ["weak.rung"]
     assert knobs.shared(frame) == {"name": "demo"}
+
+
+def test_of_jobs_of_one_configuration_the_last_counts(fake: Any) -> None:
+    first = fake.add(seed=0, accuracy__student=0.1)
+    fake.add(seed=1)
+    path = fake.root / "jobs" / f"{first['id']}.json"
+    again = {**first, "id": "job-later", "finished": "2032-01-01T00:00:00+00:00"}  # measured by a later version
+    (fake.root / "jobs" / "job-later.json").write_text(json.dumps(again))
+    assert list(results.load(fake.root)["id"]) == ["job-002", "job-later"]
+    path.unlink()
+    assert list(results.load(fake.root)["seed"]) == [1, 0]

@@ -71,8 +71,8 @@ def plan(run: RunConfig) -> Plan:
         stages[f"label/{role}"] = Stage("label", {"data": rows_of("w2s"), "split": "w2s"}, {"model": teacher})
         return stages[f"label/{role}"]
 
-    def evaluate(role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
-        inputs = {"model": trained, **references}
+    def evaluate(role: str, trained: Stage, split: str = "test", references: Plan | None = None) -> Stage:
+        inputs = {"model": trained, **(references or {})}
         stages[f"evaluate/{role}"] = Stage("evaluate", {"data": rows_of(split), "split": split}, inputs)
         return stages[f"evaluate/{role}"]
 
@@ -114,7 +114,7 @@ def plan(run: RunConfig) -> Plan:
         references = {"weak": measured["weak"], "ceiling": measured["ceiling"]}
         if against is not None:
             references["baseline"] = measured[against]
-        measured[role] = evaluate(role, arm(role, **how), split="test", **references)
+        measured[role] = evaluate(role, arm(role, **how), references=references)
 
     if isinstance(run.conflict, NoConflict):
         examined("student", seed=settings.seed, conflict=run.conflict)
@@ -124,9 +124,8 @@ def plan(run: RunConfig) -> Plan:
         twins = settings.twin_seeds or [seed for seed in range(4) if seed != settings.seed][:3]
         for n, seed in enumerate(twins, start=1):
             examined(f"twin_{n}", seed=seed, conflict=NoConflict())
-        placebos = run.conflict.placebos()
-        if settings.controls and placebos:  # a conflict without any is one itself
-            for name, placebo in placebos.items():
+        if settings.controls and not run.conflict.is_placebo:
+            for name, placebo in run.conflict.placebos().items():
                 examined(f"placebo_{name}", seed=settings.seed, conflict=placebo, against="baseline")
             examined("gold_baseline", seed=settings.seed, conflict=NoConflict(), supervision=Gold())
             examined(
@@ -134,7 +133,8 @@ def plan(run: RunConfig) -> Plan:
             )
 
     if settings.training_pairs and "baseline" in measured:
-        for role in ("weak", "baseline", "student"):
+        measured[f"{TRAINING}weak"] = label("weak", weak)
+        for role in ("baseline", "student"):
             named = f"{TRAINING}{role}"
             measured[named] = evaluate(named, stages[f"train/{role}"], split="w2s")
 

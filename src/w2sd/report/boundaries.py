@@ -10,7 +10,7 @@ import pandas as pd
 
 from w2sd.metrics.boundary import EDGES
 from w2sd.report import style, verdicts
-from w2sd.report.figures import LINE, canvas, shade, wrap
+from w2sd.report.figures import LINE, canvas, first_of, say_under, shade, wrap
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 LINES, ENTRY = 12, 0.95  # of text: the height of the axes, and of a line of the key above them
 LEFT = 0.6  # inches
 MARKERS = "osD^v<>PX*"
+# Soft labels of the weak model itself, and a mask against the truth: elsewhere q is not what the figure shows.
+CONDITIONS = {
+    "conflict._target_": "Explicit",
+    "conflict.mask": "truth",
+    "supervision._target_": "Soft",
+    "chain._target_": "Direct",
+}
 
 
 def draw(rulings: Sequence[Ruling]) -> Figure | None:
@@ -26,14 +33,15 @@ def draw(rulings: Sequence[Ruling]) -> Figure | None:
     from matplotlib.ticker import MaxNLocator
 
     lines = {verdicts.describe(ruling): rates(ruling.group.jobs) for ruling in rulings}
-    shown = [(ruling, name) for ruling, name in zip(rulings, lines, strict=True) if lines[name]][: len(MARKERS)]
+    found = [(ruling, name) for ruling, name in zip(rulings, lines, strict=True) if lines[name]]
+    shown = found[: len(MARKERS)]
     if not shown:
         return None
     n_key = ENTRY * len(shown)
     figure, axes = canvas(LINES, top=(n_key + 0.5) * LINE, left=LEFT, right=0.1)
     for place, (ruling, name) in enumerate(shown):
         strength = 0.25 + 0.75 * (place + 1) / len(shown)
-        how: dict[str, Any] = {"color": shade("student"), "alpha": strength, "marker": MARKERS[place], "markersize": 5.0}
+        how: dict[str, Any] = {"color": shade("student"), "alpha": strength, "marker": MARKERS[place], "markersize": 5}
         axes.plot(list(lines[name]), list(lines[name].values()), linewidth=1.4, **how)
         if (ends := boundary(ruling.group.jobs)) is not None:
             axes.axvline(ends, color=shade("student"), alpha=strength, linewidth=0.9, linestyle=":")
@@ -47,7 +55,7 @@ def draw(rulings: Sequence[Ruling]) -> Figure | None:
     axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL)
     axes.set_ylabel("flip rate on training pairs")
     axes.set_xlabel("weak model's confidence in the truth (leftmost: below .5)")
-    return figure
+    return say_under(figure, first_of(len(found), len(MARKERS), "groups"))
 
 
 def rates(jobs: pd.DataFrame) -> Mapping[float, float]:
@@ -63,8 +71,9 @@ def rates(jobs: pd.DataFrame) -> Mapping[float, float]:
 
 
 def boundary(jobs: pd.DataFrame) -> float | None:
-    """(1 + α) / 2 where all jobs have one explicit conflict; docs/concepts.md."""
-    if "conflict.alpha" not in jobs or jobs["conflict.alpha"].isna().any():
-        return None
+    """(1 + α) / 2 where all jobs have one explicit conflict under the conditions of docs/concepts.md."""
+    for part, name in CONDITIONS.items():
+        if part not in jobs or {str(value).rpartition(".")[2] for value in jobs[part]} != {name}:
+            return None
     strengths = {float(alpha) for alpha in jobs["conflict.alpha"]}
     return (1 + strengths.pop()) / 2 if len(strengths) == 1 else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ class Group(NamedTuple):
 
     settings: dict[str, str]
     jobs: pd.DataFrame
+    values: list[dict[Hashable, Any]]  # the same jobs as plain values
     inputs: list[dict[str, str]]  # of each job's comparison: keys of its evaluations by role
 
     @property
@@ -50,9 +51,9 @@ def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
         if before is None or len(inputs[place]) >= len(inputs[before]):
             members[replicate] = place
     members_of = [sorted(members.values()) for members in places.values()]
-    settings = _settings(jobs.iloc[[members[0] for members in members_of]])
+    settings, values = _settings(jobs.iloc[[members[0] for members in members_of]]), jobs.to_dict("records")
     found = [
-        Group(said, jobs.iloc[members], [inputs[place] for place in members])
+        Group(said, jobs.iloc[members], [values[place] for place in members], [inputs[place] for place in members])
         for said, members in zip(settings, members_of, strict=True)
     ]
     return sorted(found, key=lambda group: knobs.order(tuple(group.settings.values())))

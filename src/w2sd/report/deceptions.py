@@ -68,7 +68,7 @@ def per_job(rulings: Sequence[Ruling]) -> tables.Table:
     lines = []
     several = [len({replicate[place] for r in rulings for replicate in _named(r)}) > 1 for place in (0, 1)]
     for ruling in rulings:
-        for job, replicate in zip(_records(ruling.group.jobs), _named(ruling), strict=True):
+        for job, replicate in zip(ruling.group.values, _named(ruling), strict=True):
             who = {name: replicate[n] for n, name in enumerate(("world", "seed")) if several[n]}
             lines.append(({**ruling.group.settings, **who}, found(job), pd.DataFrame([job])))
     return _lay_out(lines, PER_JOB)
@@ -89,7 +89,7 @@ def found(job: Job) -> Found:
 
 def mean(ruling: Ruling) -> Found:
     """The estimates of a group: over worlds, each the mean of its seeds; over seeds where there is one world."""
-    jobs = [found(job) for job in _records(ruling.group.jobs)]
+    jobs = [found(job) for job in ruling.group.values]
     if len(jobs) == 1:
         return jobs[0]
 
@@ -124,7 +124,7 @@ def _lay_out(lines: Sequence[tuple[dict[str, str], Found, pd.DataFrame]], kind: 
     for settings, find, jobs in lines:
         cells = [_flips(name, find(metric), notes) for name, metric in columns.items()]
         cells += [
-            _count(find("tax/flips")),
+            _count(find("deception/flips")),
             _score(find, notes),
             tables.cell("deception/did", find("deception/did"), notes),
         ]
@@ -187,7 +187,3 @@ def _steps(jobs: pd.DataFrame) -> tuple[str, str]:
 
 def _named(ruling: Ruling) -> list[tuple[str, str]]:
     return conflicts.replicates(ruling.group.jobs)
-
-
-def _records(jobs: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    return jobs.to_dict("records")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from w2sd.metrics.verdict import Trend, trend
+from w2sd.metrics.student_t import t_quantile
+from w2sd.metrics.verdict import Trend, Verdict, trend
 from w2sd.report import deceptions, notation, style, verdicts
+from w2sd.report.estimates import Estimate
 from w2sd.report.figures import LINE, canvas, shade, wrap
 from w2sd.report.verdicts import Ruling
 
@@ -29,6 +31,7 @@ class Point(NamedTuple):
     excess: float
     lo: float | None
     hi: float | None
+    error: float | None  # standard error of the excess
     control: float | None  # the largest mean of the controls
 
 
@@ -60,7 +63,8 @@ def draw(rulings: Sequence[Ruling]) -> Figure | None:
 def caption(rulings: Sequence[Ruling]) -> str:
     """The trend of each family, for below the figure."""
     slopes = [f"{name}: {slope}" for name, points in families(rulings).items() if (slope := _slope(points))]
-    return f"Slopes: {'; '.join(slopes)}." if slopes else ""
+    taken = "Pairs of models are taken for independent, though they share rungs and worlds"
+    return f"Slopes: {'; '.join(slopes)}. {taken}." if slopes else ""
 
 
 def families(rulings: Sequence[Ruling]) -> Mapping[str, list[Point]]:
@@ -71,9 +75,18 @@ def families(rulings: Sequence[Ruling]) -> Mapping[str, list[Point]]:
         gap, excess = find("pgr_gap").value, find(deceptions.EXCESS)
         if gap is not None and excess.value is not None:
             controls = [1000 * mean / ruling.n_pairs for mean in ruling.verdict.nulls.values() if ruling.n_pairs]
-            point = Point(gap, excess.value, excess.lo, excess.hi, max(controls, default=None))
+            error = _error(excess, ruling.verdict)
+            point = Point(gap, excess.value, excess.lo, excess.hi, error, max(controls, default=None))
             found.setdefault(verdicts.phrase(ruling.group.family), []).append(point)
     return {name: sorted(points, key=lambda point: point.gap) for name, points in found.items() if len(points) >= LEAST}
+
+
+def _error(excess: Estimate, verdict: Verdict) -> float | None:
+    """The standard error behind an interval, which is one of t over worlds (over seeds in one), or of pairs alone."""
+    if excess.lo is None or excess.hi is None:
+        return None
+    n = verdict.n_worlds if verdict.n_worlds > 1 else verdict.n_seeds
+    return (excess.hi - excess.lo) / 2 / (t_quantile(n - 1) if n > 1 else 1.96)
 
 
 def _draw_family(axes: Axes, points: Sequence[Point], colour: str, marker: str, aside: float) -> None:
@@ -117,6 +130,6 @@ def _trend(points: Sequence[Point]) -> Trend | None:
 
 def _known(points: Sequence[Point]) -> tuple[list[float], list[float], list[float]]:
     """Gaps, effects and standard errors of the points that have an interval."""
-    known = [(p.gap, p.excess, (p.hi - p.lo) / 2 / 1.96) for p in points if p.lo is not None and p.hi is not None]
+    known = [(p.gap, p.excess, p.error) for p in points if p.error is not None]
     gaps, effects, errors = ([row[place] for row in known] for place in range(3))
     return gaps, effects, errors

@@ -92,8 +92,10 @@ def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:
     for name, figure in drawn.items():
         svg = figures.to_svg(name, figure)
         drawings[name] = figures.inline(name, svg)
-        _replace(out / "figures" / f"{name}.svg", svg.encode())
-        _replace(out / "figures" / f"{name}.png", figures.to_png(name, figure))
+        drawing, image = (out / "figures" / f"{name}.{form}" for form in ("svg", "png"))
+        if not (image.is_file() and drawing.is_file() and drawing.read_bytes() == svg.encode()):
+            _replace(image, figures.to_png(name, figure))  # before the drawing, which vouches for it from then on
+            _replace(drawing, svg.encode())
     return drawings
 
 

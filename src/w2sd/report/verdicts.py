@@ -13,9 +13,10 @@ from w2sd.errors import Refused, StageFailed
 from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
 from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.verdict import Verdict, holm, judge
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Store, digest_file
 from w2sd.report import conflicts, knobs, notation, tables
 from w2sd.report.conflicts import Group
+from w2sd.report.remembered import remembered
 
 WORDS = {"shown": "shown", "not_shown": "not shown", "not_testable": "not testable here"}
 ALONE = "shown, not after Holm"  # by itself, and not as one of several pairs of models
@@ -81,17 +82,10 @@ def adjust(rulings: Sequence[Ruling]) -> list[Ruling]:
 
 def replicates(group: Group, store: Path) -> list[Replicate]:
     """The predictions behind each job of a group; every file is read once."""
-    artifacts = Store(store)
-    known: dict[str, Predictions] = {}
-    tables_of = []
-    for inputs in group.inputs:
-        arms = {named: key for role, key in inputs.items() if (named := _role(role))}
-        for key in arms.values():
-            if key not in known:
-                known[key] = read_predictions(artifacts.file("evaluate", key, "predictions.parquet"))
-        tables_of.append({role: known[key] for role, key in arms.items()})
+    known = {key: read_predictions(path) for key, path in _files(group, store).items()}
+    tables_of = [{role: known[key] for role, key in arms.items()} for arms in _arms(group)]
     who = conflicts.replicates(group.jobs)
-    if "data.long" in group.jobs and "drop" in knobs.text(group.jobs, "data.long"):
+    if _drops_pairs(group):
         tables_of = _in_common(tables_of, [world for world, _ in who])
     return [_replicate(world, seed, arms) for (world, seed), arms in zip(who, tables_of, strict=True)]
 
@@ -173,9 +167,27 @@ def phrase(settings: Mapping[str, str]) -> str:
 def _judge(group: Group, store: Path) -> Verdict:
     """The verdict; predictions that are gone or do not fit together allow none, and say so."""
     try:
-        return judge(replicates(group, store))
+        digests = {key: digest_file(path) for key, path in _files(group, store).items()}
+        arms = ({role: digests[key] for role, key in arms.items()} for arms in _arms(group))
+        members = sorted(zip(conflicts.replicates(group.jobs), arms, strict=True), key=lambda member: member[0])
+        return remembered(Store(store), [_drops_pairs(group), members], lambda: judge(replicates(group, store)))
     except (Refused, StageFailed) as problem:
         return Verdict("not_testable", str(problem), "these jobs again, for what they left in the store")
+
+
+def _arms(group: Group) -> list[dict[str, str]]:
+    """The evaluation behind each arm of each job."""
+    return [{named: key for role, key in inputs.items() if (named := _role(role))} for inputs in group.inputs]
+
+
+def _files(group: Group, store: Path) -> dict[str, Path]:
+    """The predictions of each of these evaluations, checked."""
+    keys = dict.fromkeys(key for arms in _arms(group) for key in arms.values())
+    return {key: Store(store).file("evaluate", key, "predictions.parquet") for key in keys}
+
+
+def _drops_pairs(group: Group) -> bool:
+    return "data.long" in group.jobs and "drop" in knobs.text(group.jobs, "data.long")
 
 
 def _replicate(world: str, seed: str, arms: Mapping[str, Predictions]) -> Replicate:
