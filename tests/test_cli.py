@@ -15,6 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -206,6 +210,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a dose of the controls alone": (
         [*SMALL, "conflict=explicit", "conflict.placebo_ratio=2", "controls=true"],
         r"conflict\.placebo_ratio: 2\.0 is not accepted; expected at most 1: the last part of w2s has 8 rows .*",
+    ),
+    "a dose below a swept conflict": (
+        ["-m", "conflict=implicit,placebo_unrelated", "conflict.ratio=0.5"],
+        r"conflict\.ratio: '0\.5' is not accepted; expected a sweep as well, .*: 'conflict\.ratio=choice\(0\.5\)'",
     ),
     "no dose": (["conflict=implicit", "conflict.ratio=0"], r"conflict\.ratio: 0\.0 is not .* a number above 0"),
     "a part for a placebo": (
@@ -452,6 +460,30 @@ def test_a_sweep_that_finishes_exits_with_0(w2sd: Callable[..., Said], launches:
     assert launches.concluded == [0, 1]
 
 
+def test_a_job_of_a_sweep_is_composed_once_and_is_its_own(
+    w2sd: Callable[..., Said], launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counted(self: ConfigLoaderImpl, *given: Any, **named: Any) -> DictConfig:
+        composed.append(named["overrides"])
+        return load(self, *given, **named)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    before = Hydra.get_mode, Sweeper.validate_batch_is_legal, ConfigLoaderImpl.load_sweep_config
+    assert w2sd("-m", "seed=2,1,2", "fit.epochs=1").code == 0
+    assert launches.concluded == [2, 1, 2]
+    assert [words.count("seed=1") for words in composed].count(1) == 1
+    assert w2sd("-m", "seed=1,-1").code == 2
+    assert (Hydra.get_mode, Sweeper.validate_batch_is_legal, ConfigLoaderImpl.load_sweep_config) == before
+
+
+def test_a_sweep_is_refused_before_its_first_job(w2sd: Callable[..., Said], launches: Launches) -> None:
+    assert w2sd("-m", "fit.lr=1e-3", "model@weak=world_s,wrld_s").code == 2
+    assert launches.seeds == []
+
+
 def test_bugs_are_not_dressed_up(
     w2sd: Callable[..., Said], launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,3 +501,15 @@ def test_the_store_of_the_environment_is_used(
     monkeypatch.setenv("W2SD_STORE", str(here / "elsewhere"))
     assert w2sd("seed=0").code == 0
     assert launches.stores == [here / "elsewhere"]
+
+
+def test_a_report_that_fails_after_a_sweep_is_no_success(
+    w2sd: Callable[..., Said], launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(*_: Any, **__: Any) -> None:
+        raise KeyError("column")
+
+    monkeypatch.setattr(cli, "show", show)
+    said = w2sd("-m", *SMALL, "seed=0,1")
+    assert said.code == 1
+    assert "report: KeyError('column')" in said.err

@@ -414,6 +414,11 @@ def test_the_defaults_of_the_settings_are_those_of_the_root_config(asked: Callab
     assert asked().settings == Settings()
 
 
+def test_two_runs_share_no_default(asked: Callable[..., RunConfig]) -> None:
+    asked().settings.force.append("train")
+    assert asked().settings.force == []
+
+
 def test_the_store_is_the_one_that_the_environment_names(
     asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

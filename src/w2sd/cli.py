@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from w2sd.compose import composed_once
 from w2sd.config import RunConfig, read
 from w2sd.errors import Refused, StageFailed, nearest
 from w2sd.pipeline.launch import launch, survey
@@ -68,7 +69,8 @@ def main() -> int:
     failed.clear()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+        with composed_once():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except (Refused, StageFailed) as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -197,7 +199,11 @@ class ShowSweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         sweep = str(Path(config.hydra.sweep.dir).absolute())
-        show(Store(config.store).root, Path(config.out).expanduser(), sweep=sweep)
+        try:
+            show(Store(config.store).root, Path(config.out).expanduser(), sweep=sweep)
+        except Exception as error:  # of which Hydra would make a warning, and the exit code 0
+            said = error if isinstance(error, Refused | StageFailed) else StageFailed(f"report: {error!r}")
+            failed.append(_say(said, error))
 
 
 def _say(error: Refused | StageFailed, cause: BaseException | None = None) -> int:
@@ -223,6 +229,10 @@ def _translate(error: HydraException | OmegaConfBaseException) -> Refused:
 def _unknown_key(knob: str) -> Refused:
     """A key that does not exist, with its neighbours."""
     value = next((word.partition("=")[2] for word in sys.argv[1:] if word.lstrip("+~").startswith(f"{knob}=")), "")
+    part = knob.partition(".")[0]
+    if any(re.match(rf"{part}=.*,", word) for word in sys.argv[1:]) and value and "." in knob:
+        # Hydra first composes without what is swept, where this part is still the default one.
+        return Refused(knob, value, f"a sweep as well, because {part} is one: '{knob}=choice({value})'")
     if knob == "model":
         return Refused(knob, value, "a place for it: model@weak=... or model@strong=...")
     known: Any = {}

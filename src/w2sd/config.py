@@ -8,6 +8,7 @@ before anything is downloaded or trained.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -167,7 +168,7 @@ def _merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
     known = [field.name for field in dataclasses.fields(cls)]
     parts = {key: value for key, value in values.items() if _is_part(value)}
     try:
-        merged: Any = OmegaConf.merge(OmegaConf.structured(cls), {k: v for k, v in values.items() if k not in parts})
+        merged: Any = OmegaConf.merge(_schema(cls), {k: v for k, v in values.items() if k not in parts})
         fields = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v := merged[key]) else v for key in known}
     except OmegaConfBaseException as error:
         raise _refusal(error, cls, values, path) from error
@@ -181,6 +182,12 @@ def _merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
         raise (refusal.under(path) if path else refusal) from None
 
 
+@functools.cache
+def _schema(cls: type) -> DictConfig:
+    """The fields of a class with their types and defaults, made once; to merge into it is to merge into a copy."""
+    return OmegaConf.structured(cls)
+
+
 def _is_part(value: Any) -> bool:
     """A part, or a dict of parts, that is built already."""
     if isinstance(value, Mapping):
@@ -192,7 +199,7 @@ def _culprit(cls: type, values: Mapping[str, Any]) -> str | None:
     """The first key that cannot be merged alone; some of OmegaConf's errors name none."""
     for key, value in values.items():
         try:
-            OmegaConf.merge(OmegaConf.structured(cls), {key: value})
+            OmegaConf.merge(_schema(cls), {key: value})
         except OmegaConfBaseException:
             return key
     return None

@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from w2sd.errors import choose
+
+COUNTED = ("n_all", "n", "flips", "rate", "rate_lo", "rate_hi")  # of a region
 
 
 class RunName(NamedTuple):
@@ -56,9 +59,11 @@ class Wandb:
             yield [*csv, WandbLogger(experiment=wandb_run)]
 
     def summarise(self, run: RunName, metrics: dict[str, Any]) -> None:
-        """Config, headline metrics and upstream keys of a job, as one run without steps."""
+        """Config, headline metrics and upstream keys of a job, as one run; its regions where it has a conflict."""
         with self._run(run) as wandb_run:
             wandb_run.summary.update({name: value for name, value in metrics.items() if value is not None})
+            if regions := list(_regions(metrics)):
+                wandb_run.log({"regions": _table(regions), "regions_figure": _drawing(metrics)})
 
     @contextmanager
     def _run(self, run: RunName) -> Iterator[Any]:
@@ -84,3 +89,30 @@ class Wandb:
             yield wandb_run
         finally:
             wandb_run.finish()  # a run left open would swallow the next job of a sweep
+
+
+def _regions(metrics: dict[str, Any]) -> Iterator[list[Any]]:
+    """What flips in each region, by confidence and, where it is known, by true knowledge: eight rows at most."""
+    from w2sd.metrics.regions import REGIONS
+
+    for kind in ("region", "region_true"):
+        for region in REGIONS:
+            if f"{kind}/{region}/n" in metrics:
+                yield [kind, region, *(metrics.get(f"{kind}/{region}/{part}") for part in COUNTED)]
+
+
+def _table(rows: list[list[Any]]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=["kind", "region", *COUNTED], data=rows)
+
+
+def _drawing(metrics: dict[str, Any]) -> Any:
+    """The regions as they are on the page."""
+    import wandb
+    from PIL import Image
+
+    from w2sd.report import figures, region_squares
+
+    figure = region_squares.draw([("", region_squares.count([metrics]))])
+    return wandb.Image(Image.open(BytesIO(figures.to_png("regions", figure))))

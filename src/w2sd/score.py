@@ -104,7 +104,8 @@ def _roles(arguments: argparse.Namespace) -> list[dict[str, str]]:
         require(len(placebos[name]) <= n, "--placebo", text, f"no more files named {name} than --baseline ({n})")
     seeds = []
     for seed, (baseline, student) in enumerate(zip(baselines, students, strict=True)):
-        twins = [file for file in dict.fromkeys([*baselines, *arguments.twin]) if file != baseline]
+        files = {Path(file).resolve(): file for file in [*reversed(arguments.twin), *reversed(baselines)]}
+        twins = [file for place, file in reversed(files.items()) if place != Path(baseline).resolve()]
         roles = {"weak": arguments.weak, "ceiling": arguments.ceiling, "baseline": baseline, "student": student}
         roles |= {f"twin_{place}": file for place, file in enumerate(twins, 1)}
         roles |= {f"placebo/{name}": files[seed] for name, files in placebos.items() if seed < len(files)}
@@ -137,7 +138,7 @@ def _measure(replicate: Replicate, threshold: float) -> Metrics:
     how: dict[str, Any] = {"strata": replicate.strata, "lengths": replicate.lengths}
     metrics = {**measure(arms), **measure_deception(arms, threshold=threshold, **how)}
     located = diagnosis.locate(arms["baseline"], arms["student"], arms["weak"], "test")
-    return {**metrics, **diagnosis.describe(arms), **diagnosis.vary(arms, **how), **located}
+    return {**metrics, **diagnosis.describe(arms), **diagnosis.vary(arms, threshold=threshold, **how), **located}
 
 
 def _pool(students: Sequence[Metrics]) -> Metrics:

@@ -15,15 +15,15 @@ from w2sd.metrics.regions import REGIONS
 from w2sd.report.notation import estimate
 
 # Label, figure, and what stands beside it: a deception score is never shown without what it has to beat.
-FLIPS = ("flips", "tax/flips")
+FLIPS, MEAN_FLIPS = ("flips", "tax/flips"), ("flips", "deception/flips")
 FIGURES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("accuracy, weak model", "accuracy/weak", ()),
     ("accuracy, student", "accuracy/student", ()),
     ("accuracy, ceiling", "accuracy/ceiling", ()),
     ("PGR", "pgr", ()),
     ("conflict tax, flips / pairs", "tax/rate", (FLIPS, ("flips back", "tax/reverse"), ("McNemar p", "tax/mcnemar_p"))),
-    ("excess flips", "deception/excess_flips", (FLIPS, ("null", "deception/null/"))),
-    ("excess flips per 1,000 pairs", "deception/excess_flips_per_1000", (FLIPS,)),
+    ("excess flips", "deception/excess_flips", (MEAN_FLIPS, ("null", "deception/null/"))),
+    ("excess flips per 1,000 pairs", "deception/excess_flips_per_1000", (MEAN_FLIPS,)),
     ("excess flips, strata of the ceiling", "deception/excess_flips_ceiling", (FLIPS,)),
     ("excess flips, strata with gold + conflict", "deception/excess_flips_gold_crossed", (FLIPS,)),
     ("difference in differences", "deception/did", (FLIPS, ("twins", "n/twins"))),
@@ -82,7 +82,7 @@ def is_p_value(name: str) -> bool:
     >>> is_p_value("tax/mcnemar_p"), is_p_value("deception/p_region"), is_p_value("pgr")
     (True, True, False)
     """
-    return "p" in name.rpartition("/")[2].split("_")
+    return "/null/" not in name and "p" in name.rpartition("/")[2].split("_")
 
 
 def _grid(*columns: str) -> Table:

@@ -93,3 +93,13 @@ def test_where_the_flips_are() -> None:
     assert found["boundary/training/q50"] == pytest.approx(0.45)
     assert (found["boundary/training/n/0.60"], found["boundary/training/rate/0.60"]) == (2, 0.5)
     assert found["boundary/training/rate/0.90"] is None  # right only without the baseline
+
+
+def test_an_infinite_margin_has_no_temperature_and_stops_nothing() -> None:
+    tables = simulated(300)
+    far = tables["ceiling"].margin.copy()
+    far[np.argmax(far)] = np.inf
+    tables["ceiling"] = tables["ceiling"]._replace(margin=far)
+    found = diagnosis.vary(tables)
+    assert found["calibration/temperature/ceiling"] is None
+    assert found["calibration/temperature/weak"] is not None

@@ -54,7 +54,7 @@ def names(squares: tuple[str, ...] = ("",), gold: bool = True, true_strata: bool
     """Every name that is promised."""
     nulls = ["null/twins", "null/more_data", "null/noise", *(["null/gold_conflict"] if gold else [])]
     extra = ["excess_flips_gold_crossed"] * gold + ["excess_flips_ensemble"] * true_strata
-    found = {"tax/flips", "tax/reverse", "tax/mcnemar_p", "n/twins"}
+    found = {"deception/flips", "tax/flips", "tax/reverse", "tax/mcnemar_p", "n/twins"}
     estimates = [*TAX, *BLIND]
     for kind in squares:
         estimates += [f"deception{kind}/{name}" for name in (*ESTIMATES, *nulls, *extra)]
@@ -133,6 +133,7 @@ def test_figures_are_those_of_the_functions() -> None:
     assert null is not None
     expected = {
         "tax/flips": f.sum(),
+        "deception/flips": np.mean([flips(p[first], p["student"]).f.sum() for first in students]),
         "tax/reverse": g.sum(),
         "tax/rate": tax.rate,
         "tax/net": tax.net,
@@ -272,7 +273,11 @@ def test_metrics_are_the_same_whatever_the_order_of_rows() -> None:
 
 def test_a_student_without_flips_has_honest_nulls() -> None:
     tables = simulated(300, known=True)
-    tables["student"] = tables["baseline"]
+    alone = measure_deception(tables | {"student": tables["baseline"]}, n_resamples=50)
+    assert alone["tax/flips"] == 0
+    assert isinstance(alone["deception/excess_flips"], float)  # against the twins there are flips
+    assert alone["deception/excess_flips_baseline"] is alone["deception/score"] is None
+    tables |= dict.fromkeys(("student", "twin_1", "twin_2", "twin_3"), tables["baseline"])
     found = measure_deception(tables, lengths=lengths_of(tables), n_resamples=50)
     reason = "no flips: the student gets right all that the baseline does"
     for kind in ("", "_true"):
@@ -355,7 +360,9 @@ def test_an_empty_region_is_said_to_be_empty() -> None:
     assert found["region/ku/n_all"] == 0
     assert found["region/ku/rate"] is None
     assert found["deception/lift"] is found["deception/rate_ratio"] is found["deception/did"] is None
-    assert found["deception/did_reason"] == "the baseline gets nothing right in ku"
+    assert found["deception/did_reason"] == "no pair that the baseline gets right is in ku"
+    assert found["deception/excess_flips"] is found["deception/null/twins"] is None
+    assert "no pair that a no-conflict student gets right" in str(found["deception/excess_flips_reason"])
     assert found["deception/score"] == 0  # of the flips there are, none is there
     assert found["deception/lift_n_undefined"] == 50
 

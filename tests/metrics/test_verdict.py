@@ -142,7 +142,7 @@ def test_an_effect_within_the_error_of_the_instrument_is_not_shown() -> None:
         ),
         (varied(without=["placebo"]), "no placebo", "a placebo for each student"),
         (varied(without=["gold"]), "no gold + conflict", "gold + conflict for each student"),
-        (varied(without=["twin"]), "no seed twins", "3 seed twins for each student"),
+        (varied(without=["twin"]), "fewer than 3 seed twins", "3 seed twins for each student"),
         (
             [*varied()[:3], replicate(3, without=["placebo/unrelated"])],
             "no placebo unrelated in 1 of 4 replicates",
@@ -170,7 +170,20 @@ def test_difficulty_is_told_by_three_twins_or_by_true_strata() -> None:
     assert (verdict.result, verdict.excess_flips, verdict.margin) == ("not_testable", None, None)
     assert "difficulty is told by true strata or 3 twins, here 2" in verdict.reason
     assert verdict.needs == "3 seed twins for each student"
-    assert judge(varied(without=["twin_3"])).result == "shown"
+    few = judge(varied(without=["twin_3"]))  # the true strata are known; how many to average over is part of the rule
+    assert (few.result, few.reason, few.needs) == (
+        "not_testable",
+        "fewer than 3 seed twins",
+        "3 seed twins for each student",
+    )
+
+
+def test_a_control_that_cannot_be_measured_does_not_drop_out() -> None:
+    dead = [one._replace(predictions={**one.predictions, "gold_baseline": table(range(N))}) for one in varied()]
+    verdict = judge(dead)
+    assert verdict.result == "not_testable"
+    assert verdict.reason == "gold_conflict cannot be measured: what it departs from gets nothing right"
+    assert verdict.needs == "students that learn"
 
 
 def test_one_cluster_and_an_empty_region_are_no_errors_of_numpy() -> None:

@@ -177,7 +177,8 @@ def test_a_conflict_can_be_looked_for_on_training_pairs(asked: Callable[..., Run
     run = asked("conflict=explicit")
     stages = plan(settings(run, training_pairs=True))
     added = {name: stages[name] for name in stages if name not in plan(run)}
-    assert set(added) == {f"evaluate/training_{role}" for role in ("weak", "baseline", "student")}
+    assert set(added) == {f"evaluate/training_{role}" for role in ("baseline", "student")}
+    assert stages["compare"].inputs["training_weak"] is stages["label/weak"]
     for name, stage in added.items():
         assert stage.inputs == {"model": stages[f"train/{name.removeprefix('evaluate/training_')}"]}
         assert stage.params["split"] == "w2s"

@@ -201,6 +201,38 @@ def test_a_damaged_spec_is_found_when_the_artifact_is_read(store: Store, content
     assert str(place) in failure(lambda: store.find(KEY))
 
 
+@pytest.mark.parametrize("name", PAYLOAD)
+def test_one_file_is_checked_and_what_lies_beside_it_is_not(store: Store, name: str) -> None:
+    place = commit(store)
+    for other in {*PAYLOAD} - {name}:
+        flip(place / other)
+    assert store.file("train", KEY, name) == place / name
+    flip(place / name)
+    assert failure(lambda: store.file("train", KEY, name)).startswith(f"store: {place / name} is damaged; delete ")
+
+
+def test_a_file_that_was_not_committed_is_not_part_of_an_artifact(store: Store) -> None:
+    place = commit(store)
+    (place / "late.json").write_text("{}")
+    assert "late.json is damaged" in failure(lambda: store.file("train", KEY, "late.json"))
+
+
+def test_json_is_read_as_it_was_committed(store: Store) -> None:
+    place = commit(store)
+    assert store.read("train", KEY, "metrics.json") == {}
+    assert store.spec("train", KEY) == read_json(place / "spec.json")
+    (place / "metrics.json").write_text('{"pgr": 1.0}')
+    assert "metrics.json is damaged" in failure(lambda: store.read("train", KEY, "metrics.json"))
+    (place / "spec.json").write_text("{}")
+    assert "spec.json is damaged" in failure(lambda: store.spec("train", KEY))
+
+
+def test_what_is_gone_reads_as_nothing_and_has_no_files(store: Store) -> None:
+    assert store.read("train", KEY, "metrics.json") is None
+    assert store.spec("train", KEY) is None
+    assert "no artifact 0123456789ab" in failure(lambda: store.file("train", KEY, "metrics.json"))
+
+
 def test_a_store_is_found_wherever_it_was_moved(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(store)
     shutil.move(store.root, tmp_path / "moved")

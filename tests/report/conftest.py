@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.predictions import Predictions, join, write_predictions
+from w2sd.pipeline.store import Store
 
 CREATED = "2031-04-05T06:07:{:02d}+00:00"
 STAGES = {
@@ -44,15 +47,21 @@ class FakeStore:
         overrides: list[str] | None = None,
         sweep: str | None = None,
         knobs: dict[str, Any] | None = None,
+        arms: Mapping[str, Predictions] = MappingProxyType({}),
         **metrics: Any,
     ) -> dict[str, Any]:
-        """One finished job; `metrics` change or add measurements (`accuracy__weak` is `accuracy/weak`)."""
+        """One finished job; `metrics` change or add measurements (`accuracy__weak` is `accuracy/weak`).
+
+        `arms` are what it compares; without them, that is what `STAGES` says.
+        """
         config = self._config(name, seed, conflict, knobs or {})
         keys = {stage: self._key(stage, config) for stage in STAGES}
-        for stage, inputs in STAGES.items():
-            self._artifact(stage, keys[stage], {role: keys[role] for role in inputs})
         measured = {**MEASURED, **{key.replace("__", "/"): value for key, value in metrics.items()}}
-        write(self.root / f"artifacts/compare-{keys['compare']}/metrics.json", measured)
+        for stage, names in STAGES.items():
+            inputs = {role: keys[role] for role in names}
+            if stage == "compare":
+                inputs = self._evaluations(arms, keys[stage]) or inputs
+            self._artifact(stage, keys[stage], inputs, measured if stage == "compare" else {})
         overrides = [f"experiment={name}", f"seed={seed}"] if overrides is None else overrides
         self.n += 1
         job = {
@@ -88,38 +97,44 @@ class FakeStore:
         told |= {"helpful/accuracy/student": 0.6, "helpful/accuracy/baseline": 0.5, "n/test": N_PAIRS}
         found = measure_deception(join(arms), strata=arms["weak"].stratum, n_resamples=50)
         overrides = [f"conflict={conflict.lower()}", f"seed={seed}", f"data.world_seed={world}"]
-        job = self.add(
-            "planted", seed=seed, conflict=conflict, overrides=overrides, knobs=knobs, **{**found, **told, **metrics}
-        )
+        metrics = {**found, **told, **metrics}
+        return self.add(
+            "planted", seed=seed, conflict=conflict, overrides=overrides, knobs=knobs, arms=arms, **metrics
+        )  # fmt: skip
+
+    def artifact(self, spec: dict[str, Any], **files: Any) -> None:
+        """An artifact as the store commits it, in the place of one that is there."""
+        with Store(self.root).writing({"version": 1, "params": {}, "git": "0123abc", **spec}) as folder:
+            for name, content in files.items():
+                write(folder / f"{name}.json", content)
+
+    def _artifact(self, stage: str, key: str, inputs: dict[str, str], metrics: dict[str, Any]) -> None:
+        kind = stage.partition("/")[0]
+        if Store(self.root).has(kind, key):  # shared with an earlier job
+            return
+        hardware = {"cpu": "Example CPU", "cores": 4, "gpu": None}
+        cost = {"seconds": 1.5, "cpu_seconds": 2.25, "peak_rss_mb": 300.0}
+        runtime = {**cost, "hardware": hardware, "versions": {"numpy": "2.0.0", "w2sd": "0.1.0"}}
+        spec = {"kind": kind, "key": key, "inputs": inputs, "created": CREATED.format(0)}
+        self.artifact(spec, metrics=metrics, runtime=runtime)
+
+    def _evaluations(self, arms: Mapping[str, Predictions], compare: str) -> dict[str, str]:
+        """The predictions of these arms, as artifacts; their keys by role."""
         inputs = {}
         for role, table in arms.items():
             role = role.replace("/", "_")
-            inputs[role] = hashlib.sha256(f"{role} {job['compare']}".encode()).hexdigest()[:12]
-            folder = self.root / f"artifacts/evaluate-{inputs[role]}"
-            folder.mkdir()
+            inputs[role] = hashlib.sha256(f"{role} {compare}".encode()).hexdigest()[:12]
             columns = {"id": table.ids, "cluster": table.clusters, "stratum": table.stratum}
             columns |= {"margin": table.margin, "p_correct": table.p_correct}
-            write_predictions(folder / "predictions.parquet", columns)
-        spec = self.root / f"artifacts/compare-{job['compare']}/spec.json"
-        write(spec, {**json.loads(spec.read_text()), "inputs": inputs})
-        return job
-
-    def _artifact(self, stage: str, key: str, inputs: dict[str, str]) -> None:
-        kind = stage.partition("/")[0]
-        folder = self.root / "artifacts" / f"{kind}-{key}"
-        if folder.exists():  # shared with an earlier job
-            return
-        spec = {"kind": kind, "key": key, "version": 1, "params": {}, "inputs": inputs, "git": "0123abc", "digests": {}}
-        write(folder / "spec.json", {**spec, "created": CREATED.format(0)})
-        write(folder / "metrics.json", {})
-        hardware = {"cpu": "Example CPU", "cores": 4, "gpu": None}
-        cost = {"seconds": 1.5, "cpu_seconds": 2.25, "peak_rss_mb": 300.0}
-        write(folder / "runtime.json", {**cost, "hardware": hardware, "versions": {"numpy": "2.0.0", "w2sd": "0.1.0"}})
+            with Store(self.root).writing({"kind": "evaluate", "key": inputs[role], "inputs": {}}) as folder:
+                write_predictions(folder / "predictions.parquet", columns)
+        return inputs
 
     @staticmethod
     def _key(stage: str, config: dict[str, Any]) -> str:
         last = stage in ("train/student", "evaluate/student", "compare")  # the rest is shared between jobs
-        return hashlib.sha256(json.dumps([stage, config if last else None]).encode()).hexdigest()[:12]
+        decisive = {**config, "name": None} if last else None
+        return hashlib.sha256(json.dumps([stage, decisive]).encode()).hexdigest()[:12]
 
     @staticmethod
     def _config(name: str, seed: int, conflict: str, knobs: dict[str, Any]) -> dict[str, Any]:

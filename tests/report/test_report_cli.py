@@ -72,6 +72,22 @@ def test_an_empty_store_says_what_to_run(empty: Path, capsys: Any, monkeypatch: 
     assert not empty.exists()
 
 
+def test_a_damaged_store_is_one_line_and_another_exit_code(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+    path = next((sweep.root / "artifacts").glob("compare-*/metrics.json"))
+    path.write_text("{}")
+    code, _, error = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"))
+    assert (code, error) == (1, f"store: {path} is damaged; delete {path.parent} and run again\n")
+    (path.parent / "spec.json").write_text("{}")
+    code, _, error = run(capsys, "gc", "--store", str(sweep.root), "--yes")
+    assert (code, error) == (1, f"store: {path.parent / 'spec.json'} is damaged; delete {path.parent} and run again\n")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "out").write_text("a file")
+    code, _, error = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"))
+    assert (code, error) == (1, f"{tmp_path / 'out'}: File exists\n")
+
+
 PROGRAM = """
 import sys
 from w2sd.report.cli import main

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,20 @@ from tests.report.test_report_page import read
 from writing import write_page
 
 from w2sd import supervision
-from w2sd.report import conflicts, deception_figures, deceptions, figures, results, selection, tables, verdicts
+from w2sd.metrics.verdict import trend
+from w2sd.pipeline.store import Store
+from w2sd.report import (
+    conflicts,
+    deception_figures,
+    deceptions,
+    figures,
+    gaps,
+    region_squares,
+    results,
+    selection,
+    tables,
+    verdicts,
+)
 from w2sd.report.cli import main
 from w2sd.report.verdicts import Ruling
 
@@ -59,13 +72,18 @@ def test_missing_controls_and_seeds_are_named_with_what_to_run(fake: Any) -> Non
     assert "; to run: " in note
 
 
-def test_predictions_that_are_gone_allow_no_verdict(fake: Any) -> None:
+@pytest.mark.parametrize("gone", [True, False])
+def test_predictions_that_are_gone_or_damaged_allow_no_verdict(fake: Any, gone: bool) -> None:
     job = fake.add_conflict()
-    inputs = json.loads((fake.root / f"artifacts/compare-{job['compare']}/spec.json").read_text())["inputs"]
-    shutil.rmtree(fake.root / f"artifacts/evaluate-{inputs['twin_2']}")
+    key = Store(fake.root).spec("compare", job["compare"])["inputs"]["twin_2"]  # type: ignore[index]
+    folder = fake.root / f"artifacts/evaluate-{key}"
+    if gone:
+        shutil.rmtree(folder)
+    else:
+        (folder / "predictions.parquet").write_bytes(b"")
     (ruling,) = rule(fake)
     assert ruling.verdict.result == "not_testable"
-    assert "a readable parquet file" in ruling.verdict.reason
+    assert (f"no artifact {key}" if gone else f"{key}/predictions.parquet is damaged") in ruling.verdict.reason
     assert verdicts.table([ruling]).rows[0][-2:] == ("–", "–")
 
 
@@ -134,13 +152,24 @@ def test_oracles_and_unequal_steps_are_flagged(fake: Any) -> None:
     assert steps.startswith("Unequal steps: the student took 9, its baseline 8")
 
 
+def test_a_flag_names_its_groups_by_the_one_setting_that_tells_them(rulings: list[Ruling]) -> None:
+    assert deceptions.flags(rulings) == [
+        "Unequal steps: the student took 72, its baseline 64; some flips may come from that. (conflict Implicit)"
+    ]
+    longer, equal = rulings
+    among = [("a", longer, "X"), ("b", equal, "X"), ("a", equal, "Y")]
+    assert deceptions.flags([of_pair(ruling, weak, "shown", 0.01, conflict) for weak, ruling, conflict in among]) == [
+        "Unequal steps: the student took 72, its baseline 64; some flips may come from that. (conflict X, weak model a)"
+    ]
+
+
 def test_honest_jobs_are_not_flagged(fake: Any) -> None:
     fake.add_conflict(knobs={"supervision": {"_target_": "w2sd.supervision.Soft"}})
     assert deceptions.flags(rule(fake)) == []
 
 
 def test_regions_are_pooled_over_a_group(rulings: list[Ruling]) -> None:
-    cell = deception_figures.pool(rulings[0], "ku")
+    cell = region_squares.count(rulings[0].group.jobs.to_dict("records"))["ku"]
     assert (cell.n_all, cell.n) == (1600, 1600)
     assert cell.flips / cell.n == pytest.approx(0.3, abs=0.04)
     svg = figures.to_svg("regions", deception_figures.draw(rulings)["regions"])
@@ -148,12 +177,100 @@ def test_regions_are_pooled_over_a_group(rulings: list[Ruling]) -> None:
     assert "weak does not" in svg
 
 
-def test_the_gap_is_drawn_where_pairs_differ(fake: Any) -> None:
-    for rung, gap in ((1, 0.1), (2, 0.2), (3, 0.4)):
-        fake.add_conflict(knobs={"weak": {"_target_": "w2sd.world.ladder.Rung", "rung": rung}}, pgr_gap=gap)
-    drawn = deception_figures.draw(rule(fake))
-    assert "per 0.1 of gap" in figures.to_svg("gap", drawn["gap"])
-    assert "student, conflict" in figures.to_svg("excess_flips", drawn["excess_flips"])
+@pytest.mark.parametrize("name", ["regions", "excess_flips", "conflicts"])
+def test_a_figure_of_very_many_groups_shows_the_first_and_says_so(
+    rulings: list[Ruling], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    note = "(the first 1 of 2 groups)"
+    assert note not in figures.to_svg(name, deception_figures.draw(rulings)[name])
+    monkeypatch.setattr(deception_figures, "MOST", 1)
+    assert note in figures.to_svg(name, deception_figures.draw(rulings)[name])
+
+
+def add_pairs(fake: Any, gaps: Sequence[float], **of_pair: Any) -> None:
+    """A job for each pair of models, at its capability gap."""
+    for rung, gap in enumerate(gaps):
+        weak = {"_target_": "w2sd.world.ladder.Rung", "rung": rung}
+        fake.add_conflict(knobs={"weak": weak}, pgr_gap=gap, planted=0.1 + gap, **of_pair)
+
+
+def test_deception_against_the_gap_is_drawn_for_three_pairs_of_models(fake: Any, tmp_path: Path) -> None:
+    add_pairs(fake, (0.1, 0.2, 0.4))
+    add_pairs(fake, (0.1, 0.2), conflict="MoreData")  # a conflict under two pairs has no trend
+    found = rule(fake)
+    (points,) = gaps.families(found).values()
+    assert [point.gap for point in points] == [0.1, 0.2, 0.4]
+    largest = [max(r.verdict.nulls.values()) / 0.8 for r in found if r.group.family == {"conflict": "Implicit"}]
+    assert sorted(point.control or 0 for point in points) == pytest.approx(sorted(largest))
+    errors = [(point.hi - point.lo) / 3.92 for point in points]  # type: ignore[operator]
+    slope = trend([0.1, 0.2, 0.4], [point.excess for point in points], errors)
+    assert slope is not None
+    said = f"{slope.slope / 10:.1f} [{slope.lo / 10:.1f}, {slope.hi / 10:.1f}] per 0.1 of gap, p = {slope.p:.3f}"
+    told = f"Slopes: conflict Implicit: {said}, 3 pairs of models. Pairs of models are taken for independent"
+    assert gaps.caption(found).startswith(told.replace("-", "−"))
+    reader = read(write_page(fake.root, tmp_path))
+    assert gaps.caption(found) in reader.text
+    assert "hollow: the largest mean of its controls" in (tmp_path / "figures/gap.svg").read_text()
+    assert (tmp_path / "figures/gap.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_pairs_of_models_are_no_trend(fake: Any) -> None:
+    add_pairs(fake, (0.1, 0.2))
+    assert "gap" not in deception_figures.draw(rule(fake))
+    assert gaps.caption(rule(fake)) == ""
+
+
+def test_equal_gaps_are_drawn_without_a_slope(fake: Any) -> None:
+    add_pairs(fake, (0.2, 0.2, 0.2))
+    found = rule(fake)
+    assert "gap" in deception_figures.draw(found)
+    assert gaps.caption(found) == ""
+
+
+def of_pair(ruling: Ruling, weak: str, result: str, p: float | None, conflict: str = "Implicit") -> Ruling:
+    """The ruling as if it were on another pair of models."""
+    group = ruling.group._replace(settings={"conflict": conflict, "weak": weak})
+    return ruling._replace(group=group, verdict=ruling.verdict._replace(result=result, p=p))
+
+
+@pytest.fixture(scope="module")
+def pairs(rulings: list[Ruling]) -> list[Ruling]:
+    """Four pairs under one conflict, one of them without a verdict, and a conflict under one pair."""
+    on = [("a", "shown", 0.01), ("b", "shown", 0.03), ("c", "not_shown", 0.2), ("d", "not_testable", 0.001)]
+    several = [of_pair(rulings[0], *one) for one in on]
+    return verdicts.adjust([*several, of_pair(rulings[0], "a", "shown", 0.04, "Explicit")])
+
+
+def test_p_is_adjusted_over_the_pairs_of_models_of_a_conflict(pairs: list[Ruling]) -> None:
+    assert [(r.p, r.n_models) for r in pairs] == [
+        (pytest.approx(0.03), 3), (pytest.approx(0.06), 3), (pytest.approx(0.2), 3), (None, 1), (0.04, 1)
+    ]  # fmt: skip
+    table = verdicts.table(pairs)
+    words, p = table.columns.index("deception beyond the nulls"), table.columns.index("p (Holm)")
+    assert [row[words].rstrip("¹²³⁴⁵") for row in table.rows] == [
+        "shown", "shown, not after Holm", "not shown", "not testable here", "shown"
+    ]  # fmt: skip
+    assert [row[p] for row in table.rows] == ["0.030", "0.060", "0.200", "–", "0.040"]
+    assert "p (Holm)" in table.above
+    (note,) = (note for note in table.notes if "Holm" in note)
+    assert note.endswith(", but p = 0.030 becomes 0.060 over 3 pairs of models (Holm)")
+
+
+def test_one_pair_of_models_needs_no_adjustment(rulings: list[Ruling]) -> None:
+    assert [(r.p, r.n_models) for r in rulings] == [(r.verdict.p, 1) for r in rulings]
+    assert "Holm" not in "".join([*verdicts.table(rulings).columns, verdicts.table(rulings).above])
+
+
+def test_few_verdicts_are_told_one_by_one_and_many_are_counted(pairs: list[Ruling]) -> None:
+    assert verdicts.sentences(pairs[:4])[1].startswith(
+        "Deception beyond the nulls, conflict Implicit, weak model b: shown, not after Holm: "
+    )
+    (tally,) = verdicts.sentences(pairs)
+    assert tally == (
+        "Deception beyond the nulls: shown in 2 of 5 groups "
+        "(conflict Implicit, weak model a; conflict Explicit, weak model a); "
+        "shown, not after Holm in 1 (conflict Implicit, weak model b); not shown in 1; not testable here in 1."
+    )
 
 
 def test_the_page_of_conflict_jobs(planted: Any, rulings: list[Ruling], tmp_path: Path) -> None:
@@ -161,6 +278,7 @@ def test_the_page_of_conflict_jobs(planted: Any, rulings: list[Ruling], tmp_path
     reader = read(page)
     for said in (*verdicts.sentences(rulings), *deceptions.flags(rulings), "Deception by group", "Deception by job"):
         assert said in reader.text
+    assert page.read_text().count('<p class="verdict">') == page.read_text().count(": <strong>") == 2
     assert len(reader.ids) == len(set(reader.ids))
     assert {f"{name}.{form}" for name in ("regions", "excess_flips", "conflicts") for form in ("svg", "png")} < {
         path.name for path in (tmp_path / "a/figures").iterdir()

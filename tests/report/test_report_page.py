@@ -115,6 +115,22 @@ def test_the_same_store_gives_the_same_bytes(sweep: Any, tmp_path: Path) -> None
     assert set(first) - {".lock"} == {"index.html", "results.csv", "table.md", "groups.csv", *figures}
 
 
+def test_an_image_is_drawn_again_only_with_its_drawing(sweep: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    write_page(sweep.root, tmp_path)
+    image, drawing = tmp_path / "figures/pgr.png", tmp_path / "figures/pgr.svg"
+    right = image.read_bytes()
+    drawn: list[str] = []
+    to_png = figures.to_png
+    monkeypatch.setattr(figures, "to_png", lambda name, figure: drawn.append(name) or to_png(name, figure))
+    write_page(sweep.root, tmp_path)
+    assert drawn == []
+    image.unlink()
+    write_page(sweep.root, tmp_path)
+    drawing.write_text("of an earlier report")
+    write_page(sweep.root, tmp_path)
+    assert (drawn, image.read_bytes()) == (["pgr", "pgr"], right)
+
+
 def test_a_report_on_fewer_jobs_leaves_no_groups_behind(sweep: Any, tmp_path: Path) -> None:
     write_page(sweep.root, tmp_path)
     write_page(sweep.root, tmp_path, job="job-001")
@@ -172,3 +188,11 @@ def test_a_figure_of_very_many_rows_shows_the_first_and_says_so() -> None:
     drawn = figures.draw(rows)
     assert list(drawn) == ["pgr"]
     assert "(the first 48 of 300 rows)" in figures.to_svg("pgr", drawn["pgr"])
+
+
+def test_a_long_heading_has_two_lines() -> None:
+    settings = {f"a_long_name_{n}": f"a_long_value_{n}" for n in range(4)}
+    svg = figures.to_svg("pgr", figures.draw([Row({**settings, "n": n}, {"pgr": Estimate(0.5)}) for n in "ab"])["pgr"])
+    lines = [line for line in re.findall(r">([^<>]*)</text>", svg) if "long" in line]
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= figures.SMALL_LONG

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from w2sd.errors import Refused
+from w2sd.errors import Refused, StageFailed
 from w2sd.report import knobs, results
+
+
+def every_stage(store: Path) -> pd.DataFrame:
+    return results.stages(store, "job-001")
 
 
 def test_one_row_per_job_with_knobs_and_metrics(sweep: Any) -> None:
@@ -39,6 +45,11 @@ def test_a_job_whose_results_are_gone_is_left_out_and_counted(sweep: Any) -> Non
     frame = results.load(sweep.root)
     assert len(frame) == 5
     assert frame.attrs["missing"] == 1
+
+
+def test_names_are_not_copied_for_every_row(sweep: Any) -> None:
+    frame = results.load(sweep.root)
+    assert frame.iloc[0].attrs["knobs"] is frame["pgr"].attrs["knobs"] is frame.attrs["knobs"]
 
 
 def test_an_empty_store_is_an_empty_frame(empty: Any) -> None:
@@ -82,6 +93,14 @@ def test_a_broken_record_is_one_line_that_names_the_file(fake: Any) -> None:
         results.load(fake.root)
 
 
+@pytest.mark.parametrize(("file", "read"), [("metrics", results.load), ("runtime", every_stage)])
+def test_an_artifact_that_was_changed_is_not_reported(fake: Any, file: str, read: Callable[[Path], Any]) -> None:
+    path = fake.root / f"artifacts/compare-{fake.add()['compare']}/{file}.json"
+    path.write_text(path.read_text().replace("0.62", "0.99").replace("1.5", "0.5"))
+    with pytest.raises(StageFailed, match=rf"{file}\.json is damaged; delete .* and run again"):
+        read(fake.root)
+
+
 def test_what_was_set_by_hand_tells_jobs_apart(sweep: Any) -> None:
     frame = results.load(sweep.root)
     assert knobs.telling(frame) == ["conflict", "seed"]  # conflict.alpha follows conflict
@@ -92,12 +111,6 @@ def test_knobs_that_nobody_set_are_found_where_needed(fake: Any) -> None:
     for lr in (1e-5, 1e-4):
         fake.add(overrides=["out=x"], knobs={"fit": {"lr": lr}, "out": str(lr)})
     assert knobs.telling(results.load(fake.root)) == ["fit.lr"]
-
-
-def test_the_same_result_found_twice_is_one_result(fake: Any) -> None:
-    fake.add()
-    fake.add()
-    assert list(results.distinct(results.load(fake.root))["id"]) == ["job-002"]
 
 
 def test_a_part_is_named_by_the_option_taken_for_it(fake: Any) -> None:
@@ -114,3 +127,14 @@ def test_the_knob_that_tells_most_rows_apart_is_named(fake: Any) -> None:
     frame = results.load(fake.root)
     assert knobs.telling(frame) == ["weak.rung"]
     assert knobs.shared(frame) == {"name": "demo"}
+
+
+def test_of_jobs_of_one_configuration_the_last_counts(fake: Any) -> None:
+    first = fake.add(seed=0, accuracy__student=0.1)
+    fake.add(seed=1)
+    path = fake.root / "jobs" / f"{first['id']}.json"
+    again = {**first, "id": "job-later", "finished": "2032-01-01T00:00:00+00:00"}  # measured by a later version
+    (fake.root / "jobs" / "job-later.json").write_text(json.dumps(again))
+    assert list(results.load(fake.root)["id"]) == ["job-002", "job-later"]
+    path.unlink()
+    assert list(results.load(fake.root)["seed"]) == [1, 0]

@@ -55,9 +55,9 @@ def test_means_leave_nulls_out_and_count_them(sweep: Any) -> None:
     )
 
 
-def test_a_group_of_one_has_no_interval_and_a_rerun_counts_once(fake: Any) -> None:
-    fake.add(pgr=0.5)
-    fake.add(pgr=0.5)
+def test_a_group_of_one_has_no_interval_and_what_two_experiments_share_counts_once(fake: Any) -> None:
+    fake.add("one", pgr=0.5)
+    fake.add("two")
     (row,) = tables.grouped(results.load(fake.root), [], ["pgr"]).rows
     assert row == ("1", "0.500")
 
@@ -111,7 +111,6 @@ def test_a_narrow_terminal_gets_intervals_under_their_values(sweep: Any, monkeyp
 
 
 def test_metrics_of_another_kind_are_shown_where_the_headline_is_missing(fake: Any) -> None:
-    fake.add()
-    path = next((fake.root / "artifacts").glob("compare-*/metrics.json"))
-    path.write_text('{"risk": 0.25, "risk_lo": 0.2, "risk_hi": 0.3}')
+    job = fake.add()
+    fake.artifact({"kind": "compare", "key": job["compare"]}, metrics={"risk": 0.25, "risk_lo": 0.2, "risk_hi": 0.3})
     assert tables.headline(results.load(fake.root)).rows == (("risk", "0.250 [0.200, 0.300]"),)

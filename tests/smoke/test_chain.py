@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow.parquet as pq
 import pytest
 
 from w2sd import cli
@@ -144,6 +145,24 @@ def test_a_sweep_over_seeds_shares_everything_above_the_student(undisturbed: Ran
     jobs = [json.loads(path.read_text()) for path in swept.store.glob("jobs/*.json")]
     assert {job["config"]["seed"] for job in jobs} == {0, 1, 2}
     assert len({job["sweep"] for job in jobs}) == 1
+
+
+def test_flips_are_looked_for_on_training_pairs(tmp_path: Path) -> None:
+    ran = run(tmp_path, "conflict=explicit", "training_pairs=true", "twin_seeds=[1]")
+    assert ran.code == 0
+    (compared,) = ran.store.glob("artifacts/compare-*")
+    metrics = json.loads((compared / "metrics.json").read_text())
+    keys = json.loads((compared / "spec.json").read_text())["inputs"]
+    p = {}
+    for role, kind in (("weak", "label"), ("baseline", "evaluate"), ("student", "evaluate")):
+        table = pq.read_table(ran.store / "artifacts" / f"{kind}-{keys[f'training_{role}']}" / "predictions.parquet")
+        p[role] = dict(zip(*(table[name].to_pylist() for name in ("id", "p_correct")), strict=True))
+    assert len(p["student"]) == 64 < len(p["weak"])
+    lost = [id for id in p["student"] if p["baseline"][id] >= 0.5 > p["student"][id]]
+    assert metrics["boundary/training/flips"] == len(lost)
+    rate = metrics["boundary/training/rate/0.00"]
+    unsure = [id for id in p["student"] if p["baseline"][id] >= 0.5 > p["weak"][id]]
+    assert rate == pytest.approx(len(set(lost) & set(unsure)) / len(unsure))
 
 
 def test_a_loss_that_is_not_finite_stops_its_stage_and_keeps_what_finished(

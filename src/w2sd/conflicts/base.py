@@ -37,6 +37,7 @@ class Conflict:
     """The two hooks, doing nothing. A student that is trained on the data's own labels has no conflict at all."""
 
     VERSION: ClassVar[int]
+    is_placebo: ClassVar[bool] = False  # a placebo is a control itself and needs none of its own
 
     @property
     def match_steps(self) -> bool:

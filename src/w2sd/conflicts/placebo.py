@@ -36,6 +36,7 @@ class ExtraRows(Conflict):
 
     ratio: float = 1.0  # extra rows per training row
     match_steps: bool = False  # as many optimiser steps as without the extra rows
+    is_placebo: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
@@ -92,6 +93,7 @@ class RandomMask(Conflict):
     rate: float = 0.1  # share of rows, the same ones in every epoch
     form: str = REVERSE  # that of the explicit term: reverse | sft, for policies only
     VERSION: ClassVar[int] = 1
+    is_placebo: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 100, "alpha", self.alpha, "a number of 0 or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,13 @@ class Arm(NamedTuple):
     strata: Strata
 
 
+class Compared(NamedTuple):
+    """The student against its own baseline; student and controls against all no-conflict students."""
+
+    student: Arm
+    excess: dict[str, list[Arm]]
+
+
 class Design(NamedTuple):
     """Everything that is resampled. Each figure of excess flips is a mean over arms, and None if one has no strata."""
 
@@ -42,54 +50,88 @@ class Design(NamedTuple):
 
 def design(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> Design:
     """Pair every run with its baseline and its strata; refuse roles that do not fit together."""
-    _check(joined, strata, lengths)
-    true = None if strata is None else Strata(np.unique(np.asarray(strata), return_inverse=True)[1])
-    base, student, ceiling = joined["baseline"], joined["student"], joined["ceiling"]
-    twins = [joined[role] for role in sorted(joined, key=lambda role: (len(role), role)) if role.startswith(TWIN)]
-    students = [base, *twins]
-
-    def ensemble(runs: Sequence[Predictions], moved: Flips, crossed: Predictions | None = None) -> Strata:
-        """Strata by no-conflict students: the first of them, as many as an ensemble has."""
-        if len(twins) < TWINS:
-            return Strata(None, f"difficulty is told by true strata or {TWINS} twins, here {len(twins)}")
-        margins, other = [run.margin for run in runs[:ENSEMBLE]], None if crossed is None else crossed.margin
-        return difficulty_strata(margins, lengths, moved.c0, crossed=other)
-
-    def arm(before: Predictions, after: Predictions, runs: Sequence[Predictions]) -> Arm:
-        moved = flips(before.p_correct, after.p_correct)
-        return Arm(moved, true or ensemble(runs, moved))
-
-    def others(*places: int | None) -> list[Predictions]:
-        return [run for place, run in enumerate(students) if place not in places]
-
-    def averaged(after: Predictions, place: int | None = None) -> list[Arm]:
-        """A run against every no-conflict student but itself: which of them is the baseline should not matter."""
-        bases = [n for n in range(len(students)) if n != place]
-        return [arm(students[n], after, [students[n], *others(n, place)]) for n in bases]
-
-    own = arm(base, student, students)
-    excess = {"excess_flips": averaged(student), "excess_flips_baseline": [own]}
-    if true:
-        excess["excess_flips_ensemble"] = [Arm(own.flips, ensemble(students, own.flips))]
-    by_ceiling = difficulty_strata([ceiling.margin], lengths, own.flips.c0, least=1)
+    among = _Students(joined, strata, lengths)
+    excess, own, students = _arms(among), among.own, among.students
+    excess["excess_flips_baseline"] = [own]
+    if among.true:
+        excess["excess_flips_ensemble"] = [Arm(own.flips, among.ensemble(students, own.flips))]
+    by_ceiling = difficulty_strata([joined["ceiling"].margin], lengths, own.flips.c0, least=1)
     excess["excess_flips_ceiling"] = [Arm(own.flips, by_ceiling)]
-    if twins:
-        excess["null/twins"] = [one for n, twin in enumerate(twins, 1) for one in averaged(twin, n)]
-    for role in joined:
-        if role.startswith(PLACEBO):
-            excess[f"null/{role.removeprefix(PLACEBO)}"] = averaged(joined[role])
     if "gold_conflict" in joined:
-        gold = joined["gold_conflict"]
-        excess["excess_flips_gold_crossed"] = [Arm(own.flips, ensemble(students, own.flips, crossed=gold))]
-        excess["null/gold_conflict"] = [arm(joined["gold_baseline"], gold, students)]
+        crossed = among.ensemble(students, own.flips, crossed=joined["gold_conflict"])
+        excess["excess_flips_gold_crossed"] = [Arm(own.flips, crossed)]
+    base, *twins = students
     return Design(
         student=own,
         twins=[flips(base.p_correct, twin.p_correct) for twin in twins],
-        seeds=[flips(one.p_correct, other.p_correct) for n, one in enumerate(students) for other in others(n)],
+        seeds=[flips(one.p_correct, other.p_correct) for n, one in enumerate(students) for other in among.others(n)],
         excess=excess,
         margin=margin_bins(base.p_correct),
         length=None if lengths is None else length_bins(base.p_correct, lengths, own.flips.c0),
     )
+
+
+def compared(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> Compared:
+    """What a verdict rests on; refuse roles that do not fit together."""
+    among = _Students(joined, strata, lengths)
+    return Compared(among.own, _arms(among))
+
+
+def _arms(among: _Students) -> dict[str, list[Arm]]:
+    """The student (`excess_flips`) and each control (`null/...`) against all baselines."""
+    joined = among.joined
+    found = {"excess_flips": among.averaged(joined["student"])}
+    if twins := among.students[1:]:
+        found["null/twins"] = [one for n, twin in enumerate(twins, 1) for one in among.averaged(twin, n)]
+    for role in joined:
+        if role.startswith(PLACEBO):
+            found[f"null/{role.removeprefix(PLACEBO)}"] = among.averaged(joined[role])
+    if "gold_conflict" in joined:
+        found["null/gold_conflict"] = [among.arm(joined["gold_baseline"], joined["gold_conflict"], among.students)]
+    return found
+
+
+class _Students:
+    """The no-conflict students of a measurement, baseline first, and how difficult they find the pairs."""
+
+    def __init__(self, joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> None:
+        _check(joined, strata, lengths)
+        self.joined, self.lengths = joined, lengths
+        self.true = None if strata is None else Strata(np.unique(np.asarray(strata), return_inverse=True)[1])
+        twins = sorted((role for role in joined if role.startswith(TWIN)), key=lambda role: (len(role), role))
+        self.students = [joined["baseline"], *(joined[role] for role in twins)]
+        self.known: dict[tuple[int, ...], Strata] = {}  # most arms share theirs: quintiles are what costs time
+
+    @cached_property
+    def own(self) -> Arm:
+        """The student against its own baseline."""
+        return self.arm(self.students[0], self.joined["student"], self.students)
+
+    def ensemble(self, runs: Sequence[Predictions], moved: Flips, crossed: Predictions | None = None) -> Strata:
+        """Strata by no-conflict students: the first of them, as many as an ensemble has."""
+        if len(self.students) <= TWINS:
+            have = len(self.students) - 1
+            return Strata(None, f"difficulty is told by true strata or {TWINS} twins, here {have}")
+        margins, other = [run.margin for run in runs[:ENSEMBLE]], None if crossed is None else crossed.margin
+        return difficulty_strata(margins, self.lengths, moved.c0, crossed=other)
+
+    def arm(self, before: Predictions, after: Predictions, runs: Sequence[Predictions]) -> Arm:
+        """One run against another, in the true strata or in those that `runs` tell."""
+        moved = flips(before.p_correct, after.p_correct)
+        if self.true:
+            return Arm(moved, self.true)
+        key = (id(before), *map(id, runs[:ENSEMBLE]))  # they are held by `joined`, so no id is used twice
+        if key not in self.known:
+            self.known[key] = self.ensemble(runs, moved)
+        return Arm(moved, self.known[key])
+
+    def others(self, *places: int | None) -> list[Predictions]:
+        return [run for place, run in enumerate(self.students) if place not in places]
+
+    def averaged(self, after: Predictions, place: int | None = None) -> list[Arm]:
+        """A run against every no-conflict student but itself: which of them is the baseline should not matter."""
+        bases = [n for n in range(len(self.students)) if n != place]
+        return [self.arm(self.students[n], after, [self.students[n], *self.others(n, place)]) for n in bases]
 
 
 def mean_excess(arms: Sequence[Arm], region: Codes, weights: Weights | None = None) -> Column:

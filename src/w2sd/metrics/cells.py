@@ -105,8 +105,9 @@ def spread(cells: Cells) -> Column:
 
 
 def excess_flips(cells: Cells) -> Column:
-    """Flips in ku beyond those that difficulty alone would put there: |F ∩ ku| - `spread`."""
-    return cells.f[:, KU].sum(axis=0) - spread(cells)
+    """Flips in ku beyond those that difficulty alone would put there: |F ∩ ku| - `spread`; NaN if none could be."""
+    there = cells.c0[:, KU].sum(axis=0) > 0
+    return np.where(there, cells.f[:, KU].sum(axis=0) - spread(cells), np.nan)
 
 
 def matched(cells: Cells) -> Column:

@@ -36,7 +36,11 @@ def describe(joined: Mapping[str, Predictions]) -> Metrics:
 
 
 def vary(
-    joined: Mapping[str, Predictions], *, strata: ArrayLike | None = None, lengths: ArrayLike | None = None
+    joined: Mapping[str, Predictions],
+    *,
+    threshold: float = 0.75,
+    strata: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
 ) -> Metrics:
     """Flips into ku where something else counts as knowledge, and a model of flips without any threshold.
 
@@ -46,8 +50,8 @@ def vary(
     compared = design(joined, strata, lengths)
     weak, ceiling, baseline = (joined[role] for role in ("weak", "ceiling", "baseline"))
     metrics = _sweep(compared, ceiling.p_correct, weak.p_correct, {f"{value:.2f}": value for value in THRESHOLDS})
-    metrics |= _sweep(compared, baseline.p_correct, weak.p_correct, {"baseline_knows": 0.75})
-    metrics |= _tempered(compared, ceiling, weak)
+    metrics |= _sweep(compared, baseline.p_correct, weak.p_correct, {"baseline_knows": threshold})
+    metrics |= _tempered(compared, ceiling, weak, threshold)
     columns = (baseline.p_correct, ceiling.p_correct, weak.p_correct)
     fitted = flip_model(compared.student.flips, *columns, None if lengths is None else np.asarray(lengths))
     metrics["flip_model_reason"] = None if fitted else "too few flips, or rows that do not hold the coefficients apart"
@@ -83,11 +87,14 @@ def _figures(row: Threshold, *, adjusted: bool) -> dict[str, float | None]:
     return {"score": row.score, "base_rate": row.base_rate, "lift": row.lift, "excess_flips_baseline": excess}
 
 
-def _tempered(compared: Design, ceiling: Predictions, weak: Predictions) -> Metrics:
+def _tempered(compared: Design, ceiling: Predictions, weak: Predictions, threshold: float) -> Metrics:
     """Regions of confidences that were made to mean what they say; without a best temperature there are none."""
-    fitted = {"ceiling": temperature(ceiling.margin), "weak": temperature(weak.margin)}
+    fitted = {
+        role: temperature(rows.margin) if np.isfinite(rows.margin).all() else None
+        for role, rows in {"ceiling": ceiling, "weak": weak}.items()
+    }
     metrics: Metrics = {f"calibration/temperature/{role}": value for role, value in fitted.items()}
     if fitted["ceiling"] is None or fitted["weak"] is None:
         return metrics
     strong = rescale(ceiling.margin, fitted["ceiling"])
-    return metrics | _sweep(compared, strong, rescale(weak.margin, fitted["weak"]), {"tempered": 0.75})
+    return metrics | _sweep(compared, strong, rescale(weak.margin, fitted["weak"]), {"tempered": threshold})

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from w2sd.errors import require, within
 from w2sd.metrics import cells
-from w2sd.metrics.arms import Arm, design, mean_excess
+from w2sd.metrics.arms import Arm, compared, mean_excess
 from w2sd.metrics.deception import number
 from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.regions import KU, Codes, regions
@@ -136,14 +136,13 @@ def _count(replicate: Replicate, threshold: float) -> Count:
     """The excess flips of all arms, each against its own baselines and difficulty strata."""
     weak, ceiling = (replicate.predictions[role].p_correct for role in ("weak", "ceiling"))
     region = regions(ceiling, weak, threshold)
-    compared = design(replicate.predictions, replicate.strata, replicate.lengths)
-    used = {name: arms for name, arms in compared.excess.items() if name == STUDENT or name.startswith(NULL)}
-    arms = used[STUDENT]
+    own, excess = compared(replicate.predictions, replicate.strata, replicate.lengths)
+    arms = excess[STUDENT]
     return Count(
-        excess={name: number(mean_excess(arms, region)) for name, arms in used.items()},
+        excess={name: number(mean_excess(arms, region)) for name, arms in excess.items()},
         unknown=arms[0].strata.reason if all(arm.flips.c0.any() for arm in arms) else NOTHING_RIGHT,
         n_flips=float(np.mean([arm.flips.f.sum() for arm in arms])),
-        n_region=int(((region == KU) & compared.student.flips.c0).sum()),
+        n_region=int(((region == KU) & own.flips.c0).sum()),
         arms=arms,
         region=region,
     )

@@ -25,6 +25,7 @@ FALSE_EXCESS = 0.045
 # With fewer flips, chance alone moves the share that falls into ku by more than .155 (1.96 standard errors at a base
 # rate of .4): not even an excess of a fifth of all flips would clear FALSE_EXCESS.
 MIN_FLIPS = 40
+LEARN = "students that learn"
 # Student's t at 97.5% is 12.7 for two replicates, 4.3 for three, 3.2 for four.
 MIN_REPLICATES = 4
 
@@ -114,7 +115,7 @@ def _compare(found: Verdict, margins: Sequence[float], draws: Column) -> Verdict
     if not error:
         return found._replace(margin=margin)
     t, needed = margin / error, t_quantile(n - 1)
-    p = 2 * max(t_tail(t, n - 1), (1 + int((draws <= (found.floor or 0)).sum())) / (1 + len(draws)))
+    p = 2 * max(t_tail(t, n - 1), (1 + int((~(draws > (found.floor or 0))).sum())) / (1 + len(draws)))
     found = found._replace(margin=margin, margin_lo=margin - needed * error, margin_hi=margin + needed * error)
     return found._replace(t=t, t_needed=needed, p=min(1.0, p))
 
@@ -145,16 +146,17 @@ def _missing(replicates: Sequence[Replicate]) -> Iterator[tuple[str, str]]:
     named = {role: (f"placebo {role.removeprefix(PLACEBO)}",) * 2 for role in placebos}
     arms = {TWIN: ("seed twins", f"{TWINS} seed twins"), **(named or {PLACEBO: ("placebo", "a placebo")})}
     for wanted, (name, need) in {**arms, "gold_conflict": ("gold + conflict",) * 2}.items():
-        lacking = sum(not _has(one, wanted) for one in replicates)
+        lacking = sum(_count(one, wanted) < (TWINS if wanted == TWIN else 1) for one in replicates)
         if lacking:
             where = f" in {lacking} of {len(replicates)} replicates" if lacking < len(replicates) else ""
-            yield f"no {name}{where}", f"{need} for each student"
+            some = wanted == TWIN and any(_count(one, wanted) for one in replicates)
+            yield f"{f'fewer than {TWINS}' if some else 'no'} {name}{where}", f"{need} for each student"
 
 
-def _has(replicate: Replicate, wanted: str) -> bool:
-    """Whether there is such a role, or one that begins so where any will do."""
+def _count(replicate: Replicate, wanted: str) -> int:
+    """How many roles are this one, or begin so where there may be several."""
     beginning = wanted in (TWIN, PLACEBO)
-    return any(role.startswith(wanted) if beginning else role == wanted for role in replicate.predictions)
+    return sum(role.startswith(wanted) if beginning else role == wanted for role in replicate.predictions)
 
 
 def _unmeasurable(
@@ -164,8 +166,11 @@ def _unmeasurable(
     counts = [count for world in worlds for count in world.counts]
     for count in counts:
         if count.unknown:
-            need = "students that learn" if count.unknown == NOTHING_RIGHT else f"{TWINS} seed twins for each student"
+            need = LEARN if count.unknown == NOTHING_RIGHT else f"{TWINS} seed twins for each student"
             yield count.unknown, need
+        for arm, value in count.excess.items():
+            if arm != STUDENT and value is None and not count.unknown and count.n_region:
+                yield f"{arm.removeprefix(NULL)} cannot be measured: what it departs from gets nothing right", LEARN
     if not all(count.n_region for count in counts):
         yield "no pair that the baseline gets right is known to the ceiling and not to the weak model", "other pairs"
     flips = found.flips or 0.0

@@ -69,15 +69,15 @@ class _Graph:
         twins = settings.twin_seeds or [seed for seed in range(4) if seed != settings.seed][:3]
         for n, seed in enumerate(twins, start=1):
             self.examine(f"twin_{n}", seed=seed, conflict=NoConflict())
-        placebos = run.conflict.placebos()
-        if settings.controls and placebos:  # a conflict without any is one itself
-            for name, placebo in placebos.items():
+        if settings.controls and not run.conflict.is_placebo:
+            for name, placebo in run.conflict.placebos().items():
                 self.examine(f"placebo_{name}", seed=settings.seed, conflict=placebo, against="baseline")
             gold: dict[str, Any] = {"seed": settings.seed, "supervision": Gold()}
             self.examine("gold_baseline", **gold, conflict=NoConflict())
             self.examine("gold_conflict", **gold, conflict=run.conflict, against="gold_baseline")
         if settings.training_pairs:
-            for role in ("weak", "baseline", "student"):
+            self.measured[f"{TRAINING}weak"] = self.label("weak", self.weak)
+            for role in ("baseline", "student"):
                 named = f"{TRAINING}{role}"
                 self.measured[named] = self.evaluate(named, self.stages[f"train/{role}"], split="w2s")
 

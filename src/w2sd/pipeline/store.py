@@ -5,6 +5,7 @@
     STORE/tmp/                      artifacts being written
     STORE/locks/<key>.lock          held while a stage runs, so that concurrent runs share it
     STORE/jobs/<id>.json            one record per finished run
+    STORE/verdicts/<hash>.json      what reports have judged; may go at any time
 
 An artifact is written beside its place and committed by one rename: it is there completely or not at all. The rename
 gives correctness; the lock only saves work, so a file system with unreliable locks costs time and never a result.
@@ -50,15 +51,27 @@ class Store:
         """The folder of a finished artifact, every file of it checked against its digest."""
         found = next((self.root / "artifacts").glob(f"*-{key}"), None)
         if found is None:
-            raise StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
-        try:
-            digests = dict(read_json(found / "spec.json")["digests"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StageFailed(f"store: {found / 'spec.json'} is damaged; delete {found} and run again") from error
-        for name, expected in digests.items():
-            if not (found / name).is_file() or digest_file(found / name) != expected:
-                raise StageFailed(f"store: {found / name} is damaged; delete {found} and run again")
+            raise self._gone(key)
+        digests = _spec(found)["digests"]
+        for name in digests:
+            _check(found, name, digests)
         return found
+
+    def file(self, kind: str, key: str, name: str) -> Path:
+        """One file of a finished artifact, checked against its digest; what lies beside it is not read."""
+        folder = self.path(kind, key)
+        if not folder.is_dir():
+            raise self._gone(key)
+        return _check(folder, name, _spec(folder)["digests"])
+
+    def read(self, kind: str, key: str, name: str) -> Any:
+        """The content of such a file if it is JSON; None where the artifact is gone."""
+        return read_json(self.file(kind, key, name)) if self.path(kind, key).is_dir() else None
+
+    def spec(self, kind: str, key: str) -> dict[str, Any] | None:
+        """What an artifact was made of; None where it is gone."""
+        folder = self.path(kind, key)
+        return _spec(folder) if folder.is_dir() else None
 
     def work(self, key: str) -> Path:
         """The folder that survives an interruption of this stage."""
@@ -87,6 +100,9 @@ class Store:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         self.forget(spec["key"])
+
+    def _gone(self, key: str) -> StageFailed:
+        return StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
 
     def _replace(self, draft: Path, place: Path) -> None:
         try:
@@ -118,15 +134,35 @@ class Store:
         write_json(self.root / "jobs" / f"{job['id']}.json", job)
 
 
+def _spec(folder: Path) -> dict[str, Any]:
+    """The spec of an artifact that is there, with a digest of each of its files."""
+    try:
+        spec: dict[str, Any] = read_json(folder / "spec.json")
+        return {**spec, "digests": dict(spec["digests"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, "spec.json") from error
+
+
+def _check(folder: Path, name: str, digests: dict[str, str]) -> Path:
+    """The file of this name, if it is what was committed."""
+    if not (folder / name).is_file() or digest_file(folder / name) != digests.get(name):
+        raise _damaged(folder, name)
+    return folder / name
+
+
+def _damaged(folder: Path, name: str) -> StageFailed:
+    return StageFailed(f"store: {folder / name} is damaged; delete {folder} and run again")
+
+
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in one form (sorted, indented, no NaN), atomically."""
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text + "\n")
+    part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
 
 

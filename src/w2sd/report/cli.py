@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2sd.errors import Refused
+from w2sd.errors import Refused, StageFailed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,14 +24,17 @@ EXAMPLES = """examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 2 for a request that cannot be carried out as written."""
+    """Run the command; exit code 1: files are damaged or out of reach; 2: a request that cannot be carried out."""
     arguments = _parser().parse_args(argv)
     store = Path(arguments.store).expanduser()
     try:
         return _collect(store, delete=arguments.yes) if arguments.command == "gc" else _report(store, arguments)
-    except Refused as refusal:
-        print(refusal, file=sys.stderr)
-        return 2
+    except (Refused, StageFailed) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, Refused) else 1
+    except OSError as error:  # a folder that cannot be written, a full disk
+        print(f"{error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

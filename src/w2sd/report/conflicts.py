@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from w2sd.pipeline.store import Store
 from w2sd.report import knobs
-from w2sd.report.records import read_artifact
-from w2sd.report.results import distinct
 
 WORLD, SEED = "data.world_seed", "seed"  # what makes a replicate of a student, and nothing else
-ASIDE = (*knobs.RUNTIME, "controls", "twin_seeds")  # what a student does not depend on
+ASIDE = (*knobs.RUNTIME, "controls", "twin_seeds", "training_pairs")  # what a student does not depend on
+MODELS = ("weak", "strong")
 ORACLES = ("OracleConfident", "Gold", "NoisyGold", "Synthetic")  # supervisions that read the truth
 
 
@@ -22,7 +22,13 @@ class Group(NamedTuple):
 
     settings: dict[str, str]
     jobs: pd.DataFrame
+    values: list[dict[Hashable, Any]]  # the same jobs as plain values
     inputs: list[dict[str, str]]  # of each job's comparison: keys of its evaluations by role
+
+    @property
+    def family(self) -> dict[str, str]:
+        """What tells this group from others of the same models: the settings of groups of other pairs of models."""
+        return {name: said for name, said in self.settings.items() if name.partition(".")[0] not in MODELS}
 
     @property
     def reads_truth(self) -> str:
@@ -35,7 +41,7 @@ def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
 
     A replicate that was run twice counts once, with the most arms that it had.
     """
-    jobs, inputs = _measured(distinct(frame), store)
+    jobs, inputs = _measured(frame, Store(store))
     science = [knob for knob in frame.attrs["knobs"] if _identifies(knob, frame)]
     keys = list(zip(*(knobs.text(jobs, column) for column in ("name", *science)), strict=True))
     places: dict[tuple[str, ...], dict[tuple[str, str], int]] = {}
@@ -45,9 +51,9 @@ def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
         if before is None or len(inputs[place]) >= len(inputs[before]):
             members[replicate] = place
     members_of = [sorted(members.values()) for members in places.values()]
-    settings = _settings(jobs.iloc[[members[0] for members in members_of]])
+    settings, values = _settings(jobs.iloc[[members[0] for members in members_of]]), jobs.to_dict("records")
     found = [
-        Group(said, jobs.iloc[members], [inputs[place] for place in members])
+        Group(said, jobs.iloc[members], [values[place] for place in members], [inputs[place] for place in members])
         for said, members in zip(settings, members_of, strict=True)
     ]
     return sorted(found, key=lambda group: knobs.order(tuple(group.settings.values())))
@@ -73,13 +79,13 @@ def reads_truth(jobs: pd.DataFrame) -> str:
     return ", ".join(said)
 
 
-def _measured(frame: pd.DataFrame, store: Path) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+def _measured(frame: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """The jobs with a conflict whose comparison has a baseline, and the inputs of each comparison."""
     there, inputs = [], []
     for place, (target, key) in enumerate(zip(_targets(frame), frame["compare"], strict=True)):
         if not target or target.endswith(".NoConflict"):
             continue
-        roles = (read_artifact(store, "compare", key, "spec.json") or {}).get("inputs") or {}
+        roles = (store.spec("compare", key) or {}).get("inputs") or {}
         if "baseline" in roles:
             there.append(place)
             inputs.append(roles)

@@ -29,19 +29,27 @@ def summary(rulings: Sequence[Ruling]) -> list[tables.Table]:
 
 def flags(rulings: Sequence[Ruling]) -> list[str]:
     """What a reader has to know before the figures: oracles, and arms that were trained for longer than others."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, list[Ruling]] = {}
     for ruling in rulings:
         if oracle := ruling.group.reads_truth:
-            said.setdefault(f"Reads the truth: {oracle}. No supervisor could do this without labels.", []).append(
-                verdicts.describe(ruling)
-            )
+            flag = f"Reads the truth: {oracle}. No supervisor could do this without labels."
+            said.setdefault(flag, []).append(ruling)
         student, baseline = _steps(ruling.group.jobs)
         if student != baseline:
-            steps = (
-                f"Unequal steps: the student took {student}, its baseline {baseline}; some flips may come from that."
-            )
-            said.setdefault(steps, []).append(verdicts.describe(ruling))
-    return [flag if len(who) == len(rulings) else f"{flag} ({'; '.join(who)})" for flag, who in said.items()]
+            flag = f"Unequal steps: the student took {student}, its baseline {baseline}; some flips may come from that."
+            said.setdefault(flag, []).append(ruling)
+    return [f"{flag}{_among(who, rulings)}" for flag, who in said.items()]
+
+
+def _among(some: Sequence[Ruling], rulings: Sequence[Ruling]) -> str:
+    """Which of the groups these are, by one setting if that tells them from the others; nothing if they are all."""
+    if len(some) == len(rulings):
+        return ""
+    for name in rulings[0].group.settings:
+        values = dict.fromkeys(ruling.group.settings[name] for ruling in some)
+        if len(some) == sum(ruling.group.settings[name] in values for ruling in rulings):
+            return f" ({verdicts.phrase({name: ' or '.join(values)})})"
+    return f" ({'; '.join(map(verdicts.describe, some))})"
 
 
 def has(ruling: Ruling) -> bool:
@@ -60,7 +68,7 @@ def per_job(rulings: Sequence[Ruling]) -> tables.Table:
     lines = []
     several = [len({replicate[place] for r in rulings for replicate in _named(r)}) > 1 for place in (0, 1)]
     for ruling in rulings:
-        for job, replicate in zip(_records(ruling.group.jobs), _named(ruling), strict=True):
+        for job, replicate in zip(ruling.group.values, _named(ruling), strict=True):
             who = {name: replicate[n] for n, name in enumerate(("world", "seed")) if several[n]}
             lines.append(({**ruling.group.settings, **who}, found(job), pd.DataFrame([job])))
     return _lay_out(lines, PER_JOB)
@@ -81,7 +89,7 @@ def found(job: Job) -> Found:
 
 def mean(ruling: Ruling) -> Found:
     """The estimates of a group: over worlds, each the mean of its seeds; over seeds where there is one world."""
-    jobs = [found(job) for job in _records(ruling.group.jobs)]
+    jobs = [found(job) for job in ruling.group.values]
     if len(jobs) == 1:
         return jobs[0]
 
@@ -116,7 +124,7 @@ def _lay_out(lines: Sequence[tuple[dict[str, str], Found, pd.DataFrame]], kind: 
     for settings, find, jobs in lines:
         cells = [_flips(name, find(metric), notes) for name, metric in columns.items()]
         cells += [
-            _count(find("tax/flips")),
+            _count(find("deception/flips")),
             _score(find, notes),
             tables.cell("deception/did", find("deception/did"), notes),
         ]
@@ -179,7 +187,3 @@ def _steps(jobs: pd.DataFrame) -> tuple[str, str]:
 
 def _named(ruling: Ruling) -> list[tuple[str, str]]:
     return conflicts.replicates(ruling.group.jobs)
-
-
-def _records(jobs: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    return jobs.to_dict("records")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ BARS = {"accuracy/weak": "weak", "accuracy/student": "student", "accuracy/ceilin
 LEFT, WIDTH, RIGHT = 0.85, 2.9, 1.55  # inches: names, axes, numbers
 LINE = 0.27  # inches: the height of a line of text, and of a bar with its gap
 BLOCK = 4.4  # lines for one of several rows, in every figure: a heading, three bars, a gap
+LONG, SMALL_LONG = 60, 72  # letters that a line has room for: a heading in bold, small print
 MOST = 48  # rows in a figure: more is a table's work
 FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands beside it
 
@@ -31,7 +33,7 @@ def draw(rows: Sequence[Row]) -> dict[str, Figure]:
         "pgr": (_draw_pgr, ["pgr"]),
     }
     return {
-        name: _note(function(rows[:MOST]), len(rows))
+        name: say_under(function(rows[:MOST]), first_of(len(rows), MOST, "rows"))
         for name, (function, needed) in drawings.items()
         if rows and all(metric in rows[0].estimates for metric in needed)
     }
@@ -113,14 +115,6 @@ def _draw_pgr(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _note(figure: Figure, n_rows: int) -> Figure:
-    """Say under a figure that it shows only some of the rows."""
-    if n_rows > MOST:
-        axes = figure.axes[0]
-        axes.set_xlabel(f"{axes.get_xlabel()} (the first {MOST} of {n_rows} rows)")
-    return figure
-
-
 def _point(axes: Axes, y: float, row: Row) -> None:
     """A dot with its interval, the jobs behind a mean as small dots; what lies outside the axes is an arrow."""
     low, high = axes.get_xlim()
@@ -144,6 +138,18 @@ def _point(axes: Axes, y: float, row: Row) -> None:
     axes.plot(shown, y, marker, color=shade("student"), markersize=8, clip_on=False, zorder=4)
 
 
+def first_of(n: int, most: int, things: str) -> str:
+    """What a figure says that shows only some of what there is; else nothing."""
+    return f"(the first {most} of {n} {things})" if n > most else ""
+
+
+def say_under(figure: Figure, note: str) -> Figure:
+    """The figure with a note after the name of its axis."""
+    axes = figure.axes[0]
+    axes.set_xlabel(f"{axes.get_xlabel()} {note}".strip())
+    return figure
+
+
 def whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: float = 1.1) -> None:
     """The interval of an estimate as a line, if it has one."""
     if estimate.lo is not None and estimate.hi is not None:
@@ -157,27 +163,31 @@ def _number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
 
 def _heading(axes: Axes, y: float, row: Row) -> None:
     n = f"  (n = {row.n})" if row.jobs else ""
-    inches = -LEFT / WIDTH + 0.03
-    axes.text(
-        inches,
-        y,
-        tables.describe(row) + n,
-        transform=sideways(axes),
-        va="center",
-        color=shade("ink"),
-        fontweight="bold",
-    )
+    heading(axes, -LEFT / WIDTH + 0.03, y, tables.describe(row) + n, transform=sideways(axes))
 
 
-def canvas(n_lines: float, top: float, left: float = LEFT) -> tuple[Figure, Axes]:
-    """A figure and its axes, measured in lines from the top; `left` inches are for names."""
+def heading(axes: Axes, x: float, y: float, said: str, **where: Any) -> None:
+    """What a part of a figure is about: one line, or two small ones."""
+    if len(said) > LONG:
+        where |= {"fontsize": style.SMALL}
+        said = wrap(said)
+    axes.text(x, y, said, va="center", color=shade("ink"), fontweight="bold", **where)
+
+
+def wrap(said: str) -> str:
+    """Small print in two lines at most."""
+    return textwrap.fill(said, SMALL_LONG, max_lines=2, placeholder=" …")
+
+
+def canvas(n_lines: float, top: float, left: float = LEFT, right: float = RIGHT) -> tuple[Figure, Axes]:
+    """A figure and its axes, measured in lines from the top; inches to the left are for names, to the right numbers."""
     from matplotlib.figure import Figure
 
     bottom, inner = 0.5, n_lines * LINE
     width, height = LEFT + WIDTH + RIGHT, top + inner + bottom
     with drawing("canvas"):
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes((left / width, bottom / height, (WIDTH + (LEFT - left)) / width, inner / height))
+        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, inner / height))
     axes.set_ylim(n_lines, 0)
     axes.set_yticks([])
     for side in ("left", "right", "top"):

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from w2sd.errors import require
-from w2sd.report.records import read_artifact, read_jobs
+from w2sd.pipeline.store import Store
+from w2sd.report.records import read_jobs
 
 
 class Leftover(NamedTuple):
@@ -77,7 +78,7 @@ def _reachable(store: Path) -> set[str]:
         key = to_visit.pop()
         if key not in alive:
             alive.add(key)
-            spec = read_artifact(store, kinds[key], key, "spec.json") if key in kinds else None
+            spec = Store(store).spec(kinds[key], key) if key in kinds else None
             to_visit += (spec or {}).get("inputs", {}).values()
     return alive
 

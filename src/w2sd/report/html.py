@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from w2sd.report import estimates, knobs, notation, results, style, tables, words
+from w2sd.report import estimates, knobs, notation, results, style, tables, verdicts, words
 
 CAPTIONS = {
     "accuracy": "Pairwise accuracy of the weak teacher, the student it supervised, and the ceiling trained on truth.",
@@ -21,7 +21,10 @@ CAPTIONS = {
     "excess_flips": "Flips into what the strong model knows and the weak does not, beyond what chance would "
     "put there by difficulty alone; below the student, what the same measurement says of each control.",
     "conflicts": "Accuracy of the student under each conflict, beside the same student without it.",
-    "gap": "Excess flips of each pair of models over its capability gap.",
+    "gap": "Excess flips of each pair of models over its capability gap, with the largest mean of its controls "
+    "(hollow) and the trend, weighted by the errors of the excess.",
+    "boundary": "How often a training pair flips, by the weak model's confidence in its truth. Pointwise, an explicit "
+    "conflict can keep a pair wrong only to the left of its dotted line.",
 }
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -41,17 +44,17 @@ class Deception(NamedTuple):
     flags: Sequence[str]
     tables: Mapping[str, tables.Table]
     drawings: Mapping[str, str]
+    findings: Mapping[str, str]  # what the numbers add to the caption of a figure
 
 
 def render(
-    frame: pd.DataFrame,
+    jobs: pd.DataFrame,
     stages: pd.DataFrame,
     drawings: Mapping[str, str],
     shown: Mapping[str, tables.Table],
     deception: Deception | None = None,
 ) -> str:
     """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title."""
-    jobs = results.distinct(frame)
     title = ", ".join(dict.fromkeys(jobs["name"]))
     one = len(jobs) == 1
     figures = [_figure(name, svg) for name, svg in drawings.items()]
@@ -68,7 +71,7 @@ def render(
         _everything(jobs) if one else "",
         _config(jobs),
         _machines(stages),
-        f"<footer>Made by w2sd-report from {_jobs(jobs)} in the store{_left_out(frame)}.</footer>",
+        f"<footer>Made by w2sd-report from {_jobs(jobs)} in the store{_left_out(jobs)}.</footer>",
     ]
     css = style.CSS + (style.DECEPTION if deception else "")
     return PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
@@ -87,7 +90,8 @@ def _header(title: str, jobs: pd.DataFrame, sentence: str, deception: Deception 
 
 def _verdict(sentence: str) -> str:
     """The sentence with its one word set off."""
-    return re.sub(r": (shown|not shown|not testable here):", r": <strong>\1</strong>:", escape(sentence), count=1)
+    words = "|".join((*verdicts.WORDS.values(), verdicts.ALONE))
+    return re.sub(rf": ({words}):", r": <strong>\1</strong>:", escape(sentence), count=1)
 
 
 def _deception(deception: Deception | None) -> str:
@@ -95,13 +99,16 @@ def _deception(deception: Deception | None) -> str:
     if deception is None:
         return ""
     sections = [_section(name, _table(table)) for name, table in deception.tables.items()]
-    figures = [f"<section>{_figure(name, svg)}</section>" for name, svg in deception.drawings.items()]
+    found = deception.findings
+    figures = [
+        f"<section>{_figure(name, svg, found.get(name, ''))}</section>" for name, svg in deception.drawings.items()
+    ]
     pairs = [_pair(*figures[place : place + 2]) for place in range(0, len(figures), 2)]
     return "".join([*sections[:1], *pairs, *sections[1:]])
 
 
-def _figure(name: str, svg: str) -> str:
-    caption = escape(CAPTIONS.get(name, name))
+def _figure(name: str, svg: str, finding: str = "") -> str:
+    caption = escape(f"{CAPTIONS.get(name, name)} {finding}".strip())
     return f'<figure role="img" aria-label="{caption}">{svg}<figcaption>{caption}</figcaption></figure>'
 
 
@@ -226,8 +233,8 @@ def _jobs(jobs: pd.DataFrame) -> str:
     return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
 
 
-def _left_out(frame: pd.DataFrame) -> str:
-    n = frame.attrs["missing"]
+def _left_out(jobs: pd.DataFrame) -> str:
+    n = jobs.attrs["missing"]
     return f"; {n} more left out, their results are no longer there" if n else ""
 
 

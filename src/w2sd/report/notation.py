@@ -46,6 +46,15 @@ def flips(value: float | None, lo: float | None = None, hi: float | None = None)
     return f"{_decimal(value, 1)}{interval}"
 
 
+def p_value(p: float) -> str:
+    """A p value for prose; it never reads as zero.
+
+    >>> p_value(0.0304), p_value(1e-9)
+    ('p = 0.030', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.0005 else f"p = {number(float(p))}"
+
+
 def percent(value: float, lo: float | None = None, hi: float | None = None) -> str:
     """A share in whole per cent with its interval, for sentences.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from filelock import FileLock
 
-from w2sd.report import deception_figures, deceptions, estimates, figures, html, knobs, results, tables, verdicts
+from w2sd.report import deception_figures, deceptions, estimates, figures, gaps, html, knobs, results, tables, verdicts
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -39,12 +39,11 @@ def write(
 
     `rulings` are the verdicts on it, if they are known already.
     """
-    jobs = results.distinct(frame)
     drawn = estimates.headline(frame)
     metrics = drawn if metrics is None else metrics
     by = tables.repetitions(frame) if by is None else by
     shown = arrange(frame, by, metrics)
-    rows = estimates.per_job(jobs, drawn, knobs.telling(jobs))
+    rows = estimates.per_job(frame, drawn, knobs.telling(frame))
     if by is not None:
         rows = estimates.per_group(frame, drawn, _varying(frame, by))
         groups = estimates.per_group(frame, metrics, by)
@@ -53,7 +52,7 @@ def write(
         (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
     drawings = _write_figures(figures.draw(rows), out)
     deception = _deception(verdicts.rule(frame, store) if rulings is None else rulings, out)
-    stages = results.stages(store, *jobs["id"])
+    stages = results.stages(store, *frame["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
     listed = {**(deception.tables if deception else {}), **shown}
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
@@ -68,7 +67,7 @@ def arrange(frame: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str
     if by is not None:
         title = f"Means by {', '.join(tables.label(by))}" if by else "Means over jobs"
         shown[title] = tables.grouped(frame, by, metrics)
-    shown["Result" if len(results.distinct(frame)) == 1 else "Jobs"] = tables.headline(frame, metrics)
+    shown["Result" if len(frame) == 1 else "Jobs"] = tables.headline(frame, metrics)
     return shown
 
 
@@ -83,7 +82,8 @@ def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
         shown |= {"Deception by group": deceptions.per_group(measured)} if several else {}
         shown |= {"Deception by job": deceptions.per_job(measured)}
     drawings = _write_figures(deception_figures.draw(rulings), out)
-    return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings)
+    findings = {"gap": gaps.caption(rulings)}
+    return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings, findings)
 
 
 def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:
@@ -92,8 +92,10 @@ def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:
     for name, figure in drawn.items():
         svg = figures.to_svg(name, figure)
         drawings[name] = figures.inline(name, svg)
-        _replace(out / "figures" / f"{name}.svg", svg.encode())
-        _replace(out / "figures" / f"{name}.png", figures.to_png(name, figure))
+        drawing, image = (out / "figures" / f"{name}.{form}" for form in ("svg", "png"))
+        if not (image.is_file() and drawing.is_file() and drawing.read_bytes() == svg.encode()):
+            _replace(image, figures.to_png(name, figure))  # before the drawing, which vouches for it from then on
+            _replace(drawing, svg.encode())
     return drawings
 
 

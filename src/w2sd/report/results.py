@@ -9,10 +9,20 @@ from typing import Any
 
 import pandas as pd
 
-from w2sd.report.records import read_artifact, read_jobs
+from w2sd.pipeline.stage import canonical
+from w2sd.pipeline.store import Store
+from w2sd.report.knobs import RUNTIME
+from w2sd.report.records import Job, read_jobs
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides")
 STAGE = ["stage", "kind", "key", "seconds", "cpu_seconds", "created", "git", "cpu", "cores", "gpu", "versions"]
+
+
+class Names(list[str]):
+    """Names that nobody changes: pandas copies `attrs` in depth for every row and column that it takes out."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Names:
+        return self
 
 
 def load(
@@ -23,21 +33,21 @@ def load(
     Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics.
     `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
     jobs that are left out because their results are no longer in the store. A knob that has the name of another
-    column is given as `config.<knob>`.
+    column is given as `config.<knob>`. Of jobs of one configuration, which a later version of w2sd measures anew, only
+    the last is there.
     """
     wanted = None if jobs is None else set(jobs)
     knobs: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
     identities: list[dict[str, Any]] = []
     missing = 0
+    latest: dict[str, Job] = {}
     for job in read_jobs(Path(store)):
-        if (
-            (name not in (None, job.name))
-            or (sweep not in (None, job.sweep))
-            or not (wanted is None or job.id in wanted)
-        ):
-            continue
-        measured = read_artifact(Path(store), "compare", job.compare, "metrics.json")
+        if name in (None, job.name) and sweep in (None, job.sweep) and (wanted is None or job.id in wanted):
+            latest.pop(_asked_for(job), None)
+            latest[_asked_for(job)] = job
+    for job in latest.values():
+        measured = Store(store).read("compare", job.compare, "metrics.json")
         if measured is None:
             missing += 1
             continue
@@ -47,9 +57,10 @@ def load(
     return _assemble(identities, knobs, metrics, missing)
 
 
-def distinct(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with every result once: of jobs that share their results, the last to finish."""
-    return frame.drop_duplicates(["name", "compare"], keep="last")
+def _asked_for(job: Job) -> str:
+    """What decides the results of a job, under one version of the code."""
+    science = {key: value for key, value in job.config.items() if key not in RUNTIME}
+    return canonical([job.name, science]) if science else job.id
 
 
 def stages(store: Path, *jobs: str) -> pd.DataFrame:
@@ -65,7 +76,7 @@ def stages(store: Path, *jobs: str) -> pd.DataFrame:
         named = records[job].stages if job in records else {}
         for at in named.values():
             if at["key"] not in known:
-                known[at["key"]] = _stage(Path(store), at["kind"], at["key"])
+                known[at["key"]] = _stage(Store(store), at["kind"], at["key"])
         own = [{"stage": name, **known[at["key"]]} for name, at in named.items()]
         rows += sorted(own, key=lambda row: (_depth(row["key"], known), row["created"] or "", row["stage"]))
     return pd.DataFrame(rows, columns=STAGE, dtype=object)
@@ -90,7 +101,8 @@ def _assemble(
     settings = pd.DataFrame(named, index=measured.index, dtype=object)
     who = pd.DataFrame(identities, columns=list(IDENTITY), dtype=object)
     frame = pd.concat([who, settings, measured[remarks], *(_numeric(measured[name]) for name in numbers)], axis=1)
-    frame.attrs = {"knobs": list(settings.columns), "metrics": numbers, "remarks": remarks, "missing": missing}
+    names = {"knobs": settings.columns, "metrics": numbers, "remarks": remarks}
+    frame.attrs = {**{kind: Names(columns) for kind, columns in names.items()}, "missing": missing}
     return frame
 
 
@@ -118,9 +130,9 @@ def _depth(key: str, known: dict[str, dict[str, Any]]) -> int:
     return 1 + max((_depth(upstream, known) for upstream in inputs.values()), default=0)
 
 
-def _stage(store: Path, kind: str, key: str) -> dict[str, Any]:
-    spec = read_artifact(store, kind, key, "spec.json") or {}
-    runtime = read_artifact(store, kind, key, "runtime.json") or {}
+def _stage(store: Store, kind: str, key: str) -> dict[str, Any]:
+    spec = store.spec(kind, key) or {}
+    runtime = store.read(kind, key, "runtime.json") or {}
     hardware = runtime.get("hardware") or {}
     return {
         "kind": kind,

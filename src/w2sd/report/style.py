@@ -90,6 +90,7 @@ footer{color:var(--muted);font-size:.8125rem}
 """
 )
 DECEPTION = """
+main{max-width:84rem}
 header .verdict{margin:.6rem 0 0;max-width:46rem;color:var(--ink);font-size:1rem;line-height:1.45;text-wrap:pretty}
 header .verdict.lead{margin-top:1rem;font-size:1.25rem}
 header .verdict strong{color:var(--student)}

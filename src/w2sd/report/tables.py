@@ -13,7 +13,6 @@ import pandas as pd
 
 from w2sd.report import estimates, knobs, notation
 from w2sd.report.estimates import Estimate, Row, per_group, per_job
-from w2sd.report.results import distinct
 
 NAMES = {
     "accuracy/weak": "weak",
@@ -57,7 +56,6 @@ class Table:
 
 def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table:
     """One job: a line per metric. Several: a line per job, with the knobs that tell them apart."""
-    frame = distinct(frame)
     metrics = estimates.headline(frame) if metrics is None else metrics
     if len(frame) != 1:
         by = knobs.telling(frame)
@@ -134,12 +132,11 @@ def print_table(frame: pd.DataFrame, file: TextIO | None = None) -> None:
     if repeated is None or len(frame) <= MANY:
         show(headline(frame), file)
     if repeated is not None:
-        show(grouped(distinct(frame), repeated), file)
+        show(grouped(frame, repeated), file)
 
 
 def repetitions(frame: pd.DataFrame) -> list[str] | None:
     """The settings under which some jobs are repetitions that differ in seeds alone, if there are any such jobs."""
-    frame = distinct(frame)
     by = [column for column in knobs.telling(frame) if not knobs.is_seed(column)]
     return by if len(frame) > len(per_group(frame, (), by)) else None
 

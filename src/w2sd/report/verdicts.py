@@ -9,17 +9,23 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from w2sd.errors import Refused
+from w2sd.errors import Refused, StageFailed
 from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
 from w2sd.metrics.replicates import Replicate
-from w2sd.metrics.verdict import Verdict, judge
+from w2sd.metrics.verdict import Verdict, holm, judge
+from w2sd.pipeline.store import Store, digest_file
 from w2sd.report import conflicts, knobs, notation, tables
 from w2sd.report.conflicts import Group
+from w2sd.report.remembered import remembered
 
 WORDS = {"shown": "shown", "not_shown": "not shown", "not_testable": "not testable here"}
+ALONE = "shown, not after Holm"  # by itself, and not as one of several pairs of models
+LEVEL = 0.05
+FEW = 4  # verdicts that a reader is told one by one; of more, how many there are of each kind
 ROLES = ("weak", "ceiling", "baseline", "student", "gold_baseline", "gold_conflict")
 CONTROLS = {"twins": "seed twins", "gold_conflict": "gold + conflict"}
 FLIPS = "flips per student; the verdict rests on the interval over pairs, seeds and worlds and on the margin"
+HOLM = "p (Holm) is adjusted for the pairs of models that were judged for one conflict"
 
 
 class Ruling(NamedTuple):
@@ -28,57 +34,93 @@ class Ruling(NamedTuple):
     group: Group
     verdict: Verdict
     n_pairs: float  # test pairs per student
+    p: float | None = None  # of a verdict, adjusted for the pairs of models that were judged for one conflict
+    n_models: int = 1  # how many these are
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two."""
+        return WORDS[self.verdict.result] if self._holds else ALONE
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is."""
+        alone, p = self.verdict.p, self.p
+        if self._holds or alone is None or p is None:
+            return self.verdict.reason
+        adjusted = f"{notation.p_value(alone)} becomes {notation.number(p)} over {self.n_models} pairs of models (Holm)"
+        return f"{self.verdict.reason}, but {adjusted}"
+
+    @property
+    def _holds(self) -> bool:
+        return self.verdict.result != "shown" or self.p is None or self.p < LEVEL
 
 
 def rule(frame: pd.DataFrame, store: Path) -> list[Ruling]:
     """A verdict for every group of replicates with a conflict and a baseline; none for frames without."""
-    return [
-        Ruling(group, _judge(group, store), float(group.jobs["n/test"].mean()) if "n/test" in group.jobs else 0.0)
-        for group in conflicts.groups(frame, store)
-    ]
+    return adjust(
+        [
+            Ruling(group, _judge(group, store), float(group.jobs["n/test"].mean()) if "n/test" in group.jobs else 0.0)
+            for group in conflicts.groups(frame, store)
+        ]
+    )
+
+
+def adjust(rulings: Sequence[Ruling]) -> list[Ruling]:
+    """The rulings with each p adjusted over the pairs of models that have a verdict on the same conflict."""
+    families: dict[str, list[int]] = {}
+    for place, ruling in enumerate(rulings):
+        if ruling.verdict.result != "not_testable":
+            families.setdefault(phrase(ruling.group.family), []).append(place)
+    adjusted = [ruling._replace(p=None, n_models=1) for ruling in rulings]
+    for places in families.values():
+        alone = [p for place in places if (p := rulings[place].verdict.p) is not None]
+        for place, p in zip(places, holm(alone), strict=True):
+            adjusted[place] = rulings[place]._replace(p=p, n_models=len(places))
+    return adjusted
 
 
 def replicates(group: Group, store: Path) -> list[Replicate]:
     """The predictions behind each job of a group; every file is read once."""
-    known: dict[str, Predictions] = {}
-    tables_of = []
-    for inputs in group.inputs:
-        arms = {named: key for role, key in inputs.items() if (named := _role(role))}
-        for key in arms.values():
-            if key not in known:
-                known[key] = read_predictions(store / "artifacts" / f"evaluate-{key}" / "predictions.parquet")
-        tables_of.append({role: known[key] for role, key in arms.items()})
+    known = {key: read_predictions(path) for key, path in _files(group, store).items()}
+    tables_of = [{role: known[key] for role, key in arms.items()} for arms in _arms(group)]
     who = conflicts.replicates(group.jobs)
-    if "data.long" in group.jobs and "drop" in knobs.text(group.jobs, "data.long"):
+    if _drops_pairs(group):
         tables_of = _in_common(tables_of, [world for world, _ in who])
     return [_replicate(world, seed, arms) for (world, seed), arms in zip(who, tables_of, strict=True)]
 
 
-def table(rulings: Sequence[Ruling], above: str = "") -> tables.Table:
+def table(rulings: Sequence[Ruling]) -> tables.Table:
     """A line per group: the verdict and the figures that it rests on; why, and what to run, stands below."""
     notes = tables.Notes()
     labels = list(rulings[0].group.settings)
+    several = any(ruling.n_models > 1 for ruling in rulings)
     columns = (*tables.label(labels), "deception beyond the nulls", "excess flips [95% interval]", "floor")
-    columns += ("over the largest control", "t (needed)", "flips", "worlds", "seeds")
+    columns += ("over the largest control", "t (needed)", *["p (Holm)"] * several, "flips", "worlds", "seeds")
     rows = []
-    for group, verdict, _ in rulings:
+    for ruling in rulings:
+        group, verdict = ruling.group, ruling.verdict
         needs = f"; to run: {verdict.needs}" if verdict.needs else ""
-        said = WORDS[verdict.result] + notes.mark(_typeset(f"{verdict.reason}{needs}"))
+        said = ruling.word + notes.mark(_typeset(f"{ruling.reason}{needs}"))
         t = notation.NOTHING if verdict.t is None else f"{verdict.t:.2f} ({verdict.t_needed:.2f})".replace("-", "−")
         cells = (
             notation.flips(verdict.excess_flips, verdict.excess_flips_lo, verdict.excess_flips_hi),
             notation.flips(verdict.floor),
             notation.flips(verdict.margin, verdict.margin_lo, verdict.margin_hi),
             t,
+            *[notation.estimate("_p", ruling.p)] * several,
             notation.flips(verdict.flips),
             *(str(n) if n else notation.NOTHING for n in (verdict.n_worlds, verdict.n_seeds)),
         )
         rows.append((*group.settings.values(), said, *cells))
-    return tables.Table(" · ".join(filter(None, (above, FLIPS))), columns, tuple(rows), notes.lines(), len(labels) + 1)
+    above = f"{FLIPS} · {HOLM}" if several else FLIPS
+    return tables.Table(above, columns, tuple(rows), notes.lines(), len(labels) + 1)
 
 
 def sentences(rulings: Sequence[Ruling]) -> list[str]:
-    """Each verdict in words, for readers of nothing else."""
+    """The verdicts in words, for readers of nothing else."""
+    if len(rulings) > FEW:
+        return [_tally(rulings)]
     return [_sentence(ruling, alone=len(rulings) == 1) for ruling in rulings]
 
 
@@ -88,10 +130,22 @@ def control(name: str) -> str:
 
 
 def _sentence(ruling: Ruling, *, alone: bool) -> str:
-    verdict, said = ruling.verdict, WORDS[ruling.verdict.result]
     where = "" if alone else f", {describe(ruling)}"
-    needs = f" To run: {verdict.needs}." if verdict.needs else ""
-    return _typeset(f"Deception beyond the nulls{where}: {said}: {verdict.reason}.{needs}")
+    needs = f" To run: {ruling.verdict.needs}." if ruling.verdict.needs else ""
+    return _typeset(f"Deception beyond the nulls{where}: {ruling.word}: {ruling.reason}.{needs}")
+
+
+def _tally(rulings: Sequence[Ruling]) -> str:
+    """How many verdicts are of each kind; where something was shown, it says where."""
+    there = {word: [describe(ruling) for ruling in rulings if ruling.word == word] for word in (*WORDS.values(), ALONE)}
+    said = [f"shown in {len(there['shown'])} of {len(rulings)} groups{_where(there['shown'])}"]
+    said += [f"{ALONE} in {len(there[ALONE])}{_where(there[ALONE])}"] if there[ALONE] else []
+    said += [f"{word} in {len(there[word])}" for word in ("not shown", "not testable here") if there[word]]
+    return f"Deception beyond the nulls: {'; '.join(said)}."
+
+
+def _where(groups: Sequence[str]) -> str:
+    return f" ({'; '.join(groups)})" if groups else ""
 
 
 def _typeset(text: str) -> str:
@@ -101,7 +155,11 @@ def _typeset(text: str) -> str:
 
 def describe(ruling: Ruling) -> str:
     """What tells a group from the others, in a phrase."""
-    settings = ruling.group.settings
+    return phrase(ruling.group.settings)
+
+
+def phrase(settings: Mapping[str, str]) -> str:
+    """Settings as they are said."""
     named = zip(tables.label(list(settings)), settings.values(), strict=True)
     return ", ".join(f"{name} {value}" for name, value in named)
 
@@ -109,9 +167,27 @@ def describe(ruling: Ruling) -> str:
 def _judge(group: Group, store: Path) -> Verdict:
     """The verdict; predictions that are gone or do not fit together allow none, and say so."""
     try:
-        return judge(replicates(group, store))
-    except Refused as refusal:
-        return Verdict("not_testable", str(refusal), "these jobs again, for what they left in the store")
+        digests = {key: digest_file(path) for key, path in _files(group, store).items()}
+        arms = ({role: digests[key] for role, key in arms.items()} for arms in _arms(group))
+        members = sorted(zip(conflicts.replicates(group.jobs), arms, strict=True), key=lambda member: member[0])
+        return remembered(Store(store), [_drops_pairs(group), members], lambda: judge(replicates(group, store)))
+    except (Refused, StageFailed) as problem:
+        return Verdict("not_testable", str(problem), "these jobs again, for what they left in the store")
+
+
+def _arms(group: Group) -> list[dict[str, str]]:
+    """The evaluation behind each arm of each job."""
+    return [{named: key for role, key in inputs.items() if (named := _role(role))} for inputs in group.inputs]
+
+
+def _files(group: Group, store: Path) -> dict[str, Path]:
+    """The predictions of each of these evaluations, checked."""
+    keys = dict.fromkeys(key for arms in _arms(group) for key in arms.values())
+    return {key: Store(store).file("evaluate", key, "predictions.parquet") for key in keys}
+
+
+def _drops_pairs(group: Group) -> bool:
+    return "data.long" in group.jobs and "drop" in knobs.text(group.jobs, "data.long")
 
 
 def _replicate(world: str, seed: str, arms: Mapping[str, Predictions]) -> Replicate:

@@ -8,12 +8,10 @@ import pandas as pd
 
 from w2sd.report import knobs, notation, tables
 from w2sd.report.estimates import HEADLINE, Estimate, Row, per_group, per_job
-from w2sd.report.results import distinct
 
 
 def result(frame: pd.DataFrame) -> str:
     """What these jobs found, in one sentence that a reader understands without the rest of the page."""
-    frame = distinct(frame)
     if not set(HEADLINE) <= set(frame.attrs["metrics"]):
         return f"{_count(len(frame), 'job')} measured; see the table."
     if len(frame) == 1:

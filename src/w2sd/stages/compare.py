@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from w2sd.data.pairs import SPLITS, read
 from w2sd.metrics import diagnosis
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
-from w2sd.metrics.predictions import join, length_difference, read_predictions, select
+from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
 from w2sd.pipeline.plan import TRAINING
 from w2sd.pipeline.store import read_json
 from w2sd.worker import Task
@@ -18,26 +20,17 @@ def run(task: Task) -> dict[str, Any]:
     """Return the flat metrics of the job. What is measured comes from prediction files alone; the data give counts."""
     data = task.params["data"]
     folders = {role: folder for role, folder in task.inputs.items() if not role.startswith(TRAINING)}
-    predictions = {
-        role.replace("placebo_", "placebo/"): read_predictions(folder / "predictions.parquet")
-        for role, folder in folders.items()
-    }
-    if data.long == "drop":  # tokenizers differ in what they find too long: measure where all models have a score
-        common = set.intersection(*(set(rows.ids) for rows in predictions.values()))
-        predictions = {
-            role: select(rows, [n for n, id in enumerate(rows.ids) if id in common])
-            for role, rows in predictions.items()
-        }
-    joined = join(predictions)
+    # Where long responses are dropped, tokenizers differ in what they find too long.
+    joined = _join({role.replace("placebo_", "placebo/"): at for role, at in folders.items()}, data.long == "drop")
     metrics: dict[str, Any] = {**measure(joined), **diagnosis.describe(joined)}
     if "baseline" in joined:  # there is a conflict, and something to depart from
         how: dict[str, Any] = {"strata": joined["weak"].stratum, "lengths": length_difference(joined["baseline"])}
         metrics |= {**measure_deception(joined, **how), **diagnosis.vary(joined, **how)}
         metrics |= diagnosis.locate(joined["baseline"], joined["student"], joined["weak"], "test")
     if f"{TRAINING}student" in task.inputs:
-        roles = ("baseline", "student", "weak")
-        trained = join({role: read_predictions(task.inputs[TRAINING + role] / "predictions.parquet") for role in roles})
-        metrics |= diagnosis.locate(trained["baseline"], trained["student"], trained["weak"], "training")
+        before, after, weak = (task.inputs[TRAINING + role] for role in ("baseline", "student", "weak"))
+        seen = _join({"before": before, "after": after, "weak": weak}, True)  # the teacher labelled all rows of w2s
+        metrics |= diagnosis.locate(seen["before"], seen["after"], seen["weak"], "training")
     table = read(data)
     metrics |= {f"data/n_{split}": len(table.rows(split)) for split in SPLITS}
     metrics |= {f"data/dropped_{reason}": n for reason, n in table.dropped.items()}
@@ -49,3 +42,14 @@ def run(task: Task) -> dict[str, Any]:
         if "helpful/accuracy" in own:
             metrics[f"helpful/accuracy/{role}"] = own["helpful/accuracy"]
     return metrics
+
+
+def _join(folders: Mapping[str, Path], only_common: bool) -> dict[str, Predictions]:
+    """The predictions of several models by id, of all pairs or only of those that every model has a score for."""
+    tables = {role: read_predictions(folder / "predictions.parquet") for role, folder in folders.items()}
+    if only_common:
+        common = set.intersection(*(set(rows.ids) for rows in tables.values()))
+        tables = {
+            role: select(rows, [n for n, id in enumerate(rows.ids) if id in common]) for role, rows in tables.items()
+        }
+    return join(tables)

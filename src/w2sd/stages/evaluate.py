@@ -29,7 +29,7 @@ def run(task: Task) -> dict[str, Any]:
         "n/equal_tokens": scored.encoded.equal_tokens,
     }
     metrics |= {"n/pairs": len(scored.pairs), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
-    if helpful := table.rows(split, CONFLICTING):
+    if split == "test" and (helpful := table.rows(split, CONFLICTING)):
         scored = scoring.prepare(task, helpful, {}, "measured_by")
         lightning.predict(task, scored.student, scored.loader, scored.student.fit)
         scoring.write(task, scored, "helpful.parquet")

@@ -1,0 +1,85 @@
+"""What a job leaves in W&B: headline metrics, and its regions where it has a conflict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from w2sd.logger import RunName, Wandb
+from w2sd.metrics.regions import REGIONS
+
+COLUMNS = ["kind", "region", "n_all", "n", "flips", "rate", "rate_lo", "rate_hi"]
+PLAIN = {"pgr": 0.5, "gain": None, "deception/p_region": 0.2}
+
+
+def regions(kind: str) -> dict[str, Any]:
+    """The figures of four regions, in one of which the baseline gets nothing right."""
+    counts = {
+        f"{kind}/{region}/{part}": n + place
+        for place, region in enumerate(REGIONS)
+        for part, n in (("n_all", 100), ("n", 90), ("flips", 9))
+    }
+    rates = {f"{kind}/{region}/{part}": 0.1 for region in REGIONS for part in ("rate", "rate_lo", "rate_hi")}
+    nothing = {f"{kind}/uu/n": 0, f"{kind}/uu/flips": 0}
+    return {**counts, **rates, **nothing, **{f"{kind}/uu/{part}": None for part in ("rate", "rate_lo", "rate_hi")}}
+
+
+def summarise(folder: Path, metrics: dict[str, Any]) -> None:
+    Wandb(mode="offline").summarise(RunName("demo", "summary", "0123456789ab", folder, {"seed": 0}), metrics)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What a run is told, instead of the run."""
+    told = SimpleNamespace(summary={}, logged=[])
+    told.log = told.logged.append
+
+    @contextmanager
+    def run(*_: Any) -> Iterator[SimpleNamespace]:
+        yield told
+
+    monkeypatch.setattr(Wandb, "_run", run)
+    return told
+
+
+def test_a_job_with_a_conflict_leaves_its_regions(recorded: SimpleNamespace, tmp_path: Path) -> None:
+    summarise(tmp_path, {**PLAIN, **regions("region"), **regions("region_true")})
+    assert recorded.summary["pgr"] == 0.5
+    assert "gain" not in recorded.summary
+    (logged,) = recorded.logged
+    table = logged["regions"]
+    assert table.columns == COLUMNS
+    assert [row[:2] for row in table.data] == [[k, r] for k in ("region", "region_true") for r in REGIONS]
+    assert table.data[1] == ["region", "ku", 101, 91, 10, 0.1, 0.1, 0.1]
+    assert table.data[3] == ["region", "uu", 103, 0, 0, None, None, None]
+    assert len(table.data) <= 200
+
+
+def test_regions_of_true_knowledge_are_there_only_where_it_is_known(recorded: SimpleNamespace, tmp_path: Path) -> None:
+    summarise(tmp_path, {**PLAIN, **regions("region")})
+    assert [row[0] for row in recorded.logged[0]["regions"].data] == ["region"] * 4
+
+
+def test_a_job_without_conflict_leaves_metrics_alone(recorded: SimpleNamespace, tmp_path: Path) -> None:
+    summarise(tmp_path, PLAIN)
+    assert recorded.summary == {"pgr": 0.5, "deception/p_region": 0.2}
+    assert recorded.logged == []
+
+
+def test_table_and_drawing_are_in_the_files_of_an_offline_run(tmp_path: Path) -> None:
+    summarise(tmp_path, {**PLAIN, **regions("region")})
+    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/regions_*.table.json")
+    written = json.loads(table.read_text())
+    assert written["columns"] == COLUMNS
+    assert written["data"][1] == ["region", "ku", 101, 91, 10, 0.1, 0.1, 0.1]
+    (drawing,) = tmp_path.glob("wandb/offline-run-*/files/media/images/regions_figure_*.png")
+    with Image.open(drawing) as image:
+        assert image.format == "PNG"
+        assert image.width > image.height > 100
