@@ -142,7 +142,7 @@ def test_an_effect_within_the_error_of_the_instrument_is_not_shown() -> None:
         ),
         (varied(without=["placebo"]), "no placebo", "a placebo for each student"),
         (varied(without=["gold"]), "no gold + conflict", "gold + conflict for each student"),
-        (varied(without=["twin"]), "fewer than 3 seed twins", "3 seed twins for each student"),
+        (varied(without=["twin"]), "no seed twins", "3 seed twins for each student"),
         (
             [*varied()[:3], replicate(3, without=["placebo/unrelated"])],
             "no placebo unrelated in 1 of 4 replicates",
