@@ -34,6 +34,7 @@ GROUPS = (
     "trainer",
     "logger",
 )
+KINDS = ("pretrain", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Settings:
     twin_seeds: list[int] = dataclasses.field(default_factory=list)  # of the twins; empty: three of 0 to 3, not `seed`
     controls: bool = False  # with a conflict: also its placebos, and the same conflict under the truth
     training_pairs: bool = False  # with a conflict: also look for its flips on the pairs that students were trained on
+    samples: int = 4  # test prompts that policies are asked to answer, for a person to read; 0: none
     ceiling_split: str = "gt"  # what the ceiling is trained on: gt | w2s
     store: str = "store"  # where finished stages live
     out: str = "report"  # report and logs
@@ -68,10 +70,11 @@ class Settings:
         for seed in self.twin_seeds:
             apart = seed != self.seed and self.twin_seeds.count(seed) == 1
             require(0 <= seed < 2**32 and apart, "twin_seeds", seed, f"seeds other than {self.seed}, each once")
+        require(self.samples >= 0, "samples", self.samples, "an integer of 0 or more")
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
         for kind in self.force:
-            choose("force", kind, ("pretrain", "sft", "reference", "train", "label", "evaluate", "compare"))
+            choose("force", kind, KINDS)
 
 
 class RunConfig(NamedTuple):
@@ -118,6 +121,37 @@ def build(node: Any, path: str, trusted: Iterable[str] = ()) -> Any:
         elif isinstance(value, Mapping) and value:
             fields[key] = {name: build(part, f"{path}.{key}.{name}", trusted) for name, part in value.items()}
     return _merge(cls, fields, path)
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration with the knobs that its version did not have yet, at the defaults that keep its results.
+
+    Parts of other packages stay as they are. What no reward model reads is left out where the student is one.
+    """
+    known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
+    full = {**known, **{key: _completed(value) for key, value in config.items()}}
+    if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
+        full.pop("sft", None)
+        if isinstance(full.get("data"), dict):
+            full["data"].pop("append_eos", None)
+    return full
+
+
+def _completed(node: Any) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    own = {key: _completed(value) for key, value in node.items()}
+    name = str(own.get("_target_", ""))
+    try:
+        cls = _locate(name, "", ()) if name.startswith("w2sd.") else None
+    except Refused:
+        return own  # a part that is no more
+    missing = [field for field in dataclasses.fields(cls) if field.name not in own] if cls else []
+    return own | {f.name: describe(_default(f)) for f in missing if _default(f) is not dataclasses.MISSING}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def describe(part: Any) -> Any:

@@ -16,7 +16,8 @@ class Refused(Exception):
 
     def __str__(self) -> str:
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
-        return f"{self.knob}: {_show(self.value)} is not accepted; expected {self.accepted}{hint}"
+        said = f"{self.knob}: {_show(self.value)} is not accepted; expected {self.accepted}{hint}"
+        return " ".join(said.splitlines())  # whatever a key or a library's reason holds
 
     def under(self, prefix: str) -> Refused:
         """The same refusal with the knob named from the root of the configuration."""

@@ -12,7 +12,7 @@ from tests.objectives.scored import exchanged, log_probs, rows, scored
 from torch import Tensor
 
 from w2sd.conflicts.base import Conflict
-from w2sd.conflicts.explicit import Explicit
+from w2sd.conflicts.explicit import TIE, Explicit
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import MoreData, RandomMask
@@ -159,7 +159,9 @@ def test_the_mask_is_where_the_trigger_s_margin_contradicts(objective: Any, mask
     margin = objective.margin(pair, {"margin": "own", "policy": "reference_free"}[trigger])
     reference = batch.truth if mask == "truth" else batch.targets
     pull = pull_of(Explicit(mask=mask, trigger=trigger), pair, batch, objective)
-    assert ((pull > 0) == ((margin > 0) != (reference > 0.5))).all()
+    firm = margin.abs() > (TIE if objective.needs_reference else 0)
+    prefers = torch.where(firm, margin > 0, batch.targets > 0.5)  # a tie is the weak label's preference
+    assert ((pull > 0) == (prefers != (reference > 0.5))).all()
     own_is_free = torch.equal(objective.margin(pair), margin)
     assert own_is_free == (trigger == "margin" or not objective.needs_reference)
 
@@ -255,7 +257,7 @@ def test_knobs_that_came_later_rename_no_student_that_does_not_use_them() -> Non
         (RandomMask(form="sft"), "form: 'sft' is not accepted; expected reverse: a reward model writes no text"),
         (
             Explicit(trigger="policy"),
-            "trigger: 'policy' is not accepted; expected margin: a reward model has one margin",
+            "trigger: 'policy' is not accepted; expected margin: without a reference there is one margin",
         ),
     ],
     ids=repr,
@@ -268,7 +270,8 @@ def test_what_means_nothing_to_a_reward_model_is_refused_in_one_line_and_only_th
     assert str(refused.value).startswith(said)
     assert "\n" not in str(refused.value)
     for objective in POLICY_OBJECTIVES:
-        conflict.check(objective)
+        if objective.needs_reference or getattr(conflict, "trigger", "") != "policy":
+            conflict.check(objective)
 
 
 @pytest.mark.parametrize("objective", [BCE, *POLICY_OBJECTIVES], ids=repr)
@@ -289,3 +292,15 @@ def test_every_option_and_every_placebo_goes_with_every_objective(objective: Any
 def test_a_form_or_a_trigger_that_does_not_exist_is_refused(cls: Any, knob: str, value: str, nearest: str) -> None:
     with pytest.raises(Refused, match=f"^{knob}: '{value}' is not accepted; expected one of .* '{nearest}'"):
         cls(**{knob: value})
+
+
+def test_rounding_of_the_reference_decides_no_mask() -> None:
+    objective = next(one for one in POLICY_OBJECTIVES if one.needs_reference)
+    pair, batch = policies(objective)
+    pair = pair._replace(ref_first=pair.first, ref_second=pair.second)  # a policy before its first step
+    noise = 1e-3 * torch.randn(pair.first.shape, dtype=pair.first.dtype, generator=torch.Generator().manual_seed(0))
+    there, again = (
+        pull_of(Explicit(), one, batch, objective) > 0 for one in (pair, pair._replace(ref_first=pair.first + noise))
+    )
+    assert torch.equal(there, again)
+    assert torch.equal(there, (batch.targets > 0.5) != (batch.truth > 0.5))

@@ -68,6 +68,7 @@ def test_which_objective_is_for_which_student() -> None:
         "sft": ("policy", False),
         "simpo": ("policy", False),
         "dpo": ("policy", True),
+        "dpo_world": ("policy", True),
         "dpo_length_normalised": ("policy", True),
         "ipo": ("policy", True),
     }

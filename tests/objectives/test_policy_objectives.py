@@ -124,7 +124,7 @@ def test_what_a_reading_reads(objective: Any, margins: tuple[float, float, float
     pair = log_probs([-12.0], [-20.0], [-10.0], [-15.0], n=(4, 5))
     for reading, margin in zip(READINGS, margins, strict=True):
         assert objective.margin(pair, reading).item() == near(margin)
-        linear = isinstance(objective, IPO) and reading != LEGACY
+        linear = isinstance(objective, IPO) and reading == OWN
         p = min(1.0, margin + 0.5) if linear else 1 / (1 + math.exp(-margin))
         assert objective.confidence(pair, reading).item() == near(p)
     assert torch.equal(objective.confidence(pair), objective.confidence(pair, OWN))

@@ -482,10 +482,10 @@ def test_the_version_of_a_conflict_renames_the_student_alone(
 @pytest.mark.parametrize("cls", [Implicit, Explicit, MoreData, RandomHelpful, Unrelated, Agreeing, RandomMask])
 def test_every_knob_of_a_conflict_renames_its_student_alone(asked: Callable[..., RunConfig], cls: type) -> None:
     """Of a policy, because some knobs are about policies alone."""
-    run = asked("conflict=implicit", "objective=simpo")._replace(conflict=cls())
+    run = asked("conflict=implicit", "objective=dpo")._replace(conflict=cls())
     for knob in fields(cls):
         if knob.name != "placebo_ratio":  # which decides nothing about this arm
-            assert renamed(run, run._replace(conflict=other(run.conflict, knob.name))) == STUDENT
+            assert renamed(run, run._replace(conflict=other(run.conflict, knob.name))) == {*STUDENT, "generate/student"}
 
 
 # --- every knob -------------------------------------------------------------------------------------------------------
@@ -595,6 +595,7 @@ def test_no_logger_is_hashed(asked: Callable[..., RunConfig], logger: Any) -> No
         ("traceback", True),
         ("controls", True),  # they decide which arms there are,
         ("twin_seeds", [8, 9]),  # and an arm is known by its own seed
+        ("samples", 0),  # of what policies write
     ],
 )
 def test_where_and_how_to_run_is_not_hashed(asked: Callable[..., RunConfig], knob: str, value: Any) -> None:
@@ -604,7 +605,7 @@ def test_where_and_how_to_run_is_not_hashed(asked: Callable[..., RunConfig], kno
 
 def test_every_setting_is_known_to_be_hashed_or_not(asked: Callable[..., RunConfig]) -> None:
     hashed = {"seed", "teacher_seed", "ceiling_split"}
-    arms = {"twin_seeds", "controls", "training_pairs"}
+    arms = {"twin_seeds", "controls", "training_pairs", "samples"}
     unhashed = {"name", "store", "out", "plan_only", "force", "launch", "trusted", "traceback"} | arms
     assert {knob.name for knob in fields(asked().settings)} == hashed | unhashed
 
@@ -778,7 +779,7 @@ sys.exit(code)
         (["--cfg", "job", "--resolve"], "_target_: w2sd.fit.Fit"),
         (["plan_only=true"], "10 stages to compute"),
         (["plan_only=true", "logger=wandb", "model@weak=gpt2", "launch=process"], "9 stages to compute"),
-        (["plan_only=true", "objective=dpo", "conflict=explicit"], "37 stages to compute"),
+        (["plan_only=true", "objective=dpo", "conflict=explicit"], "41 stages to compute"),
     ],
     ids=["help", "configuration", "plan", "plan of another run", "plan of policies"],
 )

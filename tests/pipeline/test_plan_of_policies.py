@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from w2sd.config import RunConfig
+from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.files import Files
 from w2sd.errors import Refused
@@ -85,7 +86,7 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
         "train/student": "f9d7df32d104",
         "train/gold_conflict": "ef031dff40c8",
-        "compare": "b93b6eb0b684",
+        "compare": "6bd67cb40fd7",
     },
     ("conflict=explicit_random_mask",): {"compare": "f906f55454e7"},
     ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "a4a541e5b3ce"},
@@ -96,7 +97,7 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
 def test_reward_models_keep_their_keys(asked: Callable[..., RunConfig], overrides: tuple[str, ...]) -> None:
     found = keys(asked(*overrides))
     assert {name: found[name] for name in KEYS[overrides]} == KEYS[overrides]
-    assert not [name for name in found if name.startswith(("sft/", "reference/"))]
+    assert not [name for name in found if name.startswith(("sft/", "reference/", "generate/"))]
 
 
 def test_what_is_about_policies_is_nothing_to_a_reward_model(asked: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -123,7 +124,11 @@ OF_SIMPO = {
     "sft/student": {"base": "pretrain/strong", "labels": "label/weak"},
     "train/student": {"base": "sft/student", "labels": "label/weak"},
     "evaluate/student": {"model": "train/student", "weak": "evaluate/weak", "ceiling": "evaluate/ceiling"},
-    "compare": {"weak": "evaluate/weak", "ceiling": "evaluate/ceiling", "student": "evaluate/student"},
+    "generate/weak": {"model": "train/weak"},
+    "generate/ceiling": {"model": "train/ceiling"},
+    "generate/student": {"model": "train/student"},
+    "compare": {"weak": "evaluate/weak", "ceiling": "evaluate/ceiling", "student": "evaluate/student"}
+    | {f"samples_{role}": f"generate/{role}" for role in ("weak", "ceiling", "student")},
 }
 REFERENCES = {  # which stages a policy's reference is asked for, and on which split
     "train/weak": "reference/weak_gt",
@@ -208,7 +213,35 @@ def test_each_student_of_a_chain_is_fine_tuned(asked: Callable[..., RunConfig]) 
 def test_training_pairs_are_looked_at_with_the_reference_that_trained_on_them(asked: Callable[..., RunConfig]) -> None:
     graph = roles(plan(asked(*DPO_RUN, "conflict=explicit", "training_pairs=true")))
     assert graph["evaluate/training_student"] == {"model": "train/student", "reference": "reference/baseline_w2s"}
-    assert graph["evaluate/training_weak"] == {"model": "train/weak", "reference": "reference/weak_w2s"}
+    assert graph["compare"]["training_weak"] == "label/weak"
+
+
+# --- what they write --------------------------------------------------------------------------------------------------
+
+
+def test_what_the_models_of_a_conflict_write_is_compared(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked(*SIMPO, *CONTROLLED, "samples=3", "seed=5", "teacher_seed=2"))
+    written = {name: stage for name, stage in stages.items() if stage.kind == "generate"}
+    assert list(written) == [f"generate/{role}" for role in ("weak", "ceiling", "baseline", "student")]
+    for name, stage in written.items():
+        role = name.removeprefix("generate/")
+        assert stage.inputs == {"model": stages[f"train/{role}"]}
+        assert stages["compare"].inputs[f"samples_{role}"] is stage
+        seed = 2 if role in ("weak", "ceiling") else 5
+        data = stages["evaluate/weak"].params["data"]
+        assert stage.params == {"data": data, "split": "test", "prompts": 3, "max_new_tokens": 64, "seed": seed}
+
+
+def test_the_number_of_samples_renames_nothing_else(asked: Callable[..., RunConfig]) -> None:
+    run = asked(*DPO_RUN)
+    one, none = (plan(run._replace(settings=replace(run.settings, samples=n))) for n in (1, 0))
+    differ = {name for name, stage in plan(run).items() if one[name].key != stage.key}
+    assert differ == {"generate/weak", "generate/ceiling", "generate/student", "compare"}
+    assert set(none) == {name for name in OF_DPO if not name.startswith("generate/")}
+    assert none["compare"].inputs.keys() == {"weak", "ceiling", "student"}
+    with pytest.raises(Refused, match=r"^samples: -1 is not accepted"):
+        replace(run.settings, samples=-1)
+    assert keys(asked()) == keys(asked("samples=9"))  # a reward model has nothing to say
 
 
 # --- what arms share --------------------------------------------------------------------------------------------------
@@ -233,8 +266,15 @@ def test_a_fine_tuning_that_sees_conflicts_is_each_arm_s_own(asked: Callable[...
     arms = [name.removeprefix("train/") for name in stages if name.startswith("train/")]
     assert len({stages[f"sft/{arm}"].key for arm in arms}) == len(arms)
     for arm in arms:
-        assert stages[f"sft/{arm}"].params["conflict"] == stages[f"train/{arm}"].params["conflict"]
+        conflict = stages[f"train/{arm}"].params["conflict"]
+        assert stages[f"sft/{arm}"].params["conflict"] == (conflict if adds_rows(conflict) else None)
         assert stages[f"evaluate/{arm}"].inputs["reference"].inputs["base"] is stages[f"train/{arm}"].inputs["base"]
+
+
+def test_a_conflict_without_rows_has_nothing_to_fine_tune_on(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked(*DPO_RUN, "conflict=explicit", "sft.on_conflict=true"))
+    assert stages["sft/student"].key == stages["sft/baseline"].key
+    assert stages["train/student"].inputs["reference"] is not None
 
 
 def test_objectives_share_the_fine_tuning_of_what_the_truth_taught(asked: Callable[..., RunConfig]) -> None:
@@ -253,7 +293,7 @@ def test_a_policy_and_a_reward_model_share_what_was_pretrained_and_nothing_else(
 
 # --- knobs ------------------------------------------------------------------------------------------------------------
 
-STUDENT = {"train/student", "evaluate/student", "compare"}
+STUDENT = {"train/student", "evaluate/student", "generate/student", "compare"}
 BELOW_WEAK = {"label/weak", "sft/student", "reference/student_w2s", "reference/student_test"} | STUDENT
 OF_STUDENT = {"sft/student", "reference/student_w2s", "reference/student_test"} | STUDENT
 PRETRAINED = {"pretrain/weak", "pretrain/strong"}
@@ -306,7 +346,7 @@ def test_the_end_token_renames_every_policy(asked: Callable[..., RunConfig], tmp
 def test_where_an_sft_does_not_see_the_conflict_it_does_not_depend_on_it(asked: Callable[..., RunConfig]) -> None:
     one, other = (plan(asked(*DPO_RUN, f"conflict={name}")) for name in ("implicit", "explicit"))
     differ = {name for name in one if one[name].key != other[name].key}
-    assert differ == {"train/student", "evaluate/student", "compare"}
+    assert differ == STUDENT
     assert isinstance(one["train/baseline"].params["conflict"], NoConflict)
 
 
@@ -326,7 +366,7 @@ def test_what_asks_a_reward_model_to_write_is_refused_by_the_plan(
 ) -> None:
     with pytest.raises(Refused, match=said):
         plan(asked(*overrides))
-    assert plan(asked(*SIMPO, *overrides))
+    assert plan(asked(*DPO_RUN, *overrides))
 
 
 def test_a_fine_tuning_has_an_optimisation(asked: Callable[..., RunConfig]) -> None:

@@ -30,6 +30,7 @@ def rulings(tmp_path_factory: pytest.TempPathFactory) -> list[Ruling]:
             knobs = {
                 "conflict": {"_target_": "w2sd.conflicts.explicit.Explicit", "alpha": alpha, "mask": "truth"},
                 "supervision": {"_target_": "w2sd.supervision.Soft"},
+                "objective": {"_target_": "w2sd.objectives.reward.RewardBCE"},
                 "chain": {"_target_": "w2sd.pipeline.chain.Direct"},
             }
             store.add_conflict(seed, knobs=knobs, **trained(alpha / 2 + 0.1 * seed))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.smoke
 
 DPO = ["objective=dpo", "objective.beta=.5", "supervision=hard", "fit=world_policy"]
 # a reference is asked about gt and w2s by what learns from them, and about test by all three
-KINDS = {"pretrain": 2, "sft": 3, "reference": 7, "train": 3, "label": 1, "evaluate": 3, "compare": 1}
+KINDS = {"pretrain": 2, "sft": 3, "reference": 7, "train": 3, "label": 1, "evaluate": 3, "generate": 3, "compare": 1}
 
 
 def count(store: Path) -> dict[str, int]:
@@ -23,8 +23,9 @@ def count(store: Path) -> dict[str, int]:
 
 
 def tables(store: Path) -> dict[str, bytes]:
-    """Every parquet file of a store."""
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in store.glob("artifacts/*/*.parquet")}
+    """Every parquet file of a store, and what its models wrote."""
+    paths = (path for name in ("*.parquet", "samples.jsonl") for path in store.glob(f"artifacts/*/{name}"))
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_a_run_makes_every_stage_once_and_leaves_nothing_else_behind(undisturbed
     assert count(undisturbed.store) == KINDS
     assert not list((undisturbed.store / "work").glob("*"))
     assert not list((undisturbed.store / "tmp").glob("*"))
-    assert (undisturbed.report / "index.html").is_file()
+    assert "What the models say" in (undisturbed.report / "index.html").read_text(encoding="utf-8")
 
 
 def test_two_runs_with_the_same_seeds_give_the_same_bytes(undisturbed: Ran, tmp_path: Path) -> None:
@@ -52,7 +53,8 @@ def test_a_conflict_adds_arms_and_no_fine_tuning_but_those_of_its_twins(undistur
     ran = run(undisturbed.store.parent, *DPO, "conflict=explicit_eighth", "twin_seeds=[1]")
     assert ran.code == 0
     made = {kind: n - before[kind] for kind, n in count(ran.store).items()}
-    assert made == {"pretrain": 0, "sft": 1, "reference": 2, "train": 2, "label": 0, "evaluate": 2, "compare": 1}
+    told = {"pretrain": 0, "sft": 1, "reference": 2, "train": 2, "label": 0, "evaluate": 2, "generate": 1, "compare": 1}
+    assert made == told
 
 
 def test_simpo_shares_what_the_truth_taught_before_and_needs_no_reference(undisturbed: Ran) -> None:
@@ -60,7 +62,8 @@ def test_simpo_shares_what_the_truth_taught_before_and_needs_no_reference(undist
     ran = run(undisturbed.store.parent, "objective=simpo", *DPO[2:])
     assert ran.code == 0
     made = {kind: n - before[kind] for kind, n in count(ran.store).items()}
-    assert made == {"pretrain": 0, "sft": 1, "reference": 0, "train": 3, "label": 1, "evaluate": 3, "compare": 1}
+    told = {"pretrain": 0, "sft": 1, "reference": 0, "train": 3, "label": 1, "evaluate": 3, "generate": 3, "compare": 1}
+    assert made == told
     columns = [pq.read_schema(path).names for path in ran.store.glob("artifacts/evaluate-*/predictions.parquet")]
     assert {"ref_logp_chosen" in names for names in columns} == {True, False}
     assert all("logp_chosen" in names for names in columns)

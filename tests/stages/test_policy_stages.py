@@ -187,6 +187,20 @@ def test_the_chain_ends_in_a_comparison_of_policies(chain: Chain) -> None:
         assert f"helpful/accuracy/{role}" in compared
 
 
+def test_policies_of_the_world_write_answers_of_its_length(chain: Chain) -> None:
+    """Nothing was configured: rungs have no end token, and the answers of the world have five words."""
+    compared = read_json(chain.folder("compare") / "metrics.json")
+    for role in ("weak", "student", "ceiling"):
+        folder = chain.folder(f"generate/{role}")
+        rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        assert len({row["prompt"] for row in rows}) == 4
+        assert {(row["n_tokens"], row["ended"], len(row["text"].split())) for row in rows} == {(5, False, 5)}
+        figures = read_json(folder / "metrics.json")
+        assert figures.pop("n/prompts") == 4
+        assert figures == {name: compared[f"{name}/{role}"] for name in figures}
+        assert (figures["generation/length"], figures["generation/ended"]) == (5, 0)
+
+
 @pytest.mark.parametrize("name", ["label/weak", "evaluate/student"])
 def test_scoring_again_writes_the_same_bytes_whatever_the_memory(
     chain: Chain, task: Callable[..., Task], name: str

@@ -65,6 +65,11 @@ class Conflict:
         return None
 
 
+def adds_rows(conflict: Conflict | None) -> bool:
+    """Whether it has rows of its own for a student to read."""
+    return conflict is not None and type(conflict).extra is not Conflict.extra
+
+
 def against(scores: Scores, reference: Tensor, objective: Objective[Scores], form: str) -> Tensor:
     """The loss of preferring the answer that the reference (1: the first) does not.
 

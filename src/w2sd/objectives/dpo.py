@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2sd.errors import require
-from w2sd.objectives.base import LEGACY, OWN
+from w2sd.objectives.base import OWN
 from w2sd.objectives.policy import PolicyObjective, mixed
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class IPO(PolicyObjective):
     """
 
     beta: float = 0.1  # h of a pair that is fitted is 1/(2β)
-    labelled_by: str = OWN  # own: β h + ½ in [0, 1] | reference_free: h without the reference | legacy: that, σ(·/50)
+    labelled_by: str = OWN  # own: β h + ½ in [0, 1] | reference_free: σ of β h without reference | legacy: σ(·/50)
     measured_by: str = OWN  # the same choices
     VERSION: ClassVar[int] = 1
     needs_reference: ClassVar[bool] = True
@@ -74,4 +74,4 @@ class IPO(PolicyObjective):
 
     def confidence(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
         margin = self.margin(scores, reading)
-        return margin.sigmoid() if reading == LEGACY else (margin + 0.5).clamp(0, 1)
+        return (margin + 0.5).clamp(0, 1) if reading == OWN else margin.sigmoid()

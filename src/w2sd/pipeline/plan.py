@@ -8,7 +8,7 @@ data ──► pairs (splits gt | w2s | test, disjoint by cluster)
 
 A policy is fine-tuned before it is trained, and where its objective needs a reference, that is what it was until then:
 
-[pretrain] ─► sft ─┬───────────────────► train ─► label, evaluate
+[pretrain] ─► sft ─┬───────────────────► train ─► label, evaluate, generate
                    └─► reference(split) ───┴────────┘
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2sd.config import RunConfig
+from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
 from w2sd.errors import within
 from w2sd.fit import NoSft
@@ -25,6 +26,9 @@ from w2sd.pipeline.stage import Stage, identity
 from w2sd.supervision import Gold
 
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
+SAMPLES = "samples_"  # how roles begin that are about what a policy writes
+SAMPLED = ("weak", "ceiling", "baseline", "student")
+MAX_NEW_TOKENS = 64  # of an answer that a person is to read
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
 OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")  # shared with the training
 
@@ -58,6 +62,8 @@ class _Graph:
             self.examine("student", seed=settings.seed, conflict=run.conflict)
         else:
             self.oppose()
+        if run.objective.student == "policy" and settings.samples:
+            self.measured |= {f"{SAMPLES}{role}": self.generate(role) for role in SAMPLED if role in self.measured}
         self.stages["compare"] = Stage("compare", {"data": run.data}, self.measured)
         return self.stages
 
@@ -171,7 +177,7 @@ class _Graph:
         """
         if isinstance(self.run.sft, NoSft):
             return inputs
-        conflict = params["conflict"] if self.run.sft.on_conflict else None
+        conflict = params["conflict"] if self.run.sft.on_conflict and adds_rows(params["conflict"]) else None
         own = {"fit": self.run.sft.fit, "conflict": conflict}
         return inputs | {"base": self.add(role, "sft", {name: params[name] for name in OF_SFT} | own, inputs)}
 
@@ -197,3 +203,9 @@ class _Graph:
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **self.reference(role, trained.params, trained.inputs, split), **references}
         return self.add(role, "evaluate", {"data": self.rows_of(split), "split": split}, inputs)
+
+    def generate(self, role: str) -> Stage:
+        """What a policy writes after the first few prompts of the test split."""
+        trained = self.stages[f"train/{role}"]
+        how = {"prompts": self.run.settings.samples, "max_new_tokens": MAX_NEW_TOKENS, "seed": trained.params["seed"]}
+        return self.add(role, "generate", {"data": self.rows_of("test"), "split": "test", **how}, {"model": trained})

@@ -19,7 +19,16 @@ from w2sd.errors import require
 
 # The declared version of each kind. A change in what a kind computes bumps its number, gets a line in the CHANGELOG,
 # and leaves results of the old version valid for what they are.
-VERSIONS = {"pretrain": 1, "sft": 1, "reference": 1, "train": 1, "label": 1, "evaluate": 1, "compare": 2}
+VERSIONS = {
+    "pretrain": 1,
+    "sft": 1,
+    "reference": 1,
+    "train": 1,
+    "label": 1,
+    "evaluate": 1,
+    "generate": 1,
+    "compare": 2,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 LINES, ENTRY = 12, 0.95  # of text: the height of the axes, and of a line of the key above them
 LEFT = 0.6  # inches
 MARKERS = "osD^v<>PX*"
-# Soft labels of the weak model itself, and a mask against the truth: elsewhere q is not what the figure shows.
+# A reward model on soft labels of the weak model itself, and a mask against the truth: no more is known.
 CONDITIONS = {
     "conflict._target_": "Explicit",
     "conflict.mask": "truth",
+    "objective._target_": "RewardBCE",
     "supervision._target_": "Soft",
     "chain._target_": "Direct",
 }

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from w2sd.pipeline.plan import SAMPLES
 from w2sd.pipeline.store import Store
 from w2sd.report import knobs
 
@@ -88,7 +89,7 @@ def _measured(frame: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, list[dic
         roles = (store.spec("compare", key) or {}).get("inputs") or {}
         if "baseline" in roles:
             there.append(place)
-            inputs.append(roles)
+            inputs.append({role: of for role, of in roles.items() if not role.startswith(SAMPLES)})
     return frame.iloc[there], inputs
 
 

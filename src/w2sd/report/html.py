@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from w2sd.report import estimates, knobs, notation, results, style, tables, verdicts, words
+from w2sd.report import estimates, knobs, notation, results, samples, style, tables, verdicts, words
+from w2sd.report.samples import Sampled
 
 CAPTIONS = {
     "accuracy": "Pairwise accuracy of the weak teacher, the student it supervised, and the ceiling trained on truth.",
@@ -53,6 +54,7 @@ def render(
     drawings: Mapping[str, str],
     shown: Mapping[str, tables.Table],
     deception: Deception | None = None,
+    sampled: list[Sampled] | None = None,
 ) -> str:
     """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title."""
     title = ", ".join(dict.fromkeys(jobs["name"]))
@@ -67,13 +69,14 @@ def render(
         _header(title, jobs, words.result(jobs), deception),
         _deception(deception),
         top,
+        _section(samples.TITLE, samples.render(sampled)) if sampled else "",
         _pair(_run(jobs, stages), _data(jobs)),
         _everything(jobs) if one else "",
         _config(jobs),
         _machines(stages),
         f"<footer>Made by w2sd-report from {_jobs(jobs)} in the store{_left_out(jobs)}.</footer>",
     ]
-    css = style.CSS + (style.DECEPTION if deception else "")
+    css = style.CSS + (style.DECEPTION if deception else "") + (style.SAMPLES if sampled else "")
     return PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
 
 

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from filelock import FileLock
 
-from w2sd.report import deception_figures, deceptions, estimates, figures, gaps, html, knobs, results, tables, verdicts
+from w2sd.report import (
+    deception_figures,
+    deceptions,
+    estimates,
+    figures,
+    gaps,
+    html,
+    knobs,
+    results,
+    samples,
+    tables,
+    verdicts,
+)
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -57,7 +69,8 @@ def write(
     listed = {**(deception.tables if deception else {}), **shown}
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
     _replace(out / "table.md", "\n".join(written).encode())
-    _replace(out / "index.html", html.render(frame, stages, drawings, shown, deception).encode())
+    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store))
+    _replace(out / "index.html", page.encode())
     return out / "index.html"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from w2sd.config import complete
 from w2sd.pipeline.stage import canonical
 from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME
@@ -52,15 +53,15 @@ def load(
             missing += 1
             continue
         identities.append({column: getattr(job, column) for column in IDENTITY})
-        knobs.append({key: value for key, value in _flatten(job.config, job.choices) if key != "name"})
+        knobs.append({key: value for key, value in _flatten(complete(job.config), job.choices) if key != "name"})
         metrics.append(measured)
     return _assemble(identities, knobs, metrics, missing)
 
 
 def _asked_for(job: Job) -> str:
     """What decides the results of a job, under one version of the code."""
-    science = {key: value for key, value in job.config.items() if key not in RUNTIME}
-    return canonical([job.name, science]) if science else job.id
+    science = {key: value for key, value in complete(job.config).items() if key not in RUNTIME}
+    return canonical([job.name, science]) if job.config else job.id
 
 
 def stages(store: Path, *jobs: str) -> pd.DataFrame:

@@ -89,6 +89,13 @@ footer{color:var(--muted);font-size:.8125rem}
 @media print{body{background:none;font-size:11px}main{padding:0;max-width:none}section,details{border:0;padding:0}}
 """
 )
+SAMPLES = """
+h3{margin:1.5rem 0 .5rem;font-size:.875rem;font-weight:600}
+pre.prompt{max-height:14rem;overflow-y:auto;margin:1rem 0 .25rem}
+table.said{margin-bottom:1rem}
+.said th{width:5.5rem}
+.said td{white-space:pre-wrap;overflow-wrap:anywhere}
+"""
 DECEPTION = """
 main{max-width:84rem}
 header .verdict{margin:.6rem 0 0;max-width:46rem;color:var(--ink);font-size:1rem;line-height:1.45;text-wrap:pretty}

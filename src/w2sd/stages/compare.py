@@ -11,7 +11,7 @@ from w2sd.metrics import diagnosis
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
 from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
-from w2sd.pipeline.plan import TRAINING
+from w2sd.pipeline.plan import SAMPLES, TRAINING
 from w2sd.pipeline.store import read_json
 from w2sd.worker import Task
 
@@ -19,7 +19,7 @@ from w2sd.worker import Task
 def run(task: Task) -> dict[str, Any]:
     """Return the flat metrics of the job. What is measured comes from prediction files alone; the data give counts."""
     data = task.params["data"]
-    folders = {role: folder for role, folder in task.inputs.items() if not role.startswith(TRAINING)}
+    folders = {role: folder for role, folder in task.inputs.items() if not role.startswith((TRAINING, SAMPLES))}
     # Where long responses are dropped, tokenizers differ in what they find too long.
     joined = _join({role.replace("placebo_", "placebo/"): at for role, at in folders.items()}, data.long == "drop")
     metrics: dict[str, Any] = {**measure(joined), **diagnosis.describe(joined)}
@@ -41,7 +41,18 @@ def run(task: Task) -> dict[str, Any]:
         metrics[f"steps/{role}"] = own["n/steps"]  # arms with unequal steps are told apart from equal ones
         if "helpful/accuracy" in own:
             metrics[f"helpful/accuracy/{role}"] = own["helpful/accuracy"]
-    return metrics
+    return metrics | _generation(task.inputs)
+
+
+def _generation(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """The signs of degeneration in what each policy wrote, by figure and role."""
+    return {
+        f"{figure}/{role.removeprefix(SAMPLES)}": value
+        for role, folder in inputs.items()
+        if role.startswith(SAMPLES)
+        for figure, value in read_json(folder / "metrics.json").items()
+        if figure.startswith("generation/")
+    }
 
 
 def _join(folders: Mapping[str, Path], only_common: bool) -> dict[str, Predictions]:

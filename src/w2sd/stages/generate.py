@@ -1,0 +1,81 @@
+"""Stage `generate`: what a policy writes after a few test prompts, for a person to read, and signs of degeneration.
+
+Decoding is greedy and plain: whatever a model's own generation config asks for (sampling, penalties, forced tokens) is
+left out, so that models are compared and not their settings. Prompts are read one at a time, without any padding.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from w2sd.data.pairs import Pair, read
+from w2sd.data.text import Encoded, Ids
+from w2sd.metrics.generation import figures
+from w2sd.models.hub import load_language_model, load_tokenizer
+from w2sd.pipeline.store import read_json
+from w2sd.stages.encoding import encode_for
+from w2sd.worker import Task
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Write `samples.jsonl`: a line per prompt with id, prompt, text, n_tokens (the end token not among them), ended.
+
+    An answer ends with the tokenizer's end token, or when it is as long as the longest answer of the split.
+    """
+    params, trained = task.params, task.inputs["model"]
+    torch.set_num_threads(task.trainer.threads)
+    tokenizer, lm = load_tokenizer(trained / "model"), load_language_model(trained / "model").eval()
+    lm.to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
+    pairs = read(params["data"]).rows(params["split"])
+    append_eos = read_json(trained / "spec.json")["params"]["append_eos"]
+    encoded = encode_for(lm.config, tokenizer, params["data"], pairs, append_eos)
+    pairs = [pairs[i] for i in encoded.kept]
+    longest = min(params["max_new_tokens"], max(map(len, (*encoded.chosen, *encoded.rejected))))
+
+    torch.manual_seed(params["seed"])  # nothing is drawn here, but a model may bring code of its own
+    rows, answers, ends = [], [], []
+    asked = _first(pairs, encoded, params["prompts"])
+    for n, (pair, prompt) in enumerate(asked, start=1):
+        tokens, ended = answer(lm, prompt, tokenizer.eos_token_id, tokenizer.pad_token_id, longest)
+        text = tokenizer.decode(tokens)
+        rows.append({"id": pair.id, "prompt": pair.prompt, "text": text, "n_tokens": len(tokens), "ended": ended})
+        answers.append(tokens)
+        ends.append(ended)
+        task.advance(n, len(asked))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (task.out / "samples.jsonl").write_bytes(lines.encode())
+    said = figures(answers, ends)
+    return {"n/prompts": len(rows), **{f"generation/{figure}": value for figure, value in said.items()}}
+
+
+def _first(pairs: list[Pair], encoded: Encoded, n: int) -> list[tuple[Pair, Ids]]:
+    """The first rows with `n` different prompts: of one prompt a greedy model has only one thing to say."""
+    rows: dict[str, tuple[Pair, Ids]] = {}
+    for pair, prompt in zip(pairs, encoded.prompts, strict=True):
+        rows.setdefault(pair.prompt, (pair, prompt))
+    return list(rows.values())[:n]
+
+
+@torch.no_grad()
+def answer(lm: Any, prompt: Ids, end: int | None, pad: int | None, longest: int) -> tuple[list[int], bool]:
+    """The likeliest token after `prompt`, and so on, up to the end token; and whether the model came to that.
+
+    The end token is not in the answer. The answer is at most `longest` tokens, the end token counted, and fits into the
+    model's context.
+    """
+    context = getattr(lm.config, "max_position_embeddings", None) or len(prompt) + longest
+    longest = min(longest, context - len(prompt))
+    if pad is None:
+        pad = 0 if end is None else end  # asked for by `generate`; a single row is never padded
+    lm.generation_config = GenerationConfig(
+        max_new_tokens=longest, do_sample=False, num_beams=1, bos_token_id=None, eos_token_id=end, pad_token_id=pad
+    )
+    ids_BT = torch.tensor(prompt, dtype=torch.long, device=lm.device)[None]
+    written = lm.generate(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
+    tokens: list[int] = written[0, len(prompt) :].tolist()
+    ended = end is not None and tokens[-1:] == [end]
+    return (tokens[:-1] if ended else tokens), ended
