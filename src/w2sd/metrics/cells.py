@@ -7,7 +7,7 @@ NaN stands for undefined, so that a thousand samples need no thousand questions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,11 +45,19 @@ def count(f: Flags, c0: Flags, region: Codes, strata: ArrayLike | None = None, w
     same_rows(f=f, c0=c0, region=region, strata=stratum)
     if (f & ~c0).any():
         raise ValueError(f"f: row {int((f & ~c0).argmax())} flips, but the baseline does not get it right")
-    values, codes = np.unique(stratum, return_inverse=True)
-    shape = (len(values), len(REGIONS), 2)
+    n_strata, codes = _codes(stratum)
+    shape = (n_strata, len(REGIONS), 2)
     code = (codes * len(REGIONS) + region) * 2 + f
     counts = weigh(c0, code, int(np.prod(shape)), weights).reshape(*shape, -1)
     return Cells(counts.sum(axis=2), counts[:, :, 1])
+
+
+def _codes(strata: NDArray[Any]) -> tuple[int, Codes]:
+    """How many strata, and the number of each row's. Codes from 0 are taken as they are: sorting costs time."""
+    if strata.dtype == np.intp and len(strata) and strata.min() >= 0 and strata.max() < len(strata):
+        return int(strata.max()) + 1, strata
+    values, codes = np.unique(strata, return_inverse=True)
+    return len(values), codes
 
 
 def weigh(rows: Flags, codes: Codes, n_codes: int, weights: Weights | None) -> Column:

@@ -25,7 +25,7 @@ from w2sd.metrics.statistics import Column, wilson
 from w2sd.metrics.verdict import Verdict, judge
 
 N_RESAMPLES = 400
-N_NULL, N_PLANTED = 500, 250  # draws
+N_NULL, N_PLANTED = 500, 150  # draws
 LIMIT = 35 / 500  # false verdicts: 5% and two standard errors of 500 draws
 COVERAGE = 0.93  # of nominal 95% intervals, at least
 
