@@ -375,6 +375,7 @@ def test_help_names_every_option_and_every_top_level_value(w2sd: Callable[..., S
     assert (said.code, said.err) == (0, "")
     for path in cli.CONF.glob("[!h]*/*.yaml"):  # a long list goes on in the next line, further in
         assert re.search(rf"^  {path.parent.name} .*(\n   .*)*\b{path.stem}\b", said.out, re.MULTILINE)
+    assert re.search(r"^  experiment .*(\n   .*)*\bpaper/simpo_cai\b", said.out, re.MULTILINE)
     for knob in fields(Settings):
         assert re.search(rf"^{knob.name}: ", said.out, re.MULTILINE)
     assert said.out.count("  w2sd ") >= 3

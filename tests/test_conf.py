@@ -68,11 +68,11 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_file({"wte.weight": np.zeros((8, 4), dtype=np.float32)}, "gpt2/model.safetensors")
     rows = "".join(json.dumps({"prompt": str(n), "chosen": "a", "rejected": "b"}) + "\n" for n in range(30)).encode()
     Path("pairs.jsonl").write_bytes(rows)
-    for value in CONTENT["data/hh_harmless"].values():
+    for value in [value for name in PARTS for value in CONTENT[name].values()]:
         if str(value).startswith("$W2SD_DATA/"):
             path = tmp_path / value.removeprefix("$W2SD_DATA/")
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(gzip.compress(rows))
+            path.write_bytes(gzip.compress(rows) if path.suffix == ".gz" else rows)
     return tmp_path
 
 
@@ -127,16 +127,23 @@ def test_what_only_a_policy_can_do_is_refused_for_a_reward_model(knob: str, aske
 
 
 @each_overlay
-def test_every_experiment_and_every_mood_composes_and_plans(name: str, asked: Callable[..., RunConfig]) -> None:
-    run = asked(name.replace("/", "="))
+def test_every_experiment_and_every_mood_composes_and_plans(
+    name: str, at_home: Path, asked: Callable[..., RunConfig]
+) -> None:
+    run = asked(name.replace("/", "=", 1))
     assert list(plan(run))[-1] == "compare"
     if name.startswith("experiment/"):
-        assert run.settings.name == name.split("/")[1]
+        assert run.settings.name == called(name)
 
 
-def test_moods_go_on_top_of_experiments(asked: Callable[..., RunConfig]) -> None:
+def called(experiment: str) -> str:
+    """The name of an experiment's jobs: that of its file, and of the folder that it lies in."""
+    return experiment.removeprefix("experiment/").replace("/", "_")
+
+
+def test_moods_go_on_top_of_experiments_on_the_embedded_world(asked: Callable[..., RunConfig]) -> None:
     for name in OVERLAYS:
-        if name.startswith("experiment/"):
+        if name.startswith("experiment/") and not name.startswith("experiment/paper/"):
             run = asked(name.replace("/", "="), "debug=fast")
             assert run.settings.name == "fast"
             assert run.data.gt < 100
@@ -158,7 +165,7 @@ def test_an_experiment_begins_with_its_command_and_its_sweep_composes(
     sweep = OmegaConf.select(OmegaConf.load(CONF / f"{name}.yaml"), "hydra.sweeper.params")
     assert ("-m" in words) == (sweep is not None)
     last = [f"{knob}={str(values).split(',')[-1]}" for knob, values in (sweep or {}).items()]
-    assert asked(*[word for word in words if word != "-m"], *last).settings.name == name.split("/")[1]
+    assert asked(*[word for word in words if word != "-m"], *last).settings.name == called(name)
 
 
 def test_every_folder_is_mounted_by_the_root_config_and_every_place_is_a_part() -> None:

@@ -92,7 +92,7 @@ def main() -> int:
 def show_help() -> str:
     """Examples, parts with their options, and the top-level values, read from `conf/` itself."""
     options = {
-        folder.name: ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        folder.name: ", ".join(_options(folder))
         for folder in sorted(CONF.iterdir())
         if folder.is_dir() and folder.name != "hydra"
     }
@@ -102,6 +102,11 @@ def show_help() -> str:
         for group, names in options.items()
     )
     return HELP.format(options="\n".join(lines), values=values)
+
+
+def _options(folder: Path) -> list[str]:
+    """What can be chosen from a folder of `conf/`, and from those below it as `paper/simpo_cai`."""
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
 
 
 def run(cfg: DictConfig) -> float:
@@ -216,8 +221,12 @@ def _say(error: Refused | StageFailed, cause: BaseException | None = None) -> in
 def _translate(error: HydraException | OmegaConfBaseException) -> Refused:
     """Hydra's words for a typo, in ours."""
     if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return Refused(group, option, "one of " + ", ".join(error.options), nearest=nearest(option, error.options))
+        group, _, option = str(error.missing_cfg_file).partition("/")
+        if group == "hydra":
+            inner, _, option = option.rpartition("/")
+            group = f"{group}/{inner}"
+        known = sorted({*error.options, *_options(CONF / group)})  # Hydra's list ends at subfolders
+        return Refused(group, option, "one of " + ", ".join(known), nearest=nearest(option, known))
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1].split("@")[0] if "=" not in found[1] else found[1])
