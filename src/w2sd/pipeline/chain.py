@@ -26,7 +26,7 @@ class Bootstrap:
     """Intermediate students, each taught by the one before it on prompts of its own (Burns et al. 2023, 4.3.1)."""
 
     between: dict[str, Any] = field(default_factory=dict)  # models from weak to strong, in this order
-    reuse_prompts: bool = False  # label the same prompts at every hop, as the code of Yang et al. 2024 does
+    reuse_prompts: bool = False  # label the same prompts at every hop
     conflict_everywhere: bool = False  # the conflict at every hop, not at the last alone
     VERSION: ClassVar[int] = 1
 
