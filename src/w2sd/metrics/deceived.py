@@ -16,8 +16,8 @@ from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.regions import KK, KU, REGIONS, Codes, Flags, confident_errors, known_regions, region_counts, regions
 from w2sd.metrics.statistics import Column
 
-# Undefined in some resamples though defined in the sample: these are left out of the interval and counted.
 NO_FLIPS = "no flips: the student gets right all that the baseline does"
+# Undefined in some resamples though defined in the sample: these are left out of the interval and counted.
 RATIOS = ("score", "lift", "rate_ratio", "rate_ratio_mh", "risk_ratio", "net_score")
 
 
