@@ -20,6 +20,7 @@ from w2sd.objectives.base import LEGACY, OWN, READINGS, REFERENCE_FREE
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
 from w2sd.objectives.sft import SFT
 from w2sd.objectives.simpo import SimPO
+from w2sd.pipeline.stage import identity
 
 LN3 = 1.0986122886681098
 
@@ -149,6 +150,7 @@ def test_the_knobs_choose_readings_and_change_no_loss() -> None:
                 other = cls(**{knob: reading})
                 assert getattr(other, knob) == reading
                 assert torch.equal(other(pair, hard(pair)), plain(pair, hard(pair)))
+                assert identity(other) == identity(plain)  # so nothing is trained again
 
 
 @pytest.mark.parametrize("objective", [DPO(), SimPO(gamma=0.0), DPOLengthNormalised(), IPO(), IPO(beta=0.7)], ids=repr)

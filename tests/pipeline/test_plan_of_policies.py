@@ -308,21 +308,46 @@ def test_the_seed_renames_the_student_and_its_fine_tuning(asked: Callable[..., R
     assert run.supervision == Hard()
 
 
-@pytest.mark.parametrize("knob", [knob.name for knob in fields(DPO)])
+def of_training(cls: type) -> list[str]:
+    """The knobs of an objective that are not about how what it trained is read."""
+    return [knob.name for knob in fields(cls) if not knob.name.endswith("_by")]
+
+
+@pytest.mark.parametrize("knob", of_training(DPO))
 def test_a_knob_of_the_objective_renames_no_fine_tuning_of_the_truth(
     asked: Callable[..., RunConfig], knob: str
 ) -> None:
     run = asked(*DPO_RUN)
-    value = "legacy" if knob.endswith("_by") else 0.25
-    changed = run._replace(objective=replace(run.objective, **{knob: value}))
+    changed = run._replace(objective=replace(run.objective, **{knob: 0.25}))
     assert renamed(run, changed) == set(OF_DPO) - EARLY - ASKED
 
 
-@pytest.mark.parametrize("knob", [knob.name for knob in fields(SimPO)])
+@pytest.mark.parametrize("knob", of_training(SimPO))
 def test_every_knob_of_simpo_is_hashed(asked: Callable[..., RunConfig], knob: str) -> None:
     run = asked(*SIMPO)
-    value = "legacy" if knob.endswith("_by") else 0.25
-    assert renamed(run, run._replace(objective=replace(run.objective, **{knob: value}))) == set(OF_SIMPO) - EARLY
+    assert renamed(run, run._replace(objective=replace(run.objective, **{knob: 0.25}))) == set(OF_SIMPO) - EARLY
+
+
+@pytest.mark.parametrize("overrides", [SIMPO, DPO_RUN], ids=["simpo", "dpo"])
+def test_another_reading_renames_what_is_read_and_trains_nothing_again(
+    asked: Callable[..., RunConfig], overrides: list[str]
+) -> None:
+    """But for students, whose labels are other ones when it is the labels that are read in another way."""
+    run = asked(*overrides)
+    measured, labelled = (
+        run._replace(objective=replace(run.objective, **{knob: "legacy"})) for knob in ("measured_by", "labelled_by")
+    )
+    assert renamed(run, measured) == {"evaluate/weak", "evaluate/ceiling", "evaluate/student", "compare"}
+    assert renamed(run, labelled) == BELOW_WEAK & keys(run).keys()
+
+
+def test_both_readings_are_those_of_training_pairs_too(asked: Callable[..., RunConfig]) -> None:
+    knobs = ("objective.labelled_by=legacy", "objective.measured_by=reference_free", "training_pairs=true")
+    stages = plan(asked(*DPO_RUN, *knobs, "conflict=explicit", "chain=bootstrap"))
+    readings = {(stage.kind, stage.params.get("reading")) for stage in stages.values()}
+    assert readings == {("label", "legacy"), ("evaluate", "reference_free")} | {
+        (kind, None) for kind in ("pretrain", "sft", "reference", "train", "generate", "compare")
+    }
 
 
 def test_the_optimisation_renames_trainings_and_that_of_the_fine_tuning_everything(

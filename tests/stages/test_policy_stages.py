@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,6 +177,22 @@ def test_margins_can_be_computed_again_by_the_reading_that_was_asked_for(chain: 
         expected = 0.5 * (sums - adjusted * (found["ref_logp_chosen"] - found["ref_logp_rejected"]))
         assert found["margin"] == pytest.approx(expected, abs=1e-12)
         assert found["p_correct"] == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-12)
+
+
+def test_another_reading_gives_other_predictions_of_the_same_model(chain: Chain) -> None:
+    """What this run asks for counts, not what the run did that trained the model."""
+    asked = replace(chain.run.objective, labelled_by="legacy", measured_by="legacy")
+    other = chain._replace(stages=plan(chain.run._replace(objective=asked)))
+    for name, file in [
+        ("label/weak", "predictions.parquet"),
+        ("evaluate/weak", "predictions.parquet"),
+        ("evaluate/weak", "helpful.parquet"),
+    ]:
+        assert other.stages[name].inputs["model"].key == chain.stages["train/weak"].key
+        execute(other.stages[name].spec(), runtime(chain.run), chain.store, lambda done, total: None)
+        found, before = other.columns(name, file), chain.columns(name, file)
+        assert found["margin"] == pytest.approx((before["logp_chosen"] - before["logp_rejected"]) / 50, abs=1e-12)
+        assert abs(found["p_correct"] - before["p_correct"]).max() > 1e-3
 
 
 def test_the_chain_ends_in_a_comparison_of_policies(chain: Chain) -> None:

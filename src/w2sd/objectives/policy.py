@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import choose, require
 from w2sd.objectives.base import LEGACY, OWN, READINGS
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from w2sd.models.score import PairLogProbs
 
 LEGACY_SCALE = 50.0  # nats per unit of margin, for sums: a constant of the paper's code
+READ_BY = ("labelled_by", "measured_by")  # the knobs that choose a reading
 
 
 class PolicyObjective:
@@ -27,6 +28,7 @@ class PolicyObjective:
     The loss is always that of the own margin.
     """
 
+    VERSION: ClassVar[int]
     student: ClassVar[str] = "policy"
     needs_reference: ClassVar[bool] = False
     per_token: ClassVar[bool]  # whether the loss is about means over an answer's tokens or about sums
@@ -36,8 +38,13 @@ class PolicyObjective:
 
     def __post_init__(self) -> None:
         require(0 < self.beta <= 1000, "beta", self.beta, "a number above 0")
-        for knob in ("labelled_by", "measured_by"):
+        for knob in READ_BY:
             choose(knob, getattr(self, knob), READINGS)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a training. Readings do not: they are parameters of the stages that read what was trained."""
+        trains = {knob: value for knob, value in vars(self).items() if knob not in READ_BY}
+        return {"VERSION": self.VERSION, **trains}
 
     def margin(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
         choose("reading", reading, READINGS)

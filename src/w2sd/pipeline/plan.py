@@ -198,11 +198,16 @@ class _Graph:
     def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
         inputs = {"model": teacher, **self.reference(role, teacher.params, teacher.inputs, "w2s")}
-        return self.add(role, "label", {"data": self.rows_of("w2s"), "split": "w2s"}, inputs)
+        return self.add(role, "label", self.scored("w2s", self.run.objective.labelled_by), inputs)
 
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **self.reference(role, trained.params, trained.inputs, split), **references}
-        return self.add(role, "evaluate", {"data": self.rows_of(split), "split": split}, inputs)
+        return self.add(role, "evaluate", self.scored(split, self.run.objective.measured_by), inputs)
+
+    def scored(self, split: str, reading: str) -> dict[str, Any]:
+        """Whose rows a model is asked about and which of its margins is heard; a reward model has only one."""
+        asked = {"data": self.rows_of(split), "split": split}
+        return asked | ({"reading": reading} if self.run.objective.student == "policy" else {})
 
     def generate(self, role: str) -> Stage:
         """What a policy writes after the first few prompts of the test split."""

@@ -19,7 +19,7 @@ def run(task: Task) -> dict[str, Any]:
     """
     table, split = read(task.params["data"]), task.params["split"]
     references = {role: folder for role, folder in task.inputs.items() if role not in ("model", "reference")}
-    scored = scoring.prepare(task, table.rows(split), references, "measured_by")
+    scored = scoring.prepare(task, table.rows(split), references)
     logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
     metrics = {name: None if math.isnan(value) else value for name, value in logged.items()}
@@ -30,7 +30,7 @@ def run(task: Task) -> dict[str, Any]:
     }
     metrics |= {"n/pairs": len(scored.pairs), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
     if split == "test" and (helpful := table.rows(split, CONFLICTING)):
-        scored = scoring.prepare(task, helpful, {}, "measured_by")
+        scored = scoring.prepare(task, helpful, {})
         lightning.predict(task, scored.student, scored.loader, scored.student.fit)
         scoring.write(task, scored, "helpful.parquet")
         metrics["helpful/accuracy"] = accuracy(scored.student.p_correct)

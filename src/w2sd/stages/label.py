@@ -17,7 +17,7 @@ from w2sd.worker import Task
 
 def run(task: Task) -> dict[str, Any]:
     """Write `predictions.parquet`; the accuracy is that of the labels that a student may be taught."""
-    scored = scoring.prepare(task, read(task.params["data"]).split(task.params["split"]), {}, "labelled_by")
+    scored = scoring.prepare(task, read(task.params["data"]).split(task.params["split"]), {})
     lightning.predict(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
     about_target = np.array([pair.facet == TARGET for pair in scored.pairs])

@@ -20,6 +20,7 @@ from w2sd.metrics.accuracy import uid_of
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models.hub import load_tokenizer
 from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.objectives.base import OWN
 from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
 from w2sd.stages.encoding import encode_for
@@ -41,11 +42,11 @@ class Scored(NamedTuple):
     rung: int | None  # of the embedded ladder, if the model is one
 
 
-def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path], reading: str) -> Scored:
+def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Scored:
     """Load the trained student, encode the pairs, and join the predictions of other models by id.
 
-    `reading` is the knob of the objective that says which margin speaks for the student: it may not be the same where
-    a student teaches (`labelled_by`) as where it is measured (`measured_by`).
+    Which margin speaks for the student is the stage's to say and not the student's: it may not be the same where a
+    student teaches as where it is measured.
     """
     trained = task.inputs["model"]
     spec = read_json(trained / "spec.json")
@@ -73,7 +74,7 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path], readi
         for role, column in confidence.items()
     }
     uid = torch.tensor([uid_of(pair.id) for pair in pairs])
-    student.examine(Examination(uid, torch.from_numpy(swapped), columns), getattr(objective, reading))
+    student.examine(Examination(uid, torch.from_numpy(swapped), columns), task.params.get("reading", OWN))
     loader = Loader(rows, in_length_order(rows.lengths, BATCH))
     return Scored(student, loader, pairs, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
 
