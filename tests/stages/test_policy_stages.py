@@ -34,6 +34,7 @@ from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, read_json, write_json
 from w2sd.stages import evaluate, label, lightning, reference, sft, train
+from w2sd.stages.encoding import encode_for
 from w2sd.supervision import Hard, Soft
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
@@ -243,7 +244,7 @@ def test_a_reference_is_asked_about_every_row_of_a_split_once(chain: Chain, name
     assert said["id"].tolist() == [pair.id for pair in pairs]
     expected = log_probs_by_hand(chain.folder("sft/student"), pairs)
     assert np.column_stack([said["logp_chosen"], said["logp_rejected"]]) == pytest.approx(expected, abs=1e-4)
-    assert set(said["n_prompt"]) == {3}
+    assert len(set(said["tokens"])) == len({(pair.prompt, pair.chosen, pair.rejected) for pair in pairs})
 
 
 def test_asking_a_reference_again_writes_the_same_bytes(chain: Chain, task: Callable[..., Task]) -> None:
@@ -275,8 +276,8 @@ def other_reference(chain: Chain, folder: Path, **changes: Any) -> Path:
     source = chain.folder("reference/student_w2s")
     said = pq.read_table(source / "logps.parquet").to_pydict()
     lost = changes.get("lost", 0)
-    for name in ("n_prompt", "n_chosen"):
-        said[name][3] += changes.get(name, 0)
+    if changes.get("other"):
+        said["tokens"][3] = said["tokens"][4]
     pq.write_table(pa.table({name: column[lost:] for name, column in said.items()}), folder / "logps.parquet")
     write_json(folder / "metrics.json", read_json(source / "metrics.json"))
     return folder
@@ -285,8 +286,7 @@ def other_reference(chain: Chain, folder: Path, **changes: Any) -> Path:
 BROKEN = {
     "another model": (None, r"^reference: '[0-9a-f]{12}' is not accepted; expected one .* for the model [0-9a-f]{12}$"),
     "fewer rows": ({"lost": 10}, r"^reference: '[0-9a-f]{16}' is not accepted; .* has read; 10 are not$"),
-    "another prompt": ({"n_prompt": 1}, r"^reference\.n_prompt: 3 is not accepted; expected 4 in pair .* template"),
-    "another end": ({"n_chosen": 1}, r"^reference\.n_chosen: 5 is not accepted; expected 6 in pair .* template"),
+    "another template": ({"other": True}, r"^reference: '[0-9a-f]{16}' is not accepted; .* same tokens .* template$"),
 }
 
 
@@ -303,6 +303,27 @@ def test_the_reference_of_another_model_or_template_is_refused_in_one_line_befor
     with pytest.raises(Refused, match=said) as refused:
         train.run(task("train/student", conflict, reference=folder))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", ["prompts", "chosen", "rejected", "exchanged", "boundary"])
+def test_a_reference_has_read_the_same_tokens_and_not_only_as_many(chain: Chain, change: str) -> None:
+    folder, pairs, model = chain.folder("reference/student_test"), chain.table.rows("test"), chain.run.strong
+    encoded = encode_for(model.open_config(), model.open_tokenizer(), chain.run.data, pairs, "never")
+    made_for = read_json(folder / "metrics.json")["model"]
+    assert reference.join(folder, made_for, pairs, encoded).shape == (len(pairs), 2)
+    prompt, chosen, rejected = encoded.prompts[7], encoded.chosen[7], encoded.rejected[7]
+    others = {
+        "prompts": {"prompts": prompt + 1},
+        "chosen": {"chosen": chosen + 1},
+        "rejected": {"rejected": rejected + 1},
+        "exchanged": {"chosen": rejected, "rejected": chosen},
+        "boundary": {"prompts": np.append(prompt, chosen[0]), "chosen": chosen[1:]},
+    }
+    sides = {side: [*getattr(encoded, side)] for side in ("prompts", "chosen", "rejected")}
+    for side, ids in others[change].items():
+        sides[side][7] = ids
+    with pytest.raises(Refused, match=f"^reference: '{pairs[7].id}' is not accepted; .* same tokens"):
+        reference.join(folder, made_for, pairs, encoded._replace(**sides))
 
 
 def test_predictions_beside_the_reference_of_another_model_are_refused(chain: Chain, task: Callable[..., Task]) -> None:

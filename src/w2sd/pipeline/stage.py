@@ -22,7 +22,7 @@ from w2sd.errors import require
 VERSIONS = {
     "pretrain": 1,
     "sft": 1,
-    "reference": 1,
+    "reference": 2,
     "train": 1,
     "label": 1,
     "evaluate": 1,

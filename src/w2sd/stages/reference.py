@@ -32,11 +32,10 @@ from w2sd.students.policy import LOGP, PolicyStudent
 from w2sd.worker import Task
 
 BATCH = 256  # pairs handed to Lightning at once
-LENGTHS = ("n_prompt", "n_chosen", "n_rejected")
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Write `logps.parquet`: of each pair the log-probabilities of both answers, and the lengths that they are over."""
+    """Write `logps.parquet`: of each pair the log-probabilities of both answers, and a digest of the tokens read."""
     params, base = task.params, task.inputs.get("base")
     with within("model"):
         model, tokenizer = PolicyModel(params["model"].open_language_model(base)), params["model"].open_tokenizer()
@@ -50,7 +49,7 @@ def run(task: Task) -> dict[str, Any]:
     student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
     lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)
 
-    columns = {"id": [pair.id for pair in pairs], **student.columns(), **_lengths(encoded)}
+    columns = {"id": [pair.id for pair in pairs], **student.columns(), "tokens": _digests(encoded)}
     pq.write_table(pa.table(columns), task.out / "logps.parquet", compression="zstd", version="2.6", store_schema=False)
     return {"n/pairs": len(pairs), "model": known_by(params["model"], base)}
 
@@ -73,17 +72,13 @@ def join(folder: Path, model: str, pairs: list[Pair], encoded: Encoded) -> np.nd
     if missing:
         raise Refused("reference", missing[0], f"only pairs that the reference has read; {len(missing)} are not")
     order = [place[pair.id] for pair in pairs]
-    for name, lengths in _lengths(encoded).items():
-        there = np.array(table[name])[order]
-        if len(different := np.flatnonzero(there != lengths)):
-            n = different[0]
-            accepted = f"{there[n]} in pair {pairs[n].id}, as the reference has read it: its template was another"
-            raise Refused(f"reference.{name}", int(lengths[n]), accepted)
+    for pair, n, tokens in zip(pairs, order, _digests(encoded), strict=True):
+        accepted = "only pairs of the same tokens as the reference has read; of this one it had another template"
+        require(table["tokens"][n] == tokens, "reference", pair.id, accepted)
     return np.column_stack([np.array(table[name])[order] for name in LOGP])
 
 
-def _lengths(encoded: Encoded) -> dict[str, np.ndarray]:
-    parts = (encoded.prompts, encoded.chosen, encoded.rejected)
-    return {
-        name: np.array([len(ids) for ids in part], dtype=np.int32) for name, part in zip(LENGTHS, parts, strict=True)
-    }
+def _digests(encoded: Encoded) -> list[str]:
+    """What tells the tokens of one pair from all others."""
+    parts = zip(encoded.prompts, encoded.chosen, encoded.rejected, strict=True)
+    return [digest(*(ids.tobytes().hex() for ids in pair)) for pair in parts]
