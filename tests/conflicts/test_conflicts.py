@@ -41,7 +41,7 @@ from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
-from w2sd.stages import lessons, lightning, train
+from w2sd.stages import lessons, lightning, train, training
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, OracleConfident
 from w2sd.trainer import Trainer
@@ -697,7 +697,7 @@ def test_rows_that_are_too_long_count_for_neither_arm(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, conflict: Conflict
 ) -> None:
     """Steps are matched to the rows that a baseline has left when responses that do not fit were dropped."""
-    encode = train.encode_for
+    encode = training.encode_for
 
     def dropping(*at: Any) -> Encoded:
         whole = encode(*at)
@@ -705,7 +705,7 @@ def test_rows_that_are_too_long_count_for_neither_arm(
         sides = [[side[n] for n in kept] for side in whole[:3]]
         return Encoded(*sides, kept, 0, len(whole.kept) - len(kept), 0)
 
-    monkeypatch.setattr(train, "encode_for", dropping)
+    monkeypatch.setattr(training, "encode_for", dropping)
     arm = setting.arm(conflict, monkeypatch)
     assert arm.said["n/steps"] == 2 * 2  # 30 rows in batches of 16
     assert arm.said["n/extra"] == (39 if isinstance(conflict, Implicit) else 0)

@@ -28,6 +28,7 @@ from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models import score
+from w2sd.models.adapter import Adapter
 from w2sd.models.score import PolicyModel
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
@@ -379,10 +380,21 @@ def test_training_again_gives_the_same_weights_and_another_seed_does_not(
 def test_a_training_says_how_much_it_trained(chain: Chain) -> None:
     said = read_json(chain.folder("train/student") / "metrics.json")
     n = sum(parameter.numel() for parameter in PolicyModel.load(chain.folder("train/student")).parameters())
-    rest = {"n/truncated_prompts": 0, "n/dropped_long": 0}
-    assert said == {"n/pairs": 64, "n/extra": 0, "n/steps": 2, "n/parameters": n, "n/trained": n, **rest}
+    counts = {"n/extra": 0, "n/steps": 2, "n/parameters": n, "n/trained": n, "n/truncated_prompts": 0}
+    assert said == {"n/pairs": 64, **counts, "n/dropped_long": 0}
     said = read_json(chain.folder("sft/student") / "metrics.json")
-    assert said == {"n/answers": 64, "n/extra": 0, "n/steps": 2, **rest}
+    assert said == {"n/answers": 64, **counts, "n/dropped_long": 0}
+
+
+@pytest.mark.parametrize(("stage", "name"), [(sft, "sft/weak"), (train, "train/weak")])
+def test_what_is_frozen_is_not_counted_as_trained(task: Callable[..., Task], stage: Any, name: str) -> None:
+    class AllButTheHead(Adapter):
+        def apply(self, model: Any, seed: int = 0) -> None:
+            model.head.requires_grad_(False)
+
+    at = task(name, {"adapter": AllButTheHead()})
+    said, n_head = stage.run(at), PolicyModel.load(at.out).head.weight.numel()
+    assert said["n/trained"] == said["n/parameters"] - n_head > 0
 
 
 @pytest.mark.parametrize(("stage", "name"), [(sft, "sft/weak"), (train, "train/weak")])

@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from w2sd.conflicts.base import Conflict
-from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, Shuffled
-from w2sd.data.pairs import coin, read
-from w2sd.data.text import Encoded
+from w2sd.data.batch import PairRows
+from w2sd.data.pairs import coin
 from w2sd.errors import within
-from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
-from w2sd.stages import lightning, reference
-from w2sd.stages.encoding import encode_for
-from w2sd.stages.lessons import Lessons, lessons
+from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.stages import reference
+from w2sd.stages.training import Training, finish, prepare
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
 from w2sd.worker import Task
@@ -27,48 +23,27 @@ from w2sd.worker import Task
 
 def run(task: Task) -> dict[str, Any]:
     """Write `model/` and, of a reward model, the head of the trained student."""
-    params, fit = task.params, task.params["fit"]
+    params, log_every = task.params, task.trainer.log_every
     is_policy = params["objective"].student == "policy"
     with within("model"):
         model, tokenizer = begin(task, is_policy), params["model"].open_tokenizer()
-    conflict = params["conflict"] or NoConflict()
-    if not fit.dropout:
-        silence_dropout(model.backbone)
-    params["adapter"].apply(model, params["seed"])
-
-    taught = lessons(task, read(params["data"]), conflict)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.pairs, params.get("append_eos"))
-    n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
-    rows = rows_of(task, taught, encoded, conflict)
-    loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
-    n_steps = fit.epochs * (-(-n_own // fit.batch) if conflict.match_steps else len(loader))
+    training = prepare(task, model, tokenizer)
+    rows = rows_of(task, training)
     kind = PolicyStudent if is_policy else RewardStudent
-    student = kind(model, params["objective"], conflict, fit, n_steps, task.trainer.log_every)
-    lightning.train(task, student, loader, fit, params["seed"], n_steps)
-    counts = {
-        "n/pairs": len(rows),
-        "n/extra": len(rows) - n_own,
-        "n/steps": student.global_step,
-        "n/parameters": sum(weights.numel() for weights in model.parameters()),
-        "n/trained": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
-        "n/truncated_prompts": encoded.truncated_prompts,
-        "n/dropped_long": encoded.dropped_long,
-    }
-    params["adapter"].merge(model)  # after what was trained has been counted
-    model.save(task.out, tokenizer)
-    return counts
+    student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
+    return {"n/pairs": len(rows), **finish(task, training, student, rows)}
 
 
-def rows_of(task: Task, taught: Lessons, encoded: Encoded, conflict: Conflict) -> PairRows:
+def rows_of(task: Task, training: Training) -> PairRows:
     """The pairs in their slots, with what the student may know of them besides their tokens."""
-    pairs, params = [taught.pairs[i] for i in encoded.kept], task.params
+    params, pairs, encoded = task.params, training.pairs, training.encoded
     swapped = np.array([coin(pair.id) for pair in pairs])
-    truth = (~swapped).astype(np.float64) if conflict.reads_truth else None
+    truth = (~swapped).astype(np.float64) if training.conflict.reads_truth else None
     said = None
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    return PairRows(encoded, swapped, taught.targets[encoded.kept], task.trainer.micro_tokens, truth, said)
+    return PairRows(encoded, swapped, training.targets, task.trainer.micro_tokens, truth, said)
 
 
 def begin(task: Task, is_policy: bool) -> RewardModel | PolicyModel:
