@@ -383,7 +383,7 @@ def test_a_training_says_how_much_it_trained(chain: Chain) -> None:
     counts = {"n/extra": 0, "n/steps": 2, "n/parameters": n, "n/trained": n, "n/truncated_prompts": 0}
     assert said == {"n/pairs": 64, **counts, "n/dropped_long": 0}
     said = read_json(chain.folder("sft/student") / "metrics.json")
-    assert said == {"n/answers": 64, **counts, "n/dropped_long": 0}
+    assert said == {"n/answers": 64, "n/undecided": 0, **counts, "n/dropped_long": 0}
 
 
 @pytest.mark.parametrize(("stage", "name"), [(sft, "sft/weak"), (train, "train/weak")])
@@ -449,7 +449,8 @@ def test_a_student_is_fine_tuned_on_the_answer_that_its_teacher_prefers(
     pairs = chain.table.rows("w2s")
     p = np.random.default_rng(0).uniform(0.05, 0.95, len(pairs))
     p[:20] = 0.5
-    texts, _, _ = answers("sft/student", {"supervision": supervision}, labels=labels(tmp_path / "l", pairs, p))
+    texts, said, _ = answers("sft/student", {"supervision": supervision}, labels=labels(tmp_path / "l", pairs, p))
+    assert said["n/undecided"] == 20
     expected = []
     for pair, confidence in zip(pairs, p, strict=True):
         better = not coin(pair.id) if confidence == 0.5 else confidence > 0.5

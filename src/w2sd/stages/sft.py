@@ -31,4 +31,5 @@ def run(task: Task) -> dict[str, Any]:
     ]
     rows = AnswerRows(encoded.prompts, answers, task.trainer.micro_tokens)
     learner = SftLearner(model, params["fit"], training.n_steps, task.trainer.log_every)
-    return {"n/answers": len(rows), **finish(task, training, learner, rows)}
+    counts = {"n/answers": len(rows), "n/undecided": int((training.targets == 0.5).sum())}
+    return counts | finish(task, training, learner, rows)
