@@ -381,9 +381,9 @@ def test_a_training_says_how_much_it_trained(chain: Chain) -> None:
     said = read_json(chain.folder("train/student") / "metrics.json")
     n = sum(parameter.numel() for parameter in PolicyModel.load(chain.folder("train/student")).parameters())
     counts = {"n/extra": 0, "n/steps": 2, "n/parameters": n, "n/trained": n, "n/truncated_prompts": 0}
-    assert said == {"n/pairs": 64, **counts, "n/dropped_long": 0}
+    assert said == {"n/pairs": 64, "n/end_token": 0, **counts, "n/dropped_long": 0}
     said = read_json(chain.folder("sft/student") / "metrics.json")
-    assert said == {"n/answers": 64, "n/undecided": 0, **counts, "n/dropped_long": 0}
+    assert said == {"n/answers": 64, "n/undecided": 0, "n/end_token": 0, **counts, "n/dropped_long": 0}
 
 
 @pytest.mark.parametrize(("stage", "name"), [(sft, "sft/weak"), (train, "train/weak")])
@@ -515,6 +515,9 @@ def test_weak_and_strong_tokenizers_may_differ_and_need_neither_padding_nor_begi
     for role, family in (("weak", "bare"), ("student", "llama2")):
         tokenizer, found = FAMILIES[family](), whole.columns(f"evaluate/{role}")
         n_end = tokenizer.eos_token_id is not None
+        fitted, tuned = (read_json(whole.folder(f"{kind}/{role}") / "metrics.json") for kind in ("train", "sft"))
+        assert fitted["n/end_token"] == n_end * 2 * fitted["n/pairs"]  # both answers, and the one that is taught
+        assert tuned["n/end_token"] == n_end * tuned["n/answers"]
         for id, n, m in zip(found["id"], found["n_chosen"], found["n_prompt"], strict=True):
             pair = by_id[id]
             running = tokenizer(pair.prompt + pair.chosen)["input_ids"]

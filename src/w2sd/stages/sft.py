@@ -10,7 +10,7 @@ from w2sd.data.batch import AnswerRows
 from w2sd.data.pairs import coin
 from w2sd.errors import within
 from w2sd.models.score import PolicyModel
-from w2sd.stages.training import finish, prepare
+from w2sd.stages.training import finish, n_ended, prepare
 from w2sd.students.policy import SftLearner
 from w2sd.worker import Task
 
@@ -32,4 +32,5 @@ def run(task: Task) -> dict[str, Any]:
     rows = AnswerRows(encoded.prompts, answers, task.trainer.micro_tokens)
     learner = SftLearner(model, params["fit"], training.n_steps, task.trainer.log_every)
     counts = {"n/answers": len(rows), "n/undecided": int((training.targets == 0.5).sum())}
+    counts["n/end_token"] = n_ended(answers, tokenizer)
     return counts | finish(task, training, learner, rows)

@@ -15,7 +15,7 @@ from w2sd.data.pairs import coin
 from w2sd.errors import within
 from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.stages import reference
-from w2sd.stages.training import Training, finish, prepare
+from w2sd.stages.training import Training, finish, n_ended, prepare
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
 from w2sd.worker import Task
@@ -31,7 +31,10 @@ def run(task: Task) -> dict[str, Any]:
     rows = rows_of(task, training)
     kind = PolicyStudent if is_policy else RewardStudent
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
-    return {"n/pairs": len(rows), **finish(task, training, student, rows)}
+    counts = {"n/pairs": len(rows)}
+    if is_policy:
+        counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
+    return counts | finish(task, training, student, rows)
 
 
 def rows_of(task: Task, training: Training) -> PairRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled
 from w2sd.data.pairs import Pair, read
-from w2sd.data.text import Encoded
+from w2sd.data.text import Encoded, Ids
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import encode_for
@@ -64,3 +65,8 @@ def finish(task: Task, training: Training, learner: Learner, rows: PairRows | An
     task.params["adapter"].merge(model)  # after what was trained has been counted
     model.save(task.out, training.tokenizer)
     return counts
+
+
+def n_ended(answers: Iterable[Ids], tokenizer: Any) -> int:
+    """How many answers end in the tokenizer's end token: with `append_eos=auto` all, or none where it has none."""
+    return sum(int(ids[-1]) == tokenizer.eos_token_id for ids in answers)
