@@ -52,7 +52,7 @@ class PolicyObjective:
         if reading == LEGACY:
             return free if self.per_token else free / LEGACY_SCALE
         if reading == OWN and self.needs_reference:
-            return self.beta * (_adjusted_mean_margin(scores) if self.per_token else scores.adjusted_margin)
+            return self.beta * (scores.adjusted_mean_margin if self.per_token else scores.adjusted_margin)
         return self.beta * free
 
     def confidence(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
@@ -62,9 +62,3 @@ class PolicyObjective:
 def mixed(targets: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """The loss under soft targets: that of preferring the first answer and that of the second, in their shares."""
     return targets * first + (1 - targets) * second
-
-
-def _adjusted_mean_margin(scores: PairLogProbs) -> Tensor:
-    assert scores.ref_first is not None, "scores without those of a reference beside them"
-    assert scores.ref_second is not None
-    return scores.mean_margin - (scores.ref_first / scores.n_first - scores.ref_second / scores.n_second)
