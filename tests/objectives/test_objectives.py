@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from w2sd.cli import CONF
 from w2sd.config import build
+from w2sd.errors import Refused
 from w2sd.models.score import PairScores
 from w2sd.objectives.base import READINGS
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
@@ -177,6 +178,13 @@ def test_confidence_and_margin_never_contradict(objective: Any, reading: str) ->
     p, margin = objective.confidence(pair, reading), objective.margin(pair, reading)
     assert ((p - 0.5).sign() == margin.sign()).all()
     assert (objective.margin(exchanged(pair), reading) == -margin).all()
+
+
+def test_a_reading_that_does_not_exist_is_refused(objective: Any) -> None:
+    pair, _ = some(objective)
+    for read in (objective.margin, objective.confidence):
+        with pytest.raises(Refused, match=r"^reading: 'legcy' is not accepted; .* did you mean 'legacy'"):
+            read(pair, "legcy")
 
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in ("sft", "simpo with sft")])

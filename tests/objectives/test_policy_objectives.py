@@ -353,5 +353,3 @@ def test_a_reading_that_does_not_exist_is_refused(cls: Any, knob: str) -> None:
     accepted = f"^{knob}: 'legcy' is not accepted; expected one of legacy, own, reference_free; .* 'legacy'"
     with pytest.raises(Refused, match=accepted):
         cls(**{knob: "legcy"})
-    with pytest.raises(Refused, match=r"^reading: 'legcy'"):
-        cls().margin(log_probs([-1.0], [-2.0]), "legcy")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from w2sd.objectives.base import OWN
+from w2sd.errors import choose
+from w2sd.objectives.base import OWN, READINGS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,7 @@ class RewardObjective:
     measured_by: ClassVar[str] = OWN
 
     def margin(self, scores: PairScores, reading: str = OWN) -> Tensor:
+        choose("reading", reading, READINGS)
         return scores.margin
 
     def confidence(self, scores: PairScores, reading: str = OWN) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from w2sd.objectives.base import OWN
+from w2sd.errors import choose
+from w2sd.objectives.base import OWN, READINGS
 from w2sd.objectives.policy import mixed
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class SFT:
         return mixed(targets, -scores.first / scores.n_first, -scores.second / scores.n_second)
 
     def margin(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
+        choose("reading", reading, READINGS)
         return scores.mean_margin
 
     def confidence(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
