@@ -167,6 +167,16 @@ def test_a_soft_target_is_fitted_by_the_confidence_that_it_is(objective: Any, q:
     assert slope.item() == near(0)
 
 
+@pytest.mark.parametrize(("gamma", "p"), [(1.0, 0.8559386628592697), (2.0, 0.9374155133097892)])
+def test_gamma_makes_simpo_surer_than_its_targets(gamma: float, p: float) -> None:
+    """As the docstring has it: under which confidence the loss of a target of .75 is smallest."""
+    first = torch.tensor([math.log(p / (1 - p)) / 2], dtype=torch.float64, requires_grad=True)
+    pair = log_probs([0.0], [0.0])._replace(first=first)
+    [slope] = torch.autograd.grad(SimPO(2.0, gamma)(pair, torch.tensor([0.75], dtype=torch.float64)), first)
+    assert slope.item() == near(0)
+    assert SimPO(2.0, gamma).confidence(pair).item() == near(p)
+
+
 def test_a_pair_that_ipo_has_fitted_is_sure_and_one_fitted_beyond_is_no_surer() -> None:
     fitted = log_probs([-20.0, -15.0, -10.0, 80.0], [-20.0] * 4, [-20.0] * 4, [-20.0] * 4)
     assert IPO(beta=0.1).confidence(fitted).tolist() == near([0.5, 1.0, 1.0, 1.0])
