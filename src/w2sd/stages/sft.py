@@ -44,8 +44,9 @@ def run(task: Task) -> dict[str, Any]:
     n_steps = fit.epochs * (-(-n_own // fit.batch) if conflict.match_steps else len(loader))
     learner = SftLearner(model, fit, n_steps, task.trainer.log_every)
     lightning.train(task, learner, loader, fit, params["seed"], n_steps)
-    params["adapter"].merge(model)
-    model.save(task.out, tokenizer)
+    if task.rank == 0:
+        params["adapter"].merge(model)
+        model.save(task.out, tokenizer)
     return {
         "n/answers": len(rows),
         "n/extra": len(rows) - n_own,

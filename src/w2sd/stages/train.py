@@ -54,8 +54,9 @@ def run(task: Task) -> dict[str, Any]:
         "n/truncated_prompts": encoded.truncated_prompts,
         "n/dropped_long": encoded.dropped_long,
     }
-    params["adapter"].merge(model)  # after what was trained has been counted
-    model.save(task.out, tokenizer)
+    if task.rank == 0:
+        params["adapter"].merge(model)  # after what was trained has been counted
+        model.save(task.out, tokenizer)
     return counts
 
 

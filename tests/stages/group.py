@@ -1,0 +1,176 @@
+"""What several processes do together, and one process alone: each training and scoring that test_devices.py compares.
+
+    python -m torch.distributed.run --nproc-per-node 2 group.py FOLDER
+
+FOLDER/alone holds what one process left there: what it saved on its way, for the group to go on from.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled, in_length_order
+from w2sd.data.text import Encoded
+from w2sd.fit import Fit
+from w2sd.logger import Csv
+from w2sd.models.adapter import HeadOnly
+from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.objectives.dpo import DPO
+from w2sd.objectives.reward import RewardBCE
+from w2sd.stages import lightning
+from w2sd.students.base import Examination, Learner, Student
+from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.policy import PolicyStudent, SftLearner
+from w2sd.students.reward import RewardStudent
+from w2sd.trainer import Trainer
+from w2sd.worker import Task
+
+N, STEPS, STOP = 25, 50, 22  # four steps an epoch, the last of them on one row, which leaves a process without any
+FIT = Fit(lr=3e-3, epochs=13, batch=8, clip=0.5, weight_decay=0.01, warmup=0.2)
+SHAPE = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 13}
+STRATEGIES = ("ddp", "fsdp2")
+RNG = np.random.default_rng(0)
+PROMPTS, CHOSEN, REJECTED = ([RNG.integers(0, 13, RNG.integers(1, 6)) for _ in range(N)] for _ in range(3))
+ENCODED = Encoded(PROMPTS, CHOSEN, REJECTED, list(range(N)), 0, 0, 0)
+SWAPPED, TARGETS, SAID = RNG.random(N) < 0.5, RNG.random(N), RNG.uniform(-9, -1, (N, 2))
+WEIGHTS = RNG.random((N, 6)).astype(np.float32)
+PAIRS = PairRows(ENCODED, SWAPPED, TARGETS, micro_tokens=60, references=SAID)
+
+
+class Killed(BaseException):
+    """What ends a run from outside."""
+
+
+class Case(NamedTuple):
+    learner: Learner
+    rows: Any
+
+
+def lm() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(**SHAPE, bos_token_id=None, eos_token_id=None))
+    silence_dropout(model)
+    return model
+
+
+def reward() -> Case:
+    torch.manual_seed(0)
+    backbone = GPT2Model(GPT2Config(**SHAPE))
+    silence_dropout(backbone)
+    return Case(RewardStudent(RewardModel(backbone), RewardBCE(), NoConflict(), FIT, STEPS), PAIRS)
+
+
+def head_only() -> Case:
+    case = reward()
+    HeadOnly().apply(case.learner.model)
+    return case
+
+
+def some_weights() -> Case:
+    """Frozen weights before and between those that are trained, as with low-rank additions."""
+    case = policy()
+    for name, weights in case.learner.named_parameters():
+        weights.requires_grad_("c_attn" in name)
+    return case
+
+
+def policy() -> Case:
+    return Case(PolicyStudent(PolicyModel(lm()), DPO(), NoConflict(), FIT, STEPS), PAIRS)
+
+
+def sft() -> Case:
+    return Case(SftLearner(PolicyModel(lm()), FIT, STEPS, 1), AnswerRows(PROMPTS, CHOSEN, micro_tokens=30))
+
+
+def language() -> Case:
+    tokens = np.random.default_rng(0).integers(0, 13, size=(N, 6)).astype(np.int32)
+    return Case(LanguageLearner(lm(), FIT, STEPS, 1), TextRows(tokens, WEIGHTS, micro_tokens=20))
+
+
+CASES: dict[str, Callable[[], Case]] = {case.__name__: case for case in (reward, policy, sft, language)}
+RESUMED: dict[str, Callable[[], Case]] = {case.__name__: case for case in (policy, head_only, some_weights)}
+SCORED: dict[str, Callable[[], Case]] = {case.__name__: case for case in (reward, policy)}
+
+
+def task(folder: Path, trainer: Trainer, rank: int, advance: Callable[[int, int], None]) -> Task:
+    for name in ("out", "work"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    place = (folder / "out", folder / "work", trainer, Csv(), "test", folder / "logs")
+    return Task("0" * 12, "train", {}, {}, *place, advance, rank=rank)
+
+
+def train(build: Callable[[], Case], folder: Path, trainer: Trainer, rank: int = 0, stop: int = 0) -> None:
+    """Train in `folder`: the loss of every step is in its log, the weights in `weights.safetensors`."""
+
+    def advance(done: int, total: int) -> None:
+        if done == stop:
+            raise Killed
+
+    learner, rows = build()
+    job = task(folder, replace(trainer, save_every_s=1e-9 if stop else 1e9), rank, advance)
+    with suppress(Killed):
+        lightning.train(job, learner, Loader(rows, Shuffled(N, FIT.batch, seed=3)), FIT, 7, STEPS)
+        if rank == 0:
+            weights = {name: tensor.detach().clone() for name, tensor in learner.whole.named_parameters()}
+            save_file(weights, folder / "weights.safetensors")
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """What was logged, by step."""
+    with (folder / "logs" / "metrics.csv").open() as file:
+        return {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file)}
+
+
+def score(build: Callable[[], Case], folder: Path, trainer: Trainer, rank: int = 0) -> dict[str, Any]:
+    """What evaluation logs, and the columns that its file would have."""
+    case = build()
+    student = case.learner
+    assert isinstance(student, Student)
+    student.requires_grad_(False)
+    sure = {role: torch.from_numpy(np.random.default_rng(n).random(N)) for n, role in enumerate(("weak", "ceiling"))}
+    student.examine(Examination(torch.arange(N), torch.from_numpy(SWAPPED), sure))
+    loader = Loader(case.rows, in_length_order(case.rows.lengths, 6))
+    logged = lightning.test(task(folder, trainer, rank, lambda *_: None), student, loader, FIT)
+    columns = {"margin": student.margins, "p_correct": student.p_correct, **student.columns()}
+    return {"logged": logged, **{name: column.tolist() for name, column in columns.items()}}
+
+
+def main(folder: Path) -> None:
+    import torch.distributed as dist
+
+    rank = int(torch.distributed.get_rank()) if dist.is_initialized() else int(__import__("os").environ["RANK"])
+    scored = {}
+    for strategy in STRATEGIES:
+        trainer = Trainer(devices=2, strategy=strategy, log_every=1)
+        for name, build in CASES.items():
+            train(build, folder / strategy / name, trainer, rank)
+        for name, build in SCORED.items():
+            scored[f"{strategy}/{name}"] = score(build, folder / strategy / "scored", trainer, rank)
+        for name, build in RESUMED.items():
+            train(build, folder / strategy / "stopped" / name, trainer, rank, stop=STOP)
+            for origin in ("alone", *STRATEGIES[: STRATEGIES.index(strategy)]):
+                again = folder / strategy / f"after_{origin}" / name
+                if rank == 0:
+                    shutil.copytree(folder / origin / "stopped" / name / "work", again / "work")
+                dist.barrier()
+                train(build, again, trainer, rank)
+    (folder / f"scored_{rank}.json").write_text(json.dumps(scored))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
