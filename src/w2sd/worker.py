@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     [path] = argv if argv is not None else sys.argv[1:]
     job = read_json(Path(path))
     rank = int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clearing up behind itself
 
     def advance(done: int, total: int) -> None:
         if rank == 0:

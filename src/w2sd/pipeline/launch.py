@@ -106,6 +106,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
         except BaseException:
             if group:
                 process.terminate()  # torchrun ends the group; killed itself, it would leave it running
+                process.wait()
             else:
                 process.kill()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ QUIET = (
     "isinstance.treespec",
     "predict returned None",
     "Experiment logs directory",  # of a stage that was interrupted
+    "returned a view tensor",  # which nobody changes in place
 )
 
 
@@ -99,6 +101,22 @@ class RandomState(pl.Callback):
             torch.set_rng_state(self.restored["cpu"].cpu())
             torch.cuda.set_rng_state_all([state.cpu() for state in self.restored["cuda"]])
             self.restored = None
+
+
+class Mortal(pl.Callback):
+    """Lets a worker end on SIGTERM. Lightning would have the group agree on it first, of which some may be dead."""
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self.handler)
+
+    def on_test_start(self, *_: Any) -> None:
+        self.on_train_start()
+
+    def on_predict_start(self, *_: Any) -> None:
+        self.on_train_start()
 
 
 class Progress(pl.Callback):
@@ -183,6 +201,8 @@ def _trainer(
     config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
     name = RunName(task.name, task.kind, task.key, task.logs, config)
     loader.rank, loader.world = task.rank, task.trainer.devices
+    if task.trainer.is_shared:
+        callbacks = [*callbacks, Mortal()]
     # W&B has runs of what is trained, and of whole jobs; Lightning's own loggers know which process may write
     logger = task.logger if task.kind in TRAINING and task.rank == 0 else Csv()
     with warnings.catch_warnings(), _no_denormals(), logger.loggers(name) as loggers:
@@ -198,7 +218,7 @@ def _trainer(
             callbacks=[*callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=1,  # the learner decides
-            enable_checkpointing=bool(callbacks),
+            enable_checkpointing=n_steps is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,

@@ -1,0 +1,100 @@
+"""On any number of processes, whole or sharded, a training is the same training and a scoring the same scoring."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, score, train
+from safetensors.torch import load_file
+
+import w2sd
+from w2sd.trainer import Trainer
+
+pytestmark = pytest.mark.ddp
+ALONE = Trainer(log_every=1)
+each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process does, and then two: one start of a group for all of it."""
+    place = tmp_path_factory.mktemp("devices")
+    for build in (*WHOLE, *RESUMED):
+        train(build, place / "alone" / build.__name__, ALONE)
+    for build in RESUMED:
+        train(build, place / "alone" / "stopped" / build.__name__, ALONE, stop=STOP)
+    script, source = Path(__file__).with_name("group.py"), Path(w2sd.__file__).parents[1]
+    group = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, *group, script, place], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    return place
+
+
+def distance(one: Path, other: Path) -> float:
+    """The largest difference between the weights of two models."""
+    first, second = (load_file(place / "weights.safetensors") for place in (one, other))
+    assert first.keys() == second.keys()
+    assert [weights.shape for weights in first.values()] == [weights.shape for weights in second.values()]
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@each_strategy
+@pytest.mark.parametrize("build", WHOLE)
+def test_two_processes_have_the_losses_and_the_weights_of_one(folder: Path, build: Build, strategy: str) -> None:
+    """With clipping, batches that are cut up unevenly, and a last one that has no row for one of the two."""
+    one, two = (folder / place / build.__name__ for place in ("alone", strategy))
+    curve = losses(one)
+    assert list(curve) == list(range(build().n_steps))
+    assert max(curve.values()) - min(curve.values()) > 1e-3  # there is something to be equal
+    assert losses(two) == pytest.approx(curve, abs=1e-5, rel=0)
+    assert distance(one, two) < 1e-5
+
+
+def test_frozen_weights_stay_and_trained_ones_move(folder: Path) -> None:
+    begun = dict(RESUMED[1]().learner.model.named_parameters())
+    ended = load_file(folder / "fsdp2" / "after_alone" / RESUMED[1].__name__ / "weights.safetensors")
+    assert {name for name in begun if not torch.equal(begun[name], ended[name])} == {n for n in begun if "c_attn" in n}
+
+
+@pytest.mark.parametrize("build", RESUMED)
+@pytest.mark.parametrize(
+    ("stopped", "resumed"),
+    [("alone", "ddp"), ("alone", "fsdp2"), ("ddp", "fsdp2"), ("ddp", "alone"), ("fsdp2", "alone")],
+)
+def test_a_stopped_training_goes_on_elsewhere(folder: Path, build: Build, stopped: str, resumed: str) -> None:
+    one, two = (folder / "alone" / build.__name__, folder / resumed / f"after_{stopped}" / build.__name__)
+    if resumed == "alone":
+        move(folder / stopped / "stopped" / build.__name__, two)
+        train(build, two, ALONE)
+    whole = losses(one)
+    rest = {step: loss for step, loss in whole.items() if step >= STOP - 1}
+    assert losses(two) == pytest.approx(rest, abs=1e-5, rel=0)  # from the step that was not saved, and no other
+    assert distance(one, two) < 1e-5
+
+
+@pytest.mark.parametrize("build", SCORED)
+def test_every_process_knows_all_predictions_and_they_are_those_of_one(
+    folder: Path, build: Build, tmp_path: Path
+) -> None:
+    one = score(build, tmp_path, ALONE)
+    every: list[dict[str, Any]] = [json.loads((folder / f"scored_{rank}.json").read_text()) for rank in range(2)]
+    assert every[0] == every[1]
+    assert not math.isnan(one["logged"]["pgr"])
+    for strategy in STRATEGIES:
+        two = every[0][f"{strategy}/{build.__name__}"]
+        assert two.keys() == one.keys()
+        assert two["logged"] == pytest.approx(one["logged"], abs=1e-12)
+        for name in one.keys() - {"logged"}:
+            np.testing.assert_allclose(two[name], one[name], atol=2e-6, rtol=0, err_msg=name)
