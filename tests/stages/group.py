@@ -3,7 +3,7 @@
     python -m torch.distributed.run --nproc-per-node 2 group.py FOLDER
 
 does them in two gloo processes, one group for all of them. Run by test_devices.py, which imports the rest for the one.
-FOLDER/alone has what one process left there, for the group to go on from.
+FOLDER/alone has what one process left there, for the group to go on from, and FOLDER/jobs.json stages of a real run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
+from w2sd import worker
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled, in_length_order
 from w2sd.data.text import Encoded
@@ -34,6 +35,7 @@ from w2sd.models.adapter import HeadOnly
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
+from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
 from w2sd.students.base import Examination, Learner, Student
 from w2sd.students.language import LanguageLearner, TextRows
@@ -180,6 +182,9 @@ def main(folder: Path) -> None:
                 dist.barrier()
                 train(build, again, trainer, rank)
     (folder / f"scored_{rank}.json").write_text(json.dumps(scored))
+    for job in json.loads((folder / "jobs.json").read_text()):
+        worker.execute(job["stage"], job["runtime"], Store(job["store"]), lambda *_: None, rank)
+        dist.barrier()  # the next one reads what the first process has committed
     dist.destroy_process_group()
 
 

@@ -7,9 +7,11 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,14 @@ from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move,
 from safetensors.torch import load_file
 
 import w2sd
+from w2sd import worker
+from w2sd.cli import CONF
+from w2sd.config import read
+from w2sd.metrics.predictions import read_predictions
+from w2sd.models.score import RewardModel
+from w2sd.pipeline.launch import runtime
+from w2sd.pipeline.plan import plan
+from w2sd.pipeline.store import Store, read_json
 from w2sd.trainer import Trainer
 
 pytestmark = pytest.mark.ddp
@@ -32,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(build, place / "alone" / build.__name__, ALONE)
     for build in RESUMED:
         train(build, place / "alone" / "stopped" / build.__name__, ALONE, stop=STOP)
+    chain(place)
     script, source = Path(__file__).with_name("group.py"), Path(w2sd.__file__).parents[1]
     group = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
@@ -40,6 +51,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert ran.returncode == 0, ran.stderr
     return place
+
+
+REAL = {"pretrain/weak": "ddp", "train/weak": "fsdp2", "label/weak": "ddp"}
+FAST = ["debug=fast", "trainer.log_every=1", "data.gt=40", "data.w2s=20", "data.test=20"]
+
+
+def chain(place: Path) -> None:
+    """Run stages of the embedded world in one process, and write down the same ones for a group."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        run = read(hydra.compose("config", [*FAST, f"out={place / 'logs'}"]))
+    stages, jobs = plan(run), []
+    for name, strategy in REAL.items():
+        worker.execute(stages[name].spec(), runtime(run), Store(place / "one"), lambda *_: None)
+        shared = runtime(run._replace(trainer=replace(run.trainer, devices=2, strategy=strategy)))
+        jobs.append({"stage": stages[name].spec(), "runtime": shared, "store": str(place / "two")})
+    (place / "jobs.json").write_text(json.dumps(jobs))
 
 
 def distance(one: Path, other: Path) -> float:
@@ -98,3 +125,26 @@ def test_every_process_knows_all_predictions_and_they_are_those_of_one(
         assert two["logged"] == pytest.approx(one["logged"], abs=1e-12)
         for name in one.keys() - {"logged"}:
             np.testing.assert_allclose(two[name], one[name], atol=2e-6, rtol=0, err_msg=name)
+
+
+def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> None:
+    """Ordinary files under the same keys: weights in safetensors, a prediction for every id, the same counts."""
+    one, two = ({path.name: path for path in (folder / place / "artifacts").iterdir()} for place in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert len(one) == len(REAL)
+    for name, artifact in one.items():
+        files, others = (sorted(str(file.relative_to(a)) for file in a.rglob("*")) for a in (artifact, two[name]))
+        assert files == others
+        assert read_json(two[name] / "metrics.json") == pytest.approx(read_json(artifact / "metrics.json"), abs=1e-12)
+        for file in artifact.rglob("*.safetensors"):
+            first, second = load_file(file), load_file(two[name] / file.relative_to(artifact))
+            assert {n: (w.shape, w.dtype) for n, w in first.items()} == {
+                n: (w.shape, w.dtype) for n, w in second.items()
+            }
+        if (artifact / "head.safetensors").exists():
+            assert (two[name] / "model/config.json").read_bytes() == (artifact / "model/config.json").read_bytes()
+            assert RewardModel.load(two[name])
+        if (artifact / "predictions.parquet").exists():
+            rows, same = (read_predictions(a / "predictions.parquet") for a in (artifact, two[name]))
+            assert list(rows.ids) == list(same.ids)
+            np.testing.assert_allclose(same.margin, rows.margin, atol=1e-4, rtol=0)
