@@ -96,6 +96,9 @@ def main(argv: list[str] | None = None) -> int:
     except (Refused, StageFailed) as error:
         print(f"@failed {error}", flush=True)
         return 1
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return 0
 
 

@@ -598,6 +598,14 @@ def test_the_failure_of_any_process_ends_all_of_them_in_one_line(
     assert ended(store, stage)
 
 
+def test_a_strategy_may_have_one_process(run: RunConfig) -> None:
+    alone = run._replace(trainer=replace(run.trainer, strategy="ddp"))
+    groups = {stage.kind: launching._group(stage, alone) for stage in menu().values()}
+    assert [word for word in groups["train"] if "nproc" in word] == ["--nproc-per-node=1"]
+    assert groups["compare"] == []
+    assert launching._group(menu()["train/weak"], run) == []
+
+
 @pytest.mark.ddp
 def test_a_group_ends_with_the_run(grouped: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage("pretrain", {"x": 15})

@@ -68,11 +68,12 @@ class Case(NamedTuple):
     n_steps: int
 
 
-def lm() -> GPT2LMHeadModel:
+def lm(dropout: bool = False) -> GPT2LMHeadModel:
     """With tied embeddings."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(**SHAPE, bos_token_id=None, eos_token_id=None))
-    silence_dropout(model)
+    if not dropout:
+        silence_dropout(model)
     return model
 
 
@@ -114,6 +115,10 @@ def few_weights() -> Case:
 
 def tied() -> Case:
     return policy(14)
+
+
+def noisy() -> Case:
+    return Case(SftLearner(PolicyModel(lm(dropout=True)), FIT, 8, 1), AnswerRows(PROMPTS, CHOSEN, micro_tokens=30), 8)
 
 
 Build = Callable[[], Case]
@@ -169,13 +174,13 @@ def main(folder: Path) -> None:
     scored = {}
     for strategy in STRATEGIES:
         trainer = Trainer(devices=2, strategy=strategy, log_every=1)
-        for build in WHOLE:
+        for build in WHOLE if strategy == "fsdp2" else (*WHOLE, noisy):
             train(build, folder / strategy / build.__name__, trainer, rank)
         for build in SCORED:
             scored[f"{strategy}/{build.__name__}"] = score(build, folder / strategy / "scored", trainer, rank)
-        for build in RESUMED:
+        for build in RESUMED if strategy == "fsdp2" else (*RESUMED, noisy):
             train(build, folder / strategy / "stopped" / build.__name__, trainer, rank, stop=STOP)
-            for origin in ("alone", *STRATEGIES[: STRATEGIES.index(strategy)]):
+            for origin in ("alone", "ddp") if strategy == "fsdp2" else ("ddp",) if build is noisy else ("alone",):
                 again = folder / strategy / f"after_{origin}" / build.__name__
                 if rank == 0:
                     move(folder / origin / "stopped" / build.__name__, again)

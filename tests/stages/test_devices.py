@@ -111,6 +111,15 @@ def test_a_stopped_training_goes_on_elsewhere(folder: Path, build: Build, stoppe
     assert distance(one, two) < 1e-5
 
 
+def test_dropout_goes_on_in_each_process_as_if_nothing_had_happened(folder: Path) -> None:
+    places = [folder / "ddp" / "noisy", folder / "ddp" / "after_ddp" / "noisy"]
+    whole, rest = map(losses, places)
+    assert rest == {step: loss for step, loss in whole.items() if step >= STOP - 1}
+    assert distance(*places) == 0
+    silent = losses(folder / "ddp" / "sft")
+    assert all(abs(whole[step] - silent[step]) > 1e-4 for step in (0, 1))
+
+
 @pytest.mark.parametrize("build", SCORED)
 def test_every_process_knows_all_predictions_and_they_are_those_of_one(
     folder: Path, build: Build, tmp_path: Path
