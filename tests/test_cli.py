@@ -310,6 +310,15 @@ BAD: dict[str, tuple[list[str], str]] = {
         [*FILES, "objective=simpo", "data.path=good.jsonl", "data.append_eos=always"],
         r"data\.append_eos: 'always' is not accepted; expected one of auto, never",
     ),
+    "devices without a strategy": (
+        ["trainer.devices=2"],
+        r"trainer\.devices: 2 is not accepted; expected 1, or a strategy .*: trainer=ddp or trainer=fsdp2",
+    ),
+    "no device": (["trainer=ddp", "trainer.devices=0"], r"trainer\.devices: 0 is not .* an integer of 1 or more"),
+    "a strategy": (
+        ["trainer.strategy=fsdp"],
+        r"trainer\.strategy: 'fsdp' is not .* one of auto, ddp, fsdp2; did you mean 'fsdp2'\?",
+    ),
     "a fine-tuning": (["sft=wrld"], r"sft: 'wrld' is not accepted; expected one of .*; did you mean 'world'\?"),
     "a key of a fine-tuning": (["sft.fit.lrr=1"], rf"sft\.fit\.lrr: '1' is not .*{KEYS}; did you mean 'lr'\?"),
     "a rate of a fine-tuning": (["sft.fit.lr=0"], r"sft\.fit\.lr: 0\.0 is not accepted; expected a number above 0"),
@@ -336,6 +345,18 @@ def test_a_gpu_that_is_not_there_is_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said = w2sd(*FILES, "data.path=good.jsonl", "trainer=gpu")
     assert re.fullmatch(r"w2sd: trainer\.accelerator: 'gpu' is not accepted; expected cpu.*\n", said.err)
+    assert (said.code, Path("store").exists()) == (2, False)
+
+
+def test_more_gpus_than_there_are_are_refused(
+    w2sd: Callable[..., Said], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    said = w2sd(*FILES, "data.path=good.jsonl", "trainer=ddp", "trainer.devices=3")
+    assert re.fullmatch(r"w2sd: trainer\.devices: 3 is not accepted; expected at most 2, .*visible here\n", said.err)
     assert (said.code, Path("store").exists()) == (2, False)
 
 

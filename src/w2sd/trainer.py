@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 from w2sd.errors import choose, require
 
+STRATEGIES = ("auto", "ddp", "fsdp2")
+
 
 @dataclass(frozen=True)
 class Trainer:
     """Where and how a stage runs."""
 
     accelerator: str = "cpu"  # cpu | gpu
+    devices: int = 1  # processes that share every batch; each reads its own part of it
+    strategy: str = "auto"  # auto: one process | ddp: whole weights on each | fsdp2: each has a shard
     threads: int = 1  # of torch on the CPU; two that spin on a busy machine are slower than one
     micro_tokens: int = 4096  # padded tokens in memory at once: cuts a batch up, never changes it
     save_every_s: float = 120.0  # seconds between the checkpoints from which an interrupted stage resumes
@@ -19,6 +23,14 @@ class Trainer:
 
     def __post_init__(self) -> None:
         choose("accelerator", self.accelerator, ("cpu", "gpu"))
-        for knob in ("threads", "micro_tokens", "log_every"):
+        choose("strategy", self.strategy, STRATEGIES)
+        for knob in ("devices", "threads", "micro_tokens", "log_every"):
             require(getattr(self, knob) >= 1, knob, getattr(self, knob), "an integer of 1 or more")
         require(0 < self.save_every_s < float("inf"), "save_every_s", self.save_every_s, "a number above 0")
+        alone = "1, or a strategy that shares a batch: trainer=ddp or trainer=fsdp2"
+        require(self.devices == 1 or self.is_shared, "devices", self.devices, alone)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether stages run in a group of processes, if only of one."""
+        return self.strategy != "auto"

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ class Task(NamedTuple):
     kind: str
     params: Mapping[str, Any]
     inputs: Mapping[str, Path]  # folders of finished artifacts, checked
-    out: Path  # the artifact being written
+    out: Path  # the artifact being written, by the first process of a group alone
     work: Path  # survives an interruption of this stage
     trainer: Any
     logger: Any
@@ -37,50 +38,67 @@ class Task(NamedTuple):
     logs: Path
     advance: Callable[[int, int], None]
     trusted: Sequence[str] = ()  # prefixes of a user's own modules
+    rank: int = 0  # which process of the group this is
 
 
-def execute(spec: dict[str, Any], runtime: dict[str, Any], store: Store, advance: Callable[[int, int], None]) -> None:
-    """Run the stage that `spec` describes and commit what it made."""
+def execute(
+    spec: dict[str, Any], runtime: dict[str, Any], store: Store, advance: Callable[[int, int], None], rank: int = 0
+) -> None:
+    """Run the stage that `spec` describes; the first process of a group commits what it made."""
     trusted = runtime["trusted"]
     params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
     inputs = {role: store.find(key) for role, key in spec["inputs"].items()}
     wall, cpu = time.perf_counter(), _cpu_seconds()
+    task = Task(
+        spec["key"],
+        spec["kind"],
+        params,
+        inputs,
+        Path(os.devnull),  # a folder to nobody: to write there is an error
+        store.work(spec["key"]),
+        build(runtime["trainer"], "trainer", trusted),
+        build(runtime["logger"], "logger", trusted),
+        runtime["name"],
+        Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}",
+        advance,
+        trusted,
+        rank,
+    )
+    run = importlib.import_module(f"w2sd.stages.{spec['kind']}").run
+    if rank:
+        run(task)
+        return
     with store.writing({**spec, "created": datetime.now(UTC).isoformat(timespec="seconds"), "git": _commit()}) as out:
-        task = Task(
-            spec["key"],
-            spec["kind"],
-            params,
-            inputs,
-            out,
-            store.work(spec["key"]),
-            build(runtime["trainer"], "trainer", trusted),
-            build(runtime["logger"], "logger", trusted),
-            runtime["name"],
-            Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}",
-            advance,
-            trusted,
-        )
-        metrics = importlib.import_module(f"w2sd.stages.{spec['kind']}").run(task)
+        metrics = run(task._replace(out=out))
         write_json(out / "metrics.json", metrics)
         cost = {"seconds": round(time.perf_counter() - wall, 3), "cpu_seconds": round(_cpu_seconds() - cpu, 3)}
         versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
         machine = {"peak_rss_mb": _peak_mb(), "hardware": _hardware(), "versions": versions}
-        write_json(out / "runtime.json", {**cost, **machine})
+        write_json(out / "runtime.json", {**cost, **machine, "trainer": runtime["trainer"]})
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The entry point of a worker process; speaks of its progress and its failure on standard output."""
+    """The entry point of a worker process; speaks of its progress and its failure on standard output.
+
+    Of a group that torchrun started, the first process speaks of progress, any of failure.
+    """
     [path] = argv if argv is not None else sys.argv[1:]
     job = read_json(Path(path))
+    rank = int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clearing up behind itself
 
     def advance(done: int, total: int) -> None:
-        print(f"@progress {done} {total}", flush=True)
+        if rank == 0:
+            print(f"@progress {done} {total}", flush=True)
 
     try:
-        execute(job["stage"], job["runtime"], Store(job["store"]), advance)
+        execute(job["stage"], job["runtime"], Store(job["store"]), advance, rank)
     except (Refused, StageFailed) as error:
         print(f"@failed {error}", flush=True)
         return 1
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return 0
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled, cut, in_length_order
+from w2sd.data.batch import AnswerRows, Filler, Loader, PairRows, Shuffled, cut, deal, in_length_order
 from w2sd.data.text import Encoded
 
 lengths_of_rows = st.lists(st.integers(1, 40), min_size=1, max_size=40).map(np.array)
@@ -68,6 +68,31 @@ def test_a_piece_ends_only_where_the_next_row_would_not_fit(lengths: np.ndarray,
 
 def test_nothing_is_cut_into_nothing() -> None:
     assert cut([], np.array([], dtype=int), 5) == []
+
+
+hands_of_a_group = st.integers(1, 6)
+
+
+@given(lengths_of_rows, hands_of_a_group)
+def test_dealing_gives_every_row_to_one_hand(lengths: np.ndarray, hands: int) -> None:
+    dealt = deal(list(range(len(lengths))), lengths, hands)
+    assert len(dealt) == hands
+    assert sorted(i for hand in dealt for i in hand) == list(range(len(lengths)))
+
+
+@given(lengths_of_rows, hands_of_a_group)
+def test_no_hand_has_more_tokens_than_another_by_more_than_the_longest_row(lengths: np.ndarray, hands: int) -> None:
+    dealt = deal(list(range(len(lengths))), lengths, hands)
+    tokens = [int(lengths[hand].sum()) for hand in dealt]
+    assert max(tokens) - min(tokens) <= lengths.max()
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+@given(lengths_of_rows, hands_of_a_group, st.randoms())
+def test_dealing_does_not_depend_on_the_order_of_a_batch(lengths: np.ndarray, hands: int, rng: random.Random) -> None:
+    batch = list(range(len(lengths)))
+    shuffled = rng.sample(batch, len(batch))
+    assert deal(shuffled, lengths, hands) == deal(batch, lengths, hands)
 
 
 def test_a_piece_is_exactly_this() -> None:
@@ -274,6 +299,27 @@ def test_a_loader_goes_on_where_another_stopped(place: int) -> None:
         assert state == {"place": 7}
     assert taken + (rest[0] if place < 7 else []) == whole[1]
     assert rest[-1] == whole[2]
+
+
+@given(lengths_of_rows, st.integers(2, 5), st.integers(1, 8), st.integers(1, 100))
+def test_a_group_takes_equally_many_pieces_and_together_all_rows_once(
+    lengths: np.ndarray, world: int, size: int, micro_tokens: int
+) -> None:
+    """A piece too many for a process is one row of the same batch, marked as counting nothing."""
+    prompts = [np.zeros(length, dtype=np.int64) for length in lengths]
+    answers = [np.array([n]) for n in range(len(lengths))]  # the last token of a row is its number
+    shares = []
+    for rank in range(world):
+        mine = Loader(AnswerRows(prompts, answers, micro_tokens), Shuffled(len(lengths), size, 0))
+        mine.rank, mine.world = rank, world
+        shares.append(list(mine))
+    for batch, *parts in zip(Shuffled(len(lengths), size, 0), *shares, strict=True):
+        assert len({len(part) for part in parts}) == 1
+        own = [piece for part in parts for piece in part if not isinstance(piece, Filler)]
+        fillers = [piece.piece for part in parts for piece in part if isinstance(piece, Filler)]
+        assert sorted(row[-1] for piece in own for row in unpadded(piece)) == sorted(batch)
+        assert all(row[-1] in batch for piece in fillers for row in unpadded(piece))
+        assert all(len(piece.ids_BT) == 1 for piece in fillers)
 
 
 def test_a_loader_makes_no_batch_that_it_skips() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import w2sd
 from w2sd.config import RunConfig
 from w2sd.errors import StageFailed
 from w2sd.metrics.predictions import write_predictions
@@ -125,7 +127,7 @@ def test_an_artifact_says_what_made_it_and_keeps_what_may_differ_apart(
     assert {name: spec[name] for name in plan["label/weak"].spec()} == plan["label/weak"].spec()
     assert set(spec) == {*plan["label/weak"].spec(), "digests", "created", "git"}
     runtime = read_json(folder / "runtime.json")
-    assert {"seconds", "cpu_seconds", "peak_rss_mb", "hardware", "versions"} == set(runtime)
+    assert {"seconds", "cpu_seconds", "peak_rss_mb", "hardware", "versions", "trainer"} == set(runtime)
     assert {"torch", "numpy", "w2sd", "python"} <= set(runtime["versions"])
     assert not list((store.root / "work").iterdir())
 
@@ -499,6 +501,122 @@ def test_a_failure_in_a_process_is_one_line_and_what_it_wrote_is_kept(
     log = (store.work(stage.key) / "worker.log").read_text()
     assert "and its warnings" in log
     assert ("RuntimeError: bug" in log) == (x == 14)
+
+
+GROUPED = """
+import os
+import sys
+import time
+import types
+from pathlib import Path
+
+from w2sd.errors import StageFailed
+
+
+def run(task):
+    def wait(what):
+        while not (task.work / what).exists():
+            time.sleep(0.01)
+
+    (task.work / f"rank_{task.rank}").write_text(str(os.getpid()))
+    for rank in range(task.trainer.devices if task.kind == "pretrain" else 1):
+        wait(f"rank_{rank}")
+    task.advance(task.rank + 1, 3)
+    if task.params["x"] == 13 and task.rank == 1:
+        raise StageFailed("the second of two has no luck")
+    if task.params["x"] == 14 and task.rank == 1:
+        os.kill(os.getpid(), 9)
+    if task.params["x"] >= 13:
+        wait("for ever")
+    if task.rank == 0:
+        (task.out / "dish.json").write_text("{}")
+        time.sleep(0.2)
+    else:
+        try:
+            (task.out / "dish.json").write_text("{}")
+        except OSError:
+            (task.work / "nowhere_to_write").touch()
+    return {"ranks": len(list(task.work.glob("rank_*"))), "refused": (task.work / "nowhere_to_write").exists()}
+
+
+for kind in ("pretrain", "generate"):
+    module = types.ModuleType(f"w2sd.stages.{kind}")
+    module.run = run
+    sys.modules[module.__name__] = module
+"""
+
+
+@pytest.fixture
+def grouped(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """A run on two devices, in which two kinds of stages are stand-ins."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(GROUPED)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{Path(w2sd.__file__).parents[1]}")
+    return run._replace(trainer=replace(run.trainer, devices=2, strategy="ddp"))
+
+
+@pytest.mark.ddp
+def test_a_group_makes_one_artifact_and_stages_that_gain_nothing_have_one_process(
+    grouped: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[tuple[int, int]] = []
+    monkeypatch.setattr(StageTable, "advance", lambda table, done, total: moves.append((done, total)))
+    base = Stage("pretrain", {"x": 0})
+    go({"pretrain/weak": base, "generate/weak": Stage("generate", {"x": 1}, {"model": base})}, grouped, store)
+    made = {path.name.partition("-")[0]: read_json(path / "metrics.json") for path in store.root.glob("artifacts/*")}
+    assert made == {"pretrain": {"ranks": 2, "refused": True}, "generate": {"ranks": 1, "refused": False}}
+    assert moves == [(1, 3), (1, 3)]  # the first process speaks, and only it
+    assert read_json(store.find(base.key) / "runtime.json")["trainer"]["devices"] == 2
+    assert not list((store.root / "work").iterdir())
+
+
+def ended(store: Store, stage: Stage) -> bool:
+    """Whether both processes are gone, and left no artifact, not even half of one."""
+    pids = [int(path.read_text()) for path in store.work(stage.key).glob("rank_*")]
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    return not [*store.root.glob("artifacts/*"), *store.root.glob("tmp/*")]
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (13, r"^the second of two has no luck$"),
+        (14, r"^pretrain: the worker ended with code 1; its log is .*/worker\.log$"),
+    ],
+    ids=["failed", "killed"],
+)
+def test_the_failure_of_any_process_ends_all_of_them_in_one_line(
+    grouped: RunConfig, store: Store, x: int, message: str
+) -> None:
+    stage = Stage("pretrain", {"x": x})
+    with pytest.raises(StageFailed, match=message):
+        go({"pretrain/weak": stage}, grouped, store)
+    assert ended(store, stage)
+
+
+def test_a_strategy_may_have_one_process(run: RunConfig) -> None:
+    alone = run._replace(trainer=replace(run.trainer, strategy="ddp"))
+    groups = {stage.kind: launching._group(stage, alone) for stage in menu().values()}
+    assert [word for word in groups["train"] if "nproc" in word] == ["--nproc-per-node=1"]
+    assert groups["compare"] == []
+    assert launching._group(menu()["train/weak"], run) == []
+
+
+@pytest.mark.ddp
+def test_a_group_ends_with_the_run(grouped: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage("pretrain", {"x": 15})
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StageTable, "advance", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        go({"pretrain/weak": stage}, grouped, store)
+    assert ended(store, stage)
 
 
 OWN = """

@@ -212,3 +212,18 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
         if process.poll() is not None:
             pytest.fail(f"the run ended before it could be killed: {process.communicate()[1]}")
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_devices_measure_what_one_does(undisturbed: Ran, strategy: str, tmp_path: Path) -> None:
+    shared = run(tmp_path, f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.micro_tokens=4096")
+    assert shared.code == 0
+    one, two = (
+        {name: json.loads(text) for name, text in results(store).items() if name.startswith("compare")}
+        for store in (undisturbed.store, shared.store)
+    )
+    [metrics] = two.values()
+    assert {name: pytest.approx(known, abs=1e-4) for name, known in one.items()} == two
+    assert metrics["accuracy/ceiling"] > 0.6  # something was learnt

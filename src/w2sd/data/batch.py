@@ -1,7 +1,8 @@
 """From encoded pairs to what a model reads: global batches, cut into micro-batches that fit the memory.
 
 The global batch is what an optimiser step sees. Inside it rows are sorted by length and cut under a budget of padded
-tokens; per-example losses are summed over the pieces and divided once, so the budget never changes the step.
+tokens; per-example losses are summed over the pieces and divided once, so the budget never changes the step. Several
+processes know the same global batches; each is dealt its part of every one.
 """
 
 from __future__ import annotations
@@ -70,9 +71,12 @@ class PairRows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def pieces(self, batch: list[int]) -> list[list[int]]:
+        """Which pairs of a batch are in memory together."""
+        return cut(by_length(batch, self.lengths), 2 * self.lengths, self.micro_tokens)
+
     def __getitem__(self, batch: list[int]) -> list[PairBatch]:
-        order = sorted(batch, key=lambda i: (self.lengths[i], i))
-        return [self._collate(piece) for piece in cut(order, 2 * self.lengths, self.micro_tokens)]
+        return [self._collate(piece) for piece in self.pieces(batch)]
 
     def _collate(self, piece: list[int]) -> PairBatch:
         ids_BT, mask_BT = pad([self.rows[i][slot] for slot in (0, 1) for i in piece])
@@ -94,11 +98,14 @@ class AnswerRows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def pieces(self, batch: list[int]) -> list[list[int]]:
+        """Which rows of a batch are in memory together."""
+        return cut(by_length(batch, self.lengths), self.lengths, self.micro_tokens)
+
     def __getitem__(self, batch: list[int]) -> list[AnswerBatch]:
-        order = sorted(batch, key=lambda i: (self.lengths[i], i))
         return [
             AnswerBatch(*pad([self.rows[i] for i in piece]), torch.from_numpy(self.n_answers[piece]))
-            for piece in cut(order, self.lengths, self.micro_tokens)
+            for piece in self.pieces(batch)
         ]
 
 
@@ -110,6 +117,26 @@ def pad(rows: list[Ids]) -> tuple[Tensor, Tensor]:
         ids[n, : len(row)] = row
         mask[n, : len(row)] = 1
     return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def by_length(batch: list[int], lengths: np.ndarray) -> list[int]:
+    """The rows of a batch in an order that does not depend on that of the batch."""
+    return sorted(batch, key=lambda i: (lengths[i], i))
+
+
+def deal(batch: list[int], lengths: np.ndarray, hands: int) -> list[list[int]]:
+    """Every row of a batch in one of so many hands, whose sums of lengths differ by the longest row at most.
+
+    From the longest row to the shortest, and to and fro between the hands, so that each has long and short ones.
+
+    >>> deal([0, 1, 2, 3, 4], np.array([1, 2, 3, 4, 5]), 2)
+    [[4, 1, 0], [3, 2]]
+    """
+    to_and_fro = [*range(hands), *reversed(range(hands))]
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    for n, i in enumerate(reversed(by_length(batch, lengths))):
+        dealt[to_and_fro[n % len(to_and_fro)]].append(i)
+    return dealt
 
 
 def cut(order: list[int], lengths: np.ndarray, budget: int) -> list[list[int]]:
@@ -148,11 +175,21 @@ class Shuffled:
 class Batched(Protocol):
     """Rows that are indexed by the list of a global batch, and give that batch's pieces."""
 
+    lengths: np.ndarray
+
+    def pieces(self, batch: list[int]) -> list[list[int]]: ...
+
     def __getitem__(self, batch: list[int]) -> list[Any]: ...
 
 
+class Filler(NamedTuple):
+    """A piece that counts nothing here: processes that work in step have to take equally many."""
+
+    piece: Any
+
+
 class Loader:
-    """Global batches for Lightning, made in this process.
+    """Global batches for Lightning, made in this process: all of each, or what its `rank` of a `world` is dealt.
 
     Its place in the epoch is part of every checkpoint: without that, Lightning repeats data after a resume.
     """
@@ -162,6 +199,7 @@ class Loader:
         if isinstance(batches, Shuffled):
             self.sampler = batches  # where Lightning looks for somebody to tell the epoch
         self._start = self._place = 0
+        self.rank, self.world = 0, 1
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -171,7 +209,16 @@ class Loader:
         for place, batch in enumerate(self.batches):
             if place >= start:
                 self._place = place + 1
-                yield self.rows[batch]
+                yield self.rows[batch] if self.world == 1 else self._share(batch)
+
+    def _share(self, batch: list[int]) -> list[Any]:
+        """This process's pieces of a batch, as many as every other has."""
+        hands = deal(batch, self.rows.lengths, self.world)
+        own, most = self.rows[hands[self.rank]], max(len(self.rows.pieces(hand)) for hand in hands)
+        if len(own) == most:
+            return own
+        [shortest] = self.rows[by_length(batch, self.rows.lengths)[:1]]
+        return own + [Filler(shortest)] * (most - len(own))
 
     def state_dict(self) -> dict[str, int]:
         return {"place": self._place}

@@ -53,8 +53,8 @@ class PairMetric(Metric):
         for name, column in columns.items():
             if uid.ndim != 1 or column.shape != uid.shape:
                 raise ValueError(f"{name}: shape {tuple(column.shape)}, but uid has {tuple(uid.shape)}; expected [B]")
-            getattr(self, name).append(column.detach().to(torch.float64))
-        self.uid.append(uid.to(torch.int64))
+            getattr(self, name).append(column.detach().to(self.device, torch.float64))  # where ranks can gather it
+        self.uid.append(uid.to(self.device, torch.int64))
 
     def rows(self) -> dict[str, Column]:
         """The columns with each pair once."""

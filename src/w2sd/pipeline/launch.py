@@ -16,6 +16,8 @@ from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
 
+SHARED = ("pretrain", "sft", "reference", "train", "label", "evaluate")  # kinds that several devices make faster
+
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
     """For every stage whether it is `cached`, `to do`, or `not needed`: gone, with all that was made from it there.
@@ -39,7 +41,7 @@ def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] 
 
 def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, already: Collection[str] = ()) -> None:
     """Compute the stages that are to do, in order; a stage that fails leaves the ones before it in the store."""
-    execute = _in_process if run.settings.launch == "process" else _inline
+    execute = _in_process if run.settings.launch == "process" or run.trainer.is_shared else _inline
     renewed, done = _renewed(plan, run.settings.force) - set(already), set()
     with StageTable(plan, states) as table:
         for name, stage in plan.items():
@@ -90,10 +92,11 @@ def _inline(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> Non
 
 
 def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
-    """The same in an interpreter of its own: memory and devices are free again when the stage ends."""
+    """The same in an interpreter of its own, or in several: memory and devices are free again when the stage ends."""
     work = store.work(stage.key)
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(run), "store": str(store.root)})
-    command = [sys.executable, "-m", "w2sd.worker", str(work / "spec.json")]
+    group = _group(stage, run)
+    command = [sys.executable, *group, "-m", "w2sd.worker", str(work / "spec.json")]
     with (
         (work / "worker.log").open("a") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -101,10 +104,22 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
         try:
             said = _follow(process, advance)
         except BaseException:
-            process.kill()
+            if group:
+                process.terminate()  # torchrun ends the group; killed itself, it would leave it running
+                process.wait()
+            else:
+                process.kill()
             raise
     if code := process.returncode:
         raise StageFailed(said or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}")
+
+
+def _group(stage: Stage, run: RunConfig) -> list[str]:
+    """The words before a worker's that start it as a group of processes: on this machine alone, at a free port."""
+    if not run.trainer.is_shared or stage.kind not in SHARED:
+        return []
+    here = ["--standalone", "--local-addr=127.0.0.1"]  # no name of this machine has to resolve
+    return ["-m", "torch.distributed.run", *here, f"--nproc-per-node={run.trainer.devices}"]
 
 
 def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None]) -> str:

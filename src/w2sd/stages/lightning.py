@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 import transformers
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -22,6 +24,7 @@ from w2sd.data.batch import Loader
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv, RunName
+from w2sd.stages.strategies import strategy_of
 from w2sd.students.base import Learner
 from w2sd.worker import Task
 
@@ -37,6 +40,7 @@ QUIET = (
     "isinstance.treespec",
     "predict returned None",
     "Experiment logs directory",  # of a stage that was interrupted
+    "returned a view tensor",  # which nobody changes in place
 )
 
 
@@ -66,27 +70,53 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if time.monotonic() - self.saved >= self.every_s:
+        if trainer.strategy.reduce_boolean_decision(time.monotonic() - self.saved >= self.every_s):
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
 
 
 class RandomState(pl.Callback):
-    """Torch's random state as part of a checkpoint, so that dropout goes on as if nothing had happened."""
+    """Torch's random state as part of a checkpoint, so that dropout goes on as if nothing had happened.
+
+    Every process of a group has its own. In a larger group than the one that saved, some begin with a new one.
+    """
 
     restored: dict[str, Any] | None = None
 
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
     def state_dict(self) -> dict[str, Any]:
-        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        states = [{"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}]
+        if dist.is_initialized():
+            own, states = states[0], states * dist.get_world_size()
+            dist.all_gather_object(states, own)
+        return {"ranks": states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.restored = state
+        self.restored = dict(enumerate(state["ranks"])).get(self.rank)
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.restored is not None:
             torch.set_rng_state(self.restored["cpu"].cpu())
             torch.cuda.set_rng_state_all([state.cpu() for state in self.restored["cuda"]])
             self.restored = None
+
+
+class Mortal(pl.Callback):
+    """Lets a worker end on SIGTERM. Lightning would have the group agree on it first, of which some may be dead."""
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self.handler)
+
+    def on_test_start(self, *_: Any) -> None:
+        self.on_train_start()
+
+    def on_predict_start(self, *_: Any) -> None:
+        self.on_train_start()
 
 
 class Progress(pl.Callback):
@@ -126,11 +156,12 @@ def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int, n_s
     """
     last = task.work / "last.ckpt"
     steps = fit.epochs * len(loader) if n_steps is None else n_steps
-    callbacks = [Checkpoints(last, task.trainer.save_every_s), RandomState(), Horizon(steps)]
-    torch.manual_seed(seed)
+    callbacks = [Checkpoints(last, task.trainer.save_every_s), RandomState(task.rank), Horizon(steps)]
+    torch.manual_seed(seed + (task.rank << 32))  # no two processes drop the same units out
     with _trainer(task, fit, loader, callbacks, fit.epochs, steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
-    if not all(weights.isfinite().all() for weights in learner.parameters()):
+    learner.gather(keep=task.rank == 0)
+    if not all(weights.isfinite().all() for weights in learner.whole.parameters()):
         raise StageFailed(
             f"{task.kind}: the last step ({learner.global_step}) left weights without value; lower {learner.knob}.lr"
         )
@@ -169,24 +200,30 @@ def _trainer(
     torch.set_num_threads(task.trainer.threads)
     config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
     name = RunName(task.name, task.kind, task.key, task.logs, config)
-    logger = task.logger if task.kind in TRAINING else Csv()  # W&B has runs of what is trained, and of whole jobs
+    loader.rank, loader.world = task.rank, task.trainer.devices
+    if task.trainer.is_shared:
+        callbacks = [*callbacks, Mortal()]
+    # W&B has runs of what is trained, and of whole jobs; Lightning's own loggers know which process may write
+    logger = task.logger if task.kind in TRAINING and task.rank == 0 else Csv()
     with warnings.catch_warnings(), _no_denormals(), logger.loggers(name) as loggers:
         for message in QUIET:
             warnings.filterwarnings("ignore", f".*{message}.*")
         yield pl.Trainer(
             accelerator=task.trainer.accelerator,
-            devices=1,
+            devices=task.trainer.devices,
+            strategy=strategy_of(task.trainer),
             precision=fit.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             logger=loggers,
             callbacks=[*callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=1,  # the learner decides
-            enable_checkpointing=bool(callbacks),
+            enable_checkpointing=n_steps is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
+            inference_mode=task.trainer.strategy != "fsdp2",  # its gathered weights outlive a forward pass
         )
 
 

@@ -16,6 +16,9 @@ def check(run: RunConfig) -> None:
     """Refuse broken rows, foreign tokens, responses that do not fit, heads and devices that are not there."""
     if run.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise Refused("trainer.accelerator", "gpu", "cpu: no CUDA device is visible here")
+    if run.trainer.accelerator == "gpu" and run.trainer.devices > torch.cuda.device_count():
+        visible = f"at most {torch.cuda.device_count()}, the CUDA devices that are visible here"
+        raise Refused("trainer.devices", run.trainer.devices, visible)
     is_policy = run.objective.student == "policy"
     append_eos = run.data.append_eos if is_policy else None
     table = read(run.data)

@@ -29,6 +29,7 @@ def run(task: Task) -> dict[str, Any]:
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
     lightning.train(task, learner, loader, fit, seed)
 
-    model.save_pretrained(task.out / "model")
-    part.open_tokenizer().save_pretrained(task.out / "model")
+    if task.rank == 0:
+        model.save_pretrained(task.out / "model")
+        part.open_tokenizer().save_pretrained(task.out / "model")
     return {"n/documents": len(rows), "n/parameters": model.num_parameters(), "n/steps": learner.global_step}

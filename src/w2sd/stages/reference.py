@@ -49,8 +49,9 @@ def run(task: Task) -> dict[str, Any]:
     student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
     lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)
 
-    columns = {"id": [pair.id for pair in pairs], **student.columns(), "tokens": _digests(encoded)}
-    pq.write_table(pa.table(columns), task.out / "logps.parquet", compression="zstd", version="2.6", store_schema=False)
+    if task.rank == 0:
+        table = pa.table({"id": [pair.id for pair in pairs], **student.columns(), "tokens": _digests(encoded)})
+        pq.write_table(table, task.out / "logps.parquet", compression="zstd", version="2.6", store_schema=False)
     return {"n/pairs": len(pairs), "model": known_by(params["model"], base)}
 
 

@@ -110,4 +110,5 @@ def write(task: Task, scored: Scored, name: str = "predictions.parquet") -> None
         columns["stratum"] = [pair.stratum for pair in pairs]
     if scored.rung is not None:
         columns["known"] = task.params["data"].known(pairs, scored.rung)
-    write_predictions(task.out / name, columns)
+    if task.rank == 0:
+        write_predictions(task.out / name, columns)

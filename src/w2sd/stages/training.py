@@ -62,8 +62,9 @@ def finish(task: Task, training: Training, learner: Learner, rows: PairRows | An
         "n/truncated_prompts": training.encoded.truncated_prompts,
         "n/dropped_long": training.encoded.dropped_long,
     }
-    task.params["adapter"].merge(model)  # after what was trained has been counted
-    model.save(task.out, training.tokenizer)
+    if task.rank == 0:
+        task.params["adapter"].merge(model)  # after what was trained has been counted
+        model.save(task.out, training.tokenizer)
     return counts
 
 

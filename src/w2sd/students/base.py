@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from w2sd.conflicts.base import Conflict
-from w2sd.data.batch import PairBatch
+from w2sd.data.batch import Filler, PairBatch
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
 from w2sd.metrics.deception_score import DeceptionScore
 from w2sd.metrics.pgr import PerformanceGapRecovered
 from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.models.sharding import gather, shard
 from w2sd.objectives.base import OWN, Objective
 
 
@@ -30,9 +33,10 @@ class Learner(pl.LightningModule, ABC):
     """A LightningModule whose batches are lists of micro-batches.
 
     Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
-    (`mass`), so that the gradient is that of one mean over the global batch.
+    (`mass`), so that the gradient is that of one mean over the global batch, on however many processes.
     """
 
+    model: Any
     automatic_optimization = False
     knob = "fit"  # where the optimisation is set
 
@@ -48,15 +52,34 @@ class Learner(pl.LightningModule, ABC):
     def mass(self, micro: Any) -> Tensor:
         """What a micro-batch adds to the divisor of the mean."""
 
+    def configure_model(self) -> None:
+        """Called by Lightning before anything is trained or scored."""
+        self._given = [self.model]  # in a list, or it would be a part of this module
+        if self.device_mesh is not None:
+            self.model = shard(self.model, self.device_mesh["data_parallel"])
+
+    @property
+    def whole(self) -> nn.Module:
+        """The model as it was handed over."""
+        return self._given[0]
+
+    def gather(self, keep: bool) -> None:
+        """Bring what was trained back to the model that was handed over, in the processes that `keep` it."""
+        if self.model is not self.whole:
+            gather(self.model, self.whole, keep)
+
     def training_step(self, batch: list[Any], batch_idx: int) -> None:
         optimiser: Any = self.optimizers()
         optimiser.zero_grad()
-        mass = torch.stack([self.mass(micro) for micro in batch]).sum()
+        pieces = [unwrapped(piece) for piece in batch]
+        mass = self._sum(torch.stack([self.mass(micro) * counts for micro, counts in pieces]).sum())
         total = torch.zeros((), device=self.device)
-        for micro in batch:
-            loss = self.losses(micro) / mass
-            self.manual_backward(loss)
+        for n, (micro, counts) in enumerate(pieces, start=1):
+            loss = self.losses(micro) * counts / mass
+            with self._alone() if n < len(pieces) else nullcontext():
+                self.manual_backward(loss * self.trainer.world_size)  # of which strategies take the mean
             total += loss.detach()
+        total = self._sum(total)
         self._refuse_divergence(total.item())
         if self.fit.clip:
             # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
@@ -66,6 +89,14 @@ class Learner(pl.LightningModule, ABC):
         self._schedule().step()
         if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
             self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
+
+    def _sum(self, part: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return self.trainer.strategy.reduce(part, reduce_op="sum")
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        """Where DDP adds gradients up without the others. FSDP2 never does: it has no room for whole gradients."""
+        return getattr(self.trainer.strategy, "block_backward_sync", nullcontext)()
 
     def configure_optimizers(self) -> Any:
         trained = [weights for weights in self.parameters() if weights.requires_grad]
@@ -86,6 +117,11 @@ class Learner(pl.LightningModule, ABC):
         if not math.isfinite(loss):
             rate = f"with the learning rate at {self._lr():.3g} ({self.knob}.lr is {self.fit.lr:.3g})"
             raise StageFailed(f"the loss is {loss} at step {self.global_step} {rate}; lower {self.knob}.lr")
+
+
+def unwrapped(piece: Any) -> tuple[Any, float]:
+    """A piece of a batch and how much its losses count: not at all where it is there to keep step with others."""
+    return (piece.piece, 0.0) if isinstance(piece, Filler) else (piece, 1.0)
 
 
 class Examination(NamedTuple):
@@ -142,15 +178,27 @@ class Student(Learner):
 
     def test_step(self, batch: list[PairBatch], batch_idx: int) -> None:
         assert self.metrics is not None
-        for micro in batch:
-            index, p_correct = self._score(micro)
+        for piece in batch:
+            index, p_correct = self._score(*unwrapped(piece))
             references = {role: column[index] for role, column in self.examination.references.items()}
             self.metrics.update(uid=self.examination.uid[index], p_correct=p_correct, **references)
         self.log_dict(self.metrics, on_step=False, on_epoch=True)
 
     def predict_step(self, batch: list[PairBatch], batch_idx: int) -> None:
-        for micro in batch:
-            self._score(micro)
+        for piece in batch:
+            self._score(*unwrapped(piece))
+
+    def on_test_epoch_end(self) -> None:
+        """Each process has scored its part of the pairs; from here on, all of them know all."""
+        columns = [self.margins, self.p_correct, *self.columns().values()]
+        every: list[Any] = [columns] * self.trainer.world_size
+        if len(every) > 1:
+            dist.all_gather_object(every, columns)
+        for column, *parts in zip(columns, *every, strict=True):
+            column[:] = np.fmax.reduce(parts)  # the one number among what is NaN elsewhere
+
+    def on_predict_epoch_end(self) -> None:
+        self.on_test_epoch_end()
 
     def record(self, place: np.ndarray, scores: Any) -> None:
         """Keep more of the scores of the pairs at `place`, better answers first, than margin and confidence."""
@@ -159,14 +207,15 @@ class Student(Learner):
         """What was recorded, by the name of its column among the predictions."""
         return {}
 
-    def _score(self, micro: PairBatch) -> tuple[Tensor, Tensor]:
+    def _score(self, micro: PairBatch, counts: float) -> tuple[Tensor, Tensor]:
         index = micro.rows.cpu()
         scores = self(micro)
         scores = type(scores)(*(None if side is None else side.double().cpu() for side in scores))
         better_first = scores.swapped(self.examination.swapped[index])
         p_correct = self.objective.confidence(better_first, self.reading)
-        place = index.numpy()  # NumPy would take a tensor with one element for a plain number
-        self.margins[place] = self.objective.margin(better_first, self.reading).numpy()
-        self.p_correct[place] = p_correct.numpy()
-        self.record(place, better_first)
+        if counts:
+            place = index.numpy()  # NumPy would take a tensor with one element for a plain number
+            self.margins[place] = self.objective.margin(better_first, self.reading).numpy()
+            self.p_correct[place] = p_correct.numpy()
+            self.record(place, better_first)
         return index, p_correct

@@ -25,14 +25,18 @@ class TextRows:
 
     def __init__(self, tokens: np.ndarray, weights: np.ndarray, micro_tokens: int) -> None:
         self.tokens, self.weights = torch.from_numpy(tokens).long(), torch.from_numpy(weights)
+        self.lengths = np.full(len(tokens), tokens.shape[1])
         self.piece = max(1, micro_tokens // tokens.shape[1])
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def pieces(self, batch: list[int]) -> list[list[int]]:
+        """Which documents of a batch are in memory together."""
+        return [batch[start : start + self.piece] for start in range(0, len(batch), self.piece)]
+
     def __getitem__(self, batch: list[int]) -> list[TextBatch]:
-        pieces = (batch[start : start + self.piece] for start in range(0, len(batch), self.piece))
-        return [TextBatch(self.tokens[piece], self.weights[piece]) for piece in pieces]
+        return [TextBatch(self.tokens[piece], self.weights[piece]) for piece in self.pieces(batch)]
 
 
 class LanguageLearner(Learner):

@@ -1,0 +1,159 @@
+"""On any number of processes, whole or sharded, a training is the same training and a scoring the same scoring."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, score, train
+from safetensors.torch import load_file
+
+import w2sd
+from w2sd import worker
+from w2sd.cli import CONF
+from w2sd.config import read
+from w2sd.metrics.predictions import read_predictions
+from w2sd.models.score import RewardModel
+from w2sd.pipeline.launch import runtime
+from w2sd.pipeline.plan import plan
+from w2sd.pipeline.store import Store, read_json
+from w2sd.trainer import Trainer
+
+pytestmark = pytest.mark.ddp
+ALONE = Trainer(log_every=1)
+each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process does, and then two: one start of a group for all of it."""
+    place = tmp_path_factory.mktemp("devices")
+    for build in (*WHOLE, *RESUMED):
+        train(build, place / "alone" / build.__name__, ALONE)
+    for build in RESUMED:
+        train(build, place / "alone" / "stopped" / build.__name__, ALONE, stop=STOP)
+    chain(place)
+    script, source = Path(__file__).with_name("group.py"), Path(w2sd.__file__).parents[1]
+    group = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, *group, script, place], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    return place
+
+
+REAL = {"pretrain/weak": "ddp", "train/weak": "fsdp2", "label/weak": "ddp"}
+FAST = ["debug=fast", "trainer.log_every=1", "data.gt=40", "data.w2s=20", "data.test=20"]
+
+
+def chain(place: Path) -> None:
+    """Run stages of the embedded world in one process, and write down the same ones for a group."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        run = read(hydra.compose("config", [*FAST, f"out={place / 'logs'}"]))
+    stages, jobs = plan(run), []
+    for name, strategy in REAL.items():
+        worker.execute(stages[name].spec(), runtime(run), Store(place / "one"), lambda *_: None)
+        shared = runtime(run._replace(trainer=replace(run.trainer, devices=2, strategy=strategy)))
+        jobs.append({"stage": stages[name].spec(), "runtime": shared, "store": str(place / "two")})
+    (place / "jobs.json").write_text(json.dumps(jobs))
+
+
+def distance(one: Path, other: Path) -> float:
+    """The largest difference between the weights of two models."""
+    first, second = (load_file(place / "weights.safetensors") for place in (one, other))
+    assert first.keys() == second.keys()
+    assert [weights.shape for weights in first.values()] == [weights.shape for weights in second.values()]
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@each_strategy
+@pytest.mark.parametrize("build", WHOLE)
+def test_two_processes_have_the_losses_and_the_weights_of_one(folder: Path, build: Build, strategy: str) -> None:
+    """With clipping, batches that are cut up unevenly, and a last one that has no row for one of the two."""
+    one, two = (folder / place / build.__name__ for place in ("alone", strategy))
+    curve = losses(one)
+    assert list(curve) == list(range(build().n_steps))
+    assert max(curve.values()) - min(curve.values()) > 1e-3  # there is something to be equal
+    assert losses(two) == pytest.approx(curve, abs=1e-5, rel=0)
+    assert distance(one, two) < 1e-5
+
+
+def test_frozen_weights_stay_and_trained_ones_move(folder: Path) -> None:
+    begun = dict(RESUMED[1]().learner.model.named_parameters())
+    ended = load_file(folder / "fsdp2" / "after_alone" / RESUMED[1].__name__ / "weights.safetensors")
+    assert {name for name in begun if not torch.equal(begun[name], ended[name])} == {n for n in begun if "c_attn" in n}
+
+
+@pytest.mark.parametrize("build", RESUMED)
+@pytest.mark.parametrize(
+    ("stopped", "resumed"),
+    [("alone", "ddp"), ("alone", "fsdp2"), ("ddp", "fsdp2"), ("ddp", "alone"), ("fsdp2", "alone")],
+)
+def test_a_stopped_training_goes_on_elsewhere(folder: Path, build: Build, stopped: str, resumed: str) -> None:
+    one, two = (folder / "alone" / build.__name__, folder / resumed / f"after_{stopped}" / build.__name__)
+    if resumed == "alone":
+        move(folder / stopped / "stopped" / build.__name__, two)
+        train(build, two, ALONE)
+    whole = losses(one)
+    rest = {step: loss for step, loss in whole.items() if step >= STOP - 1}
+    assert losses(two) == pytest.approx(rest, abs=1e-5, rel=0)  # from the step that was not saved, and no other
+    assert distance(one, two) < 1e-5
+
+
+def test_dropout_goes_on_in_each_process_as_if_nothing_had_happened(folder: Path) -> None:
+    places = [folder / "ddp" / "noisy", folder / "ddp" / "after_ddp" / "noisy"]
+    whole, rest = map(losses, places)
+    assert rest == {step: loss for step, loss in whole.items() if step >= STOP - 1}
+    assert distance(*places) == 0
+    silent = losses(folder / "ddp" / "sft")
+    assert all(abs(whole[step] - silent[step]) > 1e-4 for step in (0, 1))
+
+
+@pytest.mark.parametrize("build", SCORED)
+def test_every_process_knows_all_predictions_and_they_are_those_of_one(
+    folder: Path, build: Build, tmp_path: Path
+) -> None:
+    one = score(build, tmp_path, ALONE)
+    every: list[dict[str, Any]] = [json.loads((folder / f"scored_{rank}.json").read_text()) for rank in range(2)]
+    assert every[0] == every[1]
+    assert not math.isnan(one["logged"]["pgr"])
+    for strategy in STRATEGIES:
+        two = every[0][f"{strategy}/{build.__name__}"]
+        assert two.keys() == one.keys()
+        assert two["logged"] == pytest.approx(one["logged"], abs=1e-12)
+        for name in one.keys() - {"logged"}:
+            np.testing.assert_allclose(two[name], one[name], atol=2e-6, rtol=0, err_msg=name)
+
+
+def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> None:
+    """Ordinary files under the same keys: weights in safetensors, a prediction for every id, the same counts."""
+    one, two = ({path.name: path for path in (folder / place / "artifacts").iterdir()} for place in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert len(one) == len(REAL)
+    for name, artifact in one.items():
+        files, others = (sorted(str(file.relative_to(a)) for file in a.rglob("*")) for a in (artifact, two[name]))
+        assert files == others
+        assert read_json(two[name] / "metrics.json") == pytest.approx(read_json(artifact / "metrics.json"), abs=1e-12)
+        for file in artifact.rglob("*.safetensors"):
+            first, second = load_file(file), load_file(two[name] / file.relative_to(artifact))
+            assert {n: (w.shape, w.dtype) for n, w in first.items()} == {
+                n: (w.shape, w.dtype) for n, w in second.items()
+            }
+        if (artifact / "head.safetensors").exists():
+            assert (two[name] / "model/config.json").read_bytes() == (artifact / "model/config.json").read_bytes()
+            assert RewardModel.load(two[name])
+        if (artifact / "predictions.parquet").exists():
+            rows, same = (read_predictions(a / "predictions.parquet") for a in (artifact, two[name]))
+            assert list(rows.ids) == list(same.ids)
+            np.testing.assert_allclose(same.margin, rows.margin, atol=1e-4, rtol=0)
