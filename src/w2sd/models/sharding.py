@@ -17,7 +17,8 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     `model` itself stays what it is, classes and tied weights included, but gives its weights away; `gather` brings
     them back.
     """
-    sharded = copy.deepcopy(model, {id(weights): weights for weights in model.parameters()})
+    shared = {id(weights): weights for weights in model.parameters()}  # the copy has the same ones
+    sharded = copy.deepcopy(model, shared)
     for block in _blocks(sharded):
         fully_shard(block, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
