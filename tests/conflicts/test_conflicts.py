@@ -658,9 +658,11 @@ def test_the_extra_rows_stand_after_the_own_rows_which_are_taught_as_ever(
     assert rows.targets[:40].tolist() == own.targets.tolist()
     assert rows.targets[40:].tolist() == taught(setting, conflict)[1]
     tokenizer = setting.run.strong.open_tokenizer()
-    for pair, row in zip(conflict.extra(setting.table, 40).pairs, rows.rows[40:], strict=True):
+    for pair, row in zip(conflict.extra(setting.table, 40).pairs, rows.texts[40:], strict=True):
         sides = [pair.rejected, pair.chosen] if coin(pair.id) else [pair.chosen, pair.rejected]
-        assert [side.tolist() for side in row] == [tokenizer(pair.prompt + side)["input_ids"] for side in sides]
+        assert [[*row.prompt, *side] for side in row.answers] == [
+            tokenizer(pair.prompt + side)["input_ids"] for side in sides
+        ]
 
 
 # --- how long an arm is trained ---------------------------------------------------------------------------------------

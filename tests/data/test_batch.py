@@ -11,8 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.data.reading import answers_in
 
 from w2sd.data.batch import AnswerRows, Filler, Loader, PairRows, Shuffled, cut, deal, in_length_order
+from w2sd.data.layout import Tokens
 from w2sd.data.text import Encoded
 
 lengths_of_rows = st.lists(st.integers(1, 40), min_size=1, max_size=40).map(np.array)
@@ -39,9 +41,9 @@ def rows_of(swapped: list[bool], targets: list[float] | None = None, micro_token
     return PairRows(ENCODED, np.array(swapped), None if targets is None else np.array(targets), micro_tokens)
 
 
-def unpadded(micro: Any) -> list[list[int]]:
-    """The rows of a piece, read through the mask."""
-    return [ids[mask.bool()].tolist() for ids, mask in zip(micro.ids_BT, micro.mask_BT, strict=True)]
+def contents(tokens: Tokens) -> list[list[int]]:
+    """Every answer after its prompt."""
+    return [prompt + answer for prompt, answer in answers_in(tokens)]
 
 
 @given(lengths_of_rows, st.integers(1, 100))
@@ -99,7 +101,7 @@ def test_a_piece_is_exactly_this() -> None:
     """Slots, padding, mask, order and targets on a literal table: the second pair is swapped."""
     [micro] = rows_of([False, True, False], targets=[0.9, 0.25, 1.0])[[2, 0, 1]]
     assert micro.rows.tolist() == [0, 1, 2]  # by length, then by number
-    assert micro.ids_BT.tolist() == [
+    assert micro.tokens.ids.tolist() == [
         [10, 11, 20, 0],
         [12, 31, 0, 0],
         [13, 23, 0, 0],
@@ -107,7 +109,7 @@ def test_a_piece_is_exactly_this() -> None:
         [12, 21, 22, 0],
         [13, 32, 33, 34],
     ]
-    assert micro.mask_BT.tolist() == [
+    assert micro.tokens.mask.tolist() == [
         [1, 1, 1, 0],
         [1, 1, 0, 0],
         [1, 1, 0, 0],
@@ -116,8 +118,8 @@ def test_a_piece_is_exactly_this() -> None:
         [1, 1, 1, 1],
     ]
     assert micro.targets.tolist() == pytest.approx([0.9, 0.25, 1.0])
-    assert micro.n_answer_B.tolist() == [1, 1, 1, 1, 2, 3]
-    assert (micro.ids_BT.dtype, micro.targets.dtype) == (torch.int64, torch.float32)
+    assert micro.tokens.n_answer_B.tolist() == [1, 1, 1, 1, 2, 3]
+    assert (micro.tokens.ids.dtype, micro.targets.dtype) == (torch.int64, torch.float32)
 
 
 @pytest.mark.parametrize("swapped", [[False] * 3, [True] * 3, [True, False, True]])
@@ -125,7 +127,7 @@ def test_a_piece_is_exactly_this() -> None:
 def test_the_coin_alone_decides_the_slots(swapped: list[bool], micro_tokens: int) -> None:
     seen = {}
     for micro in rows_of(swapped, micro_tokens=micro_tokens)[[0, 1, 2]]:
-        content = unpadded(micro)
+        content = contents(micro.tokens)
         for n, i in enumerate(micro.rows.tolist()):
             seen[i] = (content[n], content[n + len(micro.rows)])
     assert seen == {i: (WHOLE[swap][i], WHOLE[not swap][i]) for i, swap in enumerate(swapped)}
@@ -155,7 +157,7 @@ def test_what_a_reference_says_follows_each_answer_into_its_row(micro_tokens: in
     rows = PairRows(ENCODED, np.array([False, True, False]), None, micro_tokens, references=said)
     found = {}
     for micro in rows[[2, 0, 1]]:
-        for row, (ids, value) in enumerate(zip(unpadded(micro), micro.reference_B.tolist(), strict=True)):
+        for row, (ids, value) in enumerate(zip(contents(micro.tokens), micro.reference_B.tolist(), strict=True)):
             found[tuple(ids)] = (value, row // len(micro.rows))
     better, worse = (
         dict(zip(map(tuple, side), column, strict=True)) for side, column in zip(WHOLE, said.T, strict=True)
@@ -170,7 +172,7 @@ def test_what_a_reference_says_follows_each_answer_into_its_row(micro_tokens: in
 def test_without_a_reference_there_is_no_number_of_one() -> None:
     [micro] = rows_of([False, False, True])[[0, 1, 2]]
     assert micro.reference_B.isnan().all()
-    assert len(micro.reference_B) == len(micro.n_answer_B) == 6
+    assert len(micro.reference_B) == len(micro.tokens.n_answer_B) == 6
 
 
 # --- single answers ---------------------------------------------------------------------------------------------------
@@ -178,8 +180,8 @@ def test_without_a_reference_there_is_no_number_of_one() -> None:
 
 def test_a_piece_of_single_answers_is_exactly_this() -> None:
     [micro] = AnswerRows(ENCODED.prompts, ENCODED.rejected, 1000)[[2, 1, 0]]
-    assert micro.ids_BT.tolist() == [[12, 31, 0, 0], [10, 11, 30, 0], [13, 32, 33, 34]]  # by length, then by number
-    assert micro.mask_BT.tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    assert micro.ids.tolist() == [[12, 31, 0, 0], [10, 11, 30, 0], [13, 32, 33, 34]]  # by length, then by number
+    assert micro.mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     assert micro.n_answer_B.tolist() == [1, 1, 3]
 
 
@@ -192,9 +194,9 @@ def test_single_answers_are_all_there_within_the_budget(micro_tokens: int) -> No
     batch = rng.permutation(50)[:31].tolist()
     seen = []
     for micro in rows[batch]:
-        assert len(micro.ids_BT) == 1 or micro.ids_BT.numel() <= micro_tokens
-        assert micro.mask_BT[:, -1].any()
-        seen += [(row[:-n], row[-n:]) for row, n in zip(unpadded(micro), micro.n_answer_B.tolist(), strict=True)]
+        assert len(micro.ids) == 1 or micro.ids.numel() <= micro_tokens
+        assert micro.mask[:, -1].any()
+        seen += answers_in(micro)
     assert sorted(seen) == sorted((prompts[i].tolist(), answers[i].tolist()) for i in batch)
 
 
@@ -208,18 +210,20 @@ def random_rows(n: int, micro_tokens: int) -> PairRows:
 def test_a_batch_is_in_its_pieces_whatever_the_budget(micro_tokens: int) -> None:
     whole, rows = random_rows(50, 10**9), random_rows(50, micro_tokens)
     batch = np.random.default_rng(1).permutation(50)[:31].tolist()
-    expected = {int(i): row for [micro] in [whole[batch]] for i, row in zip(micro.rows, unpadded(micro), strict=False)}
+    expected = {
+        int(i): row for [micro] in [whole[batch]] for i, row in zip(micro.rows, contents(micro.tokens), strict=False)
+    }
     seen = []
     for micro in rows[batch]:
-        assert len(micro.rows) == 1 or micro.ids_BT.numel() <= micro_tokens
-        seen += [(int(i), row) for i, row in zip(micro.rows, unpadded(micro), strict=False)]
+        assert len(micro.rows) == 1 or micro.tokens.ids.numel() <= micro_tokens
+        seen += [(int(i), row) for i, row in zip(micro.rows, contents(micro.tokens), strict=False)]
     assert sorted(i for i, _ in seen) == sorted(batch)
     assert dict(seen) == expected
 
 
 def test_pieces_are_padded_no_further_than_their_longest_row() -> None:
     for micro in random_rows(50, 64)[list(range(50))]:
-        assert micro.mask_BT[:, -1].any()
+        assert micro.tokens.mask[:, -1].any()
 
 
 def batches(n_rows: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
@@ -317,9 +321,9 @@ def test_a_group_takes_equally_many_pieces_and_together_all_rows_once(
         assert len({len(part) for part in parts}) == 1
         own = [piece for part in parts for piece in part if not isinstance(piece, Filler)]
         fillers = [piece.piece for part in parts for piece in part if isinstance(piece, Filler)]
-        assert sorted(row[-1] for piece in own for row in unpadded(piece)) == sorted(batch)
-        assert all(row[-1] in batch for piece in fillers for row in unpadded(piece))
-        assert all(len(piece.ids_BT) == 1 for piece in fillers)
+        assert sorted(row[-1] for piece in own for row in contents(piece)) == sorted(batch)
+        assert all(row[-1] in batch for piece in fillers for row in contents(piece))
+        assert all(len(piece.ids) == 1 for piece in fillers)
 
 
 def test_a_loader_makes_no_batch_that_it_skips() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from families import FAMILIES
+from tests.data.reading import answers_in
 from transformers import PreTrainedTokenizerFast
 
 from w2sd.data.batch import AnswerRows, PairRows
@@ -118,13 +119,12 @@ def test_the_mask_of_the_loss_covers_exactly_the_answer_and_its_end(family: str)
     swapped = np.array([False, True, False, True, True])
     n_seen = 0
     for micro in PairRows(found, swapped, None, micro_tokens=60)[list(range(len(PAIRS)))]:
-        for row, (ids, mask, n) in enumerate(zip(micro.ids_BT, micro.mask_BT, micro.n_answer_B, strict=True)):
+        for row, (prompt, answer) in enumerate(answers_in(micro.tokens)):
             place = int(micro.rows[row % len(micro.rows)])
             first, second = TRIPLES[place][1:][:: -1 if swapped[place] else 1]
             text = (first, second)[row // len(micro.rows)]
-            read = ids[mask.bool()].tolist()
-            assert text_of(family, read[-int(n) :]) == text + (ENDS[family] or "")
-            assert read[: -int(n)] == found.prompts[place].tolist()
+            assert text_of(family, answer) == text + (ENDS[family] or "")
+            assert prompt == found.prompts[place].tolist()
             n_seen += 1
     assert n_seen == 2 * len(PAIRS)
 
@@ -134,11 +134,8 @@ def test_single_answers_are_read_as_in_pairs(family: str) -> None:
     found = encoded(family)
     rows = AnswerRows(found.prompts, found.rejected, micro_tokens=10**6)
     for n in range(len(PAIRS)):
-        [micro] = rows[[n]]
-        length, n_answer = int(micro.mask_BT.sum()), int(micro.n_answer_B)
-        read = micro.ids_BT[0, :length].tolist()
-        assert read[:-n_answer] == found.prompts[n].tolist()
-        assert read[-n_answer:] == found.rejected[n].tolist()
+        [tokens] = rows[[n]]
+        assert answers_in(tokens) == [(found.prompts[n].tolist(), found.rejected[n].tolist())]
 
 
 @every_family

@@ -19,6 +19,7 @@ from transformers import CohereConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from w2sd import cli
 from w2sd.config import RunConfig
+from w2sd.data.layout import masked
 from w2sd.errors import Refused
 from w2sd.models.adapter import Full, HeadOnly, Lora
 from w2sd.models.score import PolicyModel, RewardModel
@@ -74,7 +75,7 @@ def fresh(folder: Path) -> Callable[..., Model]:
 
 
 def ask(model: Model) -> Tensor:
-    return model(IDS, MASK) if isinstance(model, RewardModel) else model(IDS, MASK, ANSWERS)
+    return model(masked(IDS, MASK, ANSWERS))
 
 
 def trained(model: Model) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers import models as token_models
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -27,8 +28,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from w2sd.data.layout import masked
 from w2sd.errors import Refused
-from w2sd.models import score
+from w2sd.models import kernels, score
 from w2sd.models.adapter import HeadOnly
 from w2sd.models.score import PairLogProbs, PairScores, PolicyModel, silence_dropout
 
@@ -96,7 +98,7 @@ def padded(rows: list[list[int]], side: str = "right", more: int = 0, pad: int =
 
 @torch.no_grad()
 def ask(model: PolicyModel, rows: list[list[int]], answers: list[int], *how: Any) -> Tensor:
-    return model(*padded(rows, *how), torch.tensor(answers))
+    return model(masked(*padded(rows, *how), torch.tensor(answers)))
 
 
 def tokens_by_hand(model: PolicyModel, row: list[int]) -> Tensor:
@@ -148,7 +150,7 @@ class Table(torch.nn.Module):
 @pytest.mark.parametrize(("n", "expected"), [(1, V13_TOKENS[2:]), (2, V13_TOKENS[1:]), (3, V13_TOKENS)])
 def test_v13(n: int, expected: list[float]) -> None:
     model = PolicyModel(Table())  # type: ignore[arg-type]
-    said = model(torch.tensor([V13_IDS]), torch.ones(1, 4, dtype=torch.long), torch.tensor([n]))
+    said = model(masked(torch.tensor([V13_IDS]), torch.ones(1, 4, dtype=torch.long), torch.tensor([n])))
     assert said.item() == pytest.approx(sum(expected), abs=1e-12)
     if n == V13_ANSWER:
         assert said.item() == pytest.approx(V13_SUM, abs=1e-12)
@@ -181,36 +183,51 @@ def test_gradients_are_those_of_the_full_logits(model: PolicyModel) -> None:
     expected = torch.autograd.grad(
         sum(tokens_by_hand(model, row)[-n:].sum() for row, n in zip(ROWS, ANSWERS, strict=True)), weights
     )
-    said = model(*padded(ROWS, "right", 3), torch.tensor(ANSWERS))
+    said = model(masked(*padded(ROWS, "right", 3), torch.tensor(ANSWERS)))
     for one, other in zip(torch.autograd.grad(said.sum(), weights), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-@pytest.mark.parametrize("logits", [1, VOCABULARY, 3 * VOCABULARY, 5 * VOCABULARY + 1])
-def test_logits_in_pieces_change_nothing(name: str, logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("piece", [1, 3, 14, 1000])
+def test_logits_in_pieces_change_nothing(name: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = policy(name)
     weights = list(model.parameters())
-    whole = model(*padded(ROWS), torch.tensor(ANSWERS))
-    monkeypatch.setattr(score, "LOGITS", logits)
-    in_pieces = model(*padded(ROWS), torch.tensor(ANSWERS))
+    whole = model(masked(*padded(ROWS), torch.tensor(ANSWERS)))
+    monkeypatch.setattr(kernels, "PIECE", piece)
+    monkeypatch.setattr(score, "PIECE", piece)
+    in_pieces = model(masked(*padded(ROWS), torch.tensor(ANSWERS)))
     assert_equal(in_pieces, whole)
     for one, other in zip(*(torch.autograd.grad(said.sum(), weights) for said in (in_pieces, whole)), strict=True):
         assert_equal(one, other)
 
 
-def largest_output(model: PolicyModel, rows: list[list[int]], answers: list[int]) -> int:
-    """How many numbers the output embedding made at once."""
-    sizes = []
-    handle = model.head.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
-    ask(model, rows, answers)
-    handle.remove()
-    return max(sizes)
+class Logits(TorchDispatchMode):
+    """Notes for how many tokens logits are made at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_tokens: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if "mm" in str(func) and result.shape[-1] == VOCABULARY:
+            self.n_tokens.append(result.numel() // VOCABULARY)
+        return result
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_the_output_embedding_is_applied_to_answers_alone(name: str) -> None:
-    assert largest_output(policy(name), ROWS, ANSWERS) == sum(ANSWERS) * VOCABULARY
+@pytest.mark.parametrize("piece", [3, 1000])
+def test_logits_are_made_of_answers_alone_and_few_at_a_time(
+    name: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the scores, and once more for their gradient."""
+    monkeypatch.setattr(kernels, "PIECE", piece)
+    model = policy(name)
+    with Logits() as made:
+        model(masked(*padded(ROWS), torch.tensor(ANSWERS))).sum().backward()
+    assert max(made.n_tokens) == min(piece, sum(ANSWERS))
+    assert sum(made.n_tokens) == 2 * sum(ANSWERS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
+from w2sd.data.layout import masked
 from w2sd.models.adapter import Full, HeadOnly
 from w2sd.models.hub import load_tokenizer
 from w2sd.models.score import PairScores, RewardModel, silence_dropout
@@ -64,7 +65,8 @@ def by_hand(model: RewardModel, row: list[int]) -> Tensor:
 
 @torch.no_grad()
 def score(model: RewardModel, *args: Any, **kwargs: Any) -> Tensor:
-    return model(*padded(*args, **kwargs))
+    ids, mask = padded(*args, **kwargs)
+    return model(masked(ids, mask, torch.ones(len(ids), dtype=torch.long)))
 
 
 def assert_equal(actual: Tensor, expected: Tensor) -> None:
@@ -102,13 +104,13 @@ def test_the_last_attended_token_is_read_also_where_it_looks_like_padding(
         assert_equal(score(model, ENDINGS, side, more=2, pad=pad), expected)
 
 
-class Places:
+class Places(torch.nn.Module):
     """A backbone whose hidden state is the place in the row."""
 
     class config:  # noqa: N801
         hidden_size = 1
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Any:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Any:
         places = torch.arange(input_ids.shape[1], dtype=torch.float32).expand(input_ids.shape)
         return SimpleNamespace(last_hidden_state=places[:, :, None])
 
@@ -127,7 +129,7 @@ def test_a_pad_id_inside_the_text_does_not_move_the_last_token(ids: list[int], m
     model = RewardModel(Places())  # type: ignore[arg-type]
     with torch.no_grad():
         model.head.weight.fill_(1.0)
-        assert model(torch.tensor([ids]), torch.tensor([mask])).item() == last
+        assert model(masked(torch.tensor([ids]), torch.tensor([mask]), torch.tensor([1]))).item() == last
 
 
 def test_the_last_attended_token_counts(model: RewardModel) -> None:

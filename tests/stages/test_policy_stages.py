@@ -434,8 +434,8 @@ def answers(
         said = sft.run(at)
         tokenizer = at.params["model"].open_tokenizer()
         assert isinstance(seen["rows"], AnswerRows)
-        texts = [tokenizer.decode(row) for row in seen["rows"].rows]
-        assert set(seen["rows"].n_answers) == {5}
+        texts = [tokenizer.decode([*text.prompt, *text.answers[0]]) for text in seen["rows"].texts]
+        assert {len(answer) for text in seen["rows"].texts for answer in text.answers} == {5}
         return texts, said, seen["how"]
 
     return read_by

@@ -442,7 +442,10 @@ def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its
         texts = [tokenizer(pair.prompt + answer)["input_ids"] for answer in (first, second)]
         expected.append((*texts, target))
     rows = seen["loader"].rows
-    actual = [(*(side.tolist() for side in row), target) for row, target in zip(rows.rows, rows.targets, strict=True)]
+    actual = [
+        (*([*text.prompt, *side] for side in text.answers), target)
+        for text, target in zip(rows.texts, rows.targets, strict=True)
+    ]
     assert actual == expected
     assert result["n/pairs"] == len(expected) == 64 + len(helpful) == 80
     assert result["n/extra"] == len(helpful) == 16

@@ -14,30 +14,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2sd.data.layout import Text, Tokens, n_tokens, packed, plain
 from w2sd.data.text import Encoded, Ids
 
 
 class PairBatch(NamedTuple):
-    """Some pairs in slot order; the rows of all first slots come before those of all second slots."""
+    """Some pairs in slot order: the answers in all first slots come before those in all second slots."""
 
-    ids_BT: Tensor
-    mask_BT: Tensor
-    rows: Tensor  # [B / 2] which pairs these are
-    targets: Tensor  # [B / 2] P(first slot is better); NaN where there are none
-    truth: Tensor  # [B / 2] 1 where the first slot is better; NaN unless a conflict declares that it reads the truth
-    n_answer_B: Tensor  # how many tokens at the end of each row are the answer
+    tokens: Tokens
+    rows: Tensor  # [n] which pairs these are
+    targets: Tensor  # [n] P(first slot is better); NaN where there are none
+    truth: Tensor  # [n] 1 where the first slot is better; NaN unless a conflict declares that it reads the truth
     reference_B: Tensor  # log-probability of each answer under the reference of a policy; NaN where there is none
 
 
-class AnswerBatch(NamedTuple):
-    """Some prompts, each with one answer."""
+class Rows:
+    """Texts, of which some at a time are laid out as tokens: packed if `is_packed`, else padded.
 
-    ids_BT: Tensor
-    mask_BT: Tensor
-    n_answer_B: Tensor
+    `lengths` are what a text takes of the budget: its tokens, or the padded rows of its answers.
+    """
+
+    def __init__(self, texts: list[Text], micro_tokens: int, is_packed: bool) -> None:
+        self.texts, self.micro_tokens, self.is_packed = texts, micro_tokens, is_packed
+        self.lengths = np.array([self._length(text) for text in texts], dtype=np.int64)
+
+    def _length(self, text: Text) -> int:
+        if self.is_packed:
+            return n_tokens(text)
+        return len(text.answers) * (len(text.prompt) + max(map(len, text.answers)))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def pieces(self, batch: list[int]) -> list[list[int]]:
+        """Which texts of a batch are in memory together."""
+        return cut(by_length(batch, self.lengths), self.lengths, self.micro_tokens, padded=not self.is_packed)
+
+    def tokens(self, piece: list[int]) -> Tokens:
+        """Some texts, laid out."""
+        return (packed if self.is_packed else plain)([self.texts[i] for i in piece])
 
 
-class PairRows:
+class PairRows(Rows):
     """Encoded pairs in their slots. Indexed by the list of a global batch, it gives that batch's pieces.
 
     `references` [n, 2] are the reference's log-probabilities of the better and the worse answer.
@@ -51,72 +69,35 @@ class PairRows:
         micro_tokens: int,
         truth: np.ndarray | None = None,
         references: np.ndarray | None = None,
+        is_packed: bool = False,
     ) -> None:
-        sides = [
-            (c, r) if not swap else (r, c) for c, r, swap in zip(encoded.chosen, encoded.rejected, swapped, strict=True)
-        ]
-        self.rows = [
-            (np.concatenate([prompt, first]), np.concatenate([prompt, second]))
-            for prompt, (first, second) in zip(encoded.prompts, sides, strict=True)
-        ]
-        self.lengths = np.array([max(len(first), len(second)) for first, second in self.rows])
-        self.n_answers = np.array([(len(first), len(second)) for first, second in sides], dtype=np.int64).reshape(-1, 2)
-        nothing = np.full(len(self.rows), np.nan)
+        sides = zip(encoded.prompts, encoded.chosen, encoded.rejected, swapped, strict=True)
+        texts = [Text(prompt, (worse, better) if swap else (better, worse)) for prompt, better, worse, swap in sides]
+        super().__init__(texts, micro_tokens, is_packed)
+        nothing = np.full(len(texts), np.nan)
         self.targets = nothing if targets is None else targets
         self.truth = nothing if truth is None else truth
         in_order = np.column_stack([nothing, nothing]) if references is None else references
         self.references = np.where(np.asarray(swapped, dtype=bool)[:, None], in_order[:, ::-1], in_order)
-        self.micro_tokens = micro_tokens
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def pieces(self, batch: list[int]) -> list[list[int]]:
-        """Which pairs of a batch are in memory together."""
-        return cut(by_length(batch, self.lengths), 2 * self.lengths, self.micro_tokens)
 
     def __getitem__(self, batch: list[int]) -> list[PairBatch]:
         return [self._collate(piece) for piece in self.pieces(batch)]
 
     def _collate(self, piece: list[int]) -> PairBatch:
-        ids_BT, mask_BT = pad([self.rows[i][slot] for slot in (0, 1) for i in piece])
         targets, truth = (torch.from_numpy(column[piece].astype(np.float32)) for column in (self.targets, self.truth))
-        n_answer_B = torch.from_numpy(self.n_answers[piece].T.reshape(-1))
         reference_B = torch.from_numpy(self.references[piece].T.reshape(-1).astype(np.float32))
-        return PairBatch(ids_BT, mask_BT, torch.tensor(piece), targets, truth, n_answer_B, reference_B)
+        return PairBatch(self.tokens(piece), torch.tensor(piece), targets, truth, reference_B)
 
 
-class AnswerRows:
+class AnswerRows(Rows):
     """Prompts with one answer each, indexed like pairs."""
 
-    def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int) -> None:
-        self.rows = [np.concatenate(both) for both in zip(prompts, answers, strict=True)]
-        self.lengths = np.array([len(row) for row in self.rows])
-        self.n_answers = np.array([len(answer) for answer in answers])
-        self.micro_tokens = micro_tokens
+    def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int, is_packed: bool = False) -> None:
+        texts = [Text(prompt, (answer,)) for prompt, answer in zip(prompts, answers, strict=True)]
+        super().__init__(texts, micro_tokens, is_packed)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def pieces(self, batch: list[int]) -> list[list[int]]:
-        """Which rows of a batch are in memory together."""
-        return cut(by_length(batch, self.lengths), self.lengths, self.micro_tokens)
-
-    def __getitem__(self, batch: list[int]) -> list[AnswerBatch]:
-        return [
-            AnswerBatch(*pad([self.rows[i] for i in piece]), torch.from_numpy(self.n_answers[piece]))
-            for piece in self.pieces(batch)
-        ]
-
-
-def pad(rows: list[Ids]) -> tuple[Tensor, Tensor]:
-    """Ids and mask of some rows, padded on the right to the longest."""
-    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for n, row in enumerate(rows):
-        ids[n, : len(row)] = row
-        mask[n, : len(row)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)
+    def __getitem__(self, batch: list[int]) -> list[Tokens]:
+        return [self.tokens(piece) for piece in self.pieces(batch)]
 
 
 def by_length(batch: list[int], lengths: np.ndarray) -> list[int]:
@@ -139,15 +120,20 @@ def deal(batch: list[int], lengths: np.ndarray, hands: int) -> list[list[int]]:
     return dealt
 
 
-def cut(order: list[int], lengths: np.ndarray, budget: int) -> list[list[int]]:
-    """Consecutive pieces of `order`, each within `budget` padded tokens; a row that exceeds it stands alone.
+def cut(order: list[int], lengths: np.ndarray, budget: int, padded: bool = True) -> list[list[int]]:
+    """Consecutive pieces of `order`, each within `budget` tokens; a row that exceeds it stands alone.
+
+    A piece that is padded has as many tokens as if all its rows were as long as the longest.
 
     >>> cut([0, 1, 2, 3], np.array([2, 2, 4, 9]), 8)
     [[0, 1], [2], [3]]
+    >>> cut([0, 1, 2, 3], np.array([2, 2, 4, 9]), 8, padded=False)
+    [[0, 1, 2], [3]]
     """
     pieces: list[list[int]] = []
     for i in order:
-        if pieces and (len(pieces[-1]) + 1) * max(lengths[i], lengths[pieces[-1]].max()) <= budget:
+        larger = lengths[[*pieces[-1], i]] if pieces else lengths[:0]
+        if pieces and (len(larger) * larger.max() if padded else larger.sum()) <= budget:
             pieces[-1].append(i)
         else:
             pieces.append([i])

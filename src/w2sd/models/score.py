@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from w2sd.data.layout import Tokens
 from w2sd.models.hub import load_backbone, load_language_model
+from w2sd.models.kernels import PIECE, log_probs, with_fewer_kernels
+from w2sd.models.packing import packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LOGITS = 2**27  # numbers in memory at once where the output embedding is applied: half a GiB in float32
 
 
 class PairScores(NamedTuple):
@@ -85,15 +86,15 @@ def _swap(first: Tensor, second: Tensor, where: Tensor) -> tuple[Tensor, Tensor]
 
 
 class RewardModel(nn.Module):
-    """A transformer and a scalar head on the last attended token.
+    """A transformer and a scalar head on the last token of an answer.
 
-    That token is found from the mask and never from a pad id, so a score depends neither on padding (its side or
-    amount) nor on the other rows of the batch.
+    That token is found by its place and never from a pad id, so a score depends neither on padding (its side or
+    amount) nor on the other texts of the batch.
     """
 
     def __init__(self, backbone: PreTrainedModel, seed: int = 0) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = with_fewer_kernels(backbone)
         config = backbone.config
         width = getattr(config, "word_embed_proj_dim", None) or config.hidden_size  # OPT projects its last layer
         self.head = nn.Linear(width, 1)
@@ -102,13 +103,10 @@ class RewardModel(nn.Module):
             self.head.weight.normal_(0.0, 0.01, generator=generator)
             self.head.bias.zero_()
 
-    def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """One score per row, [B]."""
-        hidden_BTD = self.backbone(
-            input_ids=ids_BT, attention_mask=mask_BT, position_ids=_positions(mask_BT)
-        ).last_hidden_state
-        rows_B = torch.arange(len(ids_BT), device=ids_BT.device)
-        return self.head(hidden_BTD[rows_B, _last(mask_BT)].to(self.head.weight.dtype)).squeeze(-1)
+    def forward(self, tokens: Tokens) -> Tensor:
+        """One score for each answer, [B]."""
+        hidden_ND = self.backbone(**_inputs(tokens)).last_hidden_state.flatten(0, 1)
+        return self.head(hidden_ND[tokens.end_B].to(self.head.weight.dtype)).squeeze(-1)
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write `model/` as transformers reads it, and the head beside it."""
@@ -128,16 +126,16 @@ class RewardModel(nn.Module):
 
 
 class PolicyModel(nn.Module):
-    """A causal language model, asked how likely it finds the answer at the end of each row.
+    """A causal language model, asked how likely it finds each answer after its prompt.
 
-    Answers are found from the mask and their lengths, never from an id, so that a score depends neither on padding nor
-    on the other rows of the batch. The output embedding is applied where an answer's tokens are predicted and nowhere
-    else: logits for every token of a batch would need more memory than the model.
+    Answers are found by their places, never from an id, so that a score depends neither on padding nor on the other
+    texts of the batch. The output embedding is applied where an answer's tokens are predicted and nowhere else, and
+    to few of them at a time: logits for every token of a batch would need more memory than the model.
     """
 
     def __init__(self, lm: PreTrainedModel) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm = with_fewer_kernels(lm)
         self.has_plain_head = _has_plain_head(lm)
 
     @property
@@ -150,33 +148,26 @@ class PolicyModel(nn.Module):
         """The output embedding."""
         return self.lm.get_output_embeddings()
 
-    def forward(self, ids_BT: Tensor, mask_BT: Tensor, n_answer_B: Tensor) -> Tensor:
-        """The log-probability of each row's last `n_answer_B` attended tokens given those before them, [B]."""
-        columns_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-        after_BT = columns_T - (_last(mask_BT) - n_answer_B)[:, None]  # 1 for the first token of the answer
-        answer_BT = (after_BT >= 1) & (after_BT <= n_answer_B[:, None])
-        predicts_BT = answer_BT.roll(-1, dims=1)  # a token is predicted from the place before it
-        inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, "position_ids": _positions(mask_BT)}
-        ids_N = ids_BT[answer_BT]
+    def forward(self, tokens: Tokens) -> Tensor:
+        """The log-probability of each answer given what is before it, [B]."""
         if self.has_plain_head:
-            hidden_BTD = self.lm.base_model(**inputs, use_cache=False).last_hidden_state
-            log_probs_N = self._read(hidden_BTD[predicts_BT], ids_N)
+            hidden_ND = self.lm.base_model(**_inputs(tokens), use_cache=False).last_hidden_state.flatten(0, 1)
+            log_probs_N = self._read(hidden_ND[tokens.from_N], tokens.token_N)
         else:
-            log_probs_N = _log_probs(self.lm(**inputs, use_cache=False).logits[predicts_BT], ids_N)
-        log_probs_BT = log_probs_N.new_zeros(ids_BT.shape).masked_scatter(answer_BT, log_probs_N)
-        return log_probs_BT.sum(dim=1)
+            logits_NV = self.lm(**_inputs(tokens), use_cache=False).logits.flatten(0, 1)
+            log_probs_N = _log_probs(logits_NV[tokens.from_N], tokens.token_N)
+        return log_probs_N.new_zeros(len(tokens.n_answer_B)).index_add(0, tokens.of_N, log_probs_N)
 
     def _read(self, hidden_ND: Tensor, ids_N: Tensor) -> Tensor:
-        """The log-probability of each token given the state before it, with few logits in memory at a time."""
+        """The log-probability of each token given the state before it."""
         head: Any = self.head
-        piece = max(1, LOGITS // head.weight.shape[0])
-        if len(ids_N) <= piece:
-            return _log_probs(head(hidden_ND), ids_N)
+        if type(head) is nn.Linear and head.bias is None:
+            return log_probs(hidden_ND, head.weight, ids_N)
 
         def read(hidden_ND: Tensor, ids_N: Tensor) -> Tensor:
             return _log_probs(head(hidden_ND), ids_N)
 
-        pieces = zip(hidden_ND.split(piece), ids_N.split(piece), strict=True)
+        pieces = zip(hidden_ND.split(PIECE), ids_N.split(PIECE), strict=True)
         return torch.cat([checkpoint(read, *each, use_reentrant=False) for each in pieces])
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -190,14 +181,10 @@ class PolicyModel(nn.Module):
         return cls(load_language_model(folder / "model"))
 
 
-def _positions(mask_BT: Tensor) -> Tensor:
-    """The place of every attended token among those of its row."""
-    return (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-
-
-def _last(mask_BT: Tensor) -> Tensor:
-    """The column of the last attended token of each row, [B]."""
-    return mask_BT.shape[1] - 1 - mask_BT.flip(1).argmax(dim=1)
+def _inputs(tokens: Tokens) -> dict[str, Any]:
+    """What a transformer is given."""
+    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "position_ids": tokens.positions}
+    return inputs if tokens.mask is not None else {**inputs, "packing": packing(tokens)}
 
 
 def _log_probs(logits_NV: Tensor, ids_N: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from w2sd.objectives.sft import SFT
 from w2sd.pipeline.stage import canonical, identity
 from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning
-from w2sd.stages.encoding import encode_for
+from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.students.base import Examination
 from w2sd.students.policy import LOGP, PolicyStudent
 from w2sd.worker import Task
@@ -44,7 +44,7 @@ def run(task: Task) -> dict[str, Any]:
     encoded = encode_for(model.lm.config, tokenizer, params["data"], pairs, params["append_eos"])
     pairs = [pairs[i] for i in encoded.kept]
     fit, swapped = Fit(precision=params["precision"]), np.zeros(len(pairs), dtype=bool)
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens)
+    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, is_packed=can_pack(task, model, encoded))
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
     student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
     lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)

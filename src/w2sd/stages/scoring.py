@@ -23,7 +23,7 @@ from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.objectives.base import OWN
 from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
-from w2sd.stages.encoding import encode_for
+from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.students.base import Examination, Student
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
@@ -68,7 +68,8 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Sc
     if objective.needs_reference:
         origin = spec["inputs"].get("base") or reference.known_by(build(params["model"], "model", task.trusted), None)
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, references=said)
+    is_packed = can_pack(task, student.model, encoded)
+    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, references=said, is_packed=is_packed)
     columns = {
         role: torch.tensor([column[pair.id] for pair in pairs], dtype=torch.float64)
         for role, column in confidence.items()

@@ -46,7 +46,8 @@ def rows_of(task: Task, training: Training) -> PairRows:
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    return PairRows(encoded, swapped, training.targets, task.trainer.micro_tokens, truth, said)
+    budget = task.trainer.micro_tokens
+    return PairRows(encoded, swapped, training.targets, budget, truth, said, training.is_packed)
 
 
 def begin(task: Task, is_policy: bool) -> RewardModel | PolicyModel:

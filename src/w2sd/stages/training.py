@@ -14,7 +14,7 @@ from w2sd.data.pairs import Pair, read
 from w2sd.data.text import Encoded, Ids
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.stages import lightning
-from w2sd.stages.encoding import encode_for
+from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.lessons import lessons
 from w2sd.students.base import Learner
 from w2sd.worker import Task
@@ -29,6 +29,7 @@ class Training(NamedTuple):
     pairs: list[Pair]
     targets: np.ndarray  # [n] P(first slot is better)
     encoded: Encoded
+    is_packed: bool
     n_own: int
     n_steps: int
 
@@ -44,9 +45,10 @@ def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Tra
     taught = lessons(task, read(params["data"]), conflict)
     encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.pairs, params.get("append_eos"))
     pairs, targets = [taught.pairs[i] for i in encoded.kept], taught.targets[encoded.kept]
+    is_packed = not fit.dropout and can_pack(task, model, encoded)
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     n_steps = fit.epochs * -(-(n_own if conflict.match_steps else len(pairs)) // fit.batch)
-    return Training(model, tokenizer, conflict, pairs, targets, encoded, n_own, n_steps)
+    return Training(model, tokenizer, conflict, pairs, targets, encoded, is_packed, n_own, n_steps)
 
 
 def finish(task: Task, training: Training, learner: Learner, rows: PairRows | AnswerRows) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2sd.data.batch import AnswerBatch, PairBatch
+from w2sd.data.batch import PairBatch
+from w2sd.data.layout import Tokens
 from w2sd.fit import Fit
 from w2sd.models.score import PairLogProbs, PolicyModel
 from w2sd.objectives.base import OWN
@@ -23,8 +24,8 @@ class PolicyStudent(Student):
     """
 
     def forward(self, batch: PairBatch) -> PairLogProbs:
-        sums_B = self.model(batch.ids_BT, batch.mask_BT, batch.n_answer_B).float()
-        sides = [sums_B, batch.n_answer_B.to(sums_B.dtype)]
+        sums_B = self.model(batch.tokens).float()
+        sides = [sums_B, batch.tokens.n_answer_B.to(sums_B.dtype)]
         if self.objective.needs_reference:
             sides.append(batch.reference_B)
         return PairLogProbs(*(side for both in sides for side in both.chunk(2)))
@@ -54,8 +55,8 @@ class SftLearner(Learner):
         super().__init__(fit, n_steps, log_every)
         self.model = model
 
-    def losses(self, micro: AnswerBatch) -> Tensor:
-        return -(self.model(*micro) / micro.n_answer_B).sum()
+    def losses(self, micro: Tokens) -> Tensor:
+        return -(self.model(micro) / micro.n_answer_B).sum()
 
-    def mass(self, micro: AnswerBatch) -> Tensor:
+    def mass(self, micro: Tokens) -> Tensor:
         return torch.tensor(float(len(micro.n_answer_B)), device=self.device)

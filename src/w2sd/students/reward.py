@@ -11,4 +11,4 @@ class RewardStudent(Student):
     """A student whose model gives each answer a score of its own."""
 
     def forward(self, batch: PairBatch) -> PairScores:
-        return PairScores(*self.model(batch.ids_BT, batch.mask_BT).float().chunk(2))
+        return PairScores(*self.model(batch.tokens).float().chunk(2))
