@@ -8,7 +8,8 @@ takes its attention from there; whether one does, and whether it gives the same 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,20 +29,28 @@ TOLERANCE = 1e-4  # of the largest score: far above rounding, far below what a w
 _said: set[str] = set()
 
 
+class Group(NamedTuple):
+    """Texts of the same size that follow each other: they are attended to together."""
+
+    n: int
+    size: tuple[int, ...]  # tokens of the prompt and of each answer
+    mask: Tensor | None  # added to the scores between a second answer and (its prompt, itself)
+
+
 class Packing(NamedTuple):
     """What the attention has to know of a row; made once and used in every layer."""
 
-    sizes: tuple[tuple[int, ...], ...]
-    masks: tuple[Tensor | None, ...]  # added to the scores between a second answer and (its prompt, itself)
+    groups: tuple[Group, ...]
     blocks: Any = None  # the same for FlexAttention, on a GPU
 
 
 def packing(tokens: Tokens) -> Packing:
-    """For the texts in a row: on the CPU their second answers' masks, on a GPU a block mask."""
+    """For the texts in a row: on the CPU in groups, on a GPU as a block mask."""
     device = tokens.ids.device
     if device.type == "cuda":
-        return Packing(tokens.sizes, (), blocks(tokens))
-    return Packing(tokens.sizes, tuple(_mask(size, device) for size in tokens.sizes))
+        return Packing((), blocks(tokens))
+    runs = ((size, sum(1 for _ in run)) for size, run in groupby(tokens.sizes))
+    return Packing(tuple(Group(n, size, _mask(size, device)) for size, n in runs))
 
 
 def attend(
@@ -63,23 +72,29 @@ def attend(
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if packing.blocks is not None:
         return _flex()(query, key, value, block_mask=packing.blocks, scale=scaling).transpose(1, 2), None
-    return torch.cat(list(_by_text(query, key, value, packing, scaling)), dim=2).transpose(1, 2), None
+    counts = [group.n * sum(group.size) for group in packing.groups]
+    parts = [side[0].split(counts, dim=1) for side in (query, key, value)]
+    heads_NHD = [_within(group, *part, scale=scaling) for group, *part in zip(packing.groups, *parts, strict=True)]
+    return torch.cat(heads_NHD)[None], None
 
 
-def _by_text(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None) -> Iterator[Tensor]:
-    """The prompt with its first answer is an ordinary text; the second answer goes on from the prompt alone.
+def _within(group: Group, *sides: Tensor, scale: float | None) -> Tensor:
+    """Attention within each text of a group: query, key and value [heads, N, width] to [N, heads, width].
 
-    Cut by `split`, whose gradient is one concatenation; slices would each bring a gradient as large as the row.
+    The prompt with its first answer is an ordinary text; the second answer goes on from the prompt alone. Cut by
+    `split`, whose gradient is one concatenation: slices would each bring a gradient as large as the whole.
     """
-    cuts = [n for prompt, first, *second in packing.sizes for n in (prompt + first, *second)]
-    parts = iter(zip(*(side.split(cuts, dim=2) for side in (query, key, value)), strict=True))
-    for (prompt, *_), mask in zip(packing.sizes, packing.masks, strict=True):
-        q, k, v = next(parts)
-        yield scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-        if mask is not None:
-            q, own_k, own_v = next(parts)
-            keys, values = (torch.cat([all[:, :, :prompt], own], dim=2) for all, own in ((k, own_k), (v, own_v)))
-            yield scaled_dot_product_attention(q, keys, values, attn_mask=mask.to(q.dtype), scale=scale)
+    q, k, v = (side.unflatten(1, (group.n, -1)).transpose(0, 1) for side in sides)
+    prompt, first, *second = group.size
+    if group.mask is None:
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2).flatten(0, 1)
+    (q, own_q), (k, own_k), (v, own_v) = (side.split([prompt + first, *second], dim=2) for side in (q, k, v))
+    keys, values = (torch.cat([x[:, :, :prompt], own], dim=2) for x, own in ((k, own_k), (v, own_v)))
+    heads = (
+        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale),
+        scaled_dot_product_attention(own_q, keys, values, attn_mask=group.mask.to(q.dtype), scale=scale),
+    )
+    return torch.cat(heads, dim=2).transpose(1, 2).flatten(0, 1)
 
 
 def _mask(size: tuple[int, ...], device: torch.device) -> Tensor | None:
