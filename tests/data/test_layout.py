@@ -27,7 +27,8 @@ def test_a_packed_row_is_exactly_this() -> None:
     tokens = packed([as_text([1, 2], [3], [4, 5]), as_text([6], [7, 8], [9])])
     assert tokens.ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
     assert tokens.positions.tolist() == [[0, 1, 2, 2, 3, 0, 1, 2, 1]]
-    assert (tokens.mask, tokens.sizes) == (None, ((2, 1, 2), (1, 2, 1)))
+    assert tokens.mask is None
+    assert tokens.sizes.tolist() == [[2, 1, 2], [1, 2, 1]]
     assert tokens.end_B.tolist() == [2, 7, 4, 8]
     assert tokens.n_answer_B.tolist() == [1, 2, 2, 1]
     assert tokens.token_N.tolist() == [3, 7, 8, 4, 5, 9]

@@ -131,12 +131,15 @@ def cut(order: list[int], lengths: np.ndarray, budget: int, padded: bool = True)
     [[0, 1, 2], [3]]
     """
     pieces: list[list[int]] = []
+    longest = total = 0
     for i in order:
-        larger = lengths[[*pieces[-1], i]] if pieces else lengths[:0]
-        if pieces and (len(larger) * larger.max() if padded else larger.sum()) <= budget:
+        length = int(lengths[i])
+        longest, total = max(longest, length), total + length
+        if pieces and ((len(pieces[-1]) + 1) * longest if padded else total) <= budget:
             pieces[-1].append(i)
         else:
             pieces.append([i])
+            longest = total = length
     return pieces
 
 

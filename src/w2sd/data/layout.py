@@ -36,7 +36,7 @@ class Tokens(NamedTuple):
     ids: Tensor  # [B, T] plain, [1, all] packed
     positions: Tensor  # like ids: the place in prompt + answer
     mask: Tensor | None  # [B, T] 1 where there is a token; None: packed, no padding
-    sizes: tuple[tuple[int, ...], ...]  # packed: tokens of the prompt and of each answer, text by text
+    sizes: NDArray[np.int64]  # [texts, 1 + answers] packed: tokens of the prompt and of each answer
     end_B: Tensor  # the place of the last token of each answer
     n_answer_B: Tensor  # tokens of each answer
     from_N: Tensor  # the place that each token of an answer is predicted from
@@ -77,7 +77,7 @@ def masked(ids_BT: Tensor, mask_BT: Tensor, n_answer_B: Tensor) -> Tokens:
         ids_BT,
         positions_BT,
         mask_BT,
-        (),
+        np.zeros((0, 0), dtype=np.int64),
         rows_B * n_columns + last_B,
         n_answer_B,
         of_N * n_columns + column_N - 1,
@@ -108,7 +108,7 @@ def packed(texts: list[Text]) -> Tokens:
         torch.from_numpy(ids)[None],
         torch.from_numpy(np.concatenate([_positions(text) for text in texts]))[None],
         None,
-        tuple((len(prompt), *map(len, answers)) for prompt, answers in texts),
+        np.array([(len(prompt), *map(len, answers)) for prompt, answers in texts]),
         *map(torch.from_numpy, arrays),
     )
 

@@ -49,7 +49,7 @@ def packing(tokens: Tokens) -> Packing:
     device = tokens.ids.device
     if device.type == "cuda":
         return Packing((), blocks(tokens))
-    runs = ((size, sum(1 for _ in run)) for size, run in groupby(tokens.sizes))
+    runs = ((size, sum(1 for _ in run)) for size, run in groupby(map(tuple, tokens.sizes.tolist())))
     return Packing(tuple(Group(n, size, _mask(size, device)) for size, n in runs))
 
 
@@ -109,11 +109,11 @@ def blocks(tokens: Tokens) -> Any:
     """The block mask of FlexAttention: within a text, and of its answers each only itself and the prompt."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    lengths = [sum(size) for size in tokens.sizes]
+    lengths = tokens.sizes.sum(axis=1).tolist()
     device, n = tokens.ids.device, sum(lengths)
     text_N = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
-    parts = [part for size in tokens.sizes for part in range(len(size))]  # 0: the prompt, 1 and 2: answers
-    counts = [count for size in tokens.sizes for count in size]
+    parts = list(range(tokens.sizes.shape[1])) * len(lengths)  # 0: the prompt, 1 and 2: answers
+    counts = tokens.sizes.flatten().tolist()
     part_N = torch.repeat_interleave(torch.tensor(parts), torch.tensor(counts)).to(device)
 
     def sees(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
