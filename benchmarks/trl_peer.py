@@ -27,7 +27,7 @@ class Options(NamedTuple):
     """What a user of TRL can choose without changing what is learned."""
 
     micro: int = 4  # pairs in memory at once
-    evaluate: int = 4  # the same, where nothing is trained
+    evaluate: int = 8  # the same, where nothing is trained
     sampling: str = "group_by_length"  # or random, sequential
     precompute: bool = False  # DPO: the reference's answers before the training
     attention: str = "sdpa"  # or eager
