@@ -61,7 +61,7 @@ def render(case: str, given: Work, found: list[Measured]) -> list[str]:
     turns = max(one.turn for one in found) + 1
     lines = [
         f"\n**{case}**: {n} pairs ({given.origin}), {given.tokens / n:.1f} tokens each with prompts counted twice;"
-        f" {turns} turns; ceiling {peak / 1e9:.0f} GFLOP/s",
+        f" {turns} turn{'s' * (turns > 1)}; ceiling {peak / 1e9:.0f} GFLOP/s",
         "",
         "| | TRL | w2sd | ratio | of the ceiling: TRL | w2sd |",
         "|---|---|---|---|---|---|",
@@ -88,6 +88,8 @@ def _line(row: Row, given: Work, left: list[float], right: list[float], peak: fl
 
 
 def _spread(values: list[float], form: str) -> str:
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
     return f"{median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
 
 
