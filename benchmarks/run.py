@@ -31,6 +31,7 @@ TRIED = (  # beside the best, where nobody knows yet which it is
     {"micro": 2, "evaluate": 2},
     {"micro": 4, "evaluate": 4},
     {"micro": 8, "evaluate": 8},
+    {"micro": 16, "evaluate": 16},
     {"micro": 4, "evaluate": 4, "sampling": "random"},
     {"micro": 4, "evaluate": 4, "attention": "eager"},
 )
