@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check report lock clean
+.PHONY: help setup demo test test-all check bench report lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,12 @@ test-all: setup  ## the slow ones too (W2SD_DATA=DIR adds the tests on real data
 
 check: setup  ## style, types, and the rule of who may import whom
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# Whatever keeps TRL from being installed, the script says in one line what it lacks.
+bench: setup  ## w2sd beside TRL's trainers on the same work, sweeps and starts (an hour; BENCH="--cases small-single")
+	@$(BIN)/python -c 'import trl' 2>/dev/null || $(PIP) install -e '.[bench]' 2>/dev/null || true
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+	@$(BIN)/python benchmarks/commands.py
 
 report: setup  ## the page over everything in the store
 	@$(BIN)/w2sd-report
