@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2sd.data.tally import Tally, of_rows
 from w2sd.data.text import Encoded, Ids
 
 
@@ -28,6 +29,9 @@ class PairBatch(NamedTuple):
     n_answer_B: Tensor  # how many tokens at the end of each row are the answer
     reference_B: Tensor  # log-probability of each answer under the reference of a policy; NaN where there is none
 
+    def tally(self) -> Tally:
+        return of_rows(len(self.rows), self.mask_BT, self.n_answer_B)
+
 
 class AnswerBatch(NamedTuple):
     """Some prompts, each with one answer."""
@@ -35,6 +39,9 @@ class AnswerBatch(NamedTuple):
     ids_BT: Tensor
     mask_BT: Tensor
     n_answer_B: Tensor
+
+    def tally(self) -> Tally:
+        return of_rows(len(self.ids_BT), self.mask_BT, self.n_answer_B)
 
 
 class PairRows:
