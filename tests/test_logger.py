@@ -1,4 +1,4 @@
-"""What a job leaves in W&B: headline metrics, and its regions where it has a conflict."""
+"""What a job leaves in W&B: headline metrics, and its regions where it has a conflict. What a stage leaves there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from w2sd.logger import RunName, Wandb
+from w2sd.logger import RunName, Wandb, conclude
 from w2sd.metrics.regions import REGIONS
 
 COLUMNS = ["kind", "region", "n_all", "n", "flips", "rate", "rate_lo", "rate_hi"]
@@ -71,6 +72,14 @@ def test_a_job_without_conflict_leaves_metrics_alone(recorded: SimpleNamespace, 
     summarise(tmp_path, PLAIN)
     assert recorded.summary == {"pgr": 0.5, "deception/p_region": 0.2}
     assert recorded.logged == []
+
+
+def test_what_a_stage_came_to_is_in_the_summary_of_its_run_and_not_among_the_curves(tmp_path: Path) -> None:
+    run = SimpleNamespace(summary={})
+    csv = CSVLogger(tmp_path)
+    conclude([csv, WandbLogger(experiment=run)], {"throughput/padding": 0.25, "throughput/mfu": None})  # type: ignore[arg-type]
+    assert run.summary == {"throughput/padding": 0.25}
+    assert csv.experiment.metrics == []
 
 
 def test_table_and_drawing_are_in_the_files_of_an_offline_run(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -89,6 +89,15 @@ class Wandb:
             yield wandb_run
         finally:
             wandb_run.finish()  # a run left open would swallow the next job of a sweep
+
+
+def conclude(loggers: Iterable[Any], figures: dict[str, Any]) -> None:
+    """Put what a stage came to into the summary of its W&B run, if it has one; a curve of it would be one point."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update({name: value for name, value in figures.items() if value is not None})
 
 
 def _regions(metrics: dict[str, Any]) -> Iterator[list[Any]]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from w2sd.config import build
 from w2sd.errors import Refused, StageFailed
 from w2sd.pipeline.store import Store, read_json, write_json
+from w2sd.trainer import Trainer
 
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "w2sd")
 
@@ -39,6 +40,7 @@ class Task(NamedTuple):
     advance: Callable[[int, int], None]
     trusted: Sequence[str] = ()  # prefixes of a user's own modules
     rank: int = 0  # which process of the group this is
+    measured: Callable[[Any], None] = lambda stretch: None  # takes what a pass over some data took (a Stretch)
 
 
 def execute(
@@ -49,6 +51,8 @@ def execute(
     params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
     inputs = {role: store.find(key) for role, key in spec["inputs"].items()}
     wall, cpu = time.perf_counter(), _cpu_seconds()
+    _forget_peak()
+    stretches: list[Any] = []
     task = Task(
         spec["key"],
         spec["kind"],
@@ -63,6 +67,7 @@ def execute(
         advance,
         trusted,
         rank,
+        stretches.append,
     )
     run = importlib.import_module(f"w2sd.stages.{spec['kind']}").run
     if rank:
@@ -71,9 +76,13 @@ def execute(
     with store.writing({**spec, "created": datetime.now(UTC).isoformat(timespec="seconds"), "git": _commit()}) as out:
         metrics = run(task._replace(out=out))
         write_json(out / "metrics.json", metrics)
-        cost = {"seconds": round(time.perf_counter() - wall, 3), "cpu_seconds": round(_cpu_seconds() - cpu, 3)}
+        cost: dict[str, Any] = {
+            "seconds": round(time.perf_counter() - wall, 3),
+            "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+        }
         versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
-        machine = {"peak_rss_mb": _peak_mb(), "hardware": _hardware(), "versions": versions}
+        cost |= _throughput(stretches, wall) | memory(task.trainer)
+        machine = {"hardware": _hardware(), "versions": versions}
         write_json(out / "runtime.json", {**cost, **machine, "trainer": runtime["trainer"]})
 
 
@@ -107,10 +116,31 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _peak_mb() -> int:
-    """The most memory this process ever had."""
+def _throughput(stretches: Sequence[Any], started: float) -> dict[str, float | None]:
+    """How fast data were read, in a stage that trains or scores."""
+    if not stretches:
+        return {}
+    from w2sd.stages.throughput import figures  # stages that read nothing know no torch
+
+    return figures(stretches, started)
+
+
+def memory(trainer: Trainer) -> dict[str, int | None]:
+    """The most memory that this process ever had, and the most that this stage had on the GPU."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+    torch = sys.modules.get("torch")
+    has_gpu = torch is not None and trainer.accelerator == "gpu" and torch.cuda.is_initialized()
+    return {
+        "memory/peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
+        "memory/peak_gpu_mb": torch.cuda.max_memory_allocated() // 1024**2 if torch is not None and has_gpu else None,
+    }
+
+
+def _forget_peak() -> None:
+    """What an earlier stage of this process had on the GPU is not this one's."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _commit() -> str | None:

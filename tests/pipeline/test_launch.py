@@ -127,7 +127,10 @@ def test_an_artifact_says_what_made_it_and_keeps_what_may_differ_apart(
     assert {name: spec[name] for name in plan["label/weak"].spec()} == plan["label/weak"].spec()
     assert set(spec) == {*plan["label/weak"].spec(), "digests", "created", "git"}
     runtime = read_json(folder / "runtime.json")
-    assert {"seconds", "cpu_seconds", "peak_rss_mb", "hardware", "versions", "trainer"} == set(runtime)
+    memory = {"memory/peak_rss_mb", "memory/peak_gpu_mb"}
+    assert {"seconds", "cpu_seconds", *memory, "hardware", "versions", "trainer"} == set(runtime)
+    assert runtime["memory/peak_rss_mb"] > 0
+    assert runtime["memory/peak_gpu_mb"] is None
     assert {"torch", "numpy", "w2sd", "python"} <= set(runtime["versions"])
     assert not list((store.root / "work").iterdir())
 

@@ -113,7 +113,7 @@ class FakeStore:
         if Store(self.root).has(kind, key):  # shared with an earlier job
             return
         hardware = {"cpu": "Example CPU", "cores": 4, "gpu": None}
-        cost = {"seconds": 1.5, "cpu_seconds": 2.25, "peak_rss_mb": 300.0}
+        cost = {"seconds": 1.5, "cpu_seconds": 2.25, "memory/peak_rss_mb": 300, "memory/peak_gpu_mb": None}
         runtime = {**cost, "hardware": hardware, "versions": {"numpy": "2.0.0", "w2sd": "0.1.0"}}
         spec = {"kind": kind, "key": key, "inputs": inputs, "created": CREATED.format(0)}
         self.artifact(spec, metrics=metrics, runtime=runtime)

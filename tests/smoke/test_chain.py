@@ -187,6 +187,9 @@ def test_wandb_offline_makes_a_run_per_trained_stage_and_one_for_the_job(undistu
     assert runs == ["job", "train"]
     [summary] = tmp_path.glob("logs/job-*/**/*.wandb")
     assert b"accuracy/student" in summary.read_bytes()
+    [trained] = tmp_path.glob("logs/train-*/**/*.wandb")
+    assert b"throughput/pairs_per_cpu_s" in trained.read_bytes()
+    assert b"memory/peak_rss_mb" in trained.read_bytes()
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
+from w2sd.stages.throughput import Stretch
 from w2sd.students.base import Examination, Learner, Student
 from w2sd.students.language import LanguageLearner, TextRows
 from w2sd.students.policy import PolicyStudent, SftLearner
@@ -157,16 +158,19 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[str, Any]:
-    """What evaluation logs, and the columns of the predictions that it would write."""
+    """What evaluation logs, the columns of the predictions that it would write, and how much it read."""
     student, rows, _ = build()
     assert isinstance(student, Student)
     student.requires_grad_(False)
     references = {role: torch.from_numpy(SURE[role]) for role in SURE}
     student.examine(Examination(torch.arange(N), torch.from_numpy(SWAPPED), references))
     loader = Loader(rows, in_length_order(rows.lengths, 6))  # the last batch has one row
-    logged = lightning.test(task(folder, trainer, rank, lambda *_: None), student, loader, FIT)
+    took: list[Stretch] = []
+    job = task(folder, trainer, rank, lambda *_: None)._replace(measured=took.append)
+    logged = lightning.test(job, student, loader, FIT)
     columns = {"margin": student.margins, "p_correct": student.p_correct, **student.columns()}
-    return {"logged": logged, **{name: column.tolist() for name, column in columns.items()}}
+    read = [took[0].seen.examples, took[0].seen.tokens, took[0].timed.examples]
+    return {"logged": logged, "read": read, **{name: column.tolist() for name, column in columns.items()}}
 
 
 def main(folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from w2sd.data.layout import Text, Tokens, n_tokens, packed, plain
+from w2sd.data.tally import Tally
 from w2sd.data.text import Encoded, Ids
 
 
@@ -26,6 +27,9 @@ class PairBatch(NamedTuple):
     targets: Tensor  # [n] P(first slot is better); NaN where there are none
     truth: Tensor  # [n] 1 where the first slot is better; NaN unless a conflict declares that it reads the truth
     reference_B: Tensor  # log-probability of each answer under the reference of a policy; NaN where there is none
+
+    def tally(self) -> Tally:
+        return self.tokens.tally()._replace(examples=len(self.rows))
 
 
 class Rows:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from w2sd.data.tally import Tally
 from w2sd.data.text import Ids
 
 NOWHERE = -1  # what is before the first token of a text
@@ -42,6 +43,16 @@ class Tokens(NamedTuple):
     from_N: Tensor  # the place that each token of an answer is predicted from
     token_N: Tensor  # that token
     of_N: Tensor  # the answer that it belongs to
+
+    def tally(self) -> Tally:
+        """How much there is to read; an example is an answer."""
+        n = len(self.n_answer_B)
+        if self.mask is not None:
+            lengths_B = self.mask.sum(dim=1)
+            return Tally(n, lengths_B.sum(), self.mask.numel(), len(self.token_N), lengths_B.square().sum())
+        prompt, first, *second = self.sizes.T
+        squares = (prompt + first) ** 2 + sum(own * (own + 2 * prompt) for own in second)
+        return Tally(n, self.ids.numel(), self.ids.numel(), len(self.token_N), int(squares.sum()))
 
     def to(self, device: str) -> Tokens:
         """The same on a device."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from w2sd.report import estimates, knobs, notation, results, samples, style, tables, verdicts, words
+from w2sd.report import estimates, knobs, notation, results, samples, style, tables, throughput, verdicts, words
 from w2sd.report.samples import Sampled
 
 CAPTIONS = {
@@ -70,7 +70,7 @@ def render(
         _deception(deception),
         top,
         _section(samples.TITLE, samples.render(sampled)) if sampled else "",
-        _pair(_run(jobs, stages), _data(jobs)),
+        _pair(_run(jobs, stages), _data(jobs) + _throughput(stages)),
         _everything(jobs) if one else "",
         _config(jobs),
         _machines(stages),
@@ -160,6 +160,11 @@ def _run(jobs: pd.DataFrame, stages: pd.DataFrame) -> str:
         ]
     total = ["total", "" if len(jobs) == 1 else str(len(once)), *cost]
     return _section("What was run", said + _grid(columns, rows, n_labels=2 if len(jobs) == 1 else 1, total=total))
+
+
+def _throughput(stages: pd.DataFrame) -> str:
+    table = throughput.table(stages.drop_duplicates("key"))
+    return _section("Throughput", _table(table)) if table else ""
 
 
 def _data(jobs: pd.DataFrame) -> str:

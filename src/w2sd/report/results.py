@@ -16,7 +16,16 @@ from w2sd.report.knobs import RUNTIME
 from w2sd.report.records import Job, read_jobs
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides")
-STAGE = ["stage", "kind", "key", "seconds", "cpu_seconds", "created", "git", "cpu", "cores", "gpu", "versions"]
+COSTS = {  # the columns of what a stage's `runtime.json` calls so
+    "throughput/pairs_per_cpu_s": "pairs_per_cpu_s",
+    "throughput/tokens_per_s": "tokens_per_s",
+    "throughput/mfu": "mfu",
+    "throughput/padding": "padding",
+    "memory/peak_rss_mb": "peak_rss_mb",
+    "memory/peak_gpu_mb": "peak_gpu_mb",
+}
+MADE = ("created", "git", "cpu", "cores", "gpu", "versions")
+STAGE = ["stage", "kind", "key", "seconds", "cpu_seconds", *COSTS.values(), *MADE]
 
 
 class Names(list[str]):
@@ -141,6 +150,7 @@ def _stage(store: Store, kind: str, key: str) -> dict[str, Any]:
         "inputs": spec.get("inputs") or {},
         "seconds": runtime.get("seconds"),
         "cpu_seconds": runtime.get("cpu_seconds"),
+        **{column: runtime.get(name) for name, column in COSTS.items()},
         "created": spec.get("created"),
         "git": spec.get("git"),
         **{part: hardware.get(part) for part in ("cpu", "cores", "gpu")},

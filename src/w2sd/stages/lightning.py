@@ -25,6 +25,7 @@ from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv, RunName
 from w2sd.stages.strategies import strategy_of
+from w2sd.stages.throughput import Throughput
 from w2sd.students.base import Learner
 from w2sd.worker import Task
 
@@ -215,7 +216,7 @@ def _trainer(
             precision=fit.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             logger=loggers,
-            callbacks=[*callbacks, Progress(task, n_steps or len(loader))],
+            callbacks=[Throughput(task), *callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=1,  # the learner decides
             enable_checkpointing=n_steps is not None,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from w2sd.data.tally import Tally
 from w2sd.fit import Fit
 from w2sd.students.base import Learner
 
@@ -18,6 +19,10 @@ class TextBatch(NamedTuple):
 
     ids_BT: Tensor
     weights_BT: Tensor
+
+    def tally(self) -> Tally:
+        rows, length = self.ids_BT.shape
+        return Tally(rows, rows * length, rows * length, rows * length, rows * length**2)
 
 
 class TextRows:

@@ -1,0 +1,25 @@
+"""How much there is in what a model reads, for rates: examples, tokens, and what is there for shape alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+Number = int | float | Tensor  # a tensor stays on its device: to look at it would make the processor wait
+
+
+class Tally(NamedTuple):
+    """Sums over some rows, which `plus` those of others."""
+
+    examples: Number = 0  # pairs; answers or documents where there are none
+    tokens: Number = 0
+    places: Number = 0  # tokens and padding
+    predicted: Number = 0  # tokens whose probability is asked for, if the model can say it
+    squares: Number = 0  # of the lengths of what is read as one text: twice the pairs of tokens that are compared
+
+    def plus(self, other: Tally) -> Tally:
+        return Tally(*(one + another for one, another in zip(self, other, strict=True)))
+
+    def minus(self, other: Tally) -> Tally:
+        return Tally(*(one - another for one, another in zip(self, other, strict=True)))

@@ -1,0 +1,180 @@
+"""Rates: of what there is to be read, from the end of the first batch to the end of the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
+from torch import nn
+
+from w2sd.data.batch import Filler, Loader, Shuffled, in_length_order
+from w2sd.data.tally import Tally
+from w2sd.models.flops import work_of
+from w2sd.stages import lightning, throughput
+from w2sd.stages.throughput import Stretch, figures
+from w2sd.students.base import Examination, Student
+from w2sd.trainer import Trainer
+
+EPOCHS = 2
+STEPS = EPOCHS * 4
+ROWS = {
+    reward: [[p, a] for p, c, r in zip(PROMPTS, CHOSEN, REJECTED, strict=True) for a in (c, r)],
+    sft: [[p, a] for p, a in zip(PROMPTS, CHOSEN, strict=True)],
+    language: [[np.zeros(0), np.zeros(6)]] * N,
+}
+ROWS[policy] = ROWS[reward]
+CEILING = 1e9
+
+
+class Clock:
+    """A clock that only `pass_` moves; the processor works half of the time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return self.now / 2
+
+
+class Slow:
+    """Rows of which the first batch takes so long to make, and every other one a second."""
+
+    def __init__(self, rows: Any, clock: Clock, first: float) -> None:
+        self.rows, self.clock, self.seconds = rows, clock, first
+
+    def __getitem__(self, batch: list[int]) -> list[Any]:
+        self.clock.pass_(self.seconds)
+        self.seconds = 1.0
+        return self.rows[batch]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(throughput, "ceiling", lambda *_: CEILING)
+    return clock
+
+
+def train(build: Build, place: Path, slow: Callable[[Any], Any] = lambda rows: rows) -> Stretch:
+    learner, rows, _ = build()
+    took: list[Stretch] = []
+    job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
+    lightning.train(job, learner, Loader(slow(rows), Shuffled(N, 8, seed=3)), replace(FIT, epochs=EPOCHS), 7)
+    [stretch] = took
+    return stretch
+
+
+def score(place: Path, batch: int) -> Stretch:
+    student, rows, _ = reward()
+    assert isinstance(student, Student)
+    student.requires_grad_(False)
+    student.examine(Examination(torch.arange(N), torch.from_numpy(SWAPPED), {}))
+    took: list[Stretch] = []
+    job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
+    lightning.predict(job, student, Loader(rows, in_length_order(rows.lengths, batch)), FIT)
+    [stretch] = took
+    return stretch
+
+
+@pytest.mark.parametrize("build", ROWS)
+def test_what_was_read_adds_up_to_the_data(build: Build, tmp_path: Path) -> None:
+    stretch = train(build, tmp_path)
+    lengths = np.array([len(prompt) + len(answer) for prompt, answer in ROWS[build]])
+    seen = stretch.seen
+    assert seen.examples == EPOCHS * N
+    assert (seen.tokens, seen.squares) == (EPOCHS * lengths.sum(), EPOCHS * (lengths**2).sum())
+    assert seen.predicted == EPOCHS * sum(len(answer) for _, answer in ROWS[build])
+    assert stretch.timed.examples == EPOCHS * N - 8
+    padding = figures([stretch])["throughput/padding"]
+    assert padding == 0 if build is language else 0 < padding < 1  # type: ignore[operator]
+
+
+def test_padding_is_the_share_of_places_that_no_token_fills(tmp_path: Path) -> None:
+    """One row to a piece leaves only what the shorter answer of a pair lacks."""
+    student, rows, _ = reward()
+    rows.micro_tokens = 1
+    seen = train(lambda: reward()._replace(learner=student, rows=rows), tmp_path).seen
+    lengths = np.array([len(prompt) + len(answer) for prompt, answer in ROWS[reward]]).reshape(-1, 2)
+    assert seen.places == EPOCHS * 2 * lengths.max(axis=1).sum()
+    share = 1 - lengths.sum() / (2 * lengths.max(axis=1).sum())
+    assert 1 - seen.tokens / seen.places == pytest.approx(share)
+
+
+def test_set_up_and_a_slow_first_batch_change_no_rate(clock: Clock, tmp_path: Path) -> None:
+    started = clock.now
+    clock.pass_(30)
+    quick = train(reward, tmp_path / "quick", lambda rows: Slow(rows, clock, 1.0))
+    told, again = figures([quick], started), clock.now
+    slow = train(reward, tmp_path / "slow", lambda rows: Slow(rows, clock, 500.0))
+    assert figures([slow], again) == told | {"throughput/setup_seconds": 500}
+    assert told["throughput/setup_seconds"] == 31
+    assert told["throughput/seconds"] == STEPS - 1
+    pairs = EPOCHS * N - 8
+    assert told["throughput/pairs_per_s"] == pytest.approx(pairs / (STEPS - 1), rel=1e-3)
+    assert told["throughput/pairs_per_cpu_s"] == pytest.approx(2 * pairs / (STEPS - 1), rel=1e-3)
+
+
+def test_mfu_is_the_work_of_the_timed_batches_over_the_ceiling(clock: Clock, tmp_path: Path) -> None:
+    stretch = train(reward, tmp_path, lambda rows: Slow(rows, clock, 9.0))
+    work = work_of(reward().learner.model, training=True)
+    assert work is not None
+    share = work.on(stretch.timed) / (STEPS - 1) / CEILING
+    assert figures([stretch])["throughput/mfu"] == pytest.approx(share, rel=1e-3)
+
+
+def test_of_one_batch_there_is_no_rate(tmp_path: Path) -> None:
+    told = figures([score(tmp_path, batch=N)], started=0.0)
+    undefined = {name.partition("/")[2] for name, value in told.items() if value is None}
+    assert undefined == {"pairs_per_s", "pairs_per_cpu_s", "tokens_per_s", "mfu"}
+
+
+def test_scoring_reads_every_pair_once(tmp_path: Path) -> None:
+    stretch = score(tmp_path, batch=6)
+    assert (stretch.seen.examples, stretch.timed.examples) == (N, N - 6)
+    assert stretch.seconds > 0
+    assert 0 < figures([stretch])["throughput/mfu"] < 1  # type: ignore[operator]
+
+
+def test_a_model_whose_work_is_unknown_has_rates_but_no_mfu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "work_of", lambda model, training: work_of(nn.Linear(2, 2), training))
+    told = figures([train(reward, tmp_path)])
+    assert told["throughput/mfu"] is None
+    assert told["throughput/tokens_per_s"] is not None
+
+
+def test_two_passes_of_a_stage_are_one_rate() -> None:
+    """Evaluation reads the test split, and then held-out pairs that may fit in one batch."""
+    first = Stretch(5.0, 2.0, 4.0, Tally(30, 300, 400, 0, 0), Tally(20, 200, 250, 0, 0), 6e9, 1e10)
+    other = Stretch(9.0, 0.0, 0.0, Tally(10, 100, 100, 0, 0), Tally(0, 0, 0, 0, 0), 0.0, 1e10)
+    assert figures([first, other], started=1.0) == {
+        "throughput/pairs_per_s": 10,
+        "throughput/pairs_per_cpu_s": 5,
+        "throughput/tokens_per_s": 100,
+        "throughput/mfu": 0.3,
+        "throughput/padding": 0.2,
+        "throughput/ceiling_gflops": 10,
+        "throughput/seconds": 2,
+        "throughput/setup_seconds": 4,
+    }
+
+
+def test_what_is_read_only_to_keep_step_with_others_is_not_counted() -> None:
+    [piece] = reward().rows[[3]]
+    meter = throughput.Throughput(SimpleNamespace(measured=None))  # type: ignore[arg-type]
+    meter.seen, meter.first = Tally(), None
+    meter.on_train_batch_end(None, None, None, [piece, Filler(piece)])  # type: ignore[arg-type]
+    assert meter.seen == piece.tally()
