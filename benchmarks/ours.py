@@ -26,6 +26,7 @@ from w2sd.data.text import Encoded, encode
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
+from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
@@ -78,7 +79,14 @@ def student_for(given: work.Work, objective: str, fit: Fit, n_steps: int, log_ev
     else:
         model, kind = PolicyModel(load_language_model(given.folder / "model")), PolicyStudent
     silence_dropout(model.backbone)
+    ready(model)
     return kind(model, OBJECTIVES[objective], NoConflict(), fit, n_steps, log_every)
+
+
+def ready(model: RewardModel | PolicyModel) -> None:
+    """For packed rows, as every stage makes its model ready."""
+    if not pack(model, work.CONTEXT):
+        raise SystemExit("this model is given a row for every answer: nothing here is measured with that")
 
 
 def encode_all(given: work.Work, n: int) -> Encoded:
@@ -91,7 +99,7 @@ def encode_all(given: work.Work, n: int) -> Encoded:
 def rows_of(encoded: Encoded, task: Task, references: np.ndarray | None) -> PairRows:
     """All pairs with the better answer in the first slot, and a target that says so."""
     n = len(encoded.kept)
-    return PairRows(encoded, np.zeros(n, bool), np.ones(n), task.trainer.micro_tokens, None, references)
+    return PairRows(encoded, np.zeros(n, bool), np.ones(n), task.trainer.micro_tokens, None, references, task.trainer.packed)
 
 
 def examine(student: Student, n: int) -> Student:
@@ -111,7 +119,9 @@ def score(task: Task, student: Student, encoded: Encoded, references: np.ndarray
 
 def ask_reference(task: Task, given: work.Work, encoded: Encoded) -> tuple[np.ndarray, float]:
     """What the first weights say of every answer, as the stage `reference` asks them; CPU-seconds of it."""
-    origin = PolicyStudent(PolicyModel(load_language_model(given.folder / "model")), SFT(), NoConflict(), Fit())
+    model = PolicyModel(load_language_model(given.folder / "model"))
+    ready(model)
+    origin = PolicyStudent(model, SFT(), NoConflict(), Fit())
     seconds = score(task, origin, encoded, None, lightning.predict)
     return np.column_stack([origin.columns()[name] for name in LOGP]), seconds
 
