@@ -51,7 +51,7 @@ class LanguageLearner(Learner):
         self.model = model
 
     def losses(self, micro: TextBatch) -> Tensor:
-        logits_BTV = self.model(input_ids=micro.ids_BT).logits[:, :-1].float()
+        logits_BTV = self.model(input_ids=micro.ids_BT, use_cache=False).logits[:, :-1].float()
         loss_BT = cross_entropy(logits_BTV.transpose(1, 2), micro.ids_BT[:, 1:], reduction="none")
         return (loss_BT * micro.weights_BT[:, 1:]).sum()
 
