@@ -99,7 +99,9 @@ def encode_all(given: work.Work, n: int) -> Encoded:
 def rows_of(encoded: Encoded, task: Task, references: np.ndarray | None) -> PairRows:
     """All pairs with the better answer in the first slot, and a target that says so."""
     n = len(encoded.kept)
-    return PairRows(encoded, np.zeros(n, bool), np.ones(n), task.trainer.micro_tokens, None, references, task.trainer.packed)
+    return PairRows(
+        encoded, np.zeros(n, bool), np.ones(n), task.trainer.micro_tokens, None, references, task.trainer.packed
+    )
 
 
 def examine(student: Student, n: int) -> Student:

@@ -17,8 +17,9 @@ class Trainer:
     devices: int = 1  # processes that share every batch; each reads its own part of it
     strategy: str = "auto"  # auto: one process | ddp: whole weights on each | fsdp2: each has a shard
     threads: int = 1  # of torch on the CPU; two that spin on a busy machine are slower than one
-    micro_tokens: int = 4096  # padded tokens in memory at once: cuts a batch up, never changes it
+    micro_tokens: int = 4096  # tokens in memory at once, padding too: cuts a batch up, never changes it
     packed: bool = True  # rows without padding, each prompt once, for models that can; their scores stay the same
+    checkpointing: bool = False  # compute layers again on the way back: a third more work, much less memory
     save_every_s: float = 120.0  # seconds between the checkpoints from which an interrupted stage resumes
     log_every: int = 10  # steps between two points of a learning curve
 

@@ -169,6 +169,7 @@ class Batched(Protocol):
     """Rows that are indexed by the list of a global batch, and give that batch's pieces."""
 
     lengths: np.ndarray
+    micro_tokens: int  # the budget, which may fall while batches are taken
 
     def pieces(self, batch: list[int]) -> list[list[int]]: ...
 
@@ -179,6 +180,14 @@ class Filler(NamedTuple):
     """A piece that counts nothing here: processes that work in step have to take equally many."""
 
     piece: Any
+
+
+class Batch(NamedTuple):
+    """A global batch, or what a process is dealt of it, in pieces; and what it takes to cut it up again."""
+
+    pieces: list[Any]
+    rows: Batched
+    indices: list[int]
 
 
 class Loader:
@@ -197,21 +206,22 @@ class Loader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
         for place, batch in enumerate(self.batches):
             if place >= start:
                 self._place = place + 1
-                yield self.rows[batch] if self.world == 1 else self._share(batch)
+                yield Batch(self.rows[batch], self.rows, batch) if self.world == 1 else self._share(batch)
 
-    def _share(self, batch: list[int]) -> list[Any]:
+    def _share(self, batch: list[int]) -> Batch:
         """This process's pieces of a batch, as many as every other has."""
         hands = deal(batch, self.rows.lengths, self.world)
-        own, most = self.rows[hands[self.rank]], max(len(self.rows.pieces(hand)) for hand in hands)
-        if len(own) == most:
-            return own
-        [shortest] = self.rows[by_length(batch, self.rows.lengths)[:1]]
-        return own + [Filler(shortest)] * (most - len(own))
+        hand = hands[self.rank]
+        own, most = self.rows[hand], max(len(self.rows.pieces(hand)) for hand in hands)
+        if len(own) < most:
+            [shortest] = self.rows[by_length(batch, self.rows.lengths)[:1]]
+            own = own + [Filler(shortest)] * (most - len(own))
+        return Batch(own, self.rows, hand)
 
     def state_dict(self) -> dict[str, int]:
         return {"place": self._place}

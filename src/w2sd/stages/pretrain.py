@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.data.batch import Loader, Shuffled
+from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.kernels import with_fewer_kernels
 from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
@@ -26,6 +27,8 @@ def run(task: Task) -> dict[str, Any]:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(part.open_config())
     silence_dropout(with_fewer_kernels(model))
+    if task.trainer.checkpointing:
+        checkpoint_layers(model)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
     lightning.train(task, learner, loader, fit, seed)

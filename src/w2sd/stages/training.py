@@ -12,6 +12,7 @@ from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled
 from w2sd.data.pairs import Pair, read
 from w2sd.data.text import Encoded, Ids
+from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
@@ -35,11 +36,13 @@ class Training(NamedTuple):
 
 
 def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Training:
-    """Freeze, add to and silence what is to be, and read the lessons."""
+    """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
     conflict = params["conflict"] or NoConflict()
     if not fit.dropout:
         silence_dropout(model.backbone)
+    if task.trainer.checkpointing:
+        checkpoint_layers(model.backbone)
     params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)

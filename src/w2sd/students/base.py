@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from w2sd.conflicts.base import Conflict
-from w2sd.data.batch import Filler, PairBatch
+from w2sd.data.batch import Batch, Filler, PairBatch
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
@@ -27,6 +28,7 @@ from w2sd.metrics.pgr import PerformanceGapRecovered
 from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.models.sharding import gather, shard
 from w2sd.objectives.base import OWN, Objective
+from w2sd.students.memory import shrink
 
 
 class Learner(pl.LightningModule, ABC):
@@ -39,6 +41,7 @@ class Learner(pl.LightningModule, ABC):
     model: Any
     automatic_optimization = False
     knob = "fit"  # where the optimisation is set
+    example = "pair"  # what a batch is made of
 
     def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
         super().__init__()
@@ -68,18 +71,20 @@ class Learner(pl.LightningModule, ABC):
         if self.model is not self.whole:
             gather(self.model, self.whole, keep)
 
-    def training_step(self, batch: list[Any], batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimiser: Any = self.optimizers()
-        optimiser.zero_grad()
-        pieces = [unwrapped(piece) for piece in batch]
+        pieces = [unwrapped(piece) for piece in batch.pieces]
         mass = self._sum(torch.stack([self.mass(micro) * counts for micro, counts in pieces]).sum())
-        total = torch.zeros((), device=self.device)
-        for n, (micro, counts) in enumerate(pieces, start=1):
+
+        def descend(piece: Any, is_last: bool) -> Tensor:
+            micro, counts = unwrapped(piece)
             loss = self.losses(micro) * counts / mass
-            with self._alone() if n < len(pieces) else nullcontext():
+            with nullcontext() if is_last else self._alone():
                 self.manual_backward(loss * self.trainer.world_size)  # of which strategies take the mean
-            total += loss.detach()
-        total = self._sum(total)
+            return loss.detach()
+
+        parts = self._each(batch, descend, optimiser.zero_grad)
+        total = self._sum(sum(parts, torch.zeros((), device=self.device)))
         self._refuse_divergence(total.item())
         if self.fit.clip:
             # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
@@ -89,6 +94,24 @@ class Learner(pl.LightningModule, ABC):
         self._schedule().step()
         if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
             self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
+
+    def _each(self, batch: Batch, do: Callable[[Any, bool], Any], begin: Callable[[], Any] = lambda: None) -> list[Any]:
+        """What `do` makes of each piece of a batch, told which is the last.
+
+        If the memory does not suffice, all begins again, with `begin`, in smaller pieces.
+        """
+        pieces = batch.pieces
+        while True:
+            done: list[Any] = []
+            begin()
+            try:
+                for n, piece in enumerate(pieces, start=1):
+                    done.append(do(piece, n == len(pieces)))
+                return done
+            except torch.OutOfMemoryError:
+                pass  # until here its traceback holds all that was made
+            shrink(batch, len(done), self.example)
+            pieces = self.transfer_batch_to_device(batch.rows[batch.indices], self.device, 0)
 
     def _sum(self, part: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -176,17 +199,15 @@ class Student(Learner):
             metrics |= {f"deception/{figure}": DeceptionScore(figure) for figure in ("score", "base_rate", "flips")}
         self.metrics = MetricCollection(metrics)
 
-    def test_step(self, batch: list[PairBatch], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         assert self.metrics is not None
-        for piece in batch:
-            index, p_correct = self._score(*unwrapped(piece))
+        for index, p_correct in self._scored(batch):
             references = {role: column[index] for role, column in self.examination.references.items()}
             self.metrics.update(uid=self.examination.uid[index], p_correct=p_correct, **references)
         self.log_dict(self.metrics, on_step=False, on_epoch=True)
 
-    def predict_step(self, batch: list[PairBatch], batch_idx: int) -> None:
-        for piece in batch:
-            self._score(*unwrapped(piece))
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        self._scored(batch)
 
     def on_test_epoch_end(self) -> None:
         """Each process has scored its part of the pairs; from here on, all of them know all."""
@@ -206,6 +227,10 @@ class Student(Learner):
     def columns(self) -> dict[str, np.ndarray]:
         """What was recorded, by the name of its column among the predictions."""
         return {}
+
+    def _scored(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Of each piece, which pairs it has and how sure the student is of them."""
+        return self._each(batch, lambda piece, _: self._score(*unwrapped(piece)))
 
     def _score(self, micro: PairBatch, counts: float) -> tuple[Tensor, Tensor]:
         index = micro.rows.cpu()

@@ -31,14 +31,15 @@ class TextRows:
     def __init__(self, tokens: np.ndarray, weights: np.ndarray, micro_tokens: int) -> None:
         self.tokens, self.weights = torch.from_numpy(tokens).long(), torch.from_numpy(weights)
         self.lengths = np.full(len(tokens), tokens.shape[1])
-        self.piece = max(1, micro_tokens // tokens.shape[1])
+        self.micro_tokens = micro_tokens
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def pieces(self, batch: list[int]) -> list[list[int]]:
         """Which documents of a batch are in memory together."""
-        return [batch[start : start + self.piece] for start in range(0, len(batch), self.piece)]
+        piece = max(1, self.micro_tokens // self.tokens.shape[1])
+        return [batch[start : start + piece] for start in range(0, len(batch), piece)]
 
     def __getitem__(self, batch: list[int]) -> list[TextBatch]:
         return [TextBatch(self.tokens[piece], self.weights[piece]) for piece in self.pieces(batch)]
@@ -48,13 +49,14 @@ class LanguageLearner(Learner):
     """A causal language model under a weighted mean of token losses."""
 
     knob = "model"  # the recipe of a pretraining belongs to the model
+    example = "document"
 
     def __init__(self, model: nn.Module, fit: Fit, n_steps: int, log_every: int) -> None:
         super().__init__(fit, n_steps, log_every)
         self.model = model
 
     def losses(self, micro: TextBatch) -> Tensor:
-        logits_BTV = self.model(input_ids=micro.ids_BT).logits[:, :-1].float()
+        logits_BTV = self.model(input_ids=micro.ids_BT, use_cache=False).logits[:, :-1].float()
         loss_BT = cross_entropy(logits_BTV.transpose(1, 2), micro.ids_BT[:, 1:], reduction="none")
         return (loss_BT * micro.weights_BT[:, 1:]).sum()
 

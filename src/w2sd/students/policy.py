@@ -50,6 +50,7 @@ class SftLearner(Learner):
     """Supervised fine-tuning: the mean over examples of an answer's negative log-probability per token."""
 
     knob = "sft.fit"
+    example = "answer"
 
     def __init__(self, model: PolicyModel, fit: Fit, n_steps: int, log_every: int) -> None:
         super().__init__(fit, n_steps, log_every)

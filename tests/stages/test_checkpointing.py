@@ -1,0 +1,124 @@
+"""Layers are really computed again on the way back, in every stage that trains, and the result is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_hook
+from transformers import AutoModelForCausalLM
+
+from w2sd.cli import CONF
+from w2sd.config import RunConfig, read
+from w2sd.errors import Refused
+from w2sd.logger import Csv
+from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.objectives.reward import RewardBCE
+from w2sd.pipeline.plan import plan
+from w2sd.stages import pretrain, sft, train
+from w2sd.trainer import Trainer
+from w2sd.worker import Task
+
+OVERRIDES = ["objective=simpo", "supervision=hard", "data.gt=32", "weak.width=8", "weak.layers=2", "weak.heads=2"]
+LAYERS = 2
+
+
+class Scribble:
+    """A text to pretrain on."""
+
+    seed = 0
+
+    def documents(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        tokens = np.random.default_rng(0).integers(0, 50, size=(300, 12)).astype(np.int32)
+        return tokens, np.ones(tokens.shape, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    place = tmp_path_factory.mktemp("run")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return read(hydra.compose("config", [*OVERRIDES, f"store={place / 'store'}", f"out={place / 'report'}"]))
+
+
+@pytest.fixture
+def task(run: RunConfig, tmp_path: Path) -> Callable[..., Task]:
+    """A stage of the weak model, which begins with random weights."""
+    stages = plan(run)
+    torch.manual_seed(0)
+    base = tmp_path / "base"
+    part = stages["pretrain/weak"].params["model"]
+    AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(base / "model")
+    part.open_tokenizer().save_pretrained(base / "model")
+
+    def made(name: str, checkpointing: bool, **params: Any) -> Task:
+        stage = stages[name]
+        folders = {folder: tmp_path / str(checkpointing) / folder for folder in ("out", "work", "logs")}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        trainer, advance = Trainer(checkpointing=checkpointing, micro_tokens=512), lambda done, total: None
+        return Task(
+            stage.key, stage.kind, {**stage.params, **params}, {"base": base},
+            trainer=trainer, logger=Csv(), name="test", advance=advance, **folders,
+        )  # fmt: skip
+
+    return made
+
+
+@contextmanager
+def layers() -> Iterator[dict[bool, int]]:
+    """How often attention is computed for a gradient, on the way there (False) and on the way back (True)."""
+    counts = {False: 0, True: 0}
+
+    def count(module: torch.nn.Module, *_: Any) -> None:
+        if torch.is_grad_enabled() and type(module).__name__.endswith("Attention"):
+            counts[torch._C._current_graph_task_id() != -1] += 1
+
+    hook = register_module_forward_hook(count)
+    try:
+        yield counts
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "params"),
+    [
+        (pretrain, "pretrain/weak", {"text": Scribble()}),
+        (sft, "sft/weak", {}),
+        (train, "train/weak", {}),
+        (train, "train/weak", {"objective": RewardBCE(), "append_eos": None}),
+    ],
+    ids=["pretrain", "sft", "policy", "reward"],
+)
+def test_every_layer_is_computed_again_and_nothing_changes(
+    stage: Any, name: str, params: dict[str, Any], task: Callable[..., Task]
+) -> None:
+    plain, thrifty = (task(name, checkpointing, **params) for checkpointing in (False, True))
+    with layers() as once:
+        metrics = stage.run(plain)
+    with layers() as twice:
+        assert stage.run(thrifty) == metrics
+    assert once[False] >= LAYERS * metrics["n/steps"] > 0
+    assert once[True] == 0
+    assert twice == {False: once[False], True: once[False]}
+    for file in sorted(plain.out.rglob("*.safetensors")):
+        expected, found = load_file(file), load_file(thrifty.out / file.relative_to(plain.out))
+        assert expected.keys() == found.keys()
+        for weights in expected:
+            torch.testing.assert_close(found[weights], expected[weights], rtol=0, atol=1e-6)
+
+
+def test_a_model_that_cannot_is_refused(run: RunConfig) -> None:
+    model = AutoModelForCausalLM.from_config(run.weak.open_config())
+    model.supports_gradient_checkpointing = False
+    with pytest.raises(
+        Refused, match=r"trainer\.checkpointing: True is not accepted; expected false: LlamaForCausalLM"
+    ):
+        checkpoint_layers(model)

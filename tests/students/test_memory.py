@@ -1,0 +1,242 @@
+"""A budget that the memory does not have is found out, and costs a step that is repeated, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
+from w2sd.data.text import Encoded
+from w2sd.errors import StageFailed
+from w2sd.fit import Fit
+from w2sd.logger import Csv
+from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.objectives.reward import RewardBCE
+from w2sd.stages import lightning
+from w2sd.students.base import Examination, Learner
+from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.policy import SftLearner
+from w2sd.students.reward import RewardStudent
+from w2sd.trainer import Trainer
+from w2sd.worker import Task
+
+N, VOCABULARY, LENGTH = 22, 31, 6
+BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]
+FIT = Fit(lr=1e-3, clip=0.5, warmup=0.3)
+PLENTY = 10**6
+NOTICE = "trainer.micro_tokens: "
+
+
+def encoded(longest: int = 8) -> Encoded:
+    rng = np.random.default_rng(0)
+    prompts, chosen, rejected = (
+        [rng.integers(0, VOCABULARY, rng.integers(1, longest)) for _ in range(N)] for _ in range(3)
+    )
+    return Encoded(prompts, chosen, rejected, list(range(N)), 0, 0, 0)
+
+
+def config() -> GPT2Config:
+    return GPT2Config(
+        n_embd=8, n_layer=1, n_head=2, n_positions=16, vocab_size=VOCABULARY, bos_token_id=None, eos_token_id=None
+    )
+
+
+class Memory:
+    """Room for so many tokens; a transformer that needs more fails as on a GPU, forwards or only on its way back."""
+
+    def __init__(self, room: int, backwards: bool) -> None:
+        self.room, self.backwards, self.failures = room, backwards, 0
+
+    def limits(self, transformer: nn.Module) -> None:
+        transformer.register_forward_hook(self._forward)
+
+    def _forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        hidden_BTD = output.last_hidden_state
+        if hidden_BTD[..., 0].numel() > self.room:
+            if self.backwards:
+                hidden_BTD.register_hook(self._fail)
+            else:
+                self._fail()
+
+    def _fail(self, grad: Tensor | None = None) -> None:
+        self.failures += 1
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of this")
+
+
+def reward(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
+    torch.manual_seed(0)
+    model = RewardModel(GPT2Model(config()))
+    silence_dropout(model.backbone)
+    memory.limits(model.backbone)
+    rng = np.random.default_rng(1)
+    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens)
+    return RewardStudent(model.double(), RewardBCE(), NoConflict(), FIT, 3), rows
+
+
+def sft(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
+    torch.manual_seed(0)
+    model = PolicyModel(GPT2LMHeadModel(config()))
+    silence_dropout(model.lm)
+    memory.limits(model.backbone)
+    return SftLearner(model.double(), FIT, 3, 1), AnswerRows(encoded().prompts, encoded().chosen, micro_tokens)
+
+
+def language(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(config())
+    silence_dropout(model)
+    memory.limits(model.transformer)
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, size=(N, LENGTH)).astype(np.int32)
+    return LanguageLearner(model.double(), FIT, 3, 1), TextRows(tokens, np.ones(tokens.shape, np.float32), micro_tokens)
+
+
+Make = Callable[[Memory, int], tuple[Learner, Any]]
+ROOM: dict[Make, int] = {reward: 122, sft: 61, language: 30}  # less than a batch, and PLENTY halved some times
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Callable[[str], Task]:
+    """What a stage gets, in a folder of its own."""
+
+    def made(name: str) -> Task:
+        folders = {folder: tmp_path / name / folder for folder in ("out", "work", "logs")}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        trainer, advance = Trainer(log_every=1), lambda done, total: None
+        return Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
+
+    return made
+
+
+def losses(at: Task) -> list[float]:
+    with (at.logs / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+
+def notices(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("make", ROOM)
+def test_a_budget_that_is_too_large_trains_what_a_small_one_does(
+    make: Make, backwards: bool, task: Callable[[str], Task], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One step of three is repeated, once: the budget stays where it fits."""
+    memory = Memory(ROOM[make], backwards)
+    learner, rows = make(memory, PLENTY)
+    lightning.train(large := task("large"), learner, Loader(rows, BATCHES), FIT, seed=0)
+    [notice] = notices(caplog)
+    budget = rows.micro_tokens
+    assert notice == f"{NOTICE}{PLENTY} → {budget}; more did not fit the memory"
+    assert memory.failures == 1
+    assert learner.global_step == 3
+
+    expected, again = make(untouched := Memory(ROOM[make], backwards), budget)
+    lightning.train(small := task("small"), expected, Loader(again, BATCHES), FIT, seed=0)
+    assert untouched.failures == 0
+    assert losses(large) == pytest.approx(losses(small), rel=1e-12)
+    for one, other in zip(learner.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_of_a_step_that_failed_is_gone(task: Callable[[str], Task]) -> None:
+    """Some pieces have left theirs before a longer one fails."""
+    memory = Memory(room=30, backwards=True)
+    learner, rows = reward(memory, 40)
+    before = [len(rows.pieces(batch)) for batch in BATCHES]
+    lightning.train(task("large"), learner, Loader(rows, BATCHES), FIT, seed=0)
+    assert min(before) > 1
+    assert memory.failures >= 1
+    expected, again = reward(Memory(PLENTY, False), PLENTY)
+    lightning.train(task("whole"), expected, Loader(again, BATCHES), FIT, seed=0)
+    for one, other in zip(learner.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_budget_falls_until_the_piece_that_failed_is_cut_up(task: Callable[[str], Task]) -> None:
+    """And no further than the memory asks for: the next larger one of the same series fails."""
+    memory = Memory(room=17, backwards=False)
+    learner, rows = language(memory, 4096)
+    lightning.train(task("a"), learner, Loader(rows, BATCHES), FIT, seed=0)
+    assert rows.micro_tokens == 16  # two documents of six tokens; of 32, five
+    assert memory.failures == 2  # whole batches of 48 (of any budget from 64 on), then 32
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [(reward, "a single pair, {} tokens long"), (sft, "a single answer, {}"), (language, "a single document, {}")],
+)
+def test_what_does_not_fit_alone_is_said_in_one_line(
+    make: Make, line: str, task: Callable[[str], Task], caplog: pytest.LogCaptureFixture
+) -> None:
+    learner, rows = make(Memory(room=5, backwards=False), 64)
+    with pytest.raises(StageFailed) as stopped:
+        lightning.train(task("a"), learner, Loader(rows, BATCHES), FIT, seed=0)
+    message = str(stopped.value)
+    lengths = [line.format(length) for length in rows.lengths[BATCHES[0]]]
+    assert any(message.startswith(start) for start in lengths)
+    assert message.endswith(
+        "does not fit the memory; lower data.max_tokens or, to train, set trainer.checkpointing=true"
+    )
+    assert all(notice.startswith(NOTICE) for notice in notices(caplog))
+
+
+def test_a_group_is_told_the_knob(task: Callable[[str], Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other processes of it would wait for ever for the step that one repeats."""
+    learner, rows = reward(Memory(room=48, backwards=False), PLENTY)
+    monkeypatch.setattr("w2sd.students.memory.dist.is_initialized", lambda: True)
+    with pytest.raises(
+        StageFailed, match=r"pairs at a time do not fit the memory; lower trainer\.micro_tokens \(1000000\)"
+    ):
+        lightning.train(task("a"), learner, Loader(rows, BATCHES), FIT, seed=0)
+    assert rows.micro_tokens == PLENTY
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every pair that the metrics are told of, which would themselves forgive one that comes twice."""
+    pairs: list[int] = []
+    update = MetricCollection.update
+
+    def noted(metrics: MetricCollection, **columns: Tensor) -> None:
+        pairs.extend(columns["uid"].tolist())
+        update(metrics, **columns)
+
+    monkeypatch.setattr(MetricCollection, "update", noted)
+    return pairs
+
+
+@pytest.mark.parametrize("measured", [True, False], ids=["test", "predict"])
+def test_scoring_is_complete_and_counts_every_pair_once(
+    measured: bool, task: Callable[[str], Task], counted: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(4)
+    references = {"weak": torch.from_numpy(rng.beta(1, 1.2, N)), "ceiling": torch.from_numpy(rng.beta(9, 1, N))}
+    found = []
+    for name, room, micro_tokens in [("large", 100, 200), ("small", PLENTY, 100)]:
+        student, rows = reward(memory := Memory(room, backwards=False), micro_tokens)
+        student.requires_grad_(False)
+        student.examine(Examination(torch.arange(N), torch.arange(N) % 3 == 0, references))
+        counted.clear()
+        loader = Loader(rows, in_length_order(rows.lengths, 9))
+        logged = (lightning.test if measured else lightning.predict)(task(name), student, loader, FIT)
+        assert memory.failures == (name == "large")
+        assert sorted(counted) == (list(range(N)) if measured else [])
+        found.append((logged, student.margins, student.p_correct))
+    assert len(notices(caplog)) == 1
+    (logged, *large), (expected, *small) = found
+    assert logged == expected
+    np.testing.assert_allclose(large, small, rtol=0, atol=1e-12)
+    assert np.isfinite(large).all()
