@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 
+from w2sd.data.batch import Batch
 from w2sd.data.tally import Tally
 from w2sd.logger import conclude
 from w2sd.models.flops import ceiling, work_of
@@ -71,8 +72,8 @@ class Throughput(pl.Callback):
         self.first: Tally | None = None
         self.began = self.ended = time.perf_counter(), time.process_time()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, outputs: Any, batch: list[Any], *_: Any) -> None:
-        for piece, counts in map(unwrapped, batch):
+    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+        for piece, counts in map(unwrapped, batch.pieces):
             if counts:
                 self.seen = self.seen.plus(piece.tally())
         self.ended = time.perf_counter(), time.process_time()
