@@ -14,7 +14,7 @@ import torch
 from group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
 from torch import nn
 
-from w2sd.data.batch import Filler, Loader, Shuffled, in_length_order
+from w2sd.data.batch import Batch, Filler, Loader, Shuffled, in_length_order
 from w2sd.data.tally import Tally
 from w2sd.models.flops import work_of
 from w2sd.stages import lightning, throughput
@@ -176,5 +176,5 @@ def test_what_is_read_only_to_keep_step_with_others_is_not_counted() -> None:
     [piece] = reward().rows[[3]]
     meter = throughput.Throughput(SimpleNamespace(measured=None))  # type: ignore[arg-type]
     meter.seen, meter.first = Tally(), None
-    meter.on_train_batch_end(None, None, None, [piece, Filler(piece)])  # type: ignore[arg-type]
+    meter.on_train_batch_end(None, None, None, Batch([piece, Filler(piece)], reward().rows, [3]))  # type: ignore[arg-type]
     assert meter.seen == piece.tally()
