@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -364,6 +365,17 @@ def test_bad_input_is_one_line_in_a_process_of_its_own(here: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "w2sd", "fit.lrr=1"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("w2sd: fit.lrr: '1' is not accepted; ")
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_told_otherwise(
+    own: str | None, expected: str, w2sd: Callable[..., Said], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")  # puts it back afterwards
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert w2sd("plan_only=true").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 @pytest.mark.parametrize("wrong", ["seed=-1", "fit.lrr=1", "data=wrld", "fit=null"])

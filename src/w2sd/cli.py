@@ -67,6 +67,9 @@ def main() -> int:
         return 0
     made.clear()
     failed.clear()
+    # Read when torch is loaded, here or in a worker. By default OpenMP's threads spin while they wait for each other;
+    # beside other work they spin away the time of the one they wait for, and a step takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
         with composed_once():

@@ -24,6 +24,7 @@ from w2sd.data.batch import Loader
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv, RunName
+from w2sd.stages import processor
 from w2sd.stages.strategies import strategy_of
 from w2sd.stages.throughput import Throughput
 from w2sd.students.base import Learner
@@ -198,7 +199,7 @@ def predict(task: Task, learner: Learner, loader: Loader, fit: Fit) -> None:
 def _trainer(
     task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs: int = 1, n_steps: int | None = None
 ) -> Iterator[pl.Trainer]:
-    torch.set_num_threads(task.trainer.threads)
+    processor.settle(task.trainer, fit.precision)
     config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
     name = RunName(task.name, task.kind, task.key, task.logs, config)
     loader.rank, loader.world = task.rank, task.trainer.devices
