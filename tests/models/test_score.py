@@ -110,7 +110,7 @@ class Places(torch.nn.Module):
     class config:  # noqa: N801
         hidden_size = 1
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Any:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Any:
         places = torch.arange(input_ids.shape[1], dtype=torch.float32).expand(input_ids.shape)
         return SimpleNamespace(last_hidden_state=places[:, :, None])
 

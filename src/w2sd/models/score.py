@@ -151,10 +151,10 @@ class PolicyModel(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """The log-probability of each answer given what is before it, [B]."""
         if self.has_plain_head:
-            hidden_ND = self.lm.base_model(**_inputs(tokens), use_cache=False).last_hidden_state.flatten(0, 1)
+            hidden_ND = self.lm.base_model(**_inputs(tokens)).last_hidden_state.flatten(0, 1)
             log_probs_N = self._read(hidden_ND[tokens.from_N], tokens.token_N)
         else:
-            logits_NV = self.lm(**_inputs(tokens), use_cache=False).logits.flatten(0, 1)
+            logits_NV = self.lm(**_inputs(tokens)).logits.flatten(0, 1)
             log_probs_N = _log_probs(logits_NV[tokens.from_N], tokens.token_N)
         return log_probs_N.new_zeros(len(tokens.n_answer_B)).index_add(0, tokens.of_N, log_probs_N)
 
@@ -183,8 +183,10 @@ class PolicyModel(nn.Module):
 
 def _inputs(tokens: Tokens) -> dict[str, Any]:
     """What a transformer is given."""
-    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "position_ids": tokens.positions}
-    return inputs if tokens.mask is not None else {**inputs, "packing": packing(tokens)}
+    inputs: dict[str, Any] = {"input_ids": tokens.ids, "position_ids": tokens.positions, "use_cache": False}
+    if tokens.mask is None:
+        inputs["packing"] = packing(tokens)
+    return inputs | {"attention_mask": tokens.mask}
 
 
 def _log_probs(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
