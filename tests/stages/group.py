@@ -32,6 +32,7 @@ from w2sd.data.text import Encoded
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models.adapter import HeadOnly
+from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
@@ -56,7 +57,10 @@ ENCODED = Encoded(PROMPTS, CHOSEN, REJECTED, list(range(N)), 0, 0, 0)
 SWAPPED, TARGETS, SAID = RNG.random(N) < 0.5, RNG.random(N), RNG.uniform(-9, -1, (N, 2))
 SURE = {"weak": RNG.random(N) ** 2, "ceiling": RNG.random(N) ** 0.5}  # confidences: PGR is defined
 WEIGHTS = RNG.random((N, 6)).astype(np.float32)
-PAIRS = PairRows(ENCODED, SWAPPED, TARGETS, micro_tokens=60, references=SAID)
+PAIRS, PACKED = (
+    PairRows(ENCODED, SWAPPED, TARGETS, micro_tokens=60, references=SAID, is_packed=packed) for packed in (False, True)
+)
+LONGEST = 10  # tokens of a prompt and an answer
 
 
 class Killed(BaseException):
@@ -87,12 +91,21 @@ def reward(n_steps: int = 50) -> Case:
     return Case(RewardStudent(model, RewardBCE(), NoConflict(), FIT, n_steps), PAIRS, n_steps)
 
 
-def policy(n_steps: int = 50) -> Case:
+def padded(n_steps: int = 50) -> Case:
     return Case(PolicyStudent(PolicyModel(lm()), DPO(), NoConflict(), FIT, n_steps), PAIRS, n_steps)
 
 
+def policy(n_steps: int = 50) -> Case:
+    """On packed rows."""
+    case = padded(n_steps)
+    assert pack(case.learner.model, LONGEST)
+    return case._replace(rows=PACKED)
+
+
 def sft() -> Case:
-    return Case(SftLearner(PolicyModel(lm()), FIT, 8, 1), AnswerRows(PROMPTS, CHOSEN, micro_tokens=30), 8)
+    model = PolicyModel(lm())
+    assert pack(model, LONGEST)
+    return Case(SftLearner(model, FIT, 8, 1), AnswerRows(PROMPTS, CHOSEN, micro_tokens=30, is_packed=True), 8)
 
 
 def language() -> Case:

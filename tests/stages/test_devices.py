@@ -15,7 +15,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
-from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, score, train
+from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, padded, policy, score, train
 from safetensors.torch import load_file
 
 import w2sd
@@ -38,7 +38,7 @@ each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process does, and then two: one start of a group for all of it."""
     place = tmp_path_factory.mktemp("devices")
-    for build in (*WHOLE, *RESUMED):
+    for build in (*WHOLE, *RESUMED, padded):
         train(build, place / "alone" / build.__name__, ALONE)
     for build in RESUMED:
         train(build, place / "alone" / "stopped" / build.__name__, ALONE, stop=STOP)
@@ -87,6 +87,12 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(folder: Path, buil
     assert max(curve.values()) - min(curve.values()) > 1e-3  # there is something to be equal
     assert losses(two) == pytest.approx(curve, abs=1e-5, rel=0)
     assert distance(one, two) < 1e-5
+
+
+def test_packed_rows_have_the_losses_and_the_weights_of_padded_ones(folder: Path) -> None:
+    one, other = (folder / "alone" / build.__name__ for build in (padded, policy))
+    assert losses(other) == pytest.approx(losses(one), abs=1e-5, rel=0)
+    assert distance(one, other) < 1e-5
 
 
 def test_frozen_weights_stay_and_trained_ones_move(folder: Path) -> None:
