@@ -8,12 +8,15 @@ takes its attention from there; whether one does, and whether it gives the same 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "w2sd_packed"
 PROBE = (3, 4, 2, 2, 1, 5)  # tokens of prompts and answers that a model is tried with
+BLOCK = 128  # tokens: what FlexAttention skips or does as a whole
 TOLERANCE = 1e-4  # of the largest score: far above rounding, far below what a wrong neighbour does
 _said: set[str] = set()
 
@@ -59,10 +63,10 @@ def attend(
     peculiar = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
     if packing is None or dropout or peculiar:
         raise NotImplementedError(f"packed rows with {peculiar or dropout or 'no packing'}")
+    if packing.blocks is not None:
+        return _flex(query, key, value, packing.blocks, scaling).transpose(1, 2), None
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if packing.blocks is not None:
-        return _flex()(query, key, value, block_mask=packing.blocks, scale=scaling).transpose(1, 2), None
     return torch.cat(list(_by_text(query, key, value, packing, scaling)), dim=2).transpose(1, 2), None
 
 
@@ -91,33 +95,62 @@ def _mask(size: tuple[int, ...], device: torch.device) -> Tensor | None:
 
 
 def blocks(tokens: Tokens) -> Any:
-    """The block mask of FlexAttention: within a text, and of its answers each only itself and the prompt."""
-    from torch.nn.attention.flex_attention import create_block_mask
+    """The block mask of FlexAttention: within a text, and of its answers each only itself and the prompt.
 
-    lengths = [sum(size) for size in tokens.sizes]
-    device, n = tokens.ids.device, sum(lengths)
-    text_N = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
-    parts = [part for size in tokens.sizes for part in range(len(size))]  # 0: the prompt, 1 and 2: answers
+    Which blocks hold anything is known from where texts begin and end. `create_block_mask` would look at every pair of
+    tokens to find it out: several GB for a row of 32,768, for every micro-batch.
+    """
+    device, n = tokens.ids.device, tokens.ids.shape[1]
     counts = [count for size in tokens.sizes for count in size]
-    part_N = torch.repeat_interleave(torch.tensor(parts), torch.tensor(counts)).to(device)
+    texts = [text for text, size in enumerate(tokens.sizes) for _ in size]
+    parts = [part for size in tokens.sizes for part in range(len(size))]  # 0: the prompt, 1 and 2: answers
+    run_N = torch.repeat_interleave(torch.tensor(counts)).to(device)  # which prompt or answer a token is of
+    text_N, part_N = torch.tensor(texts, device=device)[run_N], torch.tensor(parts, device=device)[run_N]
 
     def sees(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (q >= k) & (text_N[q] == text_N[k]) & ((part_N[k] == 0) | (part_N[q] == part_N[k]))
 
-    return create_block_mask(sees, None, None, n, n, device=device)
+    begin_Q = torch.arange(0, n, BLOCK, device=device)
+    end_Q = (begin_Q + BLOCK - 1).clamp(max=n - 1)
+    is_prompt = (part_N[begin_Q] == 0) & (run_N[begin_Q] == run_N[end_Q])
+    reached = (text_N[end_Q] >= text_N[begin_Q, None]).tril()  # what lies before, as far back as the first text begins
+    after_prompt = is_prompt & (text_N[begin_Q] == text_N[end_Q, None])
+    same_run = run_N[begin_Q] == run_N[end_Q, None]
+    whole = (after_prompt | same_run).tril(-1)  # all of the one sees all of the other
+    whole[n // BLOCK :] = False  # a block that the row does not fill
+    listed = (*_listed(reached & ~whole), *_listed(whole))
+    return BlockMask.from_kv_blocks(*listed, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(n, n))
 
 
-_compiled: Any = None
+def _listed(blocks_QK: Tensor) -> tuple[Tensor, Tensor]:
+    """For each block of queries how many blocks of keys are marked, and their numbers before all others."""
+    order_QK = blocks_QK.int().argsort(dim=1, descending=True, stable=True)
+    return blocks_QK.sum(dim=1, dtype=torch.int32)[None, None], order_QK.int()[None, None]
 
 
-def _flex() -> Any:
-    """FlexAttention, compiled where that is what makes it fast."""
-    from torch.nn.attention.flex_attention import flex_attention
+def _flex(query: Tensor, key: Tensor, value: Tensor, blocks: Any, scale: float | None) -> Tensor:
+    """FlexAttention, compiled on a GPU, for which that is what makes it fast.
 
-    global _compiled
-    if _compiled is None:
-        _compiled = torch.compile(flex_attention, dynamic=True) if torch.cuda.is_available() else flex_attention
-    return _compiled
+    What would make the compiler treat the scale as a variable, which its kernels cannot take, is kept from it: it knows
+    one scale only, 1/√width, and sizes become variables by themselves when they change.
+    """
+    if torch.is_autocast_enabled(query.device.type):  # which casts for the other attentions, but not for this one
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if scale is not None and not math.isclose(scale, query.shape[-1] ** -0.5):
+        query = query * (scale * query.shape[-1] ** 0.5)
+    run = _compiled() if query.is_cuda else flex_attention
+    return run(query, key, value, block_mask=blocks, enable_gqa=query.shape[1] != key.shape[1])
+
+
+@cache
+def _compiled() -> Any:
+    """A kernel for each number of heads, width and precision, with a gradient and without one.
+
+    Past the compiler's usual limit of eight, attention would run as it is before compilation and make all scores.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(flex_attention)
 
 
 AttentionInterface.register(NAME, attend)
