@@ -145,10 +145,11 @@ def test_on_gpus_too_attention_is_cast_where_autocast_casts_it() -> None:
     tokens = packed([text(5, 3, 2)])
     q, k, v = torch.randn(3, 1, 2, tokens.ids.shape[1], 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
-        here = packing._flex(q, k, v.bfloat16(), packing.blocks(tokens), None)
-    assert here.dtype is torch.bfloat16
+        mixed, single = (packing._flex(q, k, each, packing.blocks(tokens), None) for each in (v.bfloat16(), v))
+    assert mixed.dtype is single.dtype is torch.bfloat16
     exact = packing._flex(q, k, v, packing.blocks(tokens), None)
-    torch.testing.assert_close(here.float(), exact, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(mixed.float(), exact, rtol=0.02, atol=0.02)
+    assert torch.equal(mixed, single)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
