@@ -549,7 +549,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="turns that the best of both sides take")
     parser.add_argument("--cases", help="SHAPE-OBJECTIVE-DATA, with commas; all of them, if not given")
     asked = parser.parse_args()
-    deadline = time.monotonic() + 60 * asked.minutes
+    began = time.monotonic()
     shapes = ("large", "xl") if GPU else ("tiny",)
     cases = [Case(*each) for data in LENGTHS for each in itertools.product(shapes, OBJECTIVES, [data])]
     if asked.cases:
@@ -568,21 +568,25 @@ def main() -> int:
     print(f"ceiling: {top:.3g} TFLOP/s in a matrix product\n{mask_cost()}", flush=True)
     results: list[Result] = []
 
+    def in_time(share: float) -> bool:
+        return time.monotonic() < began + 60 * asked.minutes * share
+
     def run(job: Job) -> None:
-        if time.monotonic() < deadline and not (job.how == "TRL" and about["missing"]):
+        if not (job.how == "TRL" and about["missing"]):
             results.append(measure(job, asked.batch))
             print(line(results[-1], top), flush=True)
             write(asked.out, about, made, top, results)
 
     for job in jobs_of(cases, asked.batch):
-        run(job)
+        if in_time(0.6):  # the rest of it is for the turns
+            run(job)
     finals = [[best(results, case, peer) for peer in (False, True)] for case in cases]
     for _, sides in itertools.product(range(asked.rounds), finals):
         for job in sides:
-            if job and all(sides):
+            if job and all(sides) and in_time(1):
                 run(job)
     print(table(results, top))
-    if time.monotonic() >= deadline:
+    if not in_time(0.6):
         print("the time is over: there may be less than was asked for")
     return 0
 
