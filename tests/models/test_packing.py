@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tests.models.test_log_probs import NO_IDS, VOCABULARY, policy
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers import AutoModel, BloomConfig, GPT2Config
 
 from w2sd.data.layout import Text, Tokens, packed, plain
-from w2sd.models import packing, score
+from w2sd.models import flex, packing, score
 from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel
 
@@ -124,15 +126,99 @@ def test_answers_of_one_prompt_do_not_see_each_other(name: str) -> None:
     assert here[1].item() == there[1].item()
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_the_block_mask_of_gpus_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def as_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """FlexAttention, as it is before it is compiled; on the CPU it knows no gradient."""
+    monkeypatch.setattr(score, "packing", lambda tokens: packing.Packing((), flex.blocks(tokens)))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.usefixtures("as_on_gpus")
+@pytest.mark.parametrize("name", ["gpt2", "llama", "granite"])  # which has a scale of its own
+def test_the_block_mask_of_gpus_says_the_same(name: str) -> None:
     model = made(PolicyModel, name).requires_grad_(False)
     expected = model(plain(LONG))
     assert pack(model, LONGEST)
-    monkeypatch.setattr(score, "packing", lambda tokens: packing.Packing((), packing.blocks(tokens)))
     torch.testing.assert_close(model(packed(LONG)), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_on_gpus_too_attention_is_cast_where_autocast_casts_it() -> None:
+    """Rotations turn queries and keys in single precision and values stay in half: FlexAttention takes no mixture."""
+    tokens = packed([text(5, 3, 2)])
+    q, k, v = torch.randn(3, 1, 2, tokens.ids.shape[1], 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, single = (flex.attend_in_blocks(q, k, each, flex.blocks(tokens), None) for each in (v.bfloat16(), v))
+    assert mixed.dtype is single.dtype is torch.bfloat16
+    exact = flex.attend_in_blocks(q, k, v, flex.blocks(tokens), None)
+    torch.testing.assert_close(mixed.float(), exact, rtol=0.02, atol=0.02)
+    assert torch.equal(mixed, single)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_a_scale_of_its_own_and_shared_keys_reach_the_kernel_of_gpus(heads: int) -> None:
+    texts = [text(5, 3, 2), text(2, 1, 4)]
+    tokens = packed(texts)
+    n = tokens.ids.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, h, n, 8, generator=generator, dtype=torch.float64) for h in (4, heads, heads))
+    by_text = packing.attend(nn.Identity(), q, k, v, None, scaling=0.7, packing=packing.packing(tokens))[0]
+    by_block = flex.attend_in_blocks(q, k, v, flex.blocks(tokens), 0.7).transpose(1, 2)
+    torch.testing.assert_close(by_block, by_text)
+
+
+def visible(sizes: NDArray[np.int64]) -> Tensor:
+    """Which tokens of a row see which, [N, N], written down text by text."""
+    n = int(sizes.sum())
+    sees, start = torch.zeros(n, n, dtype=torch.bool), 0
+    for prompt, *answers in sizes:
+        begin = start + prompt
+        sees[start:begin, start:begin] = True
+        for answer in answers:
+            sees[begin : begin + answer, start : start + prompt] = True
+            sees[begin : begin + answer, begin : begin + answer] = True
+            begin += answer
+        start = begin
+    return sees.tril()
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(5, 3, 2)],
+        [(128, 128, 128), (256, 1, 1)],
+        [(0, 700, 300), (20, 30, 40), (1, 128, 127)],
+        [(600, 90, 200), (300, 300, 300), (3, 2, 1)],
+        [(23, 35, 48)] * 12,
+    ],
+)
+def test_blocks_that_are_skipped_hold_nothing_and_blocks_taken_whole_hold_all(shapes: list[tuple[int, ...]]) -> None:
+    tokens = packed([text(*shape) for shape in shapes])
+    mask, seen = flex.blocks(tokens), visible(tokens.sizes)
+    n, size = len(seen), flex.BLOCK
+    q, k = torch.arange(n)[:, None], torch.arange(n)
+    assert torch.equal(mask.mask_mod(torch.tensor(0), torch.tensor(0), q, k), seen)
+    whole = listed(mask.full_kv_num_blocks, mask.full_kv_indices)
+    partly = listed(mask.kv_num_blocks, mask.kv_indices)
+    assert not whole & partly
+    for row, column in itertools.product(range(-(-n // size)), repeat=2):
+        block = seen[row * size : (row + 1) * size, column * size : (column + 1) * size]
+        if (row, column) in whole:
+            assert block.all()
+            assert block.shape == (size, size)
+        elif (row, column) not in partly:
+            assert not block.any()
+    expected = create_block_mask(mask.mask_mod, None, None, n, n, device="cpu")
+    possible = listed(expected.full_kv_num_blocks, expected.full_kv_indices)
+    assert whole <= possible
+    assert len(whole) >= 0.8 * len([block for block in possible if block[0] > block[1]])
+    assert mask.seq_lengths == expected.seq_lengths
+
+
+def listed(counts: Tensor, indices: Tensor) -> set[tuple[int, int]]:
+    rows = zip(counts[0, 0].tolist(), indices[0, 0].tolist(), strict=True)
+    return {(row, column) for row, (count, columns) in enumerate(rows) for column in columns[:count]}
 
 
 # --- models that cannot -----------------------------------------------------------------------------------------------

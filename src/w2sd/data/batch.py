@@ -8,7 +8,7 @@ processes know the same global batches; each is dealt its part of every one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from w2sd.data.layout import Text, Tokens, n_tokens, packed, plain
 from w2sd.data.tally import Tally
-from w2sd.data.text import Encoded, Ids
+
+if TYPE_CHECKING:
+    from w2sd.data.text import Encoded, Ids
 
 
 class PairBatch(NamedTuple):

@@ -7,7 +7,7 @@ there once however many answers it has; which token sees which is then up to the
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from w2sd.data.tally import Tally
-from w2sd.data.text import Ids
+
+if TYPE_CHECKING:
+    from w2sd.data.text import Ids
 
 NOWHERE = -1  # what is before the first token of a text
 

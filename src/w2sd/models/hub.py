@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from w2sd.data.files import content
 from w2sd.errors import Refused, require
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ class Hub:
     def identity(self) -> dict[str, Any]:
         """A local folder is known by its files, wherever it lies; a hub model by id and revision."""
         if self._is_folder():
+            from w2sd.data.files import content
+
             files = sorted(
                 path
                 for path in self._folder.iterdir()

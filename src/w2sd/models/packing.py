@@ -2,7 +2,7 @@
 
 Everything else in a transformer (embeddings, linear layers, norms) works on each token by itself and needs to know
 nothing. The attention is put in through transformers' own registry, so that it is the same for every architecture that
-takes its attention from there; whether one does, and whether it gives the same scores, is tried (`packs`).
+takes its attention from there; whether one does, and whether it gives the same scores, is tried (`pack`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from w2sd.data.layout import Text, Tokens, packed, plain
+from w2sd.models.flex import attend_in_blocks, blocks
 
 if TYPE_CHECKING:
     from w2sd.models.score import PolicyModel, RewardModel
@@ -46,11 +47,13 @@ class Packing(NamedTuple):
 
 def packing(tokens: Tokens) -> Packing:
     """For the texts in a row: on the CPU in groups, on a GPU as a block mask."""
-    device = tokens.ids.device
-    if device.type == "cuda":
-        return Packing((), blocks(tokens))
+    return Packing((), blocks(tokens)) if tokens.ids.is_cuda else Packing(grouped(tokens))
+
+
+def grouped(tokens: Tokens) -> tuple[Group, ...]:
+    """The texts of a row, group by group."""
     runs = ((size, sum(1 for _ in run)) for size, run in groupby(map(tuple, tokens.sizes.tolist())))
-    return Packing(tuple(Group(n, size, _mask(size, device)) for size, n in runs))
+    return tuple(Group(n, size, _mask(size, tokens.ids.device)) for size, n in runs)
 
 
 def attend(
@@ -68,10 +71,10 @@ def attend(
     peculiar = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
     if packing is None or dropout or peculiar:
         raise NotImplementedError(f"packed rows with {peculiar or dropout or 'no packing'}")
+    if packing.blocks is not None:
+        return attend_in_blocks(query, key, value, packing.blocks, scaling).transpose(1, 2), None
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if packing.blocks is not None:
-        return _flex()(query, key, value, block_mask=packing.blocks, scale=scaling).transpose(1, 2), None
     counts = [group.n * sum(group.size) for group in packing.groups]
     parts = [side[0].split(counts, dim=1) for side in (query, key, value)]
     heads_NHD = [_within(group, *part, scale=scaling) for group, *part in zip(packing.groups, *parts, strict=True)]
@@ -103,36 +106,6 @@ def _mask(size: tuple[int, ...], device: torch.device) -> Tensor | None:
         return None
     prompt, _, n = size
     return torch.full((n, prompt + n), -torch.inf, device=device).triu_(prompt + 1)
-
-
-def blocks(tokens: Tokens) -> Any:
-    """The block mask of FlexAttention: within a text, and of its answers each only itself and the prompt."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    lengths = tokens.sizes.sum(axis=1).tolist()
-    device, n = tokens.ids.device, sum(lengths)
-    text_N = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
-    parts = list(range(tokens.sizes.shape[1])) * len(lengths)  # 0: the prompt, 1 and 2: answers
-    counts = tokens.sizes.flatten().tolist()
-    part_N = torch.repeat_interleave(torch.tensor(parts), torch.tensor(counts)).to(device)
-
-    def sees(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (q >= k) & (text_N[q] == text_N[k]) & ((part_N[k] == 0) | (part_N[q] == part_N[k]))
-
-    return create_block_mask(sees, None, None, n, n, device=device)
-
-
-_compiled: Any = None
-
-
-def _flex() -> Any:
-    """FlexAttention, compiled where that is what makes it fast."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    global _compiled
-    if _compiled is None:
-        _compiled = torch.compile(flex_attention, dynamic=True) if torch.cuda.is_available() else flex_attention
-    return _compiled
 
 
 AttentionInterface.register(NAME, attend)
@@ -172,7 +145,8 @@ def _probe(model: RewardModel | PolicyModel, layout: Callable[[list[Text]], Toke
     random = np.random.default_rng(0)
     few = min(model.backbone.config.vocab_size, 1000)
     draw = [random.integers(0, few, size=n).astype(np.int32) for n in PROBE]
-    tokens = layout([Text(draw[0], (draw[1], draw[2])), Text(draw[3], (draw[4], draw[5]))])
+    copies = 1 if torch.device(device).type == "cpu" else 10  # a GPU has another kernel for less than one block
+    tokens = layout([Text(draw[0], (draw[1], draw[2])), Text(draw[3], (draw[4], draw[5]))] * copies)
     was_training = model.training
     try:
         return model.eval().to(device)(tokens.to(device)).double()
