@@ -2,8 +2,8 @@
 
     python benchmarks/arm_cost.py STORE
 
-The first arm of a seed is everything from the teacher's labels to the student's predictions. Another arm of that seed
-(one with a conflict, say) finds labels, fine-tuning and references in the store; it is trained and evaluated.
+The first arm of a seed is everything from the teacher's labels to the student's predictions. Every other arm of that
+seed finds labels, fine-tuning and references in the store: what is left is training and evaluation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import median
 from w2sd.pipeline.store import Store, read_json
 
 KINDS = ("label", "sft", "reference", "train", "evaluate")
-ANOTHER = ("train", "evaluate")
+ONCE_MORE = ("train", "evaluate")
 OF_LABELS = ("label/weak", "reference/weak_w2s")
 
 
@@ -37,13 +37,13 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
     """Medians over jobs, in Markdown; the arm that costs least comes first and is what the others are held to."""
     rows = {name: {kind: median(job[kind] for job in jobs) for kind in KINDS} for name, jobs in found.items()}
     first = {name: sum(row.values()) for name, row in rows.items()}
-    another = {name: sum(row[kind] for kind in ANOTHER) for name, row in rows.items()}
+    again = {name: sum(row[kind] for kind in ONCE_MORE) for name, row in rows.items()}
     order = sorted(rows, key=lambda name: first[name])
-    heads = ["arm", "jobs", *KINDS, "first arm of a seed", "another"]
+    heads = ["arm", "jobs", *KINDS, "first arm of a seed", "train + evaluate"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for name in order:
         cells = [name, str(len(found[name])), *(f"{cost:.2f}" if cost else "" for cost in rows[name].values())]
-        cells += [f"{total[name]:.2f} ({total[name] / total[order[0]]:.2f}×)" for total in (first, another)]
+        cells += [f"{total[name]:.2f} ({total[name] / total[order[0]]:.2f}×)" for total in (first, again)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

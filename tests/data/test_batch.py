@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -361,3 +361,15 @@ def test_rows_are_scored_in_order_of_length(lengths: np.ndarray, batch: int) -> 
     assert sorted(order) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) >= 0).all()
     assert all(len(piece) == batch for piece in pieces[:-1])
+
+
+def test_packed_texts_of_one_size_follow_each_other() -> None:
+    """So that they are attended to together."""
+    rng = np.random.default_rng(0)
+    parts = [[rng.integers(1, 99, size=rng.integers(1, 4)) for _ in range(60)] for _ in range(3)]
+    rows = PairRows(Encoded(*parts, list(range(60)), 0, 0, 0), np.zeros(60, bool), None, 200, is_packed=True)
+    pieces = rows[list(range(60))]
+    assert sorted(int(i) for piece in pieces for i in piece.rows) == list(range(60))
+    for piece in pieces:
+        sizes = list(map(tuple, piece.tokens.sizes.tolist()))
+        assert len(list(groupby(sizes))) == len(set(sizes))

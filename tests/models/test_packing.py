@@ -285,3 +285,20 @@ def test_positions_by_column_are_seen(said: Callable[[], list[str]]) -> None:
     nn.init.normal_(model.head.weight)
     refused(model)
     assert "scores packed rows otherwise" in said()[0]
+
+
+def test_chunks_are_read_from_the_config_too(said: Callable[[], list[str]]) -> None:
+    model = made(PolicyModel, "llama")
+    model.backbone.config.attention_chunk_size = 6
+    refused(model)
+    assert said() == ["llama looks back 6 tokens, and texts have up to 17: every answer gets a row of its own"]
+
+
+def test_a_memory_that_is_full_says_nothing_about_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    model = made(PolicyModel, "gpt2")
+    monkeypatch.setattr(packing, "packed", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        pack(model, LONGEST)

@@ -53,8 +53,12 @@ class Rows:
         return len(self.texts)
 
     def pieces(self, batch: list[int]) -> list[list[int]]:
-        """Which texts of a batch are in memory together."""
-        return cut(by_length(batch, self.lengths), self.lengths, self.micro_tokens, padded=not self.is_packed)
+        """Which texts of a batch are in memory together; those of one size follow each other."""
+        pieces = cut(by_length(batch, self.lengths), self.lengths, self.micro_tokens, padded=not self.is_packed)
+        return [sorted(piece, key=self._size) for piece in pieces] if self.is_packed else pieces
+
+    def _size(self, i: int) -> tuple[int, ...]:
+        return self.lengths[i], *map(len, self.texts[i].answers), i
 
     def tokens(self, piece: list[int]) -> Tokens:
         """Some texts, laid out."""

@@ -23,7 +23,7 @@ NOWHERE = -1  # what is before the first token of a text
 
 
 class Text(NamedTuple):
-    """A prompt and its answers, as ids."""
+    """A prompt, which may be empty, and its answers, which may not, as ids."""
 
     prompt: Ids
     answers: tuple[Ids, ...]

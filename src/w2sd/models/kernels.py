@@ -62,7 +62,10 @@ class _LogProbs(torch.autograd.Function):
             if grad_ND is not None:
                 torch.mm(of_logits_PV, weight_VD, out=grad_ND[place])
             if grad_VD is not None:
-                grad_VD += of_logits_PV.t() @ hidden_ND[place]
+                if grad_VD.dtype == of_logits_PV.dtype:
+                    grad_VD.addmm_(of_logits_PV.t(), hidden_ND[place])
+                else:
+                    grad_VD += of_logits_PV.t() @ hidden_ND[place]
         return grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype), None
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NAME = "w2sd_packed"
 PROBE = (3, 4, 2, 2, 1, 5)  # tokens of prompts and answers that a model is tried with
 TOLERANCE = 1e-4  # of the largest score: far above rounding, far below what a wrong neighbour does
+WINDOWS = ("sliding_window", "attention_chunk_size")  # by which configs say how far back a model looks
+HARMLESS = ("position_ids", "use_cache", "output_attentions", "output_hidden_states", "is_causal", *WINDOWS)
 _said: set[str] = set()
 
 
@@ -68,9 +70,9 @@ def attend(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers asks for it, [1, heads, N, width] to [1, N, heads, width], within each text."""
-    peculiar = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
+    peculiar = [name for name, value in others.items() if value is not None and name not in HARMLESS]
     if packing is None or dropout or peculiar:
-        raise NotImplementedError(f"packed rows with {peculiar or dropout or 'no packing'}")
+        raise NotImplementedError(f"packed rows with {', '.join(peculiar) or dropout or 'no packing'}")
     if packing.blocks is not None:
         return attend_in_blocks(query, key, value, packing.blocks, scaling).transpose(1, 2), None
     if (groups := query.shape[1] // key.shape[1]) > 1:
@@ -119,31 +121,32 @@ def pack(model: RewardModel | PolicyModel, longest: int, device: str = "cpu") ->
     places (biases by distance or column, prefixes, states that run on), but not how far back it looks: a window shorter
     than the `longest` text is read from its config.
     """
-    backbone, config = model.backbone, model.backbone.config
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if window and window < longest:
+    backbone, config = model.backbone, model.backbone.config.get_text_config()
+    window = min(filter(None, (getattr(config, name, None) for name in WINDOWS)), default=longest)
+    if window < longest and getattr(config, "use_sliding_window", True):
         return _refuse(f"{config.model_type} looks back {window} tokens, and texts have up to {longest}")
     if not backbone._can_set_attn_implementation():
         return _refuse(f"{config.model_type} has an attention of its own")
-    usual = config._attn_implementation
+    plainly, usual = _probe(model, plain, device), backbone.config._attn_implementation
+    backbone.set_attn_implementation(NAME)
     try:
-        plainly = _probe(model, plain, device)
-        backbone.set_attn_implementation(NAME)
         difference = float((_probe(model, packed, device) - plainly).abs().max() / plainly.abs().max())
+        reason = f"scores packed rows otherwise, by {difference:.1g}" if difference > TOLERANCE else None
+    except torch.OutOfMemoryError:
+        raise
     except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        backbone.set_attn_implementation(usual)
-        return _refuse(f"{config.model_type} reads no packed rows ({str(error).splitlines()[0]})")
-    if difference <= TOLERANCE:
+        reason = f"reads no packed rows ({str(error).splitlines()[0]})"
+    if reason is None:
         return True
     backbone.set_attn_implementation(usual)
-    return _refuse(f"{config.model_type} scores packed rows otherwise, by {difference:.1g}")
+    return _refuse(f"{config.model_type} {reason}")
 
 
 @torch.no_grad()
 def _probe(model: RewardModel | PolicyModel, layout: Callable[[list[Text]], Tokens], device: str) -> Tensor:
     """What the model says of a few answers that lie in this layout."""
     random = np.random.default_rng(0)
-    few = min(model.backbone.config.vocab_size, 1000)
+    few = min(model.backbone.config.get_text_config().vocab_size, 1000)
     draw = [random.integers(0, few, size=n).astype(np.int32) for n in PROBE]
     copies = 1 if torch.device(device).type == "cpu" else 10  # a GPU has another kernel for less than one block
     tokens = layout([Text(draw[0], (draw[1], draw[2])), Text(draw[3], (draw[4], draw[5]))] * copies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import choose, require
@@ -43,8 +44,8 @@ class PolicyObjective:
 
     def identity(self) -> dict[str, Any]:
         """What decides a training. Readings do not: they are parameters of the stages that read what was trained."""
-        trains = {knob: value for knob, value in vars(self).items() if knob not in READ_BY}
-        return {"VERSION": self.VERSION, **trains}
+        knobs = [field.name for field in fields(self) if field.name not in READ_BY]  # type: ignore[arg-type]
+        return {"VERSION": getattr(self, "VERSION", None), **{knob: getattr(self, knob) for knob in knobs}}
 
     def margin(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
         choose("reading", reading, READINGS)

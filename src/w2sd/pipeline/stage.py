@@ -68,12 +68,10 @@ class Stage:
 def identity(value: Any) -> Any:
     """What decides the effect of `value`, as plain JSON; refuses anything whose text could change between runs."""
     if hasattr(value, "identity"):
-        return {"_target_": target(value), **identity(value.identity())}
+        return {"_target_": target(value), **identity(_versioned(value, value.identity()))}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: identity(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        version = getattr(value, "VERSION", None)
-        require(isinstance(version, int), f"{target(value)}.VERSION", version, "an integer, bumped when results change")
-        return {"_target_": target(value), "VERSION": version, **fields}
+        return {"_target_": target(value), **_versioned(value, {"VERSION": getattr(value, "VERSION", None), **fields})}
     if isinstance(value, Mapping):
         return {str(key): identity(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -81,6 +79,12 @@ def identity(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{value!r} has no stable identity; parameters are plain values and frozen dataclasses")
+
+
+def _versioned(value: Any, content: dict[str, Any]) -> dict[str, Any]:
+    version = content.get("VERSION", 0)  # not every identity has one: where a source is known by its content, say
+    require(isinstance(version, int), f"{target(value)}.VERSION", version, "an integer, bumped when results change")
+    return content
 
 
 def canonical(content: Any) -> str:

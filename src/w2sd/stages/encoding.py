@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from typing import Any
 
@@ -38,7 +39,8 @@ def encode_for(config: Any, tokenizer: Any, data: Any, pairs: list[Pair], append
 
 
 def can_pack(task: Task, model: RewardModel | PolicyModel, encoded: Encoded) -> bool:
-    """Whether the model is given packed rows, for which it is made ready. (Dropout would strike all that is shared.)"""
+    """Whether the model is given packed rows, for which it is made ready."""
     longest = (len(prompt) + max(len(a), len(b)) for prompt, a, b in zip(*encoded[:3], strict=True))
-    device = "cuda" if task.trainer.accelerator == "gpu" and task.trainer.strategy != "fsdp2" else "cpu"
+    is_on_gpu = task.trainer.accelerator == "gpu" and task.trainer.strategy != "fsdp2"
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if is_on_gpu else "cpu"
     return task.trainer.packed and pack(model, max(longest, default=0), device)

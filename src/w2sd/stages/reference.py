@@ -74,7 +74,7 @@ def join(folder: Path, model: str, pairs: list[Pair], encoded: Encoded) -> np.nd
         raise Refused("reference", missing[0], f"only pairs that the reference has read; {len(missing)} are not")
     order = [place[pair.id] for pair in pairs]
     for pair, n, tokens in zip(pairs, order, _digests(encoded), strict=True):
-        accepted = "only pairs of the same tokens as the reference has read; of this one it had another template"
+        accepted = "only pairs of the same tokens as the reference has read (template, tokenizer, context, end token)"
         require(table["tokens"][n] == tokens, "reference", pair.id, accepted)
     return np.column_stack([np.array(table[name])[order] for name in LOGP])
 
