@@ -94,7 +94,7 @@ def score(place: Path, batch: int) -> Stretch:
 def test_what_was_read_adds_up_to_the_data(build: Build, tmp_path: Path) -> None:
     stretch = train(build, tmp_path)
     lengths = np.array([len(prompt) + len(answer) for prompt, answer in ROWS[build]])
-    once = np.array([len(prompt) for prompt in PROMPTS]) * (build is policy)  # packed: a prompt is read for both answers
+    once = np.array([len(prompt) for prompt in PROMPTS]) * (build is policy)  # packed: read once for both answers
     tokens, squares = lengths.sum() - once.sum(), (lengths**2).sum() - (once**2).sum()
     seen = stretch.seen
     assert seen.examples == EPOCHS * N
