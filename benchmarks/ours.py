@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import work
 from w2sd.conflicts.none import NoConflict
@@ -156,16 +157,30 @@ def first_losses(given: work.Work, objective: str, scratch: Path, n_steps: int) 
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
+def profiled(given: work.Work, objective: str, scratch: Path) -> str:
+    """Which share of the time of eight steps each operator takes, of those that take most."""
+    first_losses(given, objective, scratch, 2)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        first_losses(given, objective, scratch, 8)
+    cost = {one.key: one.self_cpu_time_total for one in seen.key_averages()}
+    dear = sorted(cost, key=lambda name: -cost[name])[:10]
+    return ", ".join(f"{name.removeprefix('aten::')} {cost[name] / sum(cost.values()):.0%}" for name in dear)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("objective", choices=OBJECTIVES)
     parser.add_argument("--check", type=int, default=0, help="so many first losses, and nothing else")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, and nothing else")
     asked = parser.parse_args()
     given = work.load(asked.folder)
     with tempfile.TemporaryDirectory() as scratch:
         if asked.check:
             print(json.dumps(first_losses(given, asked.objective, Path(scratch), asked.check)))
+            return
+        if asked.profile:
+            print(json.dumps(profiled(given, asked.objective, Path(scratch))))
             return
         run_once(given, asked.objective, 2 * work.BATCH, Path(scratch))  # a warm-up
         found = run_once(given, asked.objective, len(given.pairs), Path(scratch))

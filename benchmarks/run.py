@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pairs", type=int, help="how many, a multiple of 32; otherwise 512, and 256 of several turns")
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes here")
     asked = parser.parse_args()
     lacking = [name for name in ("trl", "accelerate") if importlib.util.find_spec(name) is None]
     if lacking:
@@ -135,6 +136,9 @@ def main() -> None:
             say(f"{name}: {n} pairs of {given.origin}, {given.tokens / n:.1f} tokens each, prompts counted twice")
             if asked.tune:
                 print("\n".join([f"\n**{name}**, {n} pairs", "", *tune(given, asked.objectives, asked.repeats)]))
+                continue
+            if asked.profile:
+                print("\n".join(f"{name}, {each}: {ours(given, each, '--profile')}" for each in asked.objectives))
                 continue
             for objective in asked.objectives:
                 check(given, objective)

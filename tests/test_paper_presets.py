@@ -114,7 +114,7 @@ def small(name: str, asked: Callable[..., RunConfig], tiny_models: dict[str, str
     models = {"weak": meant.weak, "strong": meant.strong}
     models |= {f"chain.between.{hop}": model for hop, model in meant.chain.between.items()}
     ids = [f"{role}.id={tiny_models[family(model.id)]}" for role, model in models.items()]
-    return [f"experiment=paper/{name}", *ids, "trainer=cpu"]
+    return [f"experiment=paper/{name}", *ids, "trainer=cpu", "trainer.devices=1"]
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------

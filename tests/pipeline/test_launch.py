@@ -450,20 +450,26 @@ def run(task):
     task.advance(3, 3)
     (task.out / "dish.json").write_text(str(os.getpid()))
     return {"trainer": task.trainer.threads, "logs": task.logs.name, "inputs": sorted(task.inputs)}
+"""
 
-for kind in ("pretrain", "train"):
-    module = types.ModuleType(f"w2sd.stages.{kind}")
+
+def stand_in(script: str, kinds: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every new interpreter take the `run` of a script for that of these kinds of stages."""
+    registered = f"""
+for kind in {kinds}:
+    module = types.ModuleType(f"w2sd.stages.{{kind}}")
     module.run = run
     sys.modules[module.__name__] = module
 """
+    (place / "site").mkdir()
+    (place / "site/sitecustomize.py").write_text(script + registered)  # what every interpreter reads first
+    monkeypatch.setenv("PYTHONPATH", f"{place / 'site'}:{Path(w2sd.__file__).parents[1]}")
 
 
 @pytest.fixture
 def apart(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """A run whose stages have processes of their own, in which two kinds are stand-ins."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(STAND_INS)  # what every interpreter reads first
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    stand_in(STAND_INS, ("pretrain", "train"), tmp_path, monkeypatch)
     return run._replace(trainer=replace(run.trainer, threads=2), settings=replace(run.settings, launch="process"))
 
 
@@ -540,21 +546,13 @@ def run(task):
         except OSError:
             (task.work / "nowhere_to_write").touch()
     return {"ranks": len(list(task.work.glob("rank_*"))), "refused": (task.work / "nowhere_to_write").exists()}
-
-
-for kind in ("pretrain", "generate"):
-    module = types.ModuleType(f"w2sd.stages.{kind}")
-    module.run = run
-    sys.modules[module.__name__] = module
 """
 
 
 @pytest.fixture
 def grouped(run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """A run on two devices, in which two kinds of stages are stand-ins."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(GROUPED)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{Path(w2sd.__file__).parents[1]}")
+    stand_in(GROUPED, ("pretrain", "generate"), tmp_path, monkeypatch)
     return run._replace(trainer=replace(run.trainer, devices=2, strategy="ddp"))
 
 

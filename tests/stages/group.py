@@ -40,7 +40,7 @@ from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
 from w2sd.stages.throughput import Stretch
 from w2sd.students.base import Examination, Learner, Student
-from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.policy import PolicyStudent, SftLearner
 from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
@@ -110,7 +110,7 @@ def sft() -> Case:
 
 def language() -> Case:
     tokens = np.random.default_rng(0).integers(0, 13, size=(N, 6)).astype(np.int32)
-    return Case(LanguageLearner(lm(), FIT, 8, 1), TextRows(tokens, WEIGHTS, micro_tokens=20), 8)
+    return Case(LanguageLearner(lm(), FIT, 8, 1), DocumentRows(tokens, WEIGHTS, micro_tokens=20), 8)
 
 
 def head_only() -> Case:

@@ -23,7 +23,7 @@ from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Learner
-from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.policy import PolicyStudent, SftLearner
 from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
@@ -72,7 +72,7 @@ def language_learner(dropout: bool) -> tuple[Learner, Loader]:
     if not dropout:
         silence_dropout(model)
     tokens = np.random.default_rng(0).integers(0, 13, size=(N, 6)).astype(np.int32)
-    rows = TextRows(tokens, np.ones_like(tokens, dtype=np.float32), micro_tokens=20)
+    rows = DocumentRows(tokens, np.ones_like(tokens, dtype=np.float32), micro_tokens=20)
     return LanguageLearner(model, FIT, STEPS, 1), Loader(rows, Shuffled(N, FIT.batch, seed=3))
 
 

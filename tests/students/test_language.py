@@ -20,7 +20,7 @@ from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
-from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
@@ -77,7 +77,7 @@ def by_hand(model: nn.Module, batch: list[int]) -> torch.Tensor:
 
 
 def train(task: Task, model: nn.Module, fit: Fit = FIT, batches: list[list[int]] = BATCHES) -> LanguageLearner:
-    loader = Loader(TextRows(TOKENS, WEIGHTS, task.trainer.micro_tokens), batches)
+    loader = Loader(DocumentRows(TOKENS, WEIGHTS, task.trainer.micro_tokens), batches)
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
     lightning.train(task, learner, loader, fit, seed=0)
     return learner
@@ -99,7 +99,7 @@ def test_the_loss_is_the_weighted_mean_over_the_tokens_of_the_whole_batch(archit
     model = language_model(architecture)
     learner = LanguageLearner(model, FIT, 1, 1)
     for batch in BATCHES:
-        pieces = TextRows(TOKENS, WEIGHTS, micro_tokens)[batch]
+        pieces = DocumentRows(TOKENS, WEIGHTS, micro_tokens)[batch]
         loss = sum(learner.losses(piece) for piece in pieces) / sum(learner.mass(piece) for piece in pieces)
         assert loss.item() == pytest.approx(by_hand(model, batch).item(), abs=1e-6)
 
@@ -109,7 +109,7 @@ def test_a_token_without_weight_is_not_learnt_and_a_constant_weight_cancels() ->
     learner = LanguageLearner(model, FIT, 1, 1)
 
     def loss(weights: np.ndarray) -> float:
-        [piece] = TextRows(TOKENS, weights.astype(np.float32), 10**6)[[0, 1, 2]]
+        [piece] = DocumentRows(TOKENS, weights.astype(np.float32), 10**6)[[0, 1, 2]]
         return (learner.losses(piece) / learner.mass(piece)).item()
 
     assert loss(WEIGHTS * 4) == pytest.approx(loss(WEIGHTS), rel=1e-6)
@@ -124,7 +124,7 @@ def test_a_token_without_weight_is_not_learnt_and_a_constant_weight_cancels() ->
 
 @pytest.mark.parametrize("micro_tokens", [1, 6, 11, 12, 24, 10**6])
 def test_pieces_hold_every_document_once_within_the_budget(micro_tokens: int) -> None:
-    rows = TextRows(TOKENS, WEIGHTS, micro_tokens)
+    rows = DocumentRows(TOKENS, WEIGHTS, micro_tokens)
     assert len(rows) == N
     pieces = rows[[3, 1, 4, 12, 5]]
     assert torch.cat([piece.ids_BT for piece in pieces]).tolist() == TOKENS[[3, 1, 4, 12, 5]].tolist()
@@ -177,7 +177,7 @@ def test_a_model_learns_what_it_reads(task: Callable[..., Task]) -> None:
 
 
 def test_a_batch_that_weighs_nothing_is_no_number_and_stops(task: Callable[..., Task]) -> None:
-    loader = Loader(TextRows(TOKENS, np.zeros_like(WEIGHTS), 10**6), BATCHES)
+    loader = Loader(DocumentRows(TOKENS, np.zeros_like(WEIGHTS), 10**6), BATCHES)
     learner = LanguageLearner(language_model(), FIT, 3, 1)
     with pytest.raises(StageFailed, match="the loss is nan at step 0"):
         lightning.train(task(), learner, loader, FIT, seed=0)

@@ -25,7 +25,7 @@ from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Examination, Learner
-from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.policy import SftLearner
 from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
@@ -98,7 +98,8 @@ def language(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
     silence_dropout(model)
     memory.limits(model.transformer)
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, size=(N, LENGTH)).astype(np.int32)
-    return LanguageLearner(model.double(), FIT, 3, 1), TextRows(tokens, np.ones(tokens.shape, np.float32), micro_tokens)
+    rows = DocumentRows(tokens, np.ones(tokens.shape, np.float32), micro_tokens)
+    return LanguageLearner(model.double(), FIT, 3, 1), rows
 
 
 Make = Callable[[Memory, int], tuple[Learner, Any]]
@@ -176,7 +177,7 @@ def test_a_budget_falls_until_the_piece_that_failed_is_cut_up(task: Callable[[st
 
 @pytest.mark.parametrize(
     ("make", "line"),
-    [(reward, "a single pair, {} tokens long"), (sft, "a single answer, {}"), (language, "a single document, {}")],
+    [(reward, "a single pair, {} tokens"), (sft, "a single answer, {}"), (language, "a single document, {}")],
 )
 def test_what_does_not_fit_alone_is_said_in_one_line(
     make: Make, line: str, task: Callable[[str], Task], caplog: pytest.LogCaptureFixture

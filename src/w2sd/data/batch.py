@@ -1,8 +1,8 @@
 """From encoded pairs to what a model reads: global batches, cut into micro-batches that fit the memory.
 
-The global batch is what an optimiser step sees. Inside it rows are sorted by length and cut under a budget of padded
-tokens; per-example losses are summed over the pieces and divided once, so the budget never changes the step. Several
-processes know the same global batches; each is dealt its part of every one.
+The global batch is what an optimiser step sees. Inside it rows are sorted by length and cut under a budget of tokens,
+padding too; per-example losses are summed over the pieces and divided once, so the budget never changes the step.
+Several processes know the same global batches; each is dealt its part of every one.
 """
 
 from __future__ import annotations

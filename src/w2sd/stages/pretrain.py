@@ -9,7 +9,7 @@ from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.kernels import with_fewer_kernels
 from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
-from w2sd.students.language import LanguageLearner, TextRows
+from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.worker import Task
 
 
@@ -21,7 +21,7 @@ def run(task: Task) -> dict[str, Any]:
     part, text = task.params["model"], task.params["text"]
     fit = part.fit()
     tokens, weights = text.documents(part)
-    rows = TextRows(tokens, weights, task.trainer.micro_tokens)
+    rows = DocumentRows(tokens, weights, task.trainer.micro_tokens)
     seed = 10 * text.seed + part.init_seed
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -32,7 +32,7 @@ from w2sd.students.memory import shrink
 
 
 class Learner(pl.LightningModule, ABC):
-    """A LightningModule whose batches are lists of micro-batches.
+    """A LightningModule whose batches are in pieces, the micro-batches.
 
     Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
     (`mass`), so that the gradient is that of one mean over the global batch, on however many processes.

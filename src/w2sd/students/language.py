@@ -14,7 +14,7 @@ from w2sd.fit import Fit
 from w2sd.students.base import Learner
 
 
-class TextBatch(NamedTuple):
+class DocumentBatch(NamedTuple):
     """Some documents; `weights_BT` is how much predicting the token at the same place counts."""
 
     ids_BT: Tensor
@@ -25,7 +25,7 @@ class TextBatch(NamedTuple):
         return Tally(rows, rows * length, rows * length, rows * length, rows * length**2)
 
 
-class TextRows:
+class DocumentRows:
     """Documents of equal length, cut like pairs into pieces that fit the memory."""
 
     def __init__(self, tokens: np.ndarray, weights: np.ndarray, micro_tokens: int) -> None:
@@ -41,8 +41,8 @@ class TextRows:
         piece = max(1, self.micro_tokens // self.tokens.shape[1])
         return [batch[start : start + piece] for start in range(0, len(batch), piece)]
 
-    def __getitem__(self, batch: list[int]) -> list[TextBatch]:
-        return [TextBatch(self.tokens[piece], self.weights[piece]) for piece in self.pieces(batch)]
+    def __getitem__(self, batch: list[int]) -> list[DocumentBatch]:
+        return [DocumentBatch(self.tokens[piece], self.weights[piece]) for piece in self.pieces(batch)]
 
 
 class LanguageLearner(Learner):
@@ -55,10 +55,10 @@ class LanguageLearner(Learner):
         super().__init__(fit, n_steps, log_every)
         self.model = model
 
-    def losses(self, micro: TextBatch) -> Tensor:
+    def losses(self, micro: DocumentBatch) -> Tensor:
         logits_BTV = self.model(input_ids=micro.ids_BT, use_cache=False).logits[:, :-1].float()
         loss_BT = cross_entropy(logits_BTV.transpose(1, 2), micro.ids_BT[:, 1:], reduction="none")
         return (loss_BT * micro.weights_BT[:, 1:]).sum()
 
-    def mass(self, micro: TextBatch) -> Tensor:
+    def mass(self, micro: DocumentBatch) -> Tensor:
         return micro.weights_BT[:, 1:].sum()  # the first token has nothing before it to be predicted from

@@ -23,7 +23,7 @@ def shrink(batch: Batch, place: int, example: str) -> None:
     rows, before = batch.rows, batch.rows.micro_tokens
     piece = rows.pieces(batch.indices)[place]
     if len(piece) == 1:
-        alone = f"a single {example}, {rows.lengths[piece[0]]} tokens long, does not fit the memory"
+        alone = f"a single {example}, {rows.lengths[piece[0]]} tokens with its padding, does not fit the memory"
         raise StageFailed(f"{alone}; lower data.max_tokens or, to train, set trainer.checkpointing=true")
     if dist.is_initialized():
         raise StageFailed(f"{len(piece)} {example}s at a time do not fit the memory; lower {KNOB} ({before})")
