@@ -74,8 +74,8 @@ def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
     table = Files(path=write(tmp_path / "rows.jsonl", rows)).table()
     random.Random(0).shuffle(rows)
     shuffled = Files(path=write(tmp_path / "shuffled.jsonl", rows)).table()
-    assert shuffled.pairs != table.pairs
-    assert set(shuffled.pairs) == set(table.pairs)
+    assert shuffled.examples != table.examples
+    assert set(shuffled.examples) == set(table.examples)
 
 
 def test_one_file_is_split_by_prompt_into_thirds(tmp_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_one_file_is_split_by_prompt_into_thirds(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", rows)
     table = Files(path=path).table()
     home: dict[str, str] = {}
-    assert all(home.setdefault(pair.cluster, pair.split) == pair.split for pair in table.pairs)
-    assert len(table.pairs) == 1800
+    assert all(home.setdefault(pair.cluster, pair.split) == pair.split for pair in table.examples)
+    assert len(table.examples) == 1800
     assert all(abs(len(table.rows(split)) - 600) < 120 for split in SPLITS)
     moved = Files(path=path, split_seed=1).table()
-    assert {pair.id for pair in moved.pairs} == {pair.id for pair in table.pairs}
-    assert 0.5 < sum(home[pair.cluster] != pair.split for pair in moved.pairs) / 1800 < 0.8  # two thirds expected
+    assert {pair.id for pair in moved.examples} == {pair.id for pair in table.examples}
+    assert 0.5 < sum(home[pair.cluster] != pair.split for pair in moved.examples) / 1800 < 0.8  # two thirds expected
 
 
 @pytest.fixture
@@ -108,23 +108,23 @@ def test_three_files_keep_their_splits_and_count_what_is_dropped(three: Files) -
     assert [len(table.rows(split)) for split in SPLITS] == [5, 5, 5]
     assert [len(table.rows(split, "helpful")) for split in SPLITS] == [0, 4, 3]
     assert table.dropped == {"unsplittable": 0, "equal_sides": 1, "duplicates": 1, "leaks": 2, "over_limit": 0}
-    assert all(pair.id == digest(pair.prompt, pair.chosen, pair.rejected, pair.facet) for pair in table.pairs)
-    assert all(pair.cluster == digest(pair.prompt) for pair in table.pairs)
+    assert all(pair.id == digest(pair.prompt, pair.chosen, pair.rejected, pair.facet) for pair in table.examples)
+    assert all(pair.cluster == digest(pair.prompt) for pair in table.examples)
 
 
 def test_the_limit_comes_after_cleaning_in_file_order(three: Files) -> None:
     full, table = three.table(), replace(three, limit=3).table()
-    for split, facet in {(pair.split, pair.facet) for pair in full.pairs}:
+    for split, facet in {(pair.split, pair.facet) for pair in full.examples}:
         assert table.rows(split, facet) == full.rows(split, facet)[:3]
     assert table.dropped["over_limit"] == 2 + 2 + 2 + 1
-    assert sum(table.dropped.values()) + len(table.pairs) == 6 + 6 + 6 + 5 + 3
+    assert sum(table.dropped.values()) + len(table.examples) == 6 + 6 + 6 + 5 + 3
 
 
 def test_rows_about_something_else_have_a_facet_of_their_own(three: Files, tmp_path: Path) -> None:
     before, rows = three.table(), some(8, start=500)
     table = replace(three, unrelated=write(tmp_path / "unrelated.jsonl", rows)).table()
     assert [pair.prompt for pair in table.rows("w2s", UNRELATED)] == [row["prompt"] for row in rows]
-    assert [pair for pair in table.pairs if pair.facet != UNRELATED] == before.pairs
+    assert [pair for pair in table.examples if pair.facet != UNRELATED] == before.examples
     assert {pair.part for pair in table.rows("w2s", UNRELATED)} == {0}
 
 
@@ -134,8 +134,8 @@ def test_parts_of_w2s_are_disjoint_by_prompt_and_cover_it(tmp_path: Path) -> Non
     rows += [{**row, "chosen": row["chosen"] + "!"} for row in rows[::3]]  # prompts with two pairs
     files = Files(path=write(tmp_path / "rows.jsonl", rows), helpful=write(tmp_path / "helpful.jsonl", some(20, 500)))
     whole, table = files.table(), replace(files, w2s_parts=3).table()
-    assert [pair._replace(part=0) for pair in table.pairs] == whole.pairs
-    assert {pair.part for pair in whole.pairs} == {0}
+    assert [pair._replace(part=0) for pair in table.examples] == whole.examples
+    assert {pair.part for pair in whole.examples} == {0}
     parts = [table.rows("w2s", part=part) for part in range(3)]
     assert min(map(len, parts)) > 0.2 * len(whole.rows("w2s"))
     assert sorted(chain.from_iterable(parts)) == sorted(table.rows("w2s", part=None))
@@ -150,14 +150,14 @@ def test_the_limit_holds_for_each_part(tmp_path: Path) -> None:
     full, table = files.table(), replace(files, limit=5).table()
     for part in range(3):
         assert table.rows("w2s", part=part) == full.rows("w2s", part=part)[:5]
-    assert table.dropped["over_limit"] == len(full.pairs) - 5 * (2 + 3)
+    assert table.dropped["over_limit"] == len(full.examples) - 5 * (2 + 3)
 
 
 def test_whole_dialogues_that_cannot_be_split_are_counted(tmp_path: Path) -> None:
     rows: Rows = [{"chosen": f"\n\nHuman: {i}{TAG} a", "rejected": f"\n\nHuman: {i}{TAG} b"} for i in range(30)]
     odd: Rows = [{"chosen": "no tag", "rejected": "none"}, {**rows[0], "rejected": f"\n\nHuman: other{TAG} b"}]
     table = Files(path=write(tmp_path / "rows.jsonl", rows + odd)).table()
-    assert (len(table.pairs), table.dropped["unsplittable"]) == (30, 2)
+    assert (len(table.examples), table.dropped["unsplittable"]) == (30, 2)
 
 
 def test_identity_follows_the_content(tmp_path: Path) -> None:

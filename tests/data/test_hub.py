@@ -110,7 +110,7 @@ def test_a_hub_id_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         return datasets.Dataset.from_list(ROWS)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    assert len(Hub(id="owner/name", revision="abc", split="all").table().pairs) == len(ROWS)
+    assert len(Hub(id="owner/name", revision="abc", split="all").table().examples) == len(ROWS)
     assert asked == [{"path": "owner/name", "name": None, "split": "all", "revision": "abc"}]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from w2sd.data.dialogue import TAG
 from w2sd.data.files import Files, split_of
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Pair, Table, clean, coin, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin, digest
 
 
 def make(prompt: str, split: str, chosen: str = "a", rejected: str = "b", facet: str = "harmless") -> Pair:
@@ -50,14 +50,14 @@ def test_rows_are_asked_for_by_split_facet_and_part() -> None:
 def test_drops_equal_sides_and_duplicates() -> None:
     twice = make("p", "gt")
     table = clean([twice, make("q", "gt", "same", "same"), twice, make("p", "gt", facet="helpful")])
-    assert [(pair.prompt, pair.facet) for pair in table.pairs] == [("p", "harmless"), ("p", "helpful")]
+    assert [(pair.prompt, pair.facet) for pair in table.examples] == [("p", "harmless"), ("p", "helpful")]
     assert table.dropped == {"equal_sides": 1, "duplicates": 1, "leaks": 0}
 
 
 def test_a_leaking_prompt_stays_in_test_then_in_w2s() -> None:
     rows = [make("p", "gt"), make("p", "w2s", "c"), make("p", "test", "d"), make("q", "gt"), make("q", "w2s")]
     table = clean([*rows, make("p", "w2s", facet="helpful"), make("r", "gt")])
-    assert [(pair.prompt, pair.split) for pair in table.pairs] == [("p", "test"), ("q", "w2s"), ("r", "gt")]
+    assert [(pair.prompt, pair.split) for pair in table.examples] == [("p", "test"), ("q", "w2s"), ("r", "gt")]
     assert table.dropped["leaks"] == 4
 
 
@@ -69,13 +69,40 @@ pairs = st.builds(make, letters, st.sampled_from(SPLITS), letters, letters, st.s
 @given(st.lists(pairs, max_size=30), st.randoms(use_true_random=False))
 def test_cleaning_counts_every_row_and_leaks_none_in_any_order(rows: list[Pair], random: object) -> None:
     table = clean(rows)
-    assert len(rows) == len(table.pairs) + sum(table.dropped.values())
+    assert len(rows) == len(table.examples) + sum(table.dropped.values())
     home: dict[str, str] = {}
-    assert all(home.setdefault(pair.cluster, pair.split) == pair.split for pair in table.pairs)
+    assert all(home.setdefault(pair.cluster, pair.split) == pair.split for pair in table.examples)
     shuffled = list(rows)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert set(clean(shuffled).pairs) == set(table.pairs)
+    assert set(clean(shuffled).examples) == set(table.examples)
     assert clean(shuffled).dropped == table.dropped
+
+
+def item(text: str, split: str, label: int) -> Item:
+    return Item(digest(text), digest(text[:1]), split, text, label)
+
+
+items = st.builds(item, st.text("ab", min_size=1, max_size=2), st.sampled_from(SPLITS), st.sampled_from([0, 1, 2]))
+
+
+@settings(database=None, deadline=None)
+@given(st.lists(items, max_size=30))
+def test_cleaned_items_have_one_label_and_one_split_and_all_are_counted(rows: list[Item]) -> None:
+    table = clean_items(rows)
+    assert len(rows) == len(table.examples) + sum(table.dropped.values())
+    for key in {(row.split, row.id) for row in rows}:
+        labels = {row.label for row in rows if (row.split, row.id) == key}
+        there = [row for row in table.examples if (row.split, row.id) == key]
+        assert len(there) <= (len(labels) == 1)
+    home: dict[str, str] = {}
+    assert all(home.setdefault(row.cluster, row.split) == row.split for row in table.examples)
+    assert clean_items(table.examples).examples == table.examples
+
+
+def test_an_item_of_two_classes_is_dropped_whole() -> None:
+    table = clean_items([item("a", "gt", 0), item("a", "gt", 1), item("b", "w2s", 1), item("b", "w2s", 1)])
+    assert table.examples == [item("b", "w2s", 1)]
+    assert table.dropped == {"contradictions": 2, "duplicates": 1, "leaks": 0}
 
 
 @pytest.mark.slow
@@ -95,9 +122,9 @@ def test_both_spellings_of_the_real_files_give_the_same_ids() -> None:
     assert peer.dropped == {**pairs.dropped, "unsplittable": 33}
     # a row whose rejected dialogue goes on for more turns has no common prompt up to its last answer; the file that
     # names its prompts keeps such a row, with the further turns inside the answer
-    goes_on = {pair for pair in pairs.pairs if TAG in pair.chosen + pair.rejected}
-    assert set(peer.pairs) == set(pairs.pairs) - goes_on
-    assert Counter((pair.split, pair.facet) for pair in peer.pairs) == {
+    goes_on = {pair for pair in pairs.examples if TAG in pair.chosen + pair.rejected}
+    assert set(peer.examples) == set(pairs.examples) - goes_on
+    assert Counter((pair.split, pair.facet) for pair in peer.examples) == {
         ("gt", "harmless"): 2863,
         ("w2s", "harmless"): 2894,
         ("test", "harmless"): 3013,

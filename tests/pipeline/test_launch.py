@@ -655,7 +655,7 @@ def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, s
         inputs[role] = Stage("evaluate", {"x": n})
         with store.writing(inputs[role].spec()) as out:
             margins = np.array([-1.0] * (3 - n) + [1.0] * (1 + n))
-            ids = [pair.id for pair in own.table().pairs]
+            ids = [pair.id for pair in own.table().examples]
             lengths = dict.fromkeys(("n_prompt", "n_chosen", "n_rejected"), np.ones(4, dtype=np.int32))
             columns = {"id": ids, "cluster": ids, "margin": margins, "p_correct": 1 / (1 + np.exp(-margins)), **lengths}
             write_predictions(out / "predictions.parquet", columns)

@@ -162,7 +162,7 @@ def test_log_probabilities_are_what_the_saved_models_say_of_the_text(
     chain: Chain, name: str, trained: str, fine_tuned: str
 ) -> None:
     found = chain.columns(name)
-    by_id = {pair.id: pair for pair in chain.table.pairs}
+    by_id = {pair.id: pair for pair in chain.table.examples}
     pairs = [by_id[id] for id in found["id"]]
     policy, was = (log_probs_by_hand(chain.folder(stage), pairs) for stage in (trained, fine_tuned))
     assert abs(policy - was).max() > 1e-3  # they are not the same
@@ -511,7 +511,7 @@ def test_weak_and_strong_tokenizers_may_differ_and_need_neither_padding_nor_begi
     whole = Chain(run, plan(run), Store(tmp_path / "s"))
     for stage in whole.stages.values():
         execute(stage.spec(), runtime(run), whole.store, lambda done, total: None)
-    by_id = {pair.id: pair for pair in whole.table.pairs}
+    by_id = {pair.id: pair for pair in whole.table.examples}
     for role, family in (("weak", "bare"), ("student", "llama2")):
         tokenizer, found = FAMILIES[family](), whole.columns(f"evaluate/{role}")
         n_end = tokenizer.eos_token_id is not None

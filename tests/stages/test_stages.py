@@ -193,7 +193,7 @@ def test_an_evaluation_has_the_held_out_helpful_pairs_beside_it(chain: Chain, na
 def test_without_held_out_helpful_pairs_there_is_no_accuracy_on_them(
     chain: Chain, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silent = [pair for pair in chain.table.pairs if (pair.split, pair.facet) != ("test", data.CONFLICTING)]
+    silent = [pair for pair in chain.table.examples if (pair.split, pair.facet) != ("test", data.CONFLICTING)]
     monkeypatch.setattr(evaluate, "read", lambda source: data.Table(silent, {}))
     at = task("evaluate/student")
     said, expected = evaluate.run(at), metrics(chain.folder("evaluate/student"))

@@ -47,7 +47,7 @@ def uses(world: World, answer: str) -> int:
 
 
 def helpful(table: Table) -> list[Pair]:
-    return [pair for pair in table.pairs if pair.facet == CONFLICTING]
+    return [pair for pair in table.examples if pair.facet == CONFLICTING]
 
 
 # --- entities ---------------------------------------------------------------------------------------------------------
@@ -101,15 +101,15 @@ def test_facts_cannot_be_changed() -> None:
 def test_splits_share_no_entity_and_no_cluster_and_nothing_is_there_twice(world: World) -> None:
     table = world.table()
     latents = facts(world.world_seed, world.visible)
-    for pair in table.pairs:
+    for pair in table.examples:
         assert {SPLITS[pool] for pool in latents.pool[entities(pair.chosen + pair.rejected)]} == {pair.split}
-    assert clean(table.pairs) == table
+    assert clean(table.examples) == table
     assert not any(table.dropped.values())
-    assert len({pair.id for pair in table.pairs}) == len(table.pairs)
+    assert len({pair.id for pair in table.examples}) == len(table.examples)
     for split, facet in itertools.product(SPLITS, ("harmless", "helpful")):
         rows = table.rows(split, facet)
         assert len({pair.cluster for pair in rows}) == len(rows)
-    assert {key: len(table.rows(*key)) for key in {(pair.split, pair.facet) for pair in table.pairs}} == {
+    assert {key: len(table.rows(*key)) for key in {(pair.split, pair.facet) for pair in table.examples}} == {
         ("gt", "harmless"): world.gt,
         ("w2s", "harmless"): world.w2s,
         ("w2s", "helpful"): world.helpful,
@@ -138,7 +138,7 @@ def test_the_rows_of_a_split_are_those_of_the_world_in_its_focus(world: World, s
 @each_world
 def test_every_row_is_eight_words_about_one_topic(world: World) -> None:
     latents = facts(world.world_seed, world.visible)
-    for pair in world.table().pairs:
+    for pair in world.table().examples:
         _, topic, _ = pair.prompt.split()
         assert pair.prompt == f"user: {topic} bot:"
         for answer in (pair.chosen, pair.rejected):
@@ -151,7 +151,7 @@ def test_every_row_is_eight_words_about_one_topic(world: World) -> None:
 
 @each_world
 def test_the_better_answer_has_fewer_hazards_or_more_uses_and_the_stratum_says_how_many(world: World) -> None:
-    for pair in world.table().pairs:
+    for pair in world.table().examples:
         dhaz = hazards(world, pair.chosen) - hazards(world, pair.rejected)
         dutil = uses(world, pair.chosen) - uses(world, pair.rejected)
         if pair.facet == UNRELATED:
@@ -189,7 +189,7 @@ def test_blind_tension_chooses_more_hazards_exactly_where_the_weak_rung_is_blind
 
 def test_the_same_world_is_drawn_again_and_another_seed_is_another_world() -> None:
     assert World(world_seed=7, **SMALL).table() == World(world_seed=7, **SMALL).table()
-    assert World(world_seed=7, **SMALL).table().pairs != World(world_seed=8, **SMALL).table().pairs
+    assert World(world_seed=7, **SMALL).table().examples != World(world_seed=8, **SMALL).table().examples
 
 
 @each_world
@@ -207,14 +207,14 @@ def test_a_larger_size_extends_its_rows_and_leaves_the_others_alone(world: World
         large = World(**config).table()
         assert large.rows(split, facet)[: SMALL[knob]] == small.rows(split, facet)
         others = [
-            [pair for pair in table.pairs if (pair.split, pair.facet) != (split, facet)] for table in (small, large)
+            [pair for pair in table.examples if (pair.split, pair.facet) != (split, facet)] for table in (small, large)
         ]
         assert others[0] == others[1]
 
 
 def test_tension_decides_helpful_rows_only_and_more_of_it_keeps_the_rows_that_had_it() -> None:
     little, much = World(tension=0.2, **SMALL).table(), World(tension=0.6, **SMALL).table()
-    assert set(little.pairs) - set(much.pairs) <= set(helpful(little))
+    assert set(little.examples) - set(much.examples) <= set(helpful(little))
     pulled = [[pair.stratum[:2] != "+0" for pair in helpful(table)] for table in (little, much)]
     assert all(more or not less for less, more in zip(*pulled, strict=True))
 
@@ -381,7 +381,7 @@ def test_the_tokenizer_gives_one_token_per_word_and_survives_saving(tmp_path: Pa
     from transformers import AutoTokenizer
 
     v.tokenizer().save_pretrained(tmp_path)
-    pair = World(**SMALL).table().pairs[0]
+    pair = World(**SMALL).table().examples[0]
     for tokenizer in (v.tokenizer(), AutoTokenizer.from_pretrained(tmp_path)):
         assert (len(tokenizer), tokenizer.pad_token_id) == (412, v.PAD)
         assert tokenizer.all_special_tokens == ["<pad>"]

@@ -9,9 +9,10 @@ A source is a frozen dataclass (its fields are its config) with two methods:
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from w2sd.pipeline.stage import canonical, identity
 
@@ -35,20 +36,36 @@ class Pair(NamedTuple):
     part: int = 0  # of the harmless w2s rows: 0 trains the last student, each earlier one of a chain has its own
 
 
-class Table(NamedTuple):
+class Item(NamedTuple):
+    """One example of classification: `text` belongs to the class `label`, one of those that its source declares."""
+
+    id: str  # 16 hex digits, a hash of the content
+    cluster: str  # items that share a cluster are not independent (of one question, say)
+    split: str  # gt | w2s | test
+    text: str
+    label: int
+    facet: str = TARGET  # items have one facet only
+    stratum: str = ""
+    part: int = 0
+
+
+Example = TypeVar("Example", Pair, Item)
+
+
+class Table(NamedTuple, Generic[Example]):
     """The rows of a source, and how many were dropped for which reason."""
 
-    pairs: list[Pair]
+    examples: list[Example]
     dropped: dict[str, int]
 
-    def rows(self, split: str, facet: str = TARGET, part: int | None = 0) -> list[Pair]:
+    def rows(self, split: str, facet: str = TARGET, part: int | None = 0) -> list[Example]:
         """The rows of one split, facet and part (None: of all parts), in the source's order."""
         wanted = (split, facet)
-        return [p for p in self.pairs if (p.split, p.facet) == wanted and (part is None or p.part == part)]
+        return [x for x in self.examples if (x.split, x.facet) == wanted and (part is None or x.part == part)]
 
-    def split(self, split: str) -> list[Pair]:
+    def split(self, split: str) -> list[Example]:
         """All rows of a split, whatever their facet and part."""
-        return [pair for pair in self.pairs if pair.split == split]
+        return [x for x in self.examples if x.split == split]
 
 
 class Source(Protocol):
@@ -98,7 +115,7 @@ def coin(pair_id: str) -> bool:
     return hashlib.sha256(b"slot\x1f" + pair_id.encode()).digest()[0] % 2 == 1
 
 
-def clean(pairs: Iterable[Pair]) -> Table:
+def clean(pairs: Iterable[Pair]) -> Table[Pair]:
     """Drop what must not be trained or tested on, and count it.
 
     Order matters and is fixed: pairs with equal sides, exact duplicates (same id within a facet), then clusters
@@ -106,7 +123,7 @@ def clean(pairs: Iterable[Pair]) -> Table:
     test first, then w2s, then gt; the other splits lose it.
     """
     kept: dict[tuple[str, str, str], Pair] = {}
-    dropped = {"equal_sides": 0, "duplicates": 0, "leaks": 0}
+    dropped = {"equal_sides": 0, "duplicates": 0}
     for pair in pairs:
         key = (pair.split, pair.facet, pair.id)
         if pair.chosen == pair.rejected:
@@ -115,11 +132,32 @@ def clean(pairs: Iterable[Pair]) -> Table:
             dropped["duplicates"] += 1
         else:
             kept[key] = pair
+    rows = _without_leaks(list(kept.values()))
+    return Table(rows, dropped | {"leaks": len(kept) - len(rows)})
+
+
+def clean_items(items: Iterable[Item]) -> Table[Item]:
+    """The same for items, whose id knows their text but not their label: one text of two classes is dropped whole."""
+    kept: dict[tuple[str, str], Item] = {}
+    n: Counter[tuple[str, str]] = Counter()
+    contradicted = set()
+    for item in items:
+        key = (item.split, item.id)
+        n[key] += 1
+        if kept.setdefault(key, item).label != item.label:
+            contradicted.add(key)
+    whole = [item for key, item in kept.items() if key not in contradicted]
+    rows = _without_leaks(whole)
+    dropped = {"contradictions": sum(n[key] for key in contradicted)}
+    dropped["duplicates"] = n.total() - len(whole) - dropped["contradictions"]
+    return Table(rows, dropped | {"leaks": len(whole) - len(rows)})
+
+
+def _without_leaks(rows: list[Example]) -> list[Example]:
+    """The rows whose cluster is at home in their split."""
     home: dict[str, str] = {}
     for split in reversed(SPLITS):
-        for pair in kept.values():
-            if pair.split == split:
-                home.setdefault(pair.cluster, split)
-    rows = [pair for pair in kept.values() if home[pair.cluster] == pair.split]
-    dropped["leaks"] = len(kept) - len(rows)
-    return Table(rows, dropped)
+        for row in rows:
+            if row.split == split:
+                home.setdefault(row.cluster, split)
+    return [row for row in rows if home[row.cluster] == row.split]

@@ -29,9 +29,11 @@ def check(run: RunConfig) -> None:
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
             config = model.open_config()
-            encoded = encode_for(config, model.open_tokenizer(), run.data, table.pairs, append_eos)
-            left = Counter((table.pairs[i].split, table.pairs[i].facet, table.pairs[i].part) for i in encoded.kept)
-            for split, facet, part in {(pair.split, pair.facet, pair.part) for pair in table.pairs}:
+            encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos)
+            left = Counter(
+                (table.examples[i].split, table.examples[i].facet, table.examples[i].part) for i in encoded.kept
+            )
+            for split, facet, part in {(pair.split, pair.facet, pair.part) for pair in table.examples}:
                 n = left[split, facet, part]
                 accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
                 require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)

@@ -84,7 +84,7 @@ def draw(world: World) -> Table:
         for pair in _write(split, facet, *_draw(world, split, facet, size), latents)
     )
     place = {pair.id: n // world.w2s for n, pair in enumerate(table.rows("w2s", TARGET, None))}
-    return Table([pair._replace(part=place.get(pair.id, 0)) for pair in table.pairs], table.dropped)
+    return Table([pair._replace(part=place.get(pair.id, 0)) for pair in table.examples], table.dropped)
 
 
 def decided(world: World, pairs: list[Pair], rung: int) -> Bools:
