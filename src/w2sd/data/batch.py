@@ -176,6 +176,7 @@ class Batched(Protocol):
 
     lengths: np.ndarray
     micro_tokens: int  # the budget, which may fall while batches are taken
+    is_packed: bool  # whether a piece is one row without padding (data/layout.py)
 
     def pieces(self, batch: list[int]) -> list[list[int]]: ...
 
