@@ -23,6 +23,7 @@ from w2sd import worker
 from w2sd.cli import CONF
 from w2sd.config import read
 from w2sd.metrics.predictions import read_predictions
+from w2sd.models import packing
 from w2sd.models.score import RewardModel
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
@@ -93,6 +94,15 @@ def test_packed_rows_have_the_losses_and_the_weights_of_padded_ones(folder: Path
     one, other = (folder / "alone" / build.__name__ for build in (padded, policy))
     assert losses(other) == pytest.approx(losses(one), abs=1e-5, rel=0)
     assert distance(one, other) < 1e-5
+
+
+def test_packed_rows_are_for_all_processes_or_for_none(folder: Path) -> None:
+    first, other = (json.loads((folder / f"decided_{rank}.json").read_text()) for rank in range(2))
+    assert first[0] == other[0] == {"packed": True, "attention": packing.NAME, "said": []}
+    [line] = first[1].pop("said")
+    assert line == "gpt2 has an attention of its own: every answer gets a row of its own"
+    assert other[1].pop("said") == []
+    assert first[1] == other[1] == {"packed": False, "attention": "sdpa"}
 
 
 def test_frozen_weights_stay_and_trained_ones_move(folder: Path) -> None:

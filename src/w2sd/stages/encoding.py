@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 from w2sd.data.pairs import Pair, digest
 from w2sd.data.text import Encoded, encode
 from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.stages import processor
+from w2sd.stages.agreement import objection
 from w2sd.worker import Task
 
 KEPT = 8  # encodings that a process remembers: the jobs of a sweep read the same rows with the same tokenizer
@@ -38,9 +41,11 @@ def encode_for(config: Any, tokenizer: Any, data: Any, pairs: list[Pair], append
     return _encodings[key]
 
 
-def can_pack(task: Task, model: RewardModel | PolicyModel, encoded: Encoded) -> bool:
-    """Whether the model is given packed rows, for which it is made ready."""
+def can_pack(task: Task, model: RewardModel | PolicyModel, encoded: Encoded, precision: str) -> bool:
+    """Whether the model is given packed rows, for which it is made ready; in a group, in all processes or in none."""
+    processor.settle(task.trainer, precision)  # it is tried as it will run
     longest = (len(prompt) + max(len(a), len(b)) for prompt, a, b in zip(*encoded[:3], strict=True))
     is_on_gpu = task.trainer.accelerator == "gpu" and task.trainer.strategy != "fsdp2"
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if is_on_gpu else "cpu"
-    return task.trainer.packed and pack(model, max(longest, default=0), device)
+    agree = partial(objection, task.trainer)
+    return task.trainer.packed and pack(model, max(longest, default=0), device, precision, agree)

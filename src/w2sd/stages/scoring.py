@@ -68,7 +68,7 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Sc
     if objective.needs_reference:
         origin = spec["inputs"].get("base") or reference.known_by(build(params["model"], "model", task.trusted), None)
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    is_packed = can_pack(task, student.model, encoded)
+    is_packed = can_pack(task, student.model, encoded, fit.precision)
     rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, references=said, is_packed=is_packed)
     columns = {
         role: torch.tensor([column[pair.id] for pair in pairs], dtype=torch.float64)

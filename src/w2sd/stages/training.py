@@ -50,7 +50,7 @@ def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Tra
     encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.pairs, params.get("append_eos"))
     pairs, targets = [taught.pairs[i] for i in encoded.kept], taught.targets[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-    is_packed = not drops and can_pack(task, model, encoded)  # dropout would strike what answers share alike
+    is_packed = not drops and can_pack(task, model, encoded, fit.precision)  # it would strike what answers share alike
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     n_steps = fit.epochs * -(-(n_own if conflict.match_steps else len(pairs)) // fit.batch)
     return Training(model, tokenizer, conflict, pairs, targets, encoded, is_packed, n_own, n_steps)
