@@ -41,7 +41,7 @@ def run(task: Task) -> dict[str, Any]:
         model, tokenizer = PolicyModel(params["model"].open_language_model(base)), params["model"].open_tokenizer()
     model.requires_grad_(False)
     pairs = read(params["data"]).split(params["split"])
-    encoded = encode_for(model.lm.config, tokenizer, params["data"], pairs, params["append_eos"])
+    encoded = encode_for(model.lm.config, tokenizer, params["data"], pairs, params["append_eos"], task.tokens)
     pairs = [pairs[i] for i in encoded.kept]
     fit, swapped = Fit(precision=params["precision"]), np.zeros(len(pairs), dtype=bool)
     is_packed = can_pack(task, model, encoded, fit.precision)

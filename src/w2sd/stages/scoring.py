@@ -61,7 +61,7 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Sc
     if len(pairs) < n_asked and data.long != "drop":
         raise StageFailed(f"{task.kind}: {n_asked - len(pairs)} of {n_asked} pairs lack a prediction to compare with")
     tokenizer = load_tokenizer(trained / "model")
-    encoded = encode_for(student.model.backbone.config, tokenizer, data, pairs, params.get("append_eos"))
+    encoded = encode_for(student.model.backbone.config, tokenizer, data, pairs, params.get("append_eos"), task.tokens)
     pairs = [pairs[i] for i in encoded.kept]
     swapped = np.array([coin(pair.id) for pair in pairs])
     said = None

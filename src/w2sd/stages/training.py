@@ -47,7 +47,8 @@ def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Tra
     params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.pairs, params.get("append_eos"))
+    config, append_eos = model.backbone.config, params.get("append_eos")
+    encoded = encode_for(config, tokenizer, params["data"], taught.pairs, append_eos, task.tokens)
     pairs, targets = [taught.pairs[i] for i in encoded.kept], taught.targets[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
     is_packed = not drops and can_pack(task, model, encoded, fit.precision)  # it would strike what answers share alike
