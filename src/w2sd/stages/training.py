@@ -14,6 +14,7 @@ from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled
 from w2sd.data.pairs import Pair, read
 from w2sd.data.text import Encoded, Ids
 from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.compiling import compile_layers
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
@@ -52,6 +53,8 @@ def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Tra
     pairs, targets = [taught.pairs[i] for i in encoded.kept], taught.targets[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
     is_packed = not drops and can_pack(task, model, encoded, fit.precision)  # it would strike what answers share alike
+    if task.trainer.compile:
+        compile_layers(model.backbone)
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     n_steps = fit.epochs * -(-(n_own if conflict.match_steps else len(pairs)) // fit.batch)
     return Training(model, tokenizer, conflict, pairs, targets, encoded, is_packed, n_own, n_steps)
