@@ -90,7 +90,7 @@ def test_a_damaged_file_is_told_of_and_made_again(
     damage: Callable[[bytes], bytes], tmp_path: Path, said: Callable[[], list[str]]
 ) -> None:
     whole = encoded(tmp_path)
-    [path] = tmp_path.iterdir()
+    [path] = tmp_path.iterdir()  # one split was read
     sound = path.read_bytes()
     path.write_bytes(damage(sound))
     assert same(encoded(tmp_path), whole)

@@ -15,12 +15,12 @@ from w2sd.data.text import Encoded, Row, encode, encode_rows, gather
 from w2sd.data.token_files import load, save
 from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel
-from w2sd.pipeline.stage import canonical, identity
 from w2sd.stages import processor
 from w2sd.stages.agreement import objection
 from w2sd.worker import Task
 
-KEPT = 8  # pairs of data and tokenizer whose rows a process remembers: the jobs of a sweep read the same
+KEPT = 8  # tokenizers whose rows a process remembers, and
+ROWS = 50_000  # how many rows of each: the jobs of a sweep read the same
 VERSION = 1  # of the files; another one where `data/text.py` makes other tokens of the same texts
 _known: OrderedDict[str, dict[str, Row | None]] = OrderedDict()  # the rows by the id of their pair
 
@@ -38,8 +38,8 @@ def encode_for(
     `append_eos` is None for a reward model, which reads prompt and response as two texts. A policy reads one text that
     goes on: with `auto` it ends in the tokenizer's end token, if there is one, with `never` where the response ends.
 
-    No pair is encoded twice in a process; where `kept` is a folder, all rows of the data are found there or left there
-    for others.
+    No pair is encoded twice in a process; where `kept` is a folder, the rows of the splits that are asked for are found
+    there or left there for others.
     """
     limits = (data.max_tokens, getattr(config, "max_position_embeddings", None))
     context = min(limit for limit in limits if limit)
@@ -49,9 +49,10 @@ def encode_for(
     if words is None:  # a tokenizer in Python has no content to know it by
         return encode(pairs, tokenizer, *how)
     reader = digest(words, *map(str, how))
-    rows = _remembered(digest(reader, canonical(identity(data))))
+    rows = _remembered(reader)
     if kept is not None:
-        _share(rows, kept, reader, read(data).examples, lambda some: encode_rows(some, tokenizer, *how))
+        for split in sorted({pair.split for pair in pairs}):
+            _share(rows, kept, reader, read(data).split(split), lambda some: encode_rows(some, tokenizer, *how))
     new = [pair for pair in pairs if pair.id not in rows]
     rows.update(_by_id(new, encode_rows(new, tokenizer, *how)))
     return gather([rows[pair.id] for pair in pairs])
@@ -62,6 +63,8 @@ def _remembered(key: str) -> dict[str, Row | None]:
     _known.move_to_end(key)
     while len(_known) > KEPT:
         _known.popitem(last=False)
+    if len(rows) > ROWS:
+        rows.clear()
     return rows
 
 
