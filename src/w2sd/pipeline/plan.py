@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from w2sd.config import RunConfig
+from w2sd.config import RunConfig, target
 from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
-from w2sd.errors import within
+from w2sd.data.pairs import classes_of
+from w2sd.errors import Refused, within
 from w2sd.fit import NoSft
 from w2sd.pipeline.stage import Stage, identity
 from w2sd.supervision import Gold
@@ -38,7 +39,19 @@ def plan(run: RunConfig) -> Plan:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
+    if classes_of(run.data):
+        _check_classes(run)
     return _Graph(run).complete()
+
+
+def _check_classes(run: RunConfig) -> None:
+    """Refuse what only pairs can have."""
+    if not run.objective.reads_classes:
+        raise Refused("objective", target(run.objective), "one that reads classes, such as objective=reward_bce")
+    if not isinstance(run.conflict, NoConflict):
+        raise Refused(
+            "conflict", target(run.conflict), "conflict=none: conflicts are about pairs, and these data are items"
+        )
 
 
 class _Graph:
