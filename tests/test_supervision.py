@@ -14,7 +14,19 @@ from w2sd import supervision as supervisions
 from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
-from w2sd.supervision import Confident, Gold, Hard, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
+from w2sd.supervision import (
+    Confident,
+    Consistent,
+    Gold,
+    Hard,
+    NoisyGold,
+    OracleConfident,
+    Soft,
+    Supervision,
+    Synthetic,
+    TwoStage,
+    votes,
+)
 
 Floats = NDArray[np.float64]
 
@@ -23,7 +35,12 @@ OPTIONS: dict[str, Supervision] = {
     for path in sorted(Path(CONF, "supervision").glob("*.yaml"))
 }
 KINDS = ("longest", "shortest", "hardest", "easiest")
-EVERY = {**OPTIONS, **{f"synthetic, {kind}": Synthetic(kind) for kind in KINDS}}
+SAMPLED = ("consistent", "two_stage")  # whose targets are drawn, by the noise of a row
+DRAWN = {name: OPTIONS[name] for name in SAMPLED}
+EVERY = {
+    **{name: one for name, one in OPTIONS.items() if name not in SAMPLED},
+    **{f"synthetic, {kind}": Synthetic(kind) for kind in KINDS},
+}
 BLIND = {name: supervision for name, supervision in EVERY.items() if not supervision.reads_truth}
 ERRING = {"noisy_gold": NoisyGold(), **{kind: Synthetic(kind) for kind in KINDS}}
 # Multiples of 2**-12, so that 1 - p is exact and a tie stays a tie.
@@ -300,12 +317,76 @@ def test_a_target_is_a_share_or_nothing(supervision: Supervision) -> None:
     assert 0 <= np.nanmin(targets) <= np.nanmax(targets) <= 1
 
 
+# --- answers that are drawn ------------------------------------------------------------------------------------------
+
+
+def drawn(n: int = 400) -> supervisions.Lesson:
+    rng = np.random.default_rng(5)
+    first, second = rng.dirichlet(np.ones(3), size=(2, n))
+    return supervisions.Lesson(first, rng.random(n), p_second_NK=second)
+
+
+def test_the_mode_of_ten_answers_and_its_share() -> None:
+    """V35: 12 is given seven times in ten, 7 twice and 9 once."""
+    answers = np.array([12, 12, 7, 12, 9, 12, 12, 7, 12, 12])
+    options = np.unique(answers)
+    counts = (answers[:, None] == options).sum(axis=0)
+    told = supervisions.Lesson((counts / 10)[None], np.zeros(1))
+    agreed = [supervisions.agreed(counts[None] / 10, threshold)[0] for threshold in (0.7, 0.71)]
+    assert options[agreed[0].argmax()] == 12
+    assert agreed[0].tolist() == [0, 0, 1]
+    assert np.isnan(agreed[1]).all()
+    assert votes(told.p_NK, told.noise, 10).sum() == 10
+
+
+def test_votes_come_as_often_as_they_are_likely_and_depend_on_their_row_alone() -> None:
+    told, order = drawn(), np.random.default_rng(1).permutation(400)
+    counts = votes(told.p_NK, told.noise, 200)
+    assert (counts.sum(axis=1) == 200).all()
+    assert np.abs(counts / 200 - told.p_NK).max() < 5 * 0.5 / 200**0.5
+    assert np.array_equal(votes(told.p_NK[order], told.noise[order], 200), counts[order])
+    assert votes(np.zeros((0, 3)), np.zeros(0), 5).shape == (0, 3)
+
+
+@each(DRAWN)
+def test_a_drawn_target_is_one_answer_or_nothing_and_is_drawn_again_alike(supervision: Supervision) -> None:
+    told, order = drawn(), np.random.default_rng(1).permutation(400)
+    targets = supervision.targets(told)
+    kept = ~np.isnan(targets).any(axis=1)
+    assert 0 < kept.sum() < 400
+    assert np.isnan(targets[~kept]).all()
+    assert set(targets[kept].ravel()) == {0.0, 1.0}
+    assert (targets[kept].sum(axis=1) == 1).all()
+    shuffled = supervisions.Lesson(told.p_NK[order], told.noise[order], p_second_NK=told.p_second_NK[order])
+    assert same(supervision.targets(shuffled), targets[order])
+
+
+def test_two_stages_keep_the_teacher_s_word_and_ask_the_student_only_where_there_is_none() -> None:
+    told = drawn()
+    teacher = Consistent().targets(told)
+    student = Consistent().targets(told._replace(p_NK=told.p_second_NK))
+    both = TwoStage().targets(told)
+    silent = np.isnan(teacher[:, 0])
+    assert same(both[~silent], teacher[~silent])
+    assert same(both[silent], student[silent])
+    assert np.isnan(both).sum() < np.isnan(teacher).sum()
+
+
+@pytest.mark.parametrize("cls", [Consistent, TwoStage])
+@pytest.mark.parametrize(("knob", "value"), [("threshold", 0.0), ("threshold", 1.1), ("samples", 0), ("samples", 1001)])
+def test_impossible_draws_are_refused(cls: Any, knob: str, value: Any) -> None:
+    with pytest.raises(Refused, match=f"^{knob}: {value} is not accepted"):
+        cls(**{knob: value})
+
+
 # --- what they ask for ------------------------------------------------------------------------------------------------
 
 ASKS = {  # reads_truth, needs_teacher, needs_ceiling
     "soft": (False, True, False),
     "hard": (False, True, False),
     "confident": (False, True, False),
+    "consistent": (False, True, False),
+    "two_stage": (False, True, False),
     "oracle_confident": (True, True, False),
     "gold": (True, False, False),
     "noisy_gold": (True, True, False),
@@ -336,7 +417,8 @@ def test_what_is_not_asked_for_is_not_looked_at(supervision: Supervision) -> Non
 def test_the_classes_are_the_options_under_their_names() -> None:
     for name, supervision in OPTIONS.items():
         assert type(supervision).__name__.lower() == name.replace("_", "")
-    assert {type(supervision) for supervision in OPTIONS.values()} == set(Supervision.__subclasses__())
+    known = Supervision.__subclasses__()
+    assert {type(one) for one in OPTIONS.values()} == {*known, *(sub for cls in known for sub in cls.__subclasses__())}
 
 
 @pytest.mark.parametrize("cls", [Confident, OracleConfident])

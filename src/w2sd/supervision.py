@@ -29,6 +29,7 @@ class Lesson(NamedTuple):
     truth: Ints | None = None  # the option that is right; only if the supervision reads it
     length: Floats | None = None  # of all texts of the example, in characters; likewise
     p_ceiling: Floats | None = None  # a ceiling's confidence in the truth; only if `needs_ceiling`
+    p_second_NK: Floats | None = None  # that of the student of the first stage in each option; only if there is one
 
 
 class Supervision(ABC):
@@ -38,6 +39,11 @@ class Supervision(ABC):
     reads_truth: ClassVar[bool] = False
     needs_ceiling: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
+
+    @property
+    def first_stage(self) -> Supervision | None:
+        """What a student is taught by first, whose labels the last one then sees beside the teacher's."""
+        return None
 
     @abstractmethod
     def targets(self, lesson: Lesson) -> Floats:
@@ -80,6 +86,50 @@ class Confident(Supervision):
 
         sure = lesson.p_NK.max(axis=1, keepdims=True) >= self.threshold
         return np.where(sure, lesson.p_NK, np.nan)
+
+
+@dataclass(frozen=True)
+class Consistent(Supervision):
+    """The answer that the teacher gives most often when asked several times, where it does so often enough.
+
+    Its answers are drawn from its confidences (self-consistency as in How to Mitigate Overfitting in W2SG, 2025).
+    """
+
+    threshold: float = 0.7  # share of the answers that have to agree
+    samples: int = 10  # answers to each question
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.threshold <= 1, "threshold", self.threshold, "a share above 0")
+        require(1 <= self.samples <= 1000, "samples", self.samples, "an integer from 1 to 1000")
+
+    def targets(self, lesson: Lesson) -> Floats:
+        return self.voted(lesson.p_NK, lesson.noise)
+
+    def voted(self, p_NK: Floats, noise: Floats) -> Floats:
+        """The answers to every question, where they agree."""
+        return agreed(votes(p_NK, noise, self.samples) / self.samples, self.threshold)
+
+
+@dataclass(frozen=True)
+class TwoStage(Consistent):
+    """Where the teacher's answers do not agree, those of a first student, taught by those that do, if they agree.
+
+    The last student begins anew and learns both (two-stage filtering of the same paper).
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    @property
+    def first_stage(self) -> Supervision:
+        return Consistent(self.threshold, self.samples)
+
+    def targets(self, lesson: Lesson) -> Floats:
+        import numpy as np
+
+        assert lesson.p_second_NK is not None
+        first, second = (self.voted(p_NK, lesson.noise) for p_NK in (lesson.p_NK, lesson.p_second_NK))
+        return np.where(np.isnan(first), second, first)
 
 
 @dataclass(frozen=True)
@@ -148,6 +198,31 @@ class Synthetic(Supervision):
             "easiest": -lesson.p_ceiling,
         }
         return _err(lesson, order[self.errors])
+
+
+def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
+    """How often each option is the answer in so many draws, [N, K]; the noise of a row decides its draws.
+
+    >>> import numpy as np
+    >>> votes(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0.2, 0.7]), 10)
+    array([[ 0, 10],
+           [10,  0]])
+    """
+    import numpy as np
+
+    draws = [
+        np.random.default_rng(int(seed * 2**53)).multinomial(samples, p / p.sum())
+        for p, seed in zip(p_NK, noise, strict=True)
+    ]
+    return np.array(draws, dtype=np.int64).reshape(p_NK.shape)
+
+
+def agreed(shares_NK: Floats, threshold: float) -> Floats:
+    """The answer with the largest share, if that is large enough; else NaN."""
+    import numpy as np
+
+    enough = shares_NK.max(axis=1, keepdims=True) >= threshold
+    return np.where(enough, _certain(shares_NK.argmax(axis=1), shares_NK.shape[1]), np.nan)
 
 
 def _p_correct(lesson: Lesson) -> Floats:

@@ -59,6 +59,9 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
         lesson = lesson._replace(truth=np.array([truth(example) for example in examples]), length=length)
     if supervision.needs_ceiling:
         lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
+    if supervision.first_stage is not None:
+        second = said(task, "second_labels", examples)
+        lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
     targets_NK = np.asarray(supervision.targets(lesson), dtype=np.float64)
     kept = ~np.isnan(targets_NK.sum(axis=1))
     if kept.sum() < 2:
