@@ -28,7 +28,7 @@ VERSIONS = {
     "label": 1,
     "evaluate": 1,
     "generate": 1,
-    "compare": 2,
+    "compare": 3,
 }
 
 
