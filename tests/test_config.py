@@ -381,7 +381,7 @@ SETTINGS = {
     ),
     "a kind": (
         {"force": ["label", "trane"]},
-        "force: 'trane' is not accepted; expected one of compare, evaluate, generate, label, pretrain, reference, "
+        "force: 'trane' is not accepted; expected one of compare, evaluate, generate, generative, label, pretrain, reference, "
         "sft, train; did you mean 'train'?",
     ),
     "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),

@@ -30,6 +30,7 @@ GROUPS = (
     "supervision",
     "chain",
     "fit",
+    "stopping",
     "generative",
     "sft",
     "trainer",
@@ -90,6 +91,7 @@ class RunConfig(NamedTuple):
     supervision: Any
     chain: Any
     fit: Any
+    stopping: Any
     generative: Any
     sft: Any
     trainer: Any
@@ -132,7 +134,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
-    full.setdefault("generative", {"_target_": "w2sd.fit.NoGenerative"})
+    later = {"generative": "w2sd.fit.NoGenerative", "stopping": "w2sd.stopping.NoStopping"}
+    full = {group: {"_target_": none} for group, none in later.items()} | full
     if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
         full.pop("sft", None)
         if isinstance(full.get("data"), dict):

@@ -26,6 +26,7 @@ from w2sd.data.pairs import classes_of
 from w2sd.errors import Refused, within
 from w2sd.fit import NoGenerative, NoSft
 from w2sd.pipeline.stage import Stage, identity
+from w2sd.stopping import NoStopping
 from w2sd.supervision import Gold
 
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
@@ -187,6 +188,8 @@ class _Graph:
             "fit": self.run.fit,
             "seed": seed,
         }
+        if not isinstance(self.run.stopping, NoStopping):
+            params["stopping"] = self.run.stopping
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)
