@@ -53,7 +53,7 @@ def refuse_lacking(
             found = sorted((n[split, part, label], label) for label in range(len(classes)))
             if found[0][0] < MIN_ROWS:
                 place = f"split {split}" + (f", part {part}" if split == "w2s" and w2s_parts > 1 else "")
-                counts = ", ".join(f"{count} {classes[label]}" for count, label in found[:SHOWN])
+                counts = ", ".join(f"{classes[label]}: {count}" for count, label in found[:SHOWN])
                 why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
                 more = ", ..." if len(classes) > SHOWN else ""
                 accepted = f"at least {MIN_ROWS} texts of each class for {place}, found {counts}{more}"

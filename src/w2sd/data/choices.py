@@ -99,7 +99,7 @@ class MultipleChoice:
             return 0
         value = cell(row, self.answer, where)
         if self.answer_is == "text":
-            known = {text: index for index, text in reversed(list(enumerate(texts)))}
+            known = {text: texts.index(text) for text in texts}
         elif self.answer_is == "letter":
             known = {chr(ord("A") + index): index for index in range(len(texts))}
         else:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from w2sd.data.files import Row
 from w2sd.data.template import cell, fill, paths
-from w2sd.errors import Refused, nearest, require
+from w2sd.errors import Refused, nearest, require, within
 
 MOST_FOUND = 100  # classes that nobody named: a column with more values is hardly one of labels
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
@@ -89,7 +89,8 @@ class TextLabel:
             require(len(found) <= MOST_FOUND, "data.format.label", self.label, accepted)
         accepted = f"a column of at least two different values; found {', '.join(found) or 'no rows'}"
         require(len(found) > 1, "data.format.label", self.label, accepted)
-        return replace(self, labels=sorted(found, key=_by_number))
+        with within("data.format"):
+            return replace(self, labels=sorted(found, key=_by_number))
 
     def cases(self, row: Mapping[str, Any], where: str) -> list[Case]:
         known, value = spellings(tuple(self.labels), tuple(self.names)), self._value(row, where)
