@@ -28,6 +28,7 @@ GROUPS = (
     "objective",
     "conflict",
     "supervision",
+    "refinement",
     "chain",
     "fit",
     "stopping",
@@ -36,7 +37,18 @@ GROUPS = (
     "trainer",
     "logger",
 )
-KINDS = ("pretrain", "generative", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
+KINDS = (
+    "pretrain",
+    "generative",
+    "sft",
+    "reference",
+    "train",
+    "label",
+    "refine",
+    "evaluate",
+    "generate",
+    "compare",
+)  # of stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +101,7 @@ class RunConfig(NamedTuple):
     objective: Any
     conflict: Any
     supervision: Any
+    refinement: Any
     chain: Any
     fit: Any
     stopping: Any
@@ -134,7 +147,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
-    later = {"generative": "w2sd.fit.NoGenerative", "stopping": "w2sd.stopping.NoStopping"}
+    later = {
+        "generative": "w2sd.fit.NoGenerative",
+        "stopping": "w2sd.stopping.NoStopping",
+        "refinement": "w2sd.refinement.NoRefinement",
+    }
     full = {group: {"_target_": none} for group, none in later.items()} | full
     if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
         full.pop("sft", None)
