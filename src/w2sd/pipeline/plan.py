@@ -26,7 +26,7 @@ from w2sd.data.pairs import classes_of
 from w2sd.errors import Refused, within
 from w2sd.fit import NoGenerative, NoSft
 from w2sd.pipeline.stage import Stage, identity
-from w2sd.refinement import NoRefinement
+from w2sd.refinement import InContext, NoRefinement
 from w2sd.stopping import NoStopping
 from w2sd.supervision import Gold
 
@@ -51,7 +51,10 @@ def plan(run: RunConfig) -> Plan:
 
 
 def _check_classes(run: RunConfig) -> None:
-    """Refuse what only pairs can have."""
+    """Refuse what only pairs can have, and words that do not fit the classes."""
+    if isinstance(run.refinement, InContext):
+        with within("refinement"):
+            run.refinement.words_for(classes_of(run.data) or ())
     if not run.objective.reads_classes:
         raise Refused("objective", target(run.objective), "one that reads classes, such as objective=reward_bce")
     if not isinstance(run.conflict, NoConflict):

@@ -26,13 +26,13 @@ def run(task: Task) -> dict[str, Any]:
     params, how = task.params, task.params["refinement"]
     with within("model"):
         model = PolicyModel(params["model"].open_language_model(task.inputs.get("base"))).eval()
+        model.to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
         tokenizer = params["model"].open_tokenizer()
     taught = read_distributions(task.inputs["labels"])
     items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
-    classes = classes_of(params["data"]) or ()
-    with within("refinement"):
-        words = [_ids(tokenizer, f" {word}") for word in words_of(how.words, classes)]
-        _check_distinct(words, how.words or list(classes))
+    names = how.words_for(classes_of(params["data"]) or ())
+    words = [_ids(tokenizer, f" {name}") for name in names]
+    _check_distinct(words, names)
     said = {item.id: int(taught[item.id].argmax()) for item in items}
     context = min(filter(None, (getattr(model.lm.config, "max_position_embeddings", None), params["context"])))
     prompts = contexts(items, said, words, how, tokenizer, context)
@@ -40,34 +40,24 @@ def run(task: Task) -> dict[str, Any]:
     if task.rank == 0:
         _write(task, items, logits_NC, prompts)
     right = np.array([item.label for item in items])
-    agree = logits_NC.argmax(axis=1) == np.array([said[item.id] for item in items])
-    kept = float(agree.mean())
-    return {
-        "n/pairs": len(items),
-        "accuracy": accuracy((logits_NC.argmax(axis=1) == right).astype(float)),
-        "kept": kept,
-    }
-
-
-def words_of(words: list[str], classes: tuple[str, ...]) -> list[str]:
-    """The word of each class."""
-    require(len(words) in (0, len(classes)), "words", words, f"{len(classes)}, one for each of {', '.join(classes)}")
-    return words or list(classes)
+    now, before = logits_NC.argmax(axis=1), np.array([said[item.id] for item in items])
+    kept = float((now == before).mean())
+    return {"n/pairs": len(items), "accuracy": accuracy((now == right).astype(float)), "kept": kept}
 
 
 def contexts(
     items: list[Item], said: dict[str, int], words: list[Ids], how: Any, tokenizer: Any, context: int
 ) -> list[Ids]:
-    """For each item, some others with the words of their labels before it; the beginning goes where that is too long."""
-    own = {item.id: _ids(tokenizer, item.text) for item in items}
-    with_word = [np.concatenate([own[item.id], words[said[item.id]]]) for item in items]
+    """For each item, some others with the words of their labels, and then its text; cut on the left if it has to be."""
+    own = [_ids(tokenizer, item.text) for item in items]
+    with_word = [np.concatenate([ids, words[said[item.id]]]) for ids, item in zip(own, items, strict=True)]
     room = context - max(map(len, words))
     found = []
     for place, item in enumerate(items):
         draw = np.random.default_rng(int(digest("in context", str(how.seed), item.id), 16))
         others = draw.choice(len(items) - 1, size=min(how.examples, len(items) - 1), replace=False)
         shown = [with_word[n + (n >= place)] for n in others]  # anyone but itself
-        found.append(np.concatenate([*shown, own[item.id]])[-room:])
+        found.append(np.concatenate([*shown, own[place]])[-room:])
     return found
 
 
@@ -77,9 +67,10 @@ def _ask(model: PolicyModel, texts: list[Text], micro_tokens: int) -> np.ndarray
     rows = Rows(texts, micro_tokens, is_packed=False)
     found = np.full((len(texts), len(texts[0].answers)), np.nan, dtype=np.float32)
     order = np.argsort(rows.lengths, kind="stable").tolist()
+    device = next(model.parameters()).device
     for start in range(0, len(order), BATCH):
         for piece in rows.pieces(order[start : start + BATCH]):
-            found[piece] = model(rows.tokens(piece)).view(found.shape[1], -1).T.numpy()
+            found[piece] = model(rows.tokens(piece).to(str(device))).view(found.shape[1], -1).T.cpu().numpy()
     return found
 
 
@@ -107,6 +98,6 @@ def _ids(tokenizer: Any, text: str) -> Ids:
 def _check_distinct(ids: list[Ids], words: list[str]) -> None:
     seen: dict[tuple[int, ...], str] = {}
     for word, tokens in zip(words, ids, strict=True):
-        require(len(tokens) > 0, "words", word, "a word with at least one token")
+        require(len(tokens) > 0, "refinement.words", word, "a word with at least one token")
         other = seen.setdefault(tuple(tokens.tolist()), word)
-        require(other == word, "words", word, f"a word of other tokens than {other}")
+        require(other == word, "refinement.words", word, f"a word of other tokens than {other}")
