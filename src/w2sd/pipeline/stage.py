@@ -28,6 +28,7 @@ VERSIONS = {
     "evaluate": 1,
     "generate": 1,
     "compare": 2,
+    "simulate": 1,
 }
 
 
