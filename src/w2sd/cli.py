@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
-from w2sd.config import GROUPS, RunConfig, read
+from w2sd.config import GROUPS, OPTIONAL, RunConfig, read
 from w2sd.errors import Refused, StageFailed, nearest
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
@@ -269,6 +269,8 @@ def _unknown_key(knob: str) -> Refused:
     *parents, key = knob.split(".")
     for parent in parents:
         known = known.get(parent) if isinstance(known, dict) else None
+    if known is None and part in OPTIONAL:
+        return Refused(knob, value, f"a value of {part} only where there is one: choose it with {part}=OPTION")
     if not isinstance(known, dict):
         return Refused(knob, value, f"nothing below {'.'.join(parents)}, which is a value and not a part")
     names = [name for name in known if name != "_target_"]
