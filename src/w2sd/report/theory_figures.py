@@ -20,22 +20,23 @@ FAINTEST = 0.3  # the smallest n of several
 
 def draw_transition(curves: pd.DataFrame, job: dict[Any, Any]) -> Figure:
     """Errors over u, a line for each n: the darker, the larger. Dashed: what is expected of the student."""
-    figure, (axes,) = _canvas(1, right=1.6)
+    figure, (axes,) = _canvas(1, right=1.9)
     ns = sorted(curves["n"].unique())
-    for place, n in enumerate(ns):
-        alpha = FAINTEST + (1 - FAINTEST) * (place + 1) / len(ns) if len(ns) > 1 else 1.0
-        own = curves[curves["n"] == n]
-        means = own.groupby("u")[["weak", "ceiling", "expected_student"]].mean()
-        weak, student = {"color": shade("weak"), "alpha": alpha}, {"color": shade("student"), "alpha": alpha}
-        axes.plot(means.index, means["weak"], linestyle=":", label=f"weak model, n = {n}", **weak)
-        axes.plot(means.index, means["expected_student"], linestyle="--", linewidth=0.9, **student)
-        _points(axes, own, "student", label=f"student, n = {n}", **student)
-    axes.plot(means.index, means["ceiling"], color=shade("ceiling"), label=f"ceiling, n = {n}")
+    shades = {n: FAINTEST + (1 - FAINTEST) * place / max(1, len(ns) - 1) for place, n in enumerate(ns)}
+    for n in ns:
+        _points(axes, curves[curves["n"] == n], "student", color=shade("student"), alpha=shades[n], n=n)
+    means = curves.groupby(["n", "u"])[["weak", "ceiling", "expected_student"]].mean()
+    for n in ns:
+        weak, expected = means.loc[n]["weak"], means.loc[n]["expected_student"]
+        axes.plot(expected.index, expected, "--", linewidth=0.9, color=shade("student"), alpha=shades[n])
+        axes.plot(weak.index, weak, ":", color=shade("weak"), alpha=shades[n], label=f"weak model, n = {n}")
+    ceiling = means.loc[ns[-1]]["ceiling"]
+    axes.plot(ceiling.index, ceiling, color=shade("ceiling"), label=f"ceiling, n = {ns[-1]}")
     axes.axhline(0.5, color=shade("rule"), linewidth=0.8, zorder=0)
     for name, said in (("threshold/ours", "leading order"), ("threshold/transcribed", "as transcribed")):
         axes.axvline(job[name], color=shade("muted"), linewidth=0.8, zorder=0)
-        axes.text(job[name], 0.56, said, ha="center", va="bottom", fontsize=style.SMALL, color=shade("muted"))
-    axes.set_ylim(0, 0.55)
+        axes.text(job[name], 0.61, said, ha="center", va="bottom", fontsize=style.SMALL, color=shade("muted"))
+    axes.set_ylim(0, 0.6)
     axes.set_xlabel("u, of n^u pseudo-labels")
     axes.set_ylabel("error")
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=style.SMALL)
@@ -68,13 +69,15 @@ def draw_pythagoras(curves: pd.DataFrame, job: dict[Any, Any]) -> Figure:
     return figure
 
 
-def _points(axes: Axes, own: pd.DataFrame, role: str, **look: Any) -> None:
+def _points(axes: Axes, own: pd.DataFrame, role: str, *, color: str, alpha: float, n: int) -> None:
     """The mean over replicates at each u, with its 95% t interval."""
     means = {u: over_jobs([Estimate(value) for value in part[role]]) for u, part in own.groupby("u")}
-    axes.plot(list(means), [mean.value for mean in means.values()], marker="o", markersize=3, linewidth=1.4, **look)
+    look: dict[str, Any] = {"color": color, "alpha": alpha}
+    values = [mean.value or 0.0 for mean in means.values()]
+    axes.plot(list(means), values, marker="o", markersize=3, linewidth=1.4, label=f"{role}, n = {n}", **look)
     for u, mean in means.items():
         if mean.lo is not None and mean.hi is not None:
-            axes.plot((u, u), (mean.lo, mean.hi), linewidth=0.9, color=look["color"], alpha=look["alpha"])
+            axes.plot((u, u), (mean.lo, mean.hi), linewidth=0.9, **look)
 
 
 def _canvas(n_axes: int, right: float = 0.15) -> tuple[Figure, list[Axes]]:
@@ -89,4 +92,5 @@ def _canvas(n_axes: int, right: float = 0.15) -> tuple[Figure, list[Axes]]:
         for axes in found:
             for side in ("right", "top"):
                 axes.spines[side].set_visible(False)
+            axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL, length=3)
     return figure, found

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from w2sd.worker import Task
+if TYPE_CHECKING:
+    from w2sd.worker import Task
 
 
 def run(task: Task) -> dict[str, Any]:

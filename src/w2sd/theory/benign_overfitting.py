@@ -40,7 +40,7 @@ class BenignOverfitting:
     r_weak: float = 0.25
     ns: list[int] = dataclasses.field(default_factory=lambda: [16, 81, 256])  # gold labels of the weak model
     us: list[float] = dataclasses.field(default_factory=lambda: [round(0.2 + 0.1 * k, 1) for k in range(12)])  # m = n^u
-    replicates: int = 20
+    replicates: int = 30
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ class Seen(NamedTuple):
 
     def interpolate(self, labels_NK: Values) -> Values:
         """The weights of rows in the least-norm interpolator of each column of labels."""
-        return np.linalg.solve(self.gram(), labels_NK)
+        return np.asarray(np.linalg.solve(self.gram(), labels_NK), dtype=np.float64)
 
     def errors(self, weights_NK: Values) -> list[float]:
         """How often such an interpolator is wrong about the sign of x_1, on new rows."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2sd.errors import require
 from w2sd.metrics.variance import spearman
@@ -55,9 +56,9 @@ def risks(student: Values, weak: Values, truth: Values) -> Risks:
 def fit_head(features_NF: Values, labels_N: Values, ridge: float = 0.0) -> Values:
     """The head that minimises the sum of squares, plus `ridge` times its own square."""
     if not ridge:
-        return np.linalg.lstsq(features_NF, labels_N, rcond=None)[0]
-    gram_FF = features_NF.T @ features_NF
-    return np.linalg.solve(gram_FF + ridge * np.eye(len(gram_FF)), features_NF.T @ labels_N)
+        return np.asarray(np.linalg.lstsq(features_NF, labels_N, rcond=None)[0], dtype=np.float64)
+    gram_FF = features_NF.T @ features_NF + ridge * np.eye(features_NF.shape[1])
+    return np.asarray(np.linalg.solve(gram_FF, features_NF.T @ labels_N), dtype=np.float64)
 
 
 class Toy(NamedTuple):
@@ -217,7 +218,7 @@ def _ranks(taught: list[dict[str, Any]]) -> dict[str, float]:
     return {name: spearman(guess, known["risk_student"]) or 0.0 for name, guess in guesses.items()}
 
 
-def _share(of: Values) -> float | None:
+def _share(of: NDArray[np.bool_]) -> float | None:
     return float(of.mean()) if of.size else None
 
 
