@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -52,15 +52,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Both theories; the processes run side by side."""
     root = tmp_path_factory.mktemp("theories")
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words(root, name)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in TINY
-    }
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = {name: subprocess.Popen([sys.executable, "-c", PROGRAM, *words(root, name)], **pipes) for name in TINY}
     said = {name: process.communicate() for name, process in started.items()}
     assert [process.returncode for process in started.values()] == [0, 0], said
     return Ran({name: out for name, (out, _) in said.items()}, root)
