@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from w2sd.theory.interpolation import BiLevel, Seen, bi_level, levels, linear_sc
 
 SIGN = 2 / math.pi  # squared correlation of a Gaussian with its own sign
 LEVEL = 0.25  # a student has made the transition where its error falls below this: its signal is as large as its noise
+NORMAL = [NormalDist().inv_cdf((k + 0.5) / 200) for k in range(200)]  # a sample without chance
 MOST_ROWS = 4000  # of pseudo-labels: Gram matrices of 128 MB
 
 
@@ -97,17 +99,18 @@ class BenignOverfitting:
         """The errors of weak model and student to leading order.
 
         The student's noise: sampling in favoured and in other directions, and what it was taught of the weak model's
-        own noise in each.
+        own noise in each. What it learns of x_1 is sampled too: of few labels it may have the wrong sign.
         """
         strong, weak = self.spectra(n)
         known = _fitted(weak, n)
         parts = np.array([SIGN * known**2, (weak.s - 1) * known**2 / n, n / (weak.d - weak.s)])
+        by_weak = _mean_error(parts[0], (1 - SIGN) * known**2 / n, parts[1] + parts[2])
         signal, favoured, others = parts / parts.sum()
         m = n**u
         learnt, loose = _fitted(strong, m), m / (strong.d - strong.s)
         noise = (strong.s - 1) * learnt**2 / m + loose + SIGN * (learnt**2 * favoured + loose**2 * others)
-        snr = (signal / (favoured + others)) ** 0.5, (SIGN * signal * learnt**2 / noise) ** 0.5
-        return linear_score_error(snr[0]), linear_score_error(snr[1])
+        taught = SIGN * signal * learnt**2
+        return by_weak, _mean_error(taught, (1 - SIGN * signal) * learnt**2 / m, noise)
 
     def simulate(self, seed: int, advance: Callable[[int, int], None]) -> Simulation:
         """Errors of weak model, student and ceiling (the student's rows under true labels) for each n, replicate, u."""
@@ -176,6 +179,12 @@ class BenignOverfitting:
 
 def _whole(spectrum: BiLevel) -> BiLevel:
     return levels(round(spectrum.d), round(spectrum.s), spectrum.a)
+
+
+def _mean_error(signal: float, luck: float, noise: float) -> float:
+    """The mean error of a score with these squared parts; `luck` is the variance of the signal between replicates."""
+    signals = (signal**0.5 + luck**0.5 * z for z in NORMAL)
+    return float(np.mean([linear_score_error(each / noise**0.5) for each in signals]))
 
 
 def _fitted(spectrum: BiLevel, m: float) -> float:
