@@ -37,7 +37,8 @@ GROUPS = (
     "trainer",
     "logger",
 )
-KINDS = (
+OPTIONAL = ("theory",)  # groups that a run may do without
+KINDS = (  # of stages
     "pretrain",
     "generative",
     "sft",
@@ -48,7 +49,8 @@ KINDS = (
     "evaluate",
     "generate",
     "compare",
-)  # of stages
+    "simulate",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +112,14 @@ class RunConfig(NamedTuple):
     trainer: Any
     logger: Any
     settings: Settings
+    theory: Any = None  # what is simulated instead of anything trained
 
 
 def read(cfg: DictConfig) -> RunConfig:
     """The run that a composed configuration asks for."""
     values = _plain(cfg)
     parts = {group: values.pop(group, None) for group in GROUPS}
+    parts |= {group: values.pop(group) for group in OPTIONAL if values.get(group) is not None}
     settings = _merge(Settings, values, "")
     for group, node in parts.items():
         choice = f"model@{group}" if group in ("weak", "strong") else group

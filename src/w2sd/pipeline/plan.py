@@ -12,6 +12,8 @@ A policy is fine-tuned before it is trained, and where its objective needs a ref
 
 [pretrain] ─► sft ─┬───────────────────► train ─► label, evaluate, generate
                    └─► reference(split) ───┴────────┘
+
+A theory is simulated by one stage, of which none of this is an input.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "a
 
 
 def plan(run: RunConfig) -> Plan:
-    """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch."""
+    """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch.
+
+    The last one holds the results.
+    """
+    if run.theory is not None:
+        return {"simulate": Stage("simulate", {"theory": run.theory, "seed": run.settings.seed})}
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)

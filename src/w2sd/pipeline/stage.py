@@ -30,6 +30,7 @@ VERSIONS = {
     "evaluate": 1,
     "generate": 1,
     "compare": 3,
+    "simulate": 1,
 }
 
 
