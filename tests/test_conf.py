@@ -25,7 +25,7 @@ from w2sd.pipeline.plan import plan
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 NAMES = [path.relative_to(CONF).with_suffix("").as_posix() for path in FILES]
-OVERLAYS = [name for name in NAMES if name.startswith(("experiment/", "debug/"))]
+OVERLAYS = [name for name in NAMES if name.startswith(("experiment/", "method/", "debug/"))]
 LAUNCHERS = [name for name in NAMES if name.startswith("hydra/")]
 PARTS = [name for name in NAMES if name not in OVERLAYS + LAUNCHERS]
 CONTENT: dict[str, dict[str, Any]] = {
@@ -78,6 +78,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+READERS = ["model@weak=gpt2", "model@strong=gpt2"]  # of what is not the embedded world
 ASKS = {  # what an option needs that nobody can know beforehand
     "data/choice_files": ["data.path=items.jsonl"],
     "data/class_files": ["data.path=items.jsonl"],
@@ -85,6 +86,10 @@ ASKS = {  # what an option needs that nobody can know beforehand
     "data/files": ["data.path=pairs.jsonl"],
     "data/hub": ["data.id=pairs.jsonl"],
     "data/question_files": ["data.path=items.jsonl"],
+    **{
+        f"refinement/{name}": ["data=class_files", "data.path=items.jsonl", *READERS]
+        for name in ("in_context", "world")
+    },
     "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
     "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
 }
@@ -95,7 +100,7 @@ def choice(name: str) -> list[str]:
     folder, option = name.split("/")
     spots = [f"{folder}@{place}={option}" if place != folder else name.replace("/", "=") for place in places()[folder]]
     elsewhere = folder == "data" and not CONTENT[name]["_target_"].endswith(".World")
-    return [*spots, *(["model@weak=gpt2", "model@strong=gpt2"] if elsewhere else []), *ASKS.get(name, [])]
+    return [*spots, *(READERS if elsewhere else []), *ASKS.get(name, [])]
 
 
 # --- everything that can be chosen works ------------------------------------------------------------------------------
@@ -177,7 +182,12 @@ def test_an_experiment_begins_with_its_command_and_its_sweep_composes(
 def test_every_folder_is_mounted_by_the_root_config_and_every_place_is_a_part() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
     assert folders == set(places())
-    spots = [place for folder, mounts in places().items() if folder not in ("experiment", "debug") for place in mounts]
+    spots = [
+        place
+        for folder, mounts in places().items()
+        if folder not in ("experiment", "method", "debug")
+        for place in mounts
+    ]
     assert tuple(spots) == (*GROUPS, *OPTIONAL)
 
 

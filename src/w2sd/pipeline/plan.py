@@ -128,7 +128,7 @@ class _Graph:
         run = self.run
         supervision = supervision or run.supervision
         teacher_role, teacher = "weak", self.weak
-        hops = run.chain.hops(run.strong) if supervision.needs_teacher else {}
+        hops = run.chain.hops(run.weak, run.strong) if supervision.needs_teacher else {}
         for hop, (name, model) in enumerate(hops.items(), start=1):
             taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
             base = self.begin(f"hop_{hop}", model, f"chain.between.{name}")
