@@ -151,6 +151,26 @@ class Synthetic(Supervision):
         return _err(lesson, order[self.errors])
 
 
+@dataclass(frozen=True)
+class Balanced(Supervision):
+    """Soft targets, moved along their log-odds until these are 0 on average (EleutherAI's w2s): the prior becomes ½.
+
+    The average is over the rows that are taught. Of pairs a coin has balanced the slots already: little moves.
+    """
+
+    added: float = 1e-7  # to both probabilities, so that certainty has log-odds
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.added <= 0.01, "added", self.added, "a number above 0, of 0.01 or less")
+
+    def targets(self, lesson: Lesson) -> Floats:
+        import numpy as np
+
+        log_odds = np.log(lesson.p_first + self.added) - np.log(1 - lesson.p_first + self.added)
+        return 1 / (1 + np.exp(log_odds.mean() - log_odds)) if len(log_odds) else log_odds
+
+
 def _err(lesson: Lesson, order: Floats) -> Floats:
     """The truth, wrong on as many pairs as the teacher is: those first in `order`, ties in the order of the noise."""
     import numpy as np

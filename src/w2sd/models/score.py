@@ -31,6 +31,11 @@ class PairScores(NamedTuple):
         """How much better the first answer is, in the units of the loss."""
         return self.first - self.second
 
+    @property
+    def logits(self) -> Tensor:
+        """The same as those of a classifier whose classes are the slots, [B, 2]."""
+        return torch.stack([self.first, self.second], dim=-1)
+
     def swapped(self, where: Tensor) -> PairScores:
         """The same with the two answers exchanged in some pairs."""
         return PairScores(*_swap(self.first, self.second, where))

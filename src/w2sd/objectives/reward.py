@@ -19,6 +19,7 @@ class RewardObjective:
 
     student: ClassVar[str] = "reward"
     needs_reference: ClassVar[bool] = False
+    reads_classes: ClassVar[bool] = False
     labelled_by: ClassVar[str] = OWN
     measured_by: ClassVar[str] = OWN
 

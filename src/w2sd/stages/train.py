@@ -12,7 +12,7 @@ import numpy as np
 
 from w2sd.data.batch import PairRows
 from w2sd.data.pairs import coin
-from w2sd.errors import within
+from w2sd.errors import StageFailed, within
 from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.stages import reference
 from w2sd.stages.training import Training, finish, n_ended, prepare
@@ -29,6 +29,8 @@ def run(task: Task) -> dict[str, Any]:
         model, tokenizer = begin(task, is_policy), params["model"].open_tokenizer()
     training = prepare(task, model, tokenizer)
     rows = rows_of(task, training)
+    if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
+        raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
     kind = PolicyStudent if is_policy else RewardStudent
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
     counts = {"n/pairs": len(rows)}
