@@ -99,8 +99,11 @@ class LogConf(Warmup):
         if fit.batch < self.min_rows:
             accepted = f"{self.min_rows} or more: a threshold is a quantile of the batch (objective.min_rows)"
             raise Refused("fit.batch", fit.batch, accepted)
+        self._refuse_classes(n_classes)
+
+    def _refuse_classes(self, n_classes: int) -> None:
         if n_classes != 2 and self.threshold != HALF:
-            raise Refused("objective.threshold", self.threshold, f"half: the data have {n_classes} classes")
+            raise Refused("objective.threshold", self.threshold, f"half: there are {n_classes} classes")
 
     def share(self, moment: Moment) -> float:
         done = moment.step / moment.n_steps
@@ -110,6 +113,7 @@ class LogConf(Warmup):
         assert logits_BC is not None
         if len(targets) < self.min_rows:
             return Hardened(0.0)
+        self._refuse_classes(logits_BC.shape[-1])
         if logits_BC.shape[-1] != 2:
             return Hardened(self.share(moment))
         return Hardened(self.share(moment), *self.limits(logits_BC, targets))

@@ -216,7 +216,6 @@ class Student(Learner):
         assert isinstance(self.objective, StepObjective)
         micro, counts = unwrapped(piece)
         logits = self(micro).logits.cpu() if self.objective.reads_scores else None
-        torch.clear_autocast_cache()  # weights in half precision that were made here would have no gradient
         return (logits, micro.targets.cpu()) if counts else None
 
     @property
