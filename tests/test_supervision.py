@@ -13,7 +13,18 @@ from omegaconf import OmegaConf
 from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
-from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
+from w2sd.supervision import (
+    Balanced,
+    Confident,
+    Gold,
+    Hard,
+    Lesson,
+    NoisyGold,
+    OracleConfident,
+    Soft,
+    Supervision,
+    Synthetic,
+)
 
 Floats = NDArray[np.float64]
 
@@ -61,8 +72,8 @@ def reordered(told: Lesson, order: NDArray[np.int64]) -> Lesson:
     return Lesson(*(None if column is None else column[order] for column in told))
 
 
-def same(one: Floats, other: Floats) -> bool:
-    return np.array_equal(one, other, equal_nan=True)
+def same(one: Floats, other: Floats, digits: float = 0.0) -> bool:
+    return np.allclose(one, other, rtol=0, atol=digits, equal_nan=True)
 
 
 # --- what each one teaches --------------------------------------------------------------------------------------------
@@ -122,6 +133,27 @@ def test_oracle_confident_keeps_what_the_teacher_is_sure_of_and_right_about(thre
     sure = ~np.isnan(Confident(threshold).targets(told))
     assert not (right & ~sure).any()
     assert ((told.p_first[sure & ~right] > 0.5) != (told.truth[sure & ~right] == 1)).all()
+
+
+def test_balanced_targets_have_the_reference_values() -> None:
+    """V7 of methods.md."""
+    targets = Balanced().targets(blind([0.2, 0.7, 0.6, 0.9]))
+    expected = [0.12985774978281595, 0.5820937934213921, 0.4724135241959408, 0.8430766737648119]
+    assert targets.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("shift", [-2.0, 0.0, 3.0])
+def test_balanced_targets_keep_every_difference_and_forget_the_level(shift: float) -> None:
+    log_odds = np.random.default_rng(0).normal(size=100)
+    there, back = (Balanced(1e-12).targets(blind(1 / (1 + np.exp(-log_odds - by)))) for by in (0.0, shift))
+    assert np.allclose(there, back, atol=1e-9)
+    moved = np.log(there / (1 - there))
+    assert abs(moved.mean()) < 1e-9
+    assert np.allclose(moved - log_odds, (moved - log_odds)[0], atol=1e-9)
+
+
+def test_balanced_targets_of_a_certain_teacher_are_finite() -> None:
+    assert np.isfinite(Balanced().targets(blind([0.0, 1.0, 1.0, 0.3]))).all()
 
 
 def test_gold_targets_are_the_truth() -> None:
@@ -200,7 +232,8 @@ def test_errors_at_random_fall_evenly_on_every_kind_of_pair() -> None:
 @each(EVERY)
 def test_swapping_the_slots_swaps_the_target(supervision: Supervision) -> None:
     told = lesson()
-    assert same(supervision.targets(swapped(told)), 1 - supervision.targets(told))
+    logarithms = 1e-12 if isinstance(supervision, Balanced) else 0.0
+    assert same(supervision.targets(swapped(told)), 1 - supervision.targets(told), logarithms)
 
 
 @each(BLIND)
@@ -208,11 +241,12 @@ def test_targets_are_shares_and_never_fall_as_the_confidence_rises(supervision: 
     targets = supervision.targets(blind(GRID))
     assert targets.shape == GRID.shape
     kept = targets[~np.isnan(targets)]
-    assert (kept.min(), kept.max()) == (0, 1)
+    certain = Balanced().added if isinstance(supervision, Balanced) else 0.0
+    assert (kept.min(), kept.max()) == pytest.approx((0, 1), abs=certain, rel=0)
     assert (np.diff(kept) >= 0).all()
 
 
-@each(BLIND)
+@each({name: supervision for name, supervision in BLIND.items() if name != "balanced"})
 def test_a_target_depends_on_its_own_row_alone(supervision: Supervision) -> None:
     rng = np.random.default_rng(1)
     p, order = rng.choice(GRID, size=200), rng.permutation(200)
@@ -223,7 +257,8 @@ def test_a_target_depends_on_its_own_row_alone(supervision: Supervision) -> None
 @each(EVERY)
 def test_the_order_of_the_rows_changes_no_target(supervision: Supervision) -> None:
     told, order = lesson(), np.random.default_rng(1).permutation(200)
-    assert same(supervision.targets(reordered(told, order)), supervision.targets(told)[order])
+    sums = 1e-12 if isinstance(supervision, Balanced) else 0.0
+    assert same(supervision.targets(reordered(told, order)), supervision.targets(told)[order], sums)
     empty = reordered(told, np.array([], dtype=np.int64))
     assert supervision.targets(empty).shape == (0,)
 
@@ -253,6 +288,7 @@ ASKS = {  # reads_truth, needs_teacher, needs_ceiling
     "soft": (False, True, False),
     "hard": (False, True, False),
     "confident": (False, True, False),
+    "balanced": (False, True, False),
     "oracle_confident": (True, True, False),
     "gold": (True, False, False),
     "noisy_gold": (True, True, False),
@@ -291,6 +327,12 @@ def test_the_classes_are_the_options_under_their_names() -> None:
 def test_a_threshold_that_keeps_everything_twice_or_nothing_is_refused(cls: type, threshold: float) -> None:
     with pytest.raises(Refused, match=r"^threshold: .* expected a confidence in \[0\.5, 1\)"):
         cls(threshold)
+
+
+@pytest.mark.parametrize("added", [0.0, 0.1])
+def test_what_is_added_to_probabilities_is_little(added: float) -> None:
+    with pytest.raises(Refused, match=r"^added: .* expected a number above 0, of 0\.01 or less"):
+        Balanced(added)
 
 
 def test_an_unknown_kind_of_errors_is_refused() -> None:
