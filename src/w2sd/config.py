@@ -28,13 +28,27 @@ GROUPS = (
     "objective",
     "conflict",
     "supervision",
+    "refinement",
     "chain",
     "fit",
+    "stopping",
+    "generative",
     "sft",
     "trainer",
     "logger",
 )
-KINDS = ("pretrain", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
+KINDS = (
+    "pretrain",
+    "generative",
+    "sft",
+    "reference",
+    "train",
+    "label",
+    "refine",
+    "evaluate",
+    "generate",
+    "compare",
+)  # of stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +101,11 @@ class RunConfig(NamedTuple):
     objective: Any
     conflict: Any
     supervision: Any
+    refinement: Any
     chain: Any
     fit: Any
+    stopping: Any
+    generative: Any
     sft: Any
     trainer: Any
     logger: Any
@@ -130,6 +147,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
+    later = {
+        "generative": "w2sd.fit.NoGenerative",
+        "stopping": "w2sd.stopping.NoStopping",
+        "refinement": "w2sd.refinement.NoRefinement",
+    }
+    full = {group: {"_target_": none} for group, none in later.items()} | full
     objective = _known(full.get("objective"))
     if objective is not None and getattr(objective, "student", None) == "reward":
         full.pop("sft", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, tensor
@@ -12,12 +12,6 @@ from w2sd.objectives.base import Moment
 from w2sd.objectives.classes import StepObjective
 
 N_FIRST, N_SECOND = 3.0, 5.0  # tokens of the answers
-
-
-class ClassScores(NamedTuple):
-    """What a classification head gives."""
-
-    logits: Tensor  # [B, C]
 
 
 def pure(objective: Any) -> Any:

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tests.objectives.scored import ClassScores, doubles, pure
+from tests.objectives.scored import doubles, pure
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
-from w2sd.models.score import PairScores
+from w2sd.models.score import ClassScores, PairScores
 from w2sd.objectives.classes import CrossEntropy, distribution
 from w2sd.objectives.imitation import ForwardKL, Product, ReverseCE, ReverseKL, Squared
 from w2sd.objectives.logconf import Hardened
@@ -147,10 +147,12 @@ def test_loss_and_gradient_are_finite_for_extreme_logits(option: str, n_classes:
 # --- each one ---------------------------------------------------------------------------------------------------------
 
 
-def test_on_pairs_cross_entropy_is_that_of_reward_models() -> None:
-    logits, q = some(2)
-    pair = PairScores(*logits.T)
-    torch.testing.assert_close(CrossEntropy()(pair, q[:, 0]), RewardBCE()(pair, q[:, 0]), rtol=0, atol=1e-12)
+@each_width
+def test_cross_entropy_is_that_of_the_default(n_classes: int) -> None:
+    logits, q = some(n_classes)
+    asked = [(ClassScores(logits), q)] + ([(PairScores(*logits.T), q[:, 0])] if n_classes == 2 else [])
+    for scores, targets in asked:
+        torch.testing.assert_close(CrossEntropy()(scores, targets), RewardBCE()(scores, targets), rtol=0, atol=1e-12)
 
 
 @each_width

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.objectives.scored import ClassScores, doubles
+from tests.objectives.scored import doubles
 from torch import Tensor
 
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.models.score import PairScores
+from w2sd.models.score import ClassScores, PairScores
 from w2sd.objectives.base import Moment
 from w2sd.objectives.classes import CrossEntropy, StepObjective
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
@@ -104,10 +104,9 @@ def test_the_form_with_a_warm_up_in_steps(step: int, loss: float) -> None:
 def test_the_form_on_balanced_labels() -> None:
     """V7: log-odds are centred, and the prior is ½."""
     logits, q = doubles(V3_LOGITS, V3_LABELS)
-    balanced = Balanced().targets(Lesson(q[:, 1].numpy(), np.zeros(4)))
+    q = torch.from_numpy(Balanced().targets(Lesson(q.numpy(), np.zeros(4))))
     expected = [0.12985774978281595, 0.5820937934213921, 0.4724135241959408, 0.8430766737648119]
-    assert balanced.tolist() == pytest.approx(expected, abs=1e-9)
-    q = torch.from_numpy(np.stack([1 - balanced, balanced], axis=-1))
+    assert q[:, 1].tolist() == pytest.approx(expected, abs=1e-9)
     assert at(replace(PAPER, warmup_steps=100), 200, 10**6, logits, q) == pytest.approx(0.45232367690722886, abs=1e-9)
 
 

@@ -81,7 +81,6 @@ def test_which_objective_is_for_which_student() -> None:
         if not objective.reads_classes
     }
     assert others == {
-        "reward_bce": ("reward", False),
         "sft": ("policy", False),
         "simpo": ("policy", False),
         "dpo": ("policy", True),

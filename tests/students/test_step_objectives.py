@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.students.test_classifier import TEXTS
+from tests.students.test_classifier import N as N_ITEMS
+from tests.students.test_classifier import model as classifier
 from tests.students.test_memory import PLENTY, Memory
 from tests.students.test_memory import reward as limited
 from tests.students.test_reward import BATCHES, FIT, TARGETS, by_hand, distance, reward_model, rows, train
 from torch import Tensor, nn
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairBatch, Shuffled
+from w2sd.data.batch import ItemRows, Loader, PairBatch, Shuffled
+from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models.score import PairScores, RewardModel
@@ -27,6 +31,7 @@ from w2sd.objectives.logconf import Entropy, Hardened, LogConf
 from w2sd.objectives.reward import RewardBCE
 from w2sd.objectives.window import ConfidenceWindow
 from w2sd.stages import lightning
+from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
 from w2sd.worker import Task
@@ -100,6 +105,27 @@ def test_memory_never_changes_a_step(objective: Any, micro_tokens: int, task: Ca
     imitating = reward_model()
     train(task("plain"), imitating, FIT)
     assert distance(whole, imitating) > 1e-5
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@each_objective
+def test_memory_never_changes_a_step_of_a_classifier(objective: Any, n_classes: int, task: Callable[..., Task]) -> None:
+    if n_classes > 2 and getattr(objective, "threshold", "half") != "half":
+        with pytest.raises(Refused, match=r"^objective\.threshold: .* half: there are 3 classes"):
+            objective.check(FIT, n_classes)
+        return
+    targets_NC = np.random.default_rng(0).dirichlet(np.ones(n_classes), size=N_ITEMS)
+    curves, weights = [], []
+    for micro_tokens in (12, 10**6):
+        items = ItemRows(TEXTS, targets_NC, micro_tokens)
+        batches = [list(range(9)), list(range(9, N_ITEMS))]
+        assert (min(len(items[batch]) for batch in batches) > 1) == (micro_tokens == 12)
+        student = ClassStudent(classifier(n_classes), objective, NoConflict(), FIT, 2)
+        lightning.train(at := task(str(micro_tokens)), student, Loader(items, batches), FIT, seed=0)
+        curves.append(curve(at))
+        weights.append(student.model)
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5, rel=0)
+    assert distance(*weights) < 1e-6
 
 
 @pytest.mark.parametrize("micro_tokens", [50, 10**6])

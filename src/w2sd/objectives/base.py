@@ -33,8 +33,8 @@ class Objective(Protocol[Scores]):
     """
 
     student: ClassVar[str]  # whose scores it reads: "reward" | "policy"
+    reads_classes: ClassVar[bool]  # whether it also reads those of a classifier
     needs_reference: ClassVar[bool]  # whether the scores must have those of a reference beside them
-    reads_classes: ClassVar[bool]  # whether it also reads logits of any number of classes, and distributions over them
 
     @property
     def labelled_by(self) -> str:

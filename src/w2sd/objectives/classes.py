@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from w2sd.objectives.base import Moment
-from w2sd.objectives.reward import RewardObjective
+from w2sd.objectives.reward import RewardBCE, RewardObjective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +31,8 @@ class ClassObjective(RewardObjective, ABC):
 
     @property
     def under_truth(self) -> RewardObjective:
-        """Cross-entropy: all that is here is about learning from a teacher, as in the papers and their code."""
-        return CrossEntropy()
+        """Plain cross-entropy: all that is here is about learning from a teacher, as in the papers and their code."""
+        return RewardBCE()
 
     @abstractmethod
     def __call__(self, scores: Classified, targets: Tensor) -> Tensor: ...
@@ -70,7 +70,7 @@ class StepObjective(ClassObjective):
 
 @dataclass(frozen=True)
 class CrossEntropy(RowObjective):
-    """−Σ q ln p (Burns et al. 2023, section 3): naive imitation. On pairs it is `RewardBCE`, to the last digits."""
+    """−Σ q ln p (Burns et al. 2023, section 3): naive imitation. It is `RewardBCE`, to the last digits."""
 
     VERSION: ClassVar[int] = 1
 

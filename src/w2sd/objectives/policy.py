@@ -31,8 +31,8 @@ class PolicyObjective:
 
     VERSION: ClassVar[int]
     student: ClassVar[str] = "policy"
-    needs_reference: ClassVar[bool] = False
     reads_classes: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     per_token: ClassVar[bool]  # whether the loss is about means over an answer's tokens or about sums
     beta: float
     labelled_by: str
