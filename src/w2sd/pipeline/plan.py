@@ -35,6 +35,7 @@ from w2sd.supervision import Gold
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
 SAMPLES = "samples_"  # how roles begin that are about what a policy writes
 SAMPLED = ("weak", "ceiling", "baseline", "student")
+SLOTS = ("first", "second")  # the classes of pairs
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
 OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")  # shared with the training
@@ -50,6 +51,8 @@ def plan(run: RunConfig) -> Plan:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
+    if hasattr(run.objective, "check"):
+        run.objective.check(run.fit, len(classes_of(run.data) or SLOTS))
     if classes_of(run.data):
         _check_classes(run)
     elif not isinstance(run.refinement, NoRefinement):
@@ -189,13 +192,16 @@ class _Graph:
         conflict: Any = None,
         **inputs: Stage,
     ) -> Stage:
+        objective = self.run.objective
+        if supervision is None:
+            objective = getattr(objective, "under_truth", objective)
         params = {
             "data": self.rows_of(split),
             "split": split,
             "part": part,
             "model": model,
             "adapter": self.run.adapter,
-            "objective": self.run.objective,
+            "objective": objective,
             "supervision": supervision,
             "conflict": conflict,
             "fit": self.run.fit,
