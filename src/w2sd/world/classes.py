@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import require
 from w2sd.world.ladder import require_rung
-from w2sd.world.source import SEEDS
+from w2sd.world.source import SEEDS, WorldText
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,11 @@ class WorldClasses:
         decisive = {"gt": ("gt",), "w2s": ("w2s", "w2s_parts"), "test": ("test",)}[split]
         sizes = {knob: getattr(self, knob) for knob in decisive}
         return WorldClasses(self.world_seed, self.visible, self.n_classes, **sizes)
+
+    @property
+    def text(self) -> WorldText:
+        """What the ladder is pretrained on, as of the pairs of the same world."""
+        return WorldText(self.world_seed, self.visible)
 
     def table(self) -> Table[Item]:
         """All rows; none is there twice, classes are equally large, and no entity is shared between splits.

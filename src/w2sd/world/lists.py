@@ -55,13 +55,17 @@ def _draw(source: WorldClasses, split: str, size: int, latents: Facts) -> Ints:
     everything = cells[:, list(itertools.combinations(range(CELL), LISTED))].reshape(-1, LISTED)
     shuffled = rng.permuted(rng.permutation(everything), axis=1)
     label = _label(latents.haz[shuffled].sum(axis=1), source.n_classes)
-    # Classes take turns in an order drawn anew for every round, so that any run of rows is balanced and none is told.
-    rounds = rng.random((-(-size // source.n_classes), source.n_classes)).argsort(axis=1)
-    turn = rounds.ravel()[:size]
+    turn = turns(rng, size, source.n_classes)
     listed = np.empty((size, LISTED), dtype=np.int64)
     for kind in range(source.n_classes):
         listed[turn == kind] = shuffled[label == kind][: (turn == kind).sum()]
     return listed
+
+
+def turns(rng: np.random.Generator, size: int, n_classes: int) -> Ints:
+    """A class for each row [size], in rounds whose order is drawn anew: any run of rows is balanced, no row is told."""
+    n_rounds = -(-size // n_classes)
+    return rng.random((n_rounds, n_classes)).argsort(axis=1).ravel()[:size]
 
 
 def _label(n_hazards: Ints, n_classes: int) -> Ints:
