@@ -110,10 +110,10 @@ def judge(items: list[Item], predicted: list[int]) -> dict[str, float]:
     return {"legal": float((tops != NONE).mean())}
 
 
-def write(position: list[list[int]], player: str = "master:") -> str:
+def write(position: list[list[int]]) -> str:
     """A position as text, up to the move that is asked for."""
     cells = [f"stone{stone}" if stone != NONE else "-" for pile in position for stone in pile]
-    return " ".join([player, *cells, "takes"])
+    return " ".join(["master:", *cells, "takes"])
 
 
 def _positions(items: list[Item]) -> Ints:

@@ -1,6 +1,6 @@
-"""The embedded world, drawn as items: single answers, of which it is known exactly who knows what decides their class.
+"""The embedded world, drawn as items: single answers of which it is known exactly who was taught what decides them.
 
-An item is an answer as it stands in the pairs, `user: topicT bot: e1 e2 e3 e4 .`, from the entities of its split's pool.
+An item is an answer as it stands in the pairs, `user: topicT bot: e1 e2 e3 e4 .`; its entities are of its split's pool.
 """
 
 from __future__ import annotations
