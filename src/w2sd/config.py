@@ -28,14 +28,27 @@ GROUPS = (
     "objective",
     "conflict",
     "supervision",
+    "refinement",
     "chain",
     "fit",
+    "stopping",
     "generative",
     "sft",
     "trainer",
     "logger",
 )
-KINDS = ("pretrain", "generative", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
+KINDS = (
+    "pretrain",
+    "generative",
+    "sft",
+    "reference",
+    "train",
+    "label",
+    "refine",
+    "evaluate",
+    "generate",
+    "compare",
+)  # of stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +101,10 @@ class RunConfig(NamedTuple):
     objective: Any
     conflict: Any
     supervision: Any
+    refinement: Any
     chain: Any
     fit: Any
+    stopping: Any
     generative: Any
     sft: Any
     trainer: Any
@@ -132,7 +147,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
-    full.setdefault("generative", {"_target_": "w2sd.fit.NoGenerative"})
+    later = {
+        "generative": "w2sd.fit.NoGenerative",
+        "stopping": "w2sd.stopping.NoStopping",
+        "refinement": "w2sd.refinement.NoRefinement",
+    }
+    full = {group: {"_target_": none} for group, none in later.items()} | full
     if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
         full.pop("sft", None)
         if isinstance(full.get("data"), dict):

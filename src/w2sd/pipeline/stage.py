@@ -26,9 +26,10 @@ VERSIONS = {
     "reference": 2,
     "train": 1,
     "label": 1,
+    "refine": 1,
     "evaluate": 1,
     "generate": 1,
-    "compare": 2,
+    "compare": 3,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from w2sd.data.pairs import SPLITS, read
 from w2sd.metrics import diagnosis
+from w2sd.metrics.agreement import agreement
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
 from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
@@ -25,7 +26,7 @@ def run(task: Task) -> dict[str, Any]:
         {role.replace("placebo_", "placebo/"): at for role, at in folders.items()},
         getattr(data, "long", None) == "drop",
     )
-    metrics: dict[str, Any] = {**measure(joined), **diagnosis.describe(joined)}
+    metrics: dict[str, Any] = {**measure(joined), **agreement(joined), **diagnosis.describe(joined)}
     if "baseline" in joined:  # there is a conflict, and something to depart from
         how: dict[str, Any] = {"strata": joined["weak"].stratum, "lengths": length_difference(joined["baseline"])}
         metrics |= {**measure_deception(joined, **how), **diagnosis.vary(joined, **how)}
