@@ -92,14 +92,16 @@ ASKS = {  # what an option needs that nobody can know beforehand
     },
     "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
     "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
+    "data/game": ["model@weak=game_xs", "model@strong=game_l"],
+    **{name: ["data=game"] for name in PARTS if name.startswith("model/game_")},
 }
 
 
 def choice(name: str) -> list[str]:
-    """The overrides that choose an option wherever it can stand; models of the world read the world alone."""
+    """The overrides that choose an option wherever it can stand; the embedded ladders read their own texts alone."""
     folder, option = name.split("/")
     spots = [f"{folder}@{place}={option}" if place != folder else name.replace("/", "=") for place in places()[folder]]
-    elsewhere = folder == "data" and not CONTENT[name]["_target_"].endswith(".World")
+    elsewhere = folder == "data" and not CONTENT[name]["_target_"].startswith(("w2sd.world.", "w2sd.game."))
     return [*spots, *(READERS if elsewhere else []), *ASKS.get(name, [])]
 
 

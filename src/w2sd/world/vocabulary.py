@@ -31,8 +31,8 @@ ENTITY = TOPIC + TOPICS
 CONTEXT = 32  # the longest text a model of the ladder accepts, in words
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer whose ids are the positions in `WORDS`; it adds no token of its own and refuses unknown words.
+def tokenizer(words: tuple[str, ...] = WORDS) -> PreTrainedTokenizerFast:
+    """A tokenizer whose ids are the positions in `words`; it adds no token of its own and refuses unknown words.
 
     There is no word for "unknown", so encoding a foreign word raises (`WordLevel error: Missing [UNK] token`)
     instead of training on a stand-in. The state survives `save_pretrained` and `from_pretrained`, offline.
@@ -42,11 +42,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers.pre_tokenizers import WhitespaceSplit
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = WhitespaceSplit()
+    backend = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token=WORDS[PAD],
+        tokenizer_object=backend,
+        pad_token=words[PAD],
         padding_side="right",
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,  # else decoding glues the final "." to the word before it
