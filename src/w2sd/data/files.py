@@ -94,7 +94,7 @@ class Files:
         if not self.path and len(given) < len(SPLITS):
             lacking = next(role for role in SPLITS if role not in given) if given else "path"
             raise Refused(f"data.{lacking}", "", "a file: either data.path, or all of data.gt, data.w2s, data.test")
-        return {role: _locate(f"data.{role}", getattr(self, role)) for role in ROLES if getattr(self, role)}
+        return {role: locate(f"data.{role}", getattr(self, role)) for role in ROLES if getattr(self, role)}
 
 
 class Part(NamedTuple):
@@ -190,7 +190,7 @@ def absent(knob: str, value: str, kind: str) -> Refused:
     return Refused(knob, value, f"{kind} that exists", nearest=similar and str(path.parent / similar))
 
 
-def _locate(knob: str, value: str) -> Path:
+def locate(knob: str, value: str) -> Path:
     path = expand(value)
     if not path.is_file():
         raise absent(knob, value, "a file")
