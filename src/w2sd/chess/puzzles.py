@@ -12,7 +12,7 @@ from w2sd.chess import moves, rules
 from w2sd.chess.position import START, Position, from_words, mirrored, read, words
 from w2sd.data import files
 from w2sd.data.pairs import SPLITS, Item, Table, clean_items, digest
-from w2sd.errors import Refused, choose, require
+from w2sd.errors import choose, require
 
 FORMS = ("board", "moves", "fen")
 BAND = 500  # of ratings: puzzles of one band are about equally hard
@@ -149,10 +149,8 @@ class ChessPuzzles:
         n = next((n for n, word in enumerate(found) if word in moves.CLASS), len(found))
         if self.form == "board":
             return from_words(found[:n])
-        if n:
-            on = rules.board(from_words(found[:n]))
-        else:
-            on = rules.board(GAMES[len(found) % 2 if self.orient else 0])
+        begun_by_black = self.orient and len(found) % 2 == 1  # as a mirror shows it
+        on = rules.board(from_words(found[:n]) if n else GAMES[begun_by_black])
         for move in found[n:]:
             rules.play(on, move)
         return rules.position(on)
