@@ -81,6 +81,7 @@ ASKS = {  # what an option needs that nobody can know beforehand
     "data/hub": ["data.id=pairs.jsonl"],
     "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
     "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
+    **{name: ["data=chess_puzzles"] for name in PARTS if name.startswith("model/chess_")},  # all that these read
 }
 
 
