@@ -30,11 +30,12 @@ GROUPS = (
     "supervision",
     "chain",
     "fit",
+    "generative",
     "sft",
     "trainer",
     "logger",
 )
-KINDS = ("pretrain", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
+KINDS = ("pretrain", "generative", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ class RunConfig(NamedTuple):
     supervision: Any
     chain: Any
     fit: Any
+    generative: Any
     sft: Any
     trainer: Any
     logger: Any
@@ -130,6 +132,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
+    full.setdefault("generative", {"_target_": "w2sd.fit.NoGenerative"})
     if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
         full.pop("sft", None)
         if isinstance(full.get("data"), dict):

@@ -8,6 +8,7 @@ from typing import Any
 
 from w2sd.data.pairs import SPLITS, read
 from w2sd.metrics import diagnosis
+from w2sd.metrics.agreement import agreement
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
 from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
@@ -21,8 +22,11 @@ def run(task: Task) -> dict[str, Any]:
     data = task.params["data"]
     folders = {role: folder for role, folder in task.inputs.items() if not role.startswith((TRAINING, SAMPLES))}
     # Where long responses are dropped, tokenizers differ in what they find too long.
-    joined = _join({role.replace("placebo_", "placebo/"): at for role, at in folders.items()}, data.long == "drop")
-    metrics: dict[str, Any] = {**measure(joined), **diagnosis.describe(joined)}
+    joined = _join(
+        {role.replace("placebo_", "placebo/"): at for role, at in folders.items()},
+        getattr(data, "long", None) == "drop",
+    )
+    metrics: dict[str, Any] = {**measure(joined), **agreement(joined), **diagnosis.describe(joined)}
     if "baseline" in joined:  # there is a conflict, and something to depart from
         how: dict[str, Any] = {"strata": joined["weak"].stratum, "lengths": length_difference(joined["baseline"])}
         metrics |= {**measure_deception(joined, **how), **diagnosis.vary(joined, **how)}
@@ -39,6 +43,7 @@ def run(task: Task) -> dict[str, Any]:
         for count in ("dropped_long", "truncated_prompts", "equal_tokens"):  # on the test split, by the worst-off model
             metrics[f"data/{count}"] = max(metrics.get(f"data/{count}", 0), own.get(f"n/{count}", 0))
         metrics[f"steps/{role}"] = own["n/steps"]  # arms with unequal steps are told apart from equal ones
+        metrics |= {f"{name.removeprefix('judged/')}/{role}": own[name] for name in own if name.startswith("judged/")}
         if "helpful/accuracy" in own:
             metrics[f"helpful/accuracy/{role}"] = own["helpful/accuracy"]
     return metrics | _generation(task.inputs)

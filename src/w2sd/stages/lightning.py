@@ -33,7 +33,7 @@ from w2sd.worker import Task
 # What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 transformers.utils.logging.disable_progress_bar()  # one bar is enough, and it is the table's
-TRAINING = ("pretrain", "sft", "train")
+TRAINING = ("pretrain", "generative", "sft", "train")
 QUIET = (
     "does not have many workers",
     "Trainer was configured",

@@ -10,11 +10,11 @@ from torch import nn
 
 from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled
-from w2sd.data.pairs import Pair, read
-from w2sd.data.text import Encoded, Ids
+from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled
+from w2sd.data.pairs import read
+from w2sd.data.text import Ids
 from w2sd.models.checkpointing import checkpoint_layers
-from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.lessons import lessons
@@ -23,20 +23,20 @@ from w2sd.worker import Task
 
 
 class Training(NamedTuple):
-    """A model that is ready to be trained, and the pairs that it can read: its own, and after them a conflict's."""
+    """A model that is ready to be trained, and the examples that it can read: its own, and after them a conflict's."""
 
-    model: RewardModel | PolicyModel
+    model: HeadedModel | PolicyModel
     tokenizer: Any
     conflict: Conflict
-    pairs: list[Pair]
-    targets: np.ndarray  # [n] P(first slot is better)
-    encoded: Encoded
+    examples: list[Any]  # pairs or items
+    targets_NK: np.ndarray  # how likely each option is to be right: each slot of a pair, each class of an item
+    encoded: Any  # of those pairs (Encoded) or items (EncodedItems)
     is_packed: bool
     n_own: int
     n_steps: int
 
 
-def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Training:
+def prepare(task: Task, model: HeadedModel | PolicyModel, tokenizer: Any) -> Training:
     """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
     conflict = params["conflict"] or NoConflict()
@@ -47,16 +47,16 @@ def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Tra
     params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.pairs, params.get("append_eos"))
-    pairs, targets = [taught.pairs[i] for i in encoded.kept], taught.targets[encoded.kept]
+    encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.examples, params.get("append_eos"))
+    examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
     is_packed = not drops and can_pack(task, model, encoded)  # dropout would strike what answers share alike
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
-    n_steps = fit.epochs * -(-(n_own if conflict.match_steps else len(pairs)) // fit.batch)
-    return Training(model, tokenizer, conflict, pairs, targets, encoded, is_packed, n_own, n_steps)
+    n_steps = fit.epochs * -(-(n_own if conflict.match_steps else len(examples)) // fit.batch)
+    return Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, n_steps)
 
 
-def finish(task: Task, training: Training, learner: Learner, rows: PairRows | AnswerRows) -> dict[str, Any]:
+def finish(task: Task, training: Training, learner: Learner, rows: PairRows | AnswerRows | ItemRows) -> dict[str, Any]:
     """Train on these rows, write `model/` (and a head), and say how much was read and trained."""
     model, fit, seed = training.model, task.params["fit"], task.params["seed"]
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
