@@ -80,5 +80,5 @@ class ChessModel(FromScratch):
             use_cache=False,
             bos_token_id=None,
             eos_token_id=None,
-            pad_token_id=vocabulary.PAD,
+            pad_token_id=None,
         )
