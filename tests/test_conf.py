@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.numpy import save_file
 
 from w2sd.cli import CONF
-from w2sd.config import GROUPS, RunConfig, Settings, target
+from w2sd.config import GROUPS, OPTIONAL, RunConfig, Settings, target
 from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
 
@@ -68,6 +68,8 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_file({"wte.weight": np.zeros((8, 4), dtype=np.float32)}, "gpt2/model.safetensors")
     rows = "".join(json.dumps({"prompt": str(n), "chosen": "a", "rejected": "b"}) + "\n" for n in range(30)).encode()
     Path("pairs.jsonl").write_bytes(rows)
+    items = "".join(json.dumps({"text": str(n), "label": n % 2}) + "\n" for n in range(30)).encode()
+    Path("items.jsonl").write_bytes(items)
     for value in [value for name in PARTS for value in CONTENT[name].values()]:
         if str(value).startswith("$W2SD_DATA/"):
             path = tmp_path / value.removeprefix("$W2SD_DATA/")
@@ -77,8 +79,12 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 ASKS = {  # what an option needs that nobody can know beforehand
+    "data/choice_files": ["data.path=items.jsonl"],
+    "data/class_files": ["data.path=items.jsonl"],
+    "data/class_hub": ["data.id=items.jsonl"],
     "data/files": ["data.path=pairs.jsonl"],
     "data/hub": ["data.id=pairs.jsonl"],
+    "data/question_files": ["data.path=items.jsonl"],
     "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
     "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
     **{name: ["data=chess_puzzles"] for name in PARTS if name.startswith("model/chess_")},  # all that these read
@@ -101,7 +107,7 @@ def test_every_option_composes_builds_and_plans(name: str, at_home: Path, asked:
     run = asked(*choice(name))
     for place in places()[name.split("/")[0]]:
         assert target(getattr(run, place)) == CONTENT[name]["_target_"]
-    assert len({stage.key for stage in plan(run).values()}) >= 6
+    assert len({stage.key for stage in plan(run).values()}) >= (1 if name.startswith("theory/") else 6)
     assert not list(at_home.glob("*store*"))
 
 
@@ -132,7 +138,7 @@ def test_every_experiment_and_every_mood_composes_and_plans(
     name: str, at_home: Path, asked: Callable[..., RunConfig]
 ) -> None:
     run = asked(name.replace("/", "=", 1))
-    assert list(plan(run))[-1] == "compare"
+    assert list(plan(run))[-1] == ("simulate" if "/theory/" in name else "compare")
     if name.startswith("experiment/"):
         assert run.settings.name == called(name)
 
@@ -145,7 +151,7 @@ def called(experiment: str) -> str:
 def test_moods_go_on_top_of_experiments_on_the_embedded_world(asked: Callable[..., RunConfig]) -> None:
     for name in OVERLAYS:
         if name.startswith("experiment/") and not name.startswith("experiment/paper/"):
-            run = asked(name.replace("/", "="), "debug=fast")
+            run = asked(name.replace("/", "=", 1), "debug=fast")
             assert run.settings.name == "fast"
             assert run.data.gt < 100
 
@@ -173,7 +179,7 @@ def test_every_folder_is_mounted_by_the_root_config_and_every_place_is_a_part() 
     folders = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
     assert folders == set(places())
     spots = [place for folder, mounts in places().items() if folder not in ("experiment", "debug") for place in mounts]
-    assert tuple(spots) == GROUPS
+    assert tuple(spots) == (*GROUPS, *OPTIONAL)
 
 
 # --- the class is the schema ------------------------------------------------------------------------------------------
@@ -185,6 +191,13 @@ def test_a_yaml_lists_the_fields_of_its_class_in_their_order(name: str) -> None:
     cls, filled = get_class(CONTENT[name]["_target_"]), list(dict.fromkeys(FILLED[name]))
     knobs = [knob.name for knob in dataclasses.fields(cls)]
     assert [*filled, *CONTENT[name]] == [*knobs[: len(filled)], "_target_", *knobs[len(filled) :]]
+    for part in inner(name):
+        assert list(part) == ["_target_", *(knob.name for knob in dataclasses.fields(get_class(part["_target_"])))]
+
+
+def inner(name: str) -> list[dict[str, Any]]:
+    """The parts that fields of an option hold, written into its file."""
+    return [value for value in CONTENT[name].values() if isinstance(value, dict) and "_target_" in value]
 
 
 @pytest.mark.parametrize("name", [names[0] for names in BY_CLASS.values() if len(names) == 1])
@@ -221,6 +234,7 @@ def test_the_first_line_says_what_the_option_is(name: str) -> None:
 
 @pytest.mark.parametrize("names", [names for names in BY_CLASS.values() if len(names) > 1], ids=lambda names: names[0])
 def test_what_one_yaml_of_a_class_explains_the_others_explain_too(names: list[str]) -> None:
+    """What is further in, of the same parts only: their keys depend on which parts these are."""
     explained = {
         name: {
             line.partition(":")[0]
@@ -229,7 +243,12 @@ def test_what_one_yaml_of_a_class_explains_the_others_explain_too(names: list[st
         }
         for name in names
     }
-    assert all(keys == explained[names[0]] for keys in explained.values()), explained
+    of_its_own = {name: {key for key in keys if not key.startswith(" ")} for name, keys in explained.items()}
+    assert all(keys == of_its_own[names[0]] for keys in of_its_own.values()), of_its_own
+    alike: dict[str, str] = {}
+    for name, keys in explained.items():
+        like = alike.setdefault(str([part["_target_"] for part in inner(name)]), name)
+        assert keys == explained[like], (name, like)
 
 
 def test_every_line_of_the_root_config_is_explained() -> None:

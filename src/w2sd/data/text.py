@@ -49,6 +49,12 @@ class Encoded(NamedTuple):
         sides = zip(self.prompts, self.chosen, self.rejected, strict=True)
         return max((len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in sides), default=0)
 
+    def pick(self, places: Sequence[int]) -> Encoded:
+        """Some of the kept pairs."""
+        prompts, chosen, rejected = ([side[n] for n in places] for side in (self.prompts, self.chosen, self.rejected))
+        kept = [self.kept[n] for n in places]
+        return self._replace(prompts=prompts, chosen=chosen, rejected=rejected, kept=kept)
+
 
 class EncodedItems(NamedTuple):
     """Token ids of items, all of which fit: a text that is too long lost its beginning."""
@@ -63,6 +69,10 @@ class EncodedItems(NamedTuple):
     def longest(self) -> int:
         """Tokens of the longest text."""
         return max(map(len, self.texts), default=0)
+
+    def pick(self, places: Sequence[int]) -> EncodedItems:
+        """Some of the items."""
+        return self._replace(texts=[self.texts[n] for n in places], kept=[self.kept[n] for n in places])
 
 
 def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, vocabulary: int) -> EncodedItems:

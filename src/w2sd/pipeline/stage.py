@@ -26,9 +26,11 @@ VERSIONS = {
     "reference": 2,
     "train": 1,
     "label": 1,
+    "refine": 1,
     "evaluate": 1,
     "generate": 1,
     "compare": 3,
+    "simulate": 1,
 }
 
 

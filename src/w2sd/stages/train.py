@@ -15,7 +15,9 @@ from w2sd.data.pairs import classes_of, coin
 from w2sd.errors import within
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.stages import reference
-from w2sd.stages.training import Training, finish, n_ended, prepare
+from w2sd.stages.lessons import truth
+from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare
+from w2sd.stages.watching import Watch
 from w2sd.students.base import Student
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
@@ -29,13 +31,22 @@ def run(task: Task) -> dict[str, Any]:
     kind = kind_of(params["objective"], params["data"])
     with within("model"):
         model, tokenizer = begin(task, kind), params["model"].open_tokenizer()
-    training = prepare(task, model, tokenizer)
-    rows = item_rows(task, training) if kind is ClassStudent else pair_rows(task, training)
+    training, held = prepare(task, model, tokenizer), None
+    rows_of = item_rows if kind is ClassStudent else pair_rows
+    if how := params.get("stopping"):
+        training, held = hold_out(training, how.holdout, params["fit"])
+    rows = rows_of(task, training)
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:
         counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
-    return counts | finish(task, training, student, rows)
+    if how is None or held is None:
+        return counts | finish(task, training, student, rows)
+    labels, right = held.targets_NK.argmax(axis=1), np.array([truth(example) for example in held.examples])
+    every = max(1, round(how.every * training.n_steps / params["fit"].epochs))
+    watch = Watch(rows_of(task, held), labels, right, how, every, training.n_steps)
+    counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(right)}
+    return counts | watch.conclude(task)
 
 
 def kind_of(objective: Any, data: Any) -> type[Student]:

@@ -184,6 +184,11 @@ class Student(Learner):
     def mass(self, micro: Any) -> Tensor:
         return torch.tensor(float(len(micro.rows)), device=self.device)
 
+    def prefers(self, scores: Any, options_B: Tensor) -> Tensor:
+        """1 where these options are preferred, each a slot of its pair, 0 where not, ½ in a tie; on the CPU."""
+        margin = self.objective.margin(scores).double().cpu()
+        return (margin.sign() * (1 - 2 * options_B) + 1) / 2
+
     def examine(self, examination: Examination, reading: str = OWN) -> None:
         """Prepare for being scored on these; only here, after training, does the truth come in.
 

@@ -24,6 +24,9 @@ class ClassStudent(Student):
     def forward(self, batch: ItemBatch) -> ClassScores:
         return ClassScores(self.model(batch.tokens).float())
 
+    def prefers(self, scores: ClassScores, options_B: Tensor) -> Tensor:
+        return (scores.logits.argmax(dim=1).cpu() == options_B).double()
+
     def examine(self, examination: Examination, reading: str = OWN) -> None:
         super().examine(examination, reading)
         self.logits_NC = np.full((len(examination.uid), self.model.head.out_features), np.nan, dtype=np.float32)
