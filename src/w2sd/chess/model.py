@@ -23,9 +23,9 @@ class ChessModel(FromScratch):
     width: int = 64
     layers: int = 2
     heads: int = 4
-    documents: int = 20_000  # positions that it is pretrained on; 0: random weights
-    lr: float = 2e-3  # peak, of the pretraining, as the next
-    batch: int = 32  # documents per step; each is read once
+    documents: int = 40_000  # positions that it is pretrained on; 0: random weights
+    lr: float = 4e-3  # peak, of the pretraining, as the next
+    batch: int = 16  # documents per step; each is read once
     init_seed: int = 0
     VERSION: ClassVar[int] = 1
 
