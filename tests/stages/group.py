@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import sys
@@ -31,6 +32,7 @@ from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled, in_length_or
 from w2sd.data.text import Encoded
 from w2sd.fit import Fit
 from w2sd.logger import Csv
+from w2sd.models import packing
 from w2sd.models.adapter import HeadOnly
 from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
@@ -39,6 +41,7 @@ from w2sd.objectives.logconf import LogConf
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
+from w2sd.stages.encoding import can_pack
 from w2sd.stages.throughput import Stretch
 from w2sd.students.base import Examination, Learner, Student
 from w2sd.students.language import DocumentRows, LanguageLearner
@@ -194,8 +197,25 @@ def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[s
     return {"logged": logged, "read": read, **{name: column.tolist() for name, column in columns.items()}}
 
 
+def decide(folder: Path, rank: int, stubborn: bool) -> dict[str, Any]:
+    """What a process decides about packed rows where the last of two may not be able to read them, and what it says."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    model = PolicyModel(lm())
+    if stubborn and rank == 1:
+        model.backbone._can_set_attn_implementation = lambda: False  # type: ignore[method-assign]
+    job = task(folder, Trainer(devices=2, strategy="ddp"), rank, lambda *_: None)
+    logging.getLogger(packing.__name__).addHandler(handler)
+    is_packed = can_pack(job, model, ENCODED, "32-true")
+    logging.getLogger(packing.__name__).removeHandler(handler)
+    return {"packed": is_packed, "attention": model.backbone.config._attn_implementation, "said": said}
+
+
 def main(folder: Path) -> None:
     rank = int(os.environ["RANK"])
+    decided = [decide(folder / "decided", rank, stubborn) for stubborn in (False, True)]
+    (folder / f"decided_{rank}.json").write_text(json.dumps(decided))
     scored = {}
     for strategy in STRATEGIES:
         trainer = Trainer(devices=2, strategy=strategy, log_every=1)

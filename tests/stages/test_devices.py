@@ -23,6 +23,7 @@ from w2sd import worker
 from w2sd.cli import CONF
 from w2sd.config import read
 from w2sd.metrics.predictions import read_predictions
+from w2sd.models import packing
 from w2sd.models.score import RewardModel
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
@@ -95,6 +96,15 @@ def test_packed_rows_have_the_losses_and_the_weights_of_padded_ones(folder: Path
     assert distance(one, other) < 1e-5
 
 
+def test_packed_rows_are_for_all_processes_or_for_none(folder: Path) -> None:
+    first, other = (json.loads((folder / f"decided_{rank}.json").read_text()) for rank in range(2))
+    assert first[0] == other[0] == {"packed": True, "attention": packing.NAME, "said": []}
+    [line] = first[1].pop("said")
+    assert line == "gpt2 has an attention of its own: every answer gets a row of its own"
+    assert other[1].pop("said") == []
+    assert first[1] == other[1] == {"packed": False, "attention": "sdpa"}
+
+
 def test_frozen_weights_stay_and_trained_ones_move(folder: Path) -> None:
     begun = dict(RESUMED[1]().learner.model.named_parameters())
     ended = load_file(folder / "fsdp2" / "after_alone" / RESUMED[1].__name__ / "weights.safetensors")
@@ -147,6 +157,9 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
     one, two = ({path.name: path for path in (folder / place / "artifacts").iterdir()} for place in ("one", "two"))
     assert one.keys() == two.keys()
     assert len(one) == len(REAL)
+    tokens = [{path.name for path in (folder / place / "tokens").iterdir()} for place in ("one", "two")]
+    assert tokens[0] == tokens[1]
+    assert len(tokens[0]) == 1  # one data set, one tokenizer
     for name, artifact in one.items():
         files, others = (sorted(str(file.relative_to(a)) for file in a.rglob("*")) for a in (artifact, two[name]))
         assert files == others

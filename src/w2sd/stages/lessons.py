@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2sd.conflicts.base import COIN, OWN, Conflict, Extra
-from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest
+from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest, texts_of
 from w2sd.errors import StageFailed
 from w2sd.metrics.predictions import read_distributions, read_predictions
 from w2sd.supervision import Lesson
@@ -55,7 +55,7 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     undecided = np.full(n_options, 1 / n_options)
     lesson = taught(examples, teacher if supervision.needs_teacher else {each.id: undecided for each in examples})
     if supervision.reads_truth:
-        length = np.array([n_characters(example) for example in examples], dtype=float)
+        length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
         lesson = lesson._replace(truth=np.array([truth(example) for example in examples]), length=length)
     if supervision.needs_ceiling:
         lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
@@ -110,10 +110,3 @@ def _in_slots(id: str, p_correct: float) -> tuple[float, float]:
 def truth(example: Pair | Item) -> int:
     """Which option is right."""
     return example.label if isinstance(example, Item) else int(coin(example.id))
-
-
-def n_characters(example: Pair | Item) -> int:
-    """Of all its texts."""
-    return sum(
-        map(len, (example.text,) if isinstance(example, Item) else (example.prompt, example.chosen, example.rejected))
-    )

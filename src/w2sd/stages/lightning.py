@@ -225,7 +225,7 @@ def _trainer(
             precision=fit.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             logger=loggers,
-            callbacks=[Throughput(task), *callbacks, Progress(task, n_steps or len(loader))],
+            callbacks=[Throughput(task, loader.rows.is_packed), *callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=1,  # the learner decides
             enable_checkpointing=n_steps is not None,

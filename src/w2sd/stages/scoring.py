@@ -63,10 +63,11 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path]) -> 
     if len(examples) < n_asked and getattr(data, "long", None) != "drop":
         raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
     tokenizer = load_tokenizer(trained / "model")
-    encoded = encode_for(student.model.backbone.config, tokenizer, data, examples, params.get("append_eos"))
+    append_eos = params.get("append_eos")
+    encoded = encode_for(student.model.backbone.config, tokenizer, data, examples, append_eos, task.tokens)
     examples = [examples[i] for i in encoded.kept]
     right = np.array([truth(example) for example in examples])
-    is_packed = can_pack(task, student.model, encoded)
+    is_packed = can_pack(task, student.model, encoded, fit.precision)
     rows: PairRows | ItemRows
     if kind is ClassStudent:
         rows = ItemRows(encoded.texts, None, task.trainer.micro_tokens, is_packed)

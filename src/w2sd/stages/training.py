@@ -58,10 +58,11 @@ def prepare(task: Task, model: HeadedModel | PolicyModel, tokenizer: Any) -> Tra
     params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.examples, params.get("append_eos"))
+    config, append_eos = model.backbone.config, params.get("append_eos")
+    encoded = encode_for(config, tokenizer, params["data"], taught.examples, append_eos, task.tokens)
     examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-    is_packed = not drops and can_pack(task, model, encoded)  # dropout would strike what answers share alike
+    is_packed = not drops and can_pack(task, model, encoded, fit.precision)  # it would strike what answers share alike
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
     return whole._replace(n_steps=steps(whole, fit))
