@@ -34,7 +34,7 @@ GROUPS = (
     "trainer",
     "logger",
 )
-KINDS = ("pretrain", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
+KINDS = ("pretrain", "sft", "reference", "features", "train", "label", "evaluate", "generate", "compare")  # of stages
 
 
 @dataclasses.dataclass(frozen=True)

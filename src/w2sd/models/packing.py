@@ -22,6 +22,7 @@ from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.models.flex import attend_in_blocks, blocks
 
 if TYPE_CHECKING:
+    from w2sd.models.probe import StateModel
     from w2sd.models.score import PolicyModel, RewardModel
 
 NAME = "w2sd_packed"
@@ -114,7 +115,7 @@ AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
-def pack(model: RewardModel | PolicyModel, longest: int, device: str = "cpu") -> bool:
+def pack(model: RewardModel | PolicyModel | StateModel, longest: int, device: str = "cpu") -> bool:
     """Have `model` read packed rows, if it can; otherwise leave it as it is, and say so once.
 
     It can if packed and plain rows give it the same scores. A few tokens are enough to see what a transformer does with
@@ -143,7 +144,9 @@ def pack(model: RewardModel | PolicyModel, longest: int, device: str = "cpu") ->
 
 
 @torch.no_grad()
-def _probe(model: RewardModel | PolicyModel, layout: Callable[[list[Text]], Tokens], device: str) -> Tensor:
+def _probe(
+    model: RewardModel | PolicyModel | StateModel, layout: Callable[[list[Text]], Tokens], device: str
+) -> Tensor:
     """What the model says of a few answers that lie in this layout."""
     random = np.random.default_rng(0)
     few = min(model.backbone.config.get_text_config().vocab_size, 1000)

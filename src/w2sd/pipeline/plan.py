@@ -10,6 +10,10 @@ A policy is fine-tuned before it is trained, and where its objective needs a ref
 
 [pretrain] ─► sft ─┬───────────────────► train ─► label, evaluate, generate
                    └─► reference(split) ───┴────────┘
+
+A linear probe reads no rows, but what its model, as it was, makes of them; so does a supervision that asks a probe:
+
+[pretrain] ─► features(split) ─► train ─► label, evaluate
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Any
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
-from w2sd.errors import within
+from w2sd.errors import require, within
 from w2sd.fit import NoSft
 from w2sd.pipeline.stage import Stage, identity
 from w2sd.supervision import Gold
@@ -38,7 +42,17 @@ def plan(run: RunConfig) -> Plan:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
+    if run.adapter.reads_features:
+        _check_probe(run)
     return _Graph(run).complete()
+
+
+def _check_probe(run: RunConfig) -> None:
+    """Refuse a linear probe of what is no reward model, or of features that would have to change."""
+    accepted = "full, head_only or lora: a policy writes, and no linear probe does"
+    require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
+    accepted = "false with adapter=linear_probe, whose features are read once and without"
+    require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)
 
 
 class _Graph:
@@ -168,7 +182,16 @@ class _Graph:
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)
             inputs |= self.reference(role, params, inputs, split)
+        if self.run.adapter.reads_features:
+            inputs["features"] = self.features(role, model, split, self.run.adapter.layer, inputs)
+            inputs.pop("base", None)
         return self.add(role, "train", params, inputs)
+
+    def features(self, role: str, model: Any, split: str, layer: str, inputs: Mapping[str, Stage]) -> Stage:
+        """What a model makes of every row of a split before it is trained on any: all arms share it."""
+        asked = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
+        base = {role: stage for role, stage in inputs.items() if role == "base"}
+        return self.add(f"{role}_{split}", "features", asked | {"precision": self.run.fit.precision}, base)
 
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.
@@ -197,12 +220,19 @@ class _Graph:
 
     def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
-        inputs = {"model": teacher, **self.reference(role, teacher.params, teacher.inputs, "w2s")}
+        inputs = {"model": teacher, **self.read_before(role, teacher, "w2s")}
         return self.add(role, "label", self.scored("w2s", self.run.objective.labelled_by), inputs)
 
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
-        inputs = {"model": trained, **self.reference(role, trained.params, trained.inputs, split), **references}
+        inputs = {"model": trained, **self.read_before(role, trained, split), **references}
         return self.add(role, "evaluate", self.scored(split, self.run.objective.measured_by), inputs)
+
+    def read_before(self, role: str, trained: Stage, split: str) -> dict[str, Stage]:
+        """What a trained model has to be told of a split: what its reference says, or the features that it reads."""
+        if self.run.adapter.reads_features:
+            model, seen = trained.params["model"], trained.inputs["features"]
+            return {"features": self.features(role, model, split, seen.params["layer"], seen.inputs)}
+        return self.reference(role, trained.params, trained.inputs, split)
 
     def scored(self, split: str, reading: str) -> dict[str, Any]:
         """Whose rows a model is asked about and which of its margins is heard; a reward model has only one."""

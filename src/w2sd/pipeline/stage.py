@@ -23,6 +23,7 @@ VERSIONS = {
     "pretrain": 1,
     "sft": 2,
     "reference": 2,
+    "features": 1,
     "train": 1,
     "label": 1,
     "evaluate": 1,

@@ -9,7 +9,6 @@ from typing import Any
 from w2sd.data.pairs import Pair, digest
 from w2sd.data.text import Encoded, encode
 from w2sd.models.packing import pack
-from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.worker import Task
 
 KEPT = 8  # encodings that a process remembers: the jobs of a sweep read the same rows with the same tokenizer
@@ -38,7 +37,7 @@ def encode_for(config: Any, tokenizer: Any, data: Any, pairs: list[Pair], append
     return _encodings[key]
 
 
-def can_pack(task: Task, model: RewardModel | PolicyModel, encoded: Encoded) -> bool:
+def can_pack(task: Task, model: Any, encoded: Encoded) -> bool:
     """Whether the model is given packed rows, for which it is made ready."""
     longest = (len(prompt) + max(len(a), len(b)) for prompt, a, b in zip(*encoded[:3], strict=True))
     is_on_gpu = task.trainer.accelerator == "gpu" and task.trainer.strategy != "fsdp2"

@@ -13,17 +13,20 @@ from w2sd.config import build
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import Loader, PairRows, in_length_order
 from w2sd.data.pairs import Pair, coin
+from w2sd.data.states import StateRows
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import uid_of
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models.hub import load_tokenizer
+from w2sd.models.probe import Probe
 from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.objectives.base import OWN
 from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.features import states_of
 from w2sd.students.base import Examination, Student
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
@@ -52,7 +55,8 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Sc
     spec = read_json(trained / "spec.json")
     params = spec["params"]
     objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
-    student = _load(trained, objective, fit)
+    is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
+    student = _load(trained, objective, fit, is_probe)
 
     known = {role: read_predictions(folder / "predictions.parquet") for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
@@ -60,16 +64,23 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Sc
     pairs = [pair for pair in pairs if all(pair.id in column for column in confidence.values())]
     if len(pairs) < n_asked and data.long != "drop":
         raise StageFailed(f"{task.kind}: {n_asked - len(pairs)} of {n_asked} pairs lack a prediction to compare with")
-    tokenizer = load_tokenizer(trained / "model")
-    encoded = encode_for(student.model.backbone.config, tokenizer, data, pairs, params.get("append_eos"))
+    if is_probe:
+        backbone = build(params["model"], "model", task.trusted)
+        config, tokenizer = backbone.open_config(), backbone.open_tokenizer()
+    else:
+        config, tokenizer = student.model.backbone.config, load_tokenizer(trained / "model")
+    encoded = encode_for(config, tokenizer, data, pairs, params.get("append_eos"))
     pairs = [pairs[i] for i in encoded.kept]
     swapped = np.array([coin(pair.id) for pair in pairs])
     said = None
     if objective.needs_reference:
         origin = spec["inputs"].get("base") or reference.known_by(build(params["model"], "model", task.trusted), None)
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    is_packed = can_pack(task, student.model, encoded)
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, references=said, is_packed=is_packed)
+    given = (encoded, swapped, None, task.trainer.micro_tokens)
+    if is_probe:
+        rows: PairRows = StateRows(states_of(task.inputs["features"], [pair.id for pair in pairs]), *given)
+    else:
+        rows = PairRows(*given, references=said, is_packed=can_pack(task, student.model, encoded))
     columns = {
         role: torch.tensor([column[pair.id] for pair in pairs], dtype=torch.float64)
         for role, column in confidence.items()
@@ -80,12 +91,13 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Sc
     return Scored(student, loader, pairs, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
 
 
-def _load(trained: Path, objective: Any, fit: Fit) -> Student:
+def _load(trained: Path, objective: Any, fit: Fit, is_probe: bool) -> Student:
     """The trained student, of the kind that its objective trains."""
     if objective.student == "policy":
         student: Student = PolicyStudent(PolicyModel.load(trained), objective, NoConflict(), fit)
     else:
-        student = RewardStudent(RewardModel.load(trained), objective, NoConflict(), fit)
+        model = Probe.load(trained) if is_probe else RewardModel.load(trained)
+        student = RewardStudent(model, objective, NoConflict(), fit)
     student.requires_grad_(False)
     return student
 

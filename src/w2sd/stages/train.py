@@ -12,9 +12,12 @@ import numpy as np
 
 from w2sd.data.batch import PairRows
 from w2sd.data.pairs import coin
+from w2sd.data.states import StateRows
 from w2sd.errors import within
+from w2sd.models.probe import Probe
 from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.stages import reference
+from w2sd.stages.features import states_of, width_of
 from w2sd.stages.training import Training, finish, n_ended, prepare
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
@@ -46,13 +49,17 @@ def rows_of(task: Task, training: Training) -> PairRows:
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    budget = task.trainer.micro_tokens
-    return PairRows(encoded, swapped, training.targets, budget, truth, said, training.is_packed)
+    known = (encoded, swapped, training.targets, task.trainer.micro_tokens, truth, said)
+    if params["adapter"].reads_features:
+        return StateRows(states_of(task.inputs["features"], [pair.id for pair in pairs]), *known)
+    return PairRows(*known, training.is_packed)
 
 
-def begin(task: Task, is_policy: bool) -> RewardModel | PolicyModel:
+def begin(task: Task, is_policy: bool) -> RewardModel | PolicyModel | Probe:
     """The model before its training."""
     part, base = task.params["model"], task.inputs.get("base")
+    if task.params["adapter"].reads_features:
+        return Probe(width_of(task.inputs["features"]), task.params["seed"])
     if is_policy:
         return PolicyModel(part.open_language_model(base))
     return RewardModel(part.open_backbone(base), task.params["seed"])

@@ -14,6 +14,7 @@ from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled
 from w2sd.data.pairs import Pair, read
 from w2sd.data.text import Encoded, Ids
 from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.probe import Probe
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
@@ -25,7 +26,7 @@ from w2sd.worker import Task
 class Training(NamedTuple):
     """A model that is ready to be trained, and the pairs that it can read: its own, and after them a conflict's."""
 
-    model: RewardModel | PolicyModel
+    model: RewardModel | PolicyModel | Probe
     tokenizer: Any
     conflict: Conflict
     pairs: list[Pair]
@@ -36,21 +37,26 @@ class Training(NamedTuple):
     n_steps: int
 
 
-def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Training:
+def prepare(task: Task, model: RewardModel | PolicyModel | Probe, tokenizer: Any) -> Training:
     """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
     conflict = params["conflict"] or NoConflict()
-    if not fit.dropout:
-        silence_dropout(model.backbone)
-    if task.trainer.checkpointing:
-        checkpoint_layers(model.backbone)
-    params["adapter"].apply(model, params["seed"])
+    if isinstance(model, Probe):
+        config = params["model"].open_config()
+    else:
+        config = model.backbone.config
+        if not fit.dropout:
+            silence_dropout(model.backbone)
+        if task.trainer.checkpointing:
+            checkpoint_layers(model.backbone)
+        params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.pairs, params.get("append_eos"))
+    encoded = encode_for(config, tokenizer, params["data"], taught.pairs, params.get("append_eos"))
     pairs, targets = [taught.pairs[i] for i in encoded.kept], taught.targets[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-    is_packed = not drops and can_pack(task, model, encoded)  # dropout would strike what answers share alike
+    reads_tokens = not isinstance(model, Probe)
+    is_packed = reads_tokens and not drops and can_pack(task, model, encoded)  # dropout would strike what is shared
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     n_steps = fit.epochs * -(-(n_own if conflict.match_steps else len(pairs)) // fit.batch)
     return Training(model, tokenizer, conflict, pairs, targets, encoded, is_packed, n_own, n_steps)
