@@ -27,6 +27,7 @@ class Lesson(NamedTuple):
     truth: Floats | None = None  # 1 where the first answer is better; only if the supervision reads it
     length: Floats | None = None  # of prompt and both answers, in characters; likewise
     p_ceiling: Floats | None = None  # a ceiling's confidence in the better answer; only if `needs_ceiling`
+    features: Floats | None = None  # [n, D] of a pair its first answer's minus its second's; only if `needs_features`
 
 
 class Supervision(ABC):
@@ -35,6 +36,7 @@ class Supervision(ABC):
     VERSION: ClassVar[int]
     reads_truth: ClassVar[bool] = False
     needs_ceiling: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False  # of the model that the student begins as, from the layer that it names
     needs_teacher: ClassVar[bool] = True
 
     @abstractmethod

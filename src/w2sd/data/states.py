@@ -36,6 +36,11 @@ class StateRows(PairRows):
     def _length(self, text: Text) -> int:
         return len(text.answers)
 
+    def pieces(self, batch: list[int]) -> list[list[int]]:
+        """Rows of one size, so that the budget is a number of rows."""
+        order, most = sorted(batch), max(1, self.micro_tokens // 2)
+        return [order[start : start + most] for start in range(0, len(order), most)]
+
     def tokens(self, piece: list[int]) -> States:  # type: ignore[override]
         """Some rows, laid out as tokens are."""
         return States(self.states[piece].transpose(0, 1).flatten(0, 1))

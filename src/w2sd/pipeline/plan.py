@@ -30,6 +30,7 @@ from w2sd.pipeline.stage import Stage, identity
 from w2sd.supervision import Gold
 
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
+SALIENCY = "saliency_"  # how roles begin that are about the features of the pairs a student was trained on
 SAMPLES = "samples_"  # how roles begin that are about what a policy writes
 SAMPLED = ("weak", "ceiling", "baseline", "student")
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
@@ -78,8 +79,16 @@ class _Graph:
             self.oppose()
         if run.objective.student == "policy" and settings.samples:
             self.measured |= {f"{SAMPLES}{role}": self.generate(role) for role in SAMPLED if role in self.measured}
+        self.measured |= self.saliency(self.stages["train/student"])
         self.stages["compare"] = Stage("compare", {"data": run.data}, self.measured)
         return self.stages
+
+    def saliency(self, student: Stage) -> dict[str, Stage]:
+        """A student's features and weak labels, where it has both: whether the task is plain in them costs no more."""
+        features = student.inputs.get("probed", student.inputs.get("features"))
+        if features is None or "labels" not in student.inputs:
+            return {}
+        return {f"{SALIENCY}features": features, f"{SALIENCY}labels": student.inputs["labels"]}
 
     def oppose(self) -> None:
         """A conflict, what it is compared with, and its controls."""
@@ -119,6 +128,8 @@ class _Graph:
             base = self.pretrain(f"hop_{hop}", model, f"chain.between.{name}")
             if supervision.needs_ceiling:
                 base["ceiling_labels"] = self.label("ceiling", self.ceiling)
+            if supervision.needs_features:
+                base["probed"] = self.features(teacher_role, model, "w2s", supervision.layer, base)
             teacher = self.train(
                 teacher_role,
                 model,
@@ -135,6 +146,8 @@ class _Graph:
             inputs["labels"] = self.label(teacher_role, teacher)
         if supervision.needs_ceiling:
             inputs["ceiling_labels"] = self.label("ceiling", self.ceiling)
+        if supervision.needs_features:
+            inputs["probed"] = self.features(role, run.strong, "w2s", supervision.layer, inputs)
         how: dict[str, Any] = {"seed": seed, "supervision": supervision, "conflict": conflict, **inputs}
         return self.train(role, run.strong, split="w2s", **how)
 
@@ -191,7 +204,7 @@ class _Graph:
         """What a model makes of every row of a split before it is trained on any: all arms share it."""
         asked = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
         base = {role: stage for role, stage in inputs.items() if role == "base"}
-        return self.add(f"{role}_{split}", "features", asked | {"precision": self.run.fit.precision}, base)
+        return self.add(f"{role}_{split}_{layer}", "features", asked | {"precision": self.run.fit.precision}, base)
 
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.

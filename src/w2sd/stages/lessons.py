@@ -8,8 +8,9 @@ import numpy as np
 
 from w2sd.conflicts.base import COIN, OWN, Conflict, Extra
 from w2sd.data.pairs import Pair, Table, coin, digest
-from w2sd.errors import StageFailed
+from w2sd.errors import StageFailed, within
 from w2sd.metrics.predictions import read_predictions
+from w2sd.stages import features
 from w2sd.supervision import Lesson
 from w2sd.worker import Task
 
@@ -42,13 +43,19 @@ def supervised(task: Task, pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
     if supervision.needs_ceiling:
         ceiling = confidences(task, "ceiling_labels")
         pairs = [pair for pair in pairs if pair.id in ceiling]
+    if supervision.needs_features:
+        seen = set(features.ids_in(task.inputs["probed"]))
+        pairs = [pair for pair in pairs if pair.id in seen]
     lesson = taught(pairs, teacher if supervision.needs_teacher else dict.fromkeys((pair.id for pair in pairs), 0.5))
     if supervision.reads_truth:
         length = [len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs]
         lesson = lesson._replace(truth=np.array([truth(pair) for pair in pairs]), length=np.array(length, dtype=float))
     if supervision.needs_ceiling:
         lesson = lesson._replace(p_ceiling=np.array([ceiling[pair.id] for pair in pairs]))
-    targets = np.asarray(supervision.targets(lesson), dtype=np.float64)
+    if supervision.needs_features:
+        lesson = lesson._replace(features=features.vectors_of(task.inputs["probed"], [pair.id for pair in pairs]))
+    with within("supervision"):
+        targets = np.asarray(supervision.targets(lesson), dtype=np.float64)
     kept = ~np.isnan(targets)
     if kept.sum() < 2:
         raise StageFailed(f"supervision leaves {kept.sum()} of {len(kept)} rows to train on; lower its threshold")
@@ -66,7 +73,8 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, float]:
     supervision, teacher = task.params["supervision"], confidences(task, "labels")
     pairs = [pair for pair in extra.pairs if pair.id in teacher]
     lesson = taught(pairs, teacher)
-    targets = lesson.p_first if supervision.reads_truth else supervision.targets(lesson)
+    is_about_own = supervision.reads_truth or supervision.needs_features  # rows, of which these are none
+    targets = lesson.p_first if is_about_own else supervision.targets(lesson)
     targets = np.where(np.isnan(targets), lesson.p_first, targets)  # no row is left out: the dose is the arm's
     return dict(zip((pair.id for pair in pairs), targets.tolist(), strict=True))
 

@@ -1,0 +1,110 @@
+"""Weak labels beside what a probe on the student's own features makes of them: to leave rows out, or to relabel them.
+
+A probe is fitted to weak labels and sees no truth. Where the features of a strong model hold the right answer more
+plainly than the errors of a weak one, it disagrees with the weak label where that is wrong. As in EleutherAI's
+weak-to-strong experiments it reads the middle layer of the model that the student begins as.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from w2sd.errors import choose, require
+from w2sd.models.adapter import LAYERS
+from w2sd.supervision import Lesson, Supervision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from w2sd.supervision import Floats
+
+PROBES = ("knn", "logistic", "topological")
+FAR_OUT = 0.1  # of what hangs together, the share that is not asked
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Which probe is asked."""
+
+    probe: str = "knn"  # knn | logistic | topological
+    share: float = 0.1  # of rows
+    layer: str = "middle"  # of the features: last | middle
+    k: int = 50  # neighbours (knn, topological)
+    l2: float = 1e-3  # penalty (logistic)
+
+    def __post_init__(self) -> None:
+        choose("probe", self.probe, PROBES)
+        choose("layer", self.layer, LAYERS)
+        require(0 < self.share <= 1, "share", self.share, "a share in (0, 1]")
+        require(self.k >= 1, "k", self.k, "an integer of 1 or more")
+        require(0 < self.l2 < float("inf"), "l2", self.l2, "a number above 0")
+
+    def opinion(self, lesson: Lesson) -> Floats:
+        """The probe's P(class), in the shape of the teacher's."""
+        from w2sd.probes import knn, logistic, topological
+        from w2sd.probes.examples import examples
+
+        assert lesson.features is not None
+        known = examples(lesson.features, lesson.p_first)
+        if self.probe == "logistic":
+            p = logistic.fit(known, self.l2).predict(known.vectors)
+        else:
+            voters = topological.keep(known, self.k, FAR_OUT) if self.probe == "topological" else None
+            p = knn.knn(known, self.k, voters)
+        return p[: len(lesson.p_first)] if lesson.p_first.ndim == 2 else p[: len(lesson.p_first), 0]
+
+    def suspects(self, lesson: Lesson, opinion: Floats) -> NDArray[np.bool_]:
+        """The share of rows whose weak label is farthest from the probe's; ties in the order of the noise."""
+        import numpy as np
+
+        distance = np.abs(lesson.p_first - opinion).reshape(len(opinion), -1).sum(axis=1)
+        found = np.zeros(len(distance), dtype=bool)
+        found[np.lexsort((lesson.noise, -distance))[: int(self.share * len(distance))]] = True
+        return found
+
+
+@dataclass(frozen=True)
+class Filtered(Probed, Supervision):
+    """The teacher's confidence, on all rows but those whose weak label disagrees most with a probe."""
+
+    probe: str = "knn"  # knn | logistic | topological
+    share: float = 0.1  # of rows that are left out; topological: and all that hang together with few
+    VERSION: ClassVar[int] = 1
+    needs_features: ClassVar[bool] = True
+
+    def targets(self, lesson: Lesson) -> Floats:
+        import numpy as np
+
+        from w2sd.probes import topological
+        from w2sd.probes.examples import examples
+
+        if self.probe == "topological":
+            assert lesson.features is not None
+            known = examples(lesson.features, lesson.p_first)
+            out = ~topological.keep(known, self.k, self.share)[: len(lesson.p_first)]
+        else:
+            out = self.suspects(lesson, self.opinion(lesson))
+        return _choose(out, np.full_like(lesson.p_first, np.nan), lesson.p_first)
+
+
+@dataclass(frozen=True)
+class Relabelled(Probed, Supervision):
+    """What a probe says of the rows whose weak label disagrees most with it, and the weak label of the others."""
+
+    probe: str = "knn"  # knn | logistic | topological: knn among what hangs together
+    share: float = 1.0  # of rows that are relabelled
+    VERSION: ClassVar[int] = 1
+    needs_features: ClassVar[bool] = True
+
+    def targets(self, lesson: Lesson) -> Floats:
+        opinion = self.opinion(lesson)
+        return _choose(self.suspects(lesson, opinion), opinion, lesson.p_first)
+
+
+def _choose(rows: NDArray[np.bool_], there: Floats, elsewhere: Floats) -> Floats:
+    """One value on some rows and another elsewhere, whether a row is a number or a distribution."""
+    import numpy as np
+
+    return np.where(rows if there.ndim == 1 else rows[:, None], there, elsewhere)
