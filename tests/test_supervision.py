@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
+from w2sd.probes.supervised import Filtered, Relabelled
 from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
 
 Floats = NDArray[np.float64]
@@ -22,8 +24,14 @@ OPTIONS: dict[str, Supervision] = {
     for path in sorted(Path(CONF, "supervision").glob("*.yaml"))
 }
 KINDS = ("longest", "shortest", "hardest", "easiest")
-EVERY = {**OPTIONS, **{f"synthetic, {kind}": Synthetic(kind) for kind in KINDS}}
-BLIND = {name: supervision for name, supervision in EVERY.items() if not supervision.reads_truth}
+PROBED = {
+    f"{cls.__name__.lower()}, {probe}": cls(probe, share=0.25)
+    for cls in (Filtered, Relabelled)
+    for probe in ("knn", "logistic", "topological")
+}
+EVERY = {**OPTIONS, **{f"synthetic, {kind}": Synthetic(kind) for kind in KINDS}, **PROBED}
+ROW_BY_ROW = {name: supervision for name, supervision in EVERY.items() if not supervision.needs_features}
+BLIND = {name: supervision for name, supervision in ROW_BY_ROW.items() if not supervision.reads_truth}
 ERRING = {"noisy_gold": NoisyGold(), **{kind: Synthetic(kind) for kind in KINDS}}
 # Multiples of 2**-12, so that 1 - p is exact and a tie stays a tie.
 GRID = np.arange(2**12 + 1) / 2**12
@@ -48,13 +56,15 @@ def lesson(n: int = 200, seed: int = 0) -> Lesson:
         truth=rng.integers(0, 2, n).astype(float),
         length=rng.integers(1, 30, n).astype(float),
         p_ceiling=rng.integers(0, 40, n) / 40,
+        features=rng.normal(size=(n, 3)),
     )
 
 
 def swapped(told: Lesson) -> Lesson:
     """The same pairs with their answers in the other slots."""
     truth = None if told.truth is None else 1 - told.truth
-    return told._replace(p_first=1 - told.p_first, truth=truth)
+    features = None if told.features is None else -told.features
+    return told._replace(p_first=1 - told.p_first, truth=truth, features=features)
 
 
 def reordered(told: Lesson, order: NDArray[np.int64]) -> Lesson:
@@ -63,6 +73,13 @@ def reordered(told: Lesson, order: NDArray[np.int64]) -> Lesson:
 
 def same(one: Floats, other: Floats) -> bool:
     return np.array_equal(one, other, equal_nan=True)
+
+
+def alike(supervision: Supervision, one: Floats, other: Floats) -> bool:
+    """The same, but for the order of a probe's sums."""
+    return (
+        np.allclose(one, other, rtol=0, atol=1e-7, equal_nan=True) if supervision.needs_features else same(one, other)
+    )
 
 
 # --- what each one teaches --------------------------------------------------------------------------------------------
@@ -200,7 +217,7 @@ def test_errors_at_random_fall_evenly_on_every_kind_of_pair() -> None:
 @each(EVERY)
 def test_swapping_the_slots_swaps_the_target(supervision: Supervision) -> None:
     told = lesson()
-    assert same(supervision.targets(swapped(told)), 1 - supervision.targets(told))
+    assert alike(supervision, supervision.targets(swapped(told)), 1 - supervision.targets(told))
 
 
 @each(BLIND)
@@ -223,8 +240,12 @@ def test_a_target_depends_on_its_own_row_alone(supervision: Supervision) -> None
 @each(EVERY)
 def test_the_order_of_the_rows_changes_no_target(supervision: Supervision) -> None:
     told, order = lesson(), np.random.default_rng(1).permutation(200)
-    assert same(supervision.targets(reordered(told, order)), supervision.targets(told)[order])
-    empty = reordered(told, np.array([], dtype=np.int64))
+    assert alike(supervision, supervision.targets(reordered(told, order)), supervision.targets(told)[order])
+
+
+@each(ROW_BY_ROW)
+def test_nothing_is_taught_of_no_rows(supervision: Supervision) -> None:
+    empty = reordered(lesson(), np.array([], dtype=np.int64))
     assert supervision.targets(empty).shape == (0,)
 
 
@@ -243,26 +264,28 @@ def test_a_target_is_a_share_or_nothing(supervision: Supervision) -> None:
     targets = supervision.targets(lesson())
     assert targets.dtype == np.float64
     assert targets.shape == (200,)
-    assert np.isnan(targets).any() == isinstance(supervision, Confident | OracleConfident)
+    assert np.isnan(targets).any() == isinstance(supervision, Confident | OracleConfident | Filtered)
     assert 0 <= np.nanmin(targets) <= np.nanmax(targets) <= 1
 
 
 # --- what they ask for ------------------------------------------------------------------------------------------------
 
-ASKS = {  # reads_truth, needs_teacher, needs_ceiling
-    "soft": (False, True, False),
-    "hard": (False, True, False),
-    "confident": (False, True, False),
-    "oracle_confident": (True, True, False),
-    "gold": (True, False, False),
-    "noisy_gold": (True, True, False),
-    "synthetic": (True, True, True),
+ASKS = {  # reads_truth, needs_teacher, needs_ceiling, needs_features
+    "soft": (False, True, False, False),
+    "hard": (False, True, False, False),
+    "confident": (False, True, False, False),
+    "oracle_confident": (True, True, False, False),
+    "gold": (True, False, False, False),
+    "noisy_gold": (True, True, False, False),
+    "synthetic": (True, True, True, False),
+    "filtered": (False, True, False, True),
+    "relabelled": (False, True, False, True),
 }
 
 
 def test_every_option_says_what_it_asks_for() -> None:
-    told = {name: (one.reads_truth, one.needs_teacher, one.needs_ceiling) for name, one in OPTIONS.items()}
-    assert told == ASKS
+    flags = ("reads_truth", "needs_teacher", "needs_ceiling", "needs_features")
+    assert {name: tuple(getattr(one, flag) for flag in flags) for name, one in OPTIONS.items()} == ASKS
 
 
 @each(EVERY)
@@ -275,6 +298,8 @@ def test_what_is_not_asked_for_is_not_looked_at(supervision: Supervision) -> Non
         lacking |= {"truth": None, "length": None}
     if not supervision.needs_ceiling:
         lacking |= {"p_ceiling": None}
+    if not supervision.needs_features:
+        lacking |= {"features": None}
     if not supervision.needs_teacher:
         lacking |= {"p_first": np.full(200, 0.5)}
     assert same(supervision.targets(told._replace(**lacking)), expected)
@@ -296,3 +321,67 @@ def test_a_threshold_that_keeps_everything_twice_or_nothing_is_refused(cls: type
 def test_an_unknown_kind_of_errors_is_refused() -> None:
     with pytest.raises(Refused, match=r"^errors: 'longst' is not accepted; .*; did you mean 'longest'\?"):
         Synthetic("longst")
+
+
+# --- what a probe says ------------------------------------------------------------------------------------------------
+
+
+def mistaught(n: int = 300) -> tuple[Lesson, NDArray[np.bool_]]:
+    """Pairs whose features show the better answer, and a teacher who is wrong on a tenth of them, as sure as ever."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(n, 4))
+    x[:, 0] += 3 * np.sign(x[:, 0])
+    wrong = rng.random(n) < 0.1
+    p = np.where((x[:, 0] > 0) != wrong, 0.8, 0.2)
+    return Lesson(p, rng.permutation(n) / n, features=x), wrong
+
+
+@pytest.mark.parametrize("probe", ["knn", "logistic", "topological"])
+def test_where_features_are_plain_the_teachers_errors_are_found(probe: str) -> None:
+    told, wrong = mistaught()
+    dropped = np.isnan(Filtered(probe, share=wrong.mean()).targets(told))
+    relabelled = Relabelled(probe).targets(told)
+    if probe != "topological":  # which also leaves out what lies at the edge
+        assert dropped.sum() == int(wrong.mean() * len(wrong))
+    assert (dropped & wrong).sum() > 0.9 * wrong.sum()
+    assert ((relabelled > 0.5) == (told.features[:, 0] > 0)).mean() > 0.99  # type: ignore[index]
+
+
+@each({name: supervision for name, supervision in PROBED.items() if "topological" not in name})
+def test_a_probe_acts_on_the_share_that_it_is_asked_for(supervision: Any) -> None:
+    told = lesson()
+    targets = supervision.targets(told)
+    assert (targets != told.p_first).sum() == 50
+    assert (np.isnan(targets).sum() == 50) == isinstance(supervision, Filtered)
+    farthest = np.abs(supervision.opinion(told) - told.p_first)
+    assert farthest[targets != told.p_first].min() >= farthest[targets == told.p_first].max()
+
+
+@each(PROBED)
+def test_a_probe_takes_a_distribution_over_classes_too(supervision: Any) -> None:
+    told = lesson()
+    p = np.random.default_rng(2).dirichlet(np.full(3, 0.3), size=200)
+    targets = supervision.targets(told._replace(p_first=p))
+    assert targets.shape == p.shape
+    left_out = np.isnan(targets)
+    assert (left_out.any(axis=1) == left_out.all(axis=1)).all()
+    assert np.nansum(targets, axis=1)[~left_out.any(axis=1)] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "line"),
+    [
+        (
+            {"probe": "kn"},
+            "probe: 'kn' is not accepted; expected one of knn, logistic, topological; did you mean 'knn'",
+        ),
+        ({"layer": "first"}, "layer: 'first' is not accepted; expected one of last, middle"),
+        ({"share": 0.0}, "share: 0.0 is not accepted; expected a share in (0, 1]"),
+        ({"k": 0}, "k: 0 is not accepted; expected an integer of 1 or more"),
+        ({"l2": 0.0}, "l2: 0.0 is not accepted; expected a number above 0"),
+    ],
+)
+@pytest.mark.parametrize("cls", [Filtered, Relabelled])
+def test_a_knob_of_a_probe_that_means_nothing_is_refused(cls: Any, knobs: dict[str, Any], line: str) -> None:
+    with pytest.raises(Refused, match=f"^{re.escape(line)}"):
+        cls(**knobs)

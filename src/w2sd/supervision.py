@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+LAYERS = ("last", "middle")  # of a transformer, whose states are features
+
 
 class Lesson(NamedTuple):
     """The training pairs of a student as a supervision sees them, in slot order."""

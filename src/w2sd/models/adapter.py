@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from w2sd.errors import Refused, choose, nearest, require
+from w2sd.supervision import LAYERS
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
     from w2sd.models.score import PolicyModel, RewardModel
-
-
-LAYERS = ("last", "middle")  # of a transformer, whose states are read
 
 
 class Adapter:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from w2sd.errors import choose, require
-from w2sd.models.adapter import LAYERS
-from w2sd.supervision import Lesson, Supervision
+from w2sd.supervision import LAYERS, Lesson, Supervision
 
 if TYPE_CHECKING:
     import numpy as np
