@@ -68,6 +68,8 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_file({"wte.weight": np.zeros((8, 4), dtype=np.float32)}, "gpt2/model.safetensors")
     rows = "".join(json.dumps({"prompt": str(n), "chosen": "a", "rejected": "b"}) + "\n" for n in range(30)).encode()
     Path("pairs.jsonl").write_bytes(rows)
+    items = "".join(json.dumps({"text": str(n), "label": n % 2}) + "\n" for n in range(30)).encode()
+    Path("items.jsonl").write_bytes(items)
     for value in [value for name in PARTS for value in CONTENT[name].values()]:
         if str(value).startswith("$W2SD_DATA/"):
             path = tmp_path / value.removeprefix("$W2SD_DATA/")
@@ -77,8 +79,12 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 ASKS = {  # what an option needs that nobody can know beforehand
+    "data/choice_files": ["data.path=items.jsonl"],
+    "data/class_files": ["data.path=items.jsonl"],
+    "data/class_hub": ["data.id=items.jsonl"],
     "data/files": ["data.path=pairs.jsonl"],
     "data/hub": ["data.id=pairs.jsonl"],
+    "data/question_files": ["data.path=items.jsonl"],
     "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
     "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
 }
@@ -184,6 +190,13 @@ def test_a_yaml_lists_the_fields_of_its_class_in_their_order(name: str) -> None:
     cls, filled = get_class(CONTENT[name]["_target_"]), list(dict.fromkeys(FILLED[name]))
     knobs = [knob.name for knob in dataclasses.fields(cls)]
     assert [*filled, *CONTENT[name]] == [*knobs[: len(filled)], "_target_", *knobs[len(filled) :]]
+    for part in inner(name):
+        assert list(part) == ["_target_", *(knob.name for knob in dataclasses.fields(get_class(part["_target_"])))]
+
+
+def inner(name: str) -> list[dict[str, Any]]:
+    """The parts that fields of an option hold, written into its file."""
+    return [value for value in CONTENT[name].values() if isinstance(value, dict) and "_target_" in value]
 
 
 @pytest.mark.parametrize("name", [names[0] for names in BY_CLASS.values() if len(names) == 1])
@@ -220,6 +233,7 @@ def test_the_first_line_says_what_the_option_is(name: str) -> None:
 
 @pytest.mark.parametrize("names", [names for names in BY_CLASS.values() if len(names) > 1], ids=lambda names: names[0])
 def test_what_one_yaml_of_a_class_explains_the_others_explain_too(names: list[str]) -> None:
+    """What is further in, of the same parts only: their keys depend on which parts these are."""
     explained = {
         name: {
             line.partition(":")[0]
@@ -228,7 +242,12 @@ def test_what_one_yaml_of_a_class_explains_the_others_explain_too(names: list[st
         }
         for name in names
     }
-    assert all(keys == explained[names[0]] for keys in explained.values()), explained
+    of_its_own = {name: {key for key in keys if not key.startswith(" ")} for name, keys in explained.items()}
+    assert all(keys == of_its_own[names[0]] for keys in of_its_own.values()), of_its_own
+    alike: dict[str, str] = {}
+    for name, keys in explained.items():
+        like = alike.setdefault(str([part["_target_"] for part in inner(name)]), name)
+        assert keys == explained[like], (name, like)
 
 
 def test_every_line_of_the_root_config_is_explained() -> None:

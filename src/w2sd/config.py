@@ -30,11 +30,24 @@ GROUPS = (
     "supervision",
     "chain",
     "fit",
+    "stopping",
+    "generative",
     "sft",
     "trainer",
     "logger",
 )
-KINDS = ("pretrain", "sft", "reference", "features", "train", "label", "evaluate", "generate", "compare")  # of stages
+KINDS = (  # of stages
+    "pretrain",
+    "generative",
+    "sft",
+    "reference",
+    "features",
+    "train",
+    "label",
+    "evaluate",
+    "generate",
+    "compare",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +102,8 @@ class RunConfig(NamedTuple):
     supervision: Any
     chain: Any
     fit: Any
+    stopping: Any
+    generative: Any
     sft: Any
     trainer: Any
     logger: Any
@@ -130,6 +145,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
+    later = {"generative": "w2sd.fit.NoGenerative", "stopping": "w2sd.stopping.NoStopping"}
+    full = {group: {"_target_": none} for group, none in later.items()} | full
     if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
         full.pop("sft", None)
         if isinstance(full.get("data"), dict):

@@ -17,13 +17,15 @@ def items(n: int = 120, classes: int = 3, width: int = 4, seed: int = 0) -> Exam
     true = rng.integers(0, classes, n)
     x = 2 * np.eye(max(classes, width))[true, :width] + rng.normal(size=(n, width))
     said = np.where(rng.random(n) < 0.75, true, rng.integers(0, classes, n))
-    return examples(x, 0.7 * np.eye(classes)[said] + 0.3 * rng.dirichlet(np.ones(classes), n))
+    return examples(x[:, None], 0.7 * np.eye(classes)[said] + 0.3 * rng.dirichlet(np.ones(classes), n))
 
 
 def pairs(n: int = 80, width: int = 4, seed: int = 0) -> tuple[Floats, Floats]:
+    """States of both answers, and how likely each is to be the better one."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, width))
-    return x, 1 / (1 + np.exp(-x[:, 0] - rng.normal(size=n)))
+    x = rng.normal(size=(n, 2, width))
+    p = 1 / (1 + np.exp(x[:, 1, 0] - x[:, 0, 0] - rng.normal(size=n)))
+    return x, np.column_stack([p, 1 - p])
 
 
 def taken(known: Examples, rows: np.ndarray) -> Examples:
@@ -157,7 +159,8 @@ def test_a_pair_with_its_answers_exchanged_is_the_same_pair(probe) -> None:  # t
     (x, y), n = pairs(), 80
     said = probe(examples(x, y))
     heads = np.random.default_rng(2).random(n) < 0.5
-    again = probe(examples(np.where(heads[:, None], -x, x), np.where(heads, 1 - y, y)))[:n]
+    exchanged = np.where(heads[:, None, None], x[:, ::-1], x), np.where(heads[:, None], y[:, ::-1], y)
+    again = probe(examples(*exchanged))[:n]
     if said.ndim == 1:
         assert (again == said[:n]).all()
     else:
@@ -168,9 +171,9 @@ def test_a_pair_with_its_answers_exchanged_is_the_same_pair(probe) -> None:  # t
 def test_no_example_has_a_say_about_itself() -> None:
     """Neither as it is nor with its answers exchanged, however near that lies."""
     x, y = pairs()
-    x[0], y[0] = 1e-6, 1.0
+    x[0, 0], x[0, 1], y[0] = 0.0, 1e-6, (1.0, 0.0)
     said = knn.knn(examples(x, y), 10)[0]
-    y[0] = 0.0
+    y[0] = 0.0, 1.0
     assert (knn.knn(examples(x, y), 10)[0] == said).all()
 
 
@@ -209,8 +212,8 @@ def test_labels_of_one_class_are_refused(probe) -> None:  # type: ignore[no-unty
 
 def test_features_without_value_are_an_error() -> None:
     x, y = pairs()
+    with pytest.raises(ValueError, match="some for each of 80 labels, got the shape"):
+        examples(x[:, 0], y)
     x[3, 1] = np.nan
-    with pytest.raises(ValueError, match="vectors: expected finite numbers"):
+    with pytest.raises(ValueError, match="states: expected finite numbers"):
         examples(x, y)
-    with pytest.raises(ValueError, match="one for each of 80 labels"):
-        examples(x[:-1], y)

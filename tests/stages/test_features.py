@@ -131,10 +131,8 @@ def test_features_are_the_states_at_the_ends_of_both_answers_in_slot_order(
     assert expected.std() > 0.1
     assert features.states_of(folder, ids) == pytest.approx(expected, abs=1e-5)
     assert features.width_of(folder) == 12
-    some = ids[40:5:-3]
-    vectors = features.vectors_of(folder, some)
-    assert vectors == pytest.approx((expected[:, 0] - expected[:, 1])[40:5:-3], abs=1e-5)
-    assert bench.metrics(stages, name) == {"n/pairs": len(pairs), "n/width": 12}
+    assert features.states_of(folder, ids[40:5:-3]) == pytest.approx(expected[40:5:-3], abs=1e-5)
+    assert bench.metrics(stages, name) == {"n/rows": len(pairs), "n/width": 12}
 
 
 def test_rows_that_were_not_read_are_named(bench: Bench, probed: Plan) -> None:
@@ -163,7 +161,7 @@ def test_a_linear_probe_is_what_training_the_head_alone_comes_to(bench: Bench, p
         one, other = (load_file(bench.folder(of, f"train/{role}") / "head.safetensors") for of in (probed, whole))
         assert one["weight"].shape == other["weight"].shape
         assert torch.allclose(one["weight"], other["weight"], rtol=0, atol=2e-4)
-        begin = Probe(one["weight"].shape[1], probed[f"train/{role}"].params["seed"]).head.weight.detach()
+        begin = Probe(one["weight"].shape[1], 1, probed[f"train/{role}"].params["seed"]).head.weight.detach()
         assert float((one["weight"] - begin).abs().max()) > 0.01
     for name in ("label/weak", "evaluate/student"):
         one, other = (read_predictions(bench.folder(of, name) / "predictions.parquet") for of in (probed, whole))
@@ -223,12 +221,12 @@ def test_a_supervision_that_asks_a_probe_is_given_the_features_of_its_rows(
 
     [lesson] = told
     assert lesson.truth is None
-    assert lesson.features == pytest.approx(features.vectors_of(inputs["probed"], [pair.id for pair in pairs]))
+    assert np.array_equal(lesson.features_NAD, features.states_of(inputs["probed"], [pair.id for pair in pairs]))
     assert len(kept) == len(taught) == bench.metrics(filtered, "train/student")["n/pairs"] == 64 - 6
     extra = data.read(stage.params["data"]).rows("w2s", data.CONFLICTING)
     given = lessons.extra_targets(task, Extra(extra, TEACHER))  # the teacher's word, without a probe
-    teacher = lessons.confidences(task, "labels")
-    assert given == {pair.id: lessons.in_slots(pair, teacher[pair.id]) for pair in extra}
+    teacher = lessons.said(task, "labels", extra)
+    assert {id: label.tolist() for id, label in given.items()} == {id: word.tolist() for id, word in teacher.items()}
     assert len(told) == 1
 
 
@@ -262,10 +260,11 @@ def test_the_comparison_says_how_plain_truth_and_weak_labels_are(
     found, pairs = bench.metrics(stages, "compare"), data.read(stages["compare"].params["data"]).rows("w2s")
     weak = read_predictions(bench.folder(stages, "label/weak") / "predictions.parquet")
     p_correct = dict(zip(weak.ids, weak.p_correct, strict=True))
-    second = np.array([coin(pair.id) for pair in pairs])
+    second = np.array([int(coin(pair.id)) for pair in pairs])
     p = np.array([p_correct[pair.id] for pair in pairs])
-    vectors = features.vectors_of(bench.folder(stages, name), [pair.id for pair in pairs])
-    expected = saliency(vectors, 1.0 - second, np.where(second, 1 - p, p), [pair.cluster for pair in pairs])
+    states = features.states_of(bench.folder(stages, name), [pair.id for pair in pairs])
+    first = np.where(second, 1 - p, p)
+    expected = saliency(states, second, np.column_stack([first, 1 - first]), [pair.cluster for pair in pairs])
     assert {name: found[name] for name in found if name.startswith("saliency")} == {
         f"saliency/{name}": pytest.approx(value) for name, value in expected.items()
     }

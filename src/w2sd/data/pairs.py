@@ -68,6 +68,11 @@ class Table(NamedTuple, Generic[Example]):
         return [x for x in self.examples if x.split == split]
 
 
+def classes_of(source: Any) -> tuple[str, ...] | None:
+    """The classes of a source of items, in the order of their labels; a source of pairs has none."""
+    return getattr(source, "classes", None)
+
+
 class Source(Protocol):
     """Where pairs come from: a frozen dataclass of plain values, so that equal sources are read once."""
 

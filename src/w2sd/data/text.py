@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.data.pairs import Pair
+from w2sd.data.pairs import Item, Pair
 from w2sd.errors import Refused
 
 Ids = NDArray[np.int32]
@@ -42,6 +42,52 @@ class Encoded(NamedTuple):
     truncated_prompts: int  # among the kept
     dropped_long: int  # pairs with a response that does not fit
     equal_tokens: int  # kept pairs whose responses are one and the same to this tokenizer: a tie for every model
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with its response."""
+        sides = zip(self.prompts, self.chosen, self.rejected, strict=True)
+        return max((len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in sides), default=0)
+
+    def pick(self, places: Sequence[int]) -> Encoded:
+        """Some of the kept pairs."""
+        prompts, chosen, rejected = ([side[n] for n in places] for side in (self.prompts, self.chosen, self.rejected))
+        kept = [self.kept[n] for n in places]
+        return self._replace(prompts=prompts, chosen=chosen, rejected=rejected, kept=kept)
+
+
+class EncodedItems(NamedTuple):
+    """Token ids of items, all of which fit: a text that is too long lost its beginning."""
+
+    texts: list[Ids]  # with the beginning-of-text token, where the tokenizer adds one
+    kept: list[int]  # indices into the items
+    truncated_prompts: int
+    dropped_long: int = 0
+    equal_tokens: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return max(map(len, self.texts), default=0)
+
+    def pick(self, places: Sequence[int]) -> EncodedItems:
+        """Some of the items."""
+        return self._replace(texts=[self.texts[n] for n in places], kept=[self.kept[n] for n in places])
+
+
+def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, vocabulary: int) -> EncodedItems:
+    """Encode texts so that each fits into `context`, cut on the left if it has to be, and each id into `vocabulary`."""
+    if not items:
+        return EncodedItems([], [], 0)
+    lead = _lead(tokenizer, items[0].text)
+    room = context - len(lead)
+    tokens = _tokens(tokenizer, [item.text for item in items])
+    for item, ids in zip(items, tokens, strict=True):
+        if not len(ids):
+            raise Refused(f"item {item.id}", item.text, "a text with at least one token")
+        _refuse_foreign_ids(ids, f"item {item.id}", tokenizer, vocabulary)
+    texts = [np.concatenate([lead, ids[-room:]]) for ids in tokens]
+    return EncodedItems(texts, list(range(len(items))), sum(len(ids) > room for ids in tokens))
 
 
 def encode(
@@ -137,7 +183,11 @@ def _refuse_foreign(encoded: Encoded, pairs: Sequence[Pair], tokenizer: Tokenize
     """Refuse the first token id that the model has no embedding for: on a device it would be garbage or a crash."""
     for index, *parts in zip(encoded.kept, encoded.prompts, encoded.chosen, encoded.rejected, strict=True):
         for ids in parts:
-            if (highest := int(ids.max())) >= vocabulary:
-                word = f"{tokenizer.convert_ids_to_tokens(highest)} (id {highest})"
-                accepted = f"ids below {vocabulary}, the model's vocabulary: tokenizer and model do not belong together"
-                raise Refused(f"pair {pairs[index].id}", word, accepted)
+            _refuse_foreign_ids(ids, f"pair {pairs[index].id}", tokenizer, vocabulary)
+
+
+def _refuse_foreign_ids(ids: Ids, whose: str, tokenizer: Tokenizer, vocabulary: int) -> None:
+    if (highest := int(ids.max())) >= vocabulary:
+        word = f"{tokenizer.convert_ids_to_tokens(highest)} (id {highest})"
+        accepted = f"ids below {vocabulary}, the model's vocabulary: tokenizer and model do not belong together"
+        raise Refused(whose, word, accepted)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from w2sd.models.score import PolicyModel, RewardModel
+    from w2sd.models.score import HeadedModel, PolicyModel
 
 
 class Adapter:
@@ -24,10 +24,10 @@ class Adapter:
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:
         """Refuse, before anything is trained, an architecture that this cannot be applied to."""
 
-    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+    def apply(self, model: HeadedModel | PolicyModel, seed: int = 0) -> None:
         """Freeze what is not trained, and add what is; `seed` decides the weights that are added."""
 
-    def merge(self, model: RewardModel | PolicyModel) -> None:
+    def merge(self, model: HeadedModel | PolicyModel) -> None:
         """Leave the weights of an ordinary model, which scores the same."""
 
 
@@ -48,7 +48,7 @@ class HeadOnly(Adapter):
         if is_policy and getattr(config, "tie_word_embeddings", False):
             raise _tied(config)
 
-    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+    def apply(self, model: HeadedModel | PolicyModel, seed: int = 0) -> None:
         """Freeze the transformer."""
         if any(weights is own for weights in model.backbone.parameters() for own in model.head.parameters()):
             raise _tied(model.backbone.config)
@@ -102,7 +102,7 @@ class Lora(Adapter):
             with torch.device("meta"):
                 self._layers(AutoModel.from_config(config))
 
-    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+    def apply(self, model: HeadedModel | PolicyModel, seed: int = 0) -> None:
         """Freeze the rest, and add to the layers that are named."""
         import torch
 
@@ -123,7 +123,7 @@ class Lora(Adapter):
         if isinstance(model, RewardModel):  # whose head is new; that of a policy is part of the language model
             model.head.requires_grad_(True)
 
-    def merge(self, model: RewardModel | PolicyModel) -> None:
+    def merge(self, model: HeadedModel | PolicyModel) -> None:
         """Add the products to the layers that they belong to."""
         peft, backbone = _peft(), cast("Any", model.backbone)
         for name, layer in list(backbone.named_modules()):

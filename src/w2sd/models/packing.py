@@ -23,7 +23,7 @@ from w2sd.models.flex import attend_in_blocks, blocks
 
 if TYPE_CHECKING:
     from w2sd.models.probe import StateModel
-    from w2sd.models.score import PolicyModel, RewardModel
+    from w2sd.models.score import HeadedModel, PolicyModel
 
 NAME = "w2sd_packed"
 PROBE = (3, 4, 2, 2, 1, 5)  # tokens of prompts and answers that a model is tried with
@@ -115,7 +115,7 @@ AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
-def pack(model: RewardModel | PolicyModel | StateModel, longest: int, device: str = "cpu") -> bool:
+def pack(model: HeadedModel | PolicyModel | StateModel, longest: int, device: str = "cpu") -> bool:
     """Have `model` read packed rows, if it can; otherwise leave it as it is, and say so once.
 
     It can if packed and plain rows give it the same scores. A few tokens are enough to see what a transformer does with
@@ -145,7 +145,7 @@ def pack(model: RewardModel | PolicyModel | StateModel, longest: int, device: st
 
 @torch.no_grad()
 def _probe(
-    model: RewardModel | PolicyModel | StateModel, layout: Callable[[list[Text]], Tokens], device: str
+    model: HeadedModel | PolicyModel | StateModel, layout: Callable[[list[Text]], Tokens], device: str
 ) -> Tensor:
     """What the model says of a few answers that lie in this layout."""
     random = np.random.default_rng(0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class StateModel(nn.Module):
-    """A transformer, asked for its state at the last token of each answer.
+    """A transformer, asked for its state at the last token of each text.
 
     The `last` layer is the one that a head of the model would read, the `middle` one comes after half of its blocks.
     """
@@ -29,7 +29,7 @@ class StateModel(nn.Module):
         self.backbone, self.layer = with_fewer_kernels(backbone), layer
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """One state for each answer, [B, D]."""
+        """One state for each text, [B, D]."""
         if self.layer == "last":
             hidden_BTD = self.backbone(**inputs_of(tokens)).last_hidden_state
         else:
@@ -39,18 +39,19 @@ class StateModel(nn.Module):
 
 
 class Probe(nn.Module):
-    """The head of a reward model, alone: what it reads are states of a transformer that stays as it is."""
+    """The head of a reward model or a classifier, alone: it reads states of a transformer that stays as it is."""
 
-    def __init__(self, width: int, seed: int = 0) -> None:
+    def __init__(self, width: int, n_outputs: int, seed: int = 0) -> None:
         super().__init__()
-        self.head = new_head(width, seed)
+        self.head = new_head(width, n_outputs, seed)
 
     def forward(self, states: States) -> Tensor:
-        """One score for each answer, [B]."""
-        return self.head(states.of_BD.to(self.head.weight.dtype)).squeeze(-1)
+        """What the head says of each text, [B, outputs]; [B] where there is one output, a reward."""
+        scores_BC = self.head(states.of_BD.to(self.head.weight.dtype))
+        return scores_BC.squeeze(-1) if self.head.out_features == 1 else scores_BC
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write the head, as a reward model does; its transformer is where the states came from."""
+        """Write the head, as other models do; the transformer is where the states came from."""
         weights = {name: value.contiguous() for name, value in self.head.state_dict().items()}
         save_file(weights, folder / "head.safetensors")
 
@@ -58,6 +59,7 @@ class Probe(nn.Module):
     def load(cls, folder: Path) -> Probe:
         """What `save` wrote."""
         weights = load_file(folder / "head.safetensors")
-        probe = cls(weights["weight"].shape[1])
+        n_outputs, width = weights["weight"].shape
+        probe = cls(width, n_outputs)
         probe.head.load_state_dict(weights)
         return probe

@@ -22,6 +22,7 @@ class Objective(Protocol[Scores]):
     """
 
     student: ClassVar[str]  # whose scores it reads: "reward" | "policy"
+    reads_classes: ClassVar[bool]  # whether it also reads those of a classifier
     needs_reference: ClassVar[bool]  # whether the scores must have those of a reference beside them
 
     @property

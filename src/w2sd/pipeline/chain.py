@@ -20,6 +20,34 @@ class Direct:
     def between(self) -> dict[str, Any]:
         return {}
 
+    def hops(self, strong: Any) -> dict[str, Any]:
+        """The models that are students before the last, by name."""
+        return self.between
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """The strong model teaches itself: a student, then `rounds` times a fresh one on its predecessor's labels.
+
+    All of them on the same prompts (the strong-to-strong iterations of EleutherAI's w2s).
+    """
+
+    rounds: int = 1
+    VERSION: ClassVar[int] = 1
+    reuse_prompts: ClassVar[bool] = True
+    conflict_everywhere: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require(1 <= self.rounds <= 100, "rounds", self.rounds, "an integer from 1 to 100")
+
+    @property
+    def between(self) -> dict[str, Any]:
+        return {}
+
+    def hops(self, strong: Any) -> dict[str, Any]:
+        """The strong model, as often as it will be a teacher."""
+        return {f"round_{n}": strong for n in range(1, self.rounds + 1)}
+
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -37,3 +65,7 @@ class Bootstrap:
         for name, model in self.between.items():
             accepted = f"a model; choose one with model@chain.between.{name}=OPTION"
             require(hasattr(model, "open_backbone"), f"between.{name}", model, accepted)
+
+    def hops(self, strong: Any) -> dict[str, Any]:
+        """The models that are students before the last, by name."""
+        return self.between

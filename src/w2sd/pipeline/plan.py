@@ -6,6 +6,8 @@ data ──► pairs (splits gt | w2s | test, disjoint by cluster)
    └────────► train(strong, gt) = ceiling ──────────────────────────────────────────► evaluate ─┤
                     weak ───────────────────────────────────────────────────────────► evaluate ─┴► compare
 
+With `generative` the strong models, and at will the weak one, read the texts of w2s between `pretrain` and all else.
+
 A policy is fine-tuned before it is trained, and where its objective needs a reference, that is what it was until then:
 
 [pretrain] ─► sft ─┬───────────────────► train ─► label, evaluate, generate
@@ -21,12 +23,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from w2sd.config import RunConfig
+from w2sd.config import RunConfig, target
 from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
-from w2sd.errors import require, within
-from w2sd.fit import NoSft
+from w2sd.data.pairs import classes_of
+from w2sd.errors import Refused, require, within
+from w2sd.fit import NoGenerative, NoSft
 from w2sd.pipeline.stage import Stage, identity
+from w2sd.stopping import NoStopping
 from w2sd.supervision import Gold
 
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
@@ -43,13 +47,25 @@ def plan(run: RunConfig) -> Plan:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
+    if classes_of(run.data):
+        _check_classes(run)
     if run.adapter.reads_features:
         _check_probe(run)
     return _Graph(run).complete()
 
 
+def _check_classes(run: RunConfig) -> None:
+    """Refuse what only pairs can have."""
+    if not run.objective.reads_classes:
+        raise Refused("objective", target(run.objective), "one that reads classes, such as objective=reward_bce")
+    if not isinstance(run.conflict, NoConflict):
+        raise Refused(
+            "conflict", target(run.conflict), "conflict=none: conflicts are about pairs, and these data are items"
+        )
+
+
 def _check_probe(run: RunConfig) -> None:
-    """Refuse a linear probe of what is no reward model, or of features that would have to change."""
+    """Refuse a linear probe of what writes, or of features that would have to change."""
     accepted = "full, head_only or lora: a policy writes, and no linear probe does"
     require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
     accepted = "false with adapter=linear_probe, whose features are read once and without"
@@ -67,8 +83,8 @@ class _Graph:
     def complete(self) -> Plan:
         """All stages of the run."""
         run, settings = self.run, self.run.settings
-        weak_base = self.pretrain("weak", run.weak, "weak")
-        self.strong_base = self.pretrain("strong", run.strong, "strong")
+        weak_base = self.begin("weak", run.weak, "weak", is_teacher=True)
+        self.strong_base = self.begin("strong", run.strong, "strong")
         seed = settings.teacher_seed
         self.weak = self.train("weak", run.weak, split="gt", seed=seed, **weak_base)
         self.ceiling = self.train("ceiling", run.strong, split=settings.ceiling_split, seed=seed, **self.strong_base)
@@ -122,10 +138,10 @@ class _Graph:
         run = self.run
         supervision = supervision or run.supervision
         teacher_role, teacher = "weak", self.weak
-        hops = run.chain.between if supervision.needs_teacher else {}
+        hops = run.chain.hops(run.strong) if supervision.needs_teacher else {}
         for hop, (name, model) in enumerate(hops.items(), start=1):
             taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
-            base = self.pretrain(f"hop_{hop}", model, f"chain.between.{name}")
+            base = self.begin(f"hop_{hop}", model, f"chain.between.{name}")
             if supervision.needs_ceiling:
                 base["ceiling_labels"] = self.label("ceiling", self.ceiling)
             if supervision.needs_features:
@@ -144,6 +160,10 @@ class _Graph:
         inputs = dict(self.strong_base)
         if supervision.needs_teacher:
             inputs["labels"] = self.label(teacher_role, teacher)
+        if supervision.first_stage is not None:
+            first = {"supervision": supervision.first_stage, "conflict": NoConflict()}
+            student = self.train(f"{role}_first", run.strong, split="w2s", seed=seed, **first, **inputs)
+            inputs["second_labels"] = self.label(f"{role}_first", student)
         if supervision.needs_ceiling:
             inputs["ceiling_labels"] = self.label("ceiling", self.ceiling)
         if supervision.needs_features:
@@ -159,13 +179,17 @@ class _Graph:
         """The data as a stage sees them that reads one split. Rows of a file depend on all files, through leaks."""
         return self.run.data.focus(split) if hasattr(self.run.data, "focus") else self.run.data
 
-    def pretrain(self, role: str, model: Any, knob: str) -> dict[str, Any]:
-        """The pretrained model as an input, for models that are pretrained here and not loaded from elsewhere."""
+    def begin(self, role: str, model: Any, knob: str, is_teacher: bool = False) -> dict[str, Any]:
+        """What a model is before it sees a label, as an input; nothing where it is loaded from elsewhere as it is."""
         with within(knob):
             text = model.text(self.run.data)
-        if text is None:
-            return {}
-        return {"base": self.add(role, "pretrain", {"model": model, "text": text}, {})}
+        inputs = {} if text is None else {"base": self.add(role, "pretrain", {"model": model, "text": text}, {})}
+        generative = self.run.generative
+        if isinstance(generative, NoGenerative) or (is_teacher and not generative.teacher):
+            return inputs
+        reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": model, "fit": generative.fit}
+        reads["seed"] = self.run.settings.teacher_seed
+        return {"base": self.add(role, "generative", reads, inputs)}
 
     def train(
         self,
@@ -191,6 +215,8 @@ class _Graph:
             "fit": self.run.fit,
             "seed": seed,
         }
+        if not isinstance(self.run.stopping, NoStopping):
+            params["stopping"] = self.run.stopping
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)

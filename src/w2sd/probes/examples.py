@@ -25,22 +25,23 @@ class Examples(NamedTuple):
     of: NDArray[np.int64]  # [n]
 
 
-def examples(vectors: ArrayLike, labels: ArrayLike) -> Examples:
-    """Items and their distributions [n, C]; or differences of pairs and P(first is better) [n], each with its mirror.
+def examples(states_NAD: ArrayLike, labels_NK: ArrayLike) -> Examples:
+    """Items, which have one state each; or pairs, which have two in slot order, as their difference and its mirror.
 
-    >>> examples([[1.0, 2.0]], [0.75]).vectors.tolist(), examples([[1.0, 2.0]], [0.75]).labels.tolist()
-    ([[1.0, 2.0], [-1.0, -2.0]], [[0.75, 0.25], [0.25, 0.75]])
+    >>> pair = examples([[[3.0, 2.0], [1.0, 2.0]]], [[0.75, 0.25]])
+    >>> pair.vectors.tolist(), pair.labels.tolist()
+    ([[2.0, 0.0], [-2.0, -0.0]], [[0.75, 0.25], [0.25, 0.75]])
     """
-    x, y = np.asarray(vectors, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if x.ndim != 2 or len(x) != len(y):
-        raise ValueError(f"vectors: expected one for each of {len(y)} labels, got the shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError("vectors: expected finite numbers")
-    of = np.arange(len(x))
-    if y.ndim == 2:
-        return Examples(x, y, of)
-    first = np.column_stack([y, 1 - y])
-    return Examples(np.concatenate([x, -x]), np.concatenate([first, first[:, ::-1]]), np.concatenate([of, of]))
+    states, labels = np.asarray(states_NAD, dtype=np.float64), np.asarray(labels_NK, dtype=np.float64)
+    if states.ndim != 3 or len(states) != len(labels):
+        raise ValueError(f"states: expected some for each of {len(labels)} labels, got the shape {states.shape}")
+    if not np.isfinite(states).all():
+        raise ValueError("states: expected finite numbers")
+    of = np.arange(len(states))
+    if states.shape[1] == 1:
+        return Examples(states[:, 0], labels, of)
+    x = states[:, 0] - states[:, 1]
+    return Examples(np.concatenate([x, -x]), np.concatenate([labels, labels[:, ::-1]]), np.concatenate([of, of]))
 
 
 def hardened(labels: Floats) -> NDArray[np.int64]:

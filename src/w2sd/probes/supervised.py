@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from w2sd.probes.examples import Examples
     from w2sd.supervision import Floats
 
 PROBES = ("knn", "logistic", "topological")
@@ -41,27 +42,32 @@ class Probed:
         require(0 < self.l2 < float("inf"), "l2", self.l2, "a number above 0")
 
     def opinion(self, lesson: Lesson) -> Floats:
-        """The probe's P(class), in the shape of the teacher's."""
+        """What the probe thinks of each option, [n, K]."""
         from w2sd.probes import knn, logistic, topological
-        from w2sd.probes.examples import examples
 
-        assert lesson.features is not None
-        known = examples(lesson.features, lesson.p_first)
+        known = _known(lesson)
         if self.probe == "logistic":
             p = logistic.fit(known, self.l2).predict(known.vectors)
         else:
             voters = topological.keep(known, self.k, FAR_OUT) if self.probe == "topological" else None
             p = knn.knn(known, self.k, voters)
-        return p[: len(lesson.p_first)] if lesson.p_first.ndim == 2 else p[: len(lesson.p_first), 0]
+        return p[: len(lesson.p_NK)]
 
-    def suspects(self, lesson: Lesson, opinion: Floats) -> NDArray[np.bool_]:
+    def suspects(self, lesson: Lesson, opinion_NK: Floats) -> NDArray[np.bool_]:
         """The share of rows whose weak label is farthest from the probe's; ties in the order of the noise."""
         import numpy as np
 
-        distance = np.abs(lesson.p_first - opinion).reshape(len(opinion), -1).sum(axis=1)
+        distance = np.abs(lesson.p_NK - opinion_NK).sum(axis=1)
         found = np.zeros(len(distance), dtype=bool)
         found[np.lexsort((lesson.noise, -distance))[: int(self.share * len(distance))]] = True
         return found
+
+
+def _known(lesson: Lesson) -> Examples:
+    from w2sd.probes.examples import examples
+
+    assert lesson.features_NAD is not None
+    return examples(lesson.features_NAD, lesson.p_NK)
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,12 @@ class Filtered(Probed, Supervision):
         import numpy as np
 
         from w2sd.probes import topological
-        from w2sd.probes.examples import examples
 
         if self.probe == "topological":
-            assert lesson.features is not None
-            known = examples(lesson.features, lesson.p_first)
-            out = ~topological.keep(known, self.k, self.share)[: len(lesson.p_first)]
+            out = ~topological.keep(_known(lesson), self.k, self.share)[: len(lesson.p_NK)]
         else:
             out = self.suspects(lesson, self.opinion(lesson))
-        return _choose(out, np.full_like(lesson.p_first, np.nan), lesson.p_first)
+        return np.where(out[:, None], np.nan, lesson.p_NK)
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,7 @@ class Relabelled(Probed, Supervision):
     needs_features: ClassVar[bool] = True
 
     def targets(self, lesson: Lesson) -> Floats:
-        opinion = self.opinion(lesson)
-        return _choose(self.suspects(lesson, opinion), opinion, lesson.p_first)
+        import numpy as np
 
-
-def _choose(rows: NDArray[np.bool_], there: Floats, elsewhere: Floats) -> Floats:
-    """One value on some rows and another elsewhere, whether a row is a number or a distribution."""
-    import numpy as np
-
-    return np.where(rows if there.ndim == 1 else rows[:, None], there, elsewhere)
+        opinion_NK = self.opinion(lesson)
+        return np.where(self.suspects(lesson, opinion_NK)[:, None], opinion_NK, lesson.p_NK)

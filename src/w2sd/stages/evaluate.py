@@ -29,7 +29,11 @@ def run(task: Task) -> dict[str, Any]:
         "n/truncated_prompts": scored.encoded.truncated_prompts,
         "n/equal_tokens": scored.encoded.equal_tokens,
     }
-    metrics |= {"n/pairs": len(scored.pairs), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
+    metrics |= {"n/pairs": len(scored.examples), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
+    if hasattr(task.params["data"], "judge"):
+        predicted = scored.student.columns()["logits"].argmax(axis=1).tolist()
+        judged = task.params["data"].judge(scored.examples, predicted)
+        metrics |= {f"judged/{name}": value for name, value in judged.items()}
     if split == "test" and (helpful := table.rows(split, CONFLICTING)):
         scored = scoring.prepare(task, helpful, {})
         lightning.predict(task, scored.student, scored.loader, scored.student.fit)

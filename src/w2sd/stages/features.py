@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from w2sd.data.batch import Loader, PairRows, in_length_order
-from w2sd.data.pairs import coin, read
+from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.pairs import classes_of, coin, read
 from w2sd.errors import StageFailed, within
 from w2sd.fit import Fit
 from w2sd.models.probe import StateModel
@@ -29,32 +29,32 @@ FILE = "features.safetensors"
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Write the states at the ends of both answers of each pair in slot order, [n, 2, D], and the ids of the pairs.
+    """Write the states at the ends of all texts, [n, texts, D], and the ids of the rows.
 
-    They know nothing of the truth, for a coin has put the answers in their slots.
+    A pair has two texts, in slot order: the file knows nothing of the truth, for a coin has put them there.
     """
     params = task.params
     with within("model"):
         backbone, tokenizer = params["model"].open_backbone(task.inputs.get("base")), params["model"].open_tokenizer()
     model = StateModel(backbone, params["layer"])
     model.requires_grad_(False)
-    pairs = read(params["data"]).split(params["split"])
-    encoded = encode_for(backbone.config, tokenizer, params["data"], pairs)
-    pairs = [pairs[i] for i in encoded.kept]
-    swapped = np.array([coin(pair.id) for pair in pairs])
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, is_packed=can_pack(task, model, encoded))
-    reader = StateReader(model, len(pairs))
-    lightning.predict(
-        task, reader, Loader(rows, in_length_order(rows.lengths, BATCH)), Fit(precision=params["precision"])
-    )
-    states = reader.states
-    assert states is not None
-    if not states.isfinite().all():
+    examples = read(params["data"]).split(params["split"])
+    encoded = encode_for(backbone.config, tokenizer, params["data"], examples)
+    ids = [examples[i].id for i in encoded.kept]
+    how: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "is_packed": can_pack(task, model, encoded)}
+    if classes_of(params["data"]):
+        rows: ItemRows | PairRows = ItemRows(encoded.texts, None, **how)
+    else:
+        rows = PairRows(encoded, np.array([coin(id) for id in ids]), None, **how)
+    reader, fit = StateReader(model, len(ids)), Fit(precision=params["precision"])
+    lightning.predict(task, reader, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)
+    states_NAD = reader.states_NAD
+    assert states_NAD is not None
+    if not states_NAD.isfinite().all():
         raise StageFailed("features: the model has states without value; its weights or its precision are to blame")
     if task.rank == 0:
-        ids = json.dumps([pair.id for pair in pairs])
-        save_file({"states": states.contiguous()}, task.out / FILE, metadata={"ids": ids})
-    return {"n/pairs": len(pairs), "n/width": states.shape[-1]}
+        save_file({"states": states_NAD.contiguous()}, task.out / FILE, metadata={"ids": json.dumps(ids)})
+    return {"n/rows": len(ids), "n/width": states_NAD.shape[-1]}
 
 
 def ids_in(folder: Path) -> list[str]:
@@ -70,15 +70,9 @@ def width_of(folder: Path) -> int:
 
 
 def states_of(folder: Path, ids: Sequence[str]) -> np.ndarray:
-    """The states of some rows, [n, answers, D] in slot order."""
+    """The states of some rows, [n, texts, D]."""
     place = {id: n for n, id in enumerate(ids_in(folder))}
     if missing := [id for id in ids if id not in place]:
         raise StageFailed(f"features: {len(missing)} of {len(ids)} rows have none, {missing[0]} among them")
     with safe_open(folder / FILE, "numpy") as file:
         return file.get_tensor("states")[[place[id] for id in ids]]
-
-
-def vectors_of(folder: Path, ids: Sequence[str]) -> np.ndarray:
-    """One vector for each row, [n, D]: of a pair the first state minus the second, so that a head gives a margin."""
-    states = states_of(folder, ids)
-    return states[:, 0] - states[:, 1] if states.shape[1] == 2 else states[:, 0]

@@ -6,10 +6,11 @@ from collections import Counter
 
 import torch
 
-from w2sd.config import RunConfig
+from w2sd.config import RunConfig, target
 from w2sd.data.pairs import TARGET, Table, read
 from w2sd.errors import Refused, require, within
 from w2sd.stages.encoding import encode_for
+from w2sd.stopping import NoStopping
 
 
 def check(run: RunConfig) -> None:
@@ -19,6 +20,8 @@ def check(run: RunConfig) -> None:
     if run.trainer.accelerator == "gpu" and run.trainer.devices > torch.cuda.device_count():
         visible = f"at most {torch.cuda.device_count()}, the CUDA devices that are visible here"
         raise Refused("trainer.devices", run.trainer.devices, visible)
+    if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
+        raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
     append_eos = run.data.append_eos if is_policy else None
     table = read(run.data)

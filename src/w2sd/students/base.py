@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from w2sd.conflicts.base import Conflict
-from w2sd.data.batch import Batch, Filler, PairBatch
+from w2sd.data.batch import Batch, Filler
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
 from w2sd.metrics.deception_score import DeceptionScore
 from w2sd.metrics.pgr import PerformanceGapRecovered
 from w2sd.models.probe import Probe
-from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.models.score import HeadedModel, PolicyModel
 from w2sd.models.sharding import gather, shard
 from w2sd.objectives.base import OWN, Objective
 from w2sd.students.memory import shrink
@@ -160,11 +160,11 @@ def unwrapped(piece: Any) -> tuple[Any, float]:
 
 
 class Examination(NamedTuple):
-    """What is known of the pairs that a student is scored on, in the order of their index."""
+    """What is known of the pairs or items that a student is scored on, in the order of their index."""
 
     uid: Tensor  # [n] int64
-    swapped: Tensor  # [n] whether the better answer is in the second slot
-    references: dict[str, Tensor]  # per role [n] the confidence of another model in the better answer
+    truth: Tensor  # [n] which option is right: of a pair the slot of its better answer, of an item its class
+    references: dict[str, Tensor]  # per role [n] the confidence of another model in the truth
 
 
 class Student(Learner):
@@ -172,7 +172,7 @@ class Student(Learner):
 
     def __init__(
         self,
-        model: RewardModel | PolicyModel | Probe,
+        model: HeadedModel | PolicyModel | Probe,
         objective: Objective[Any],
         conflict: Conflict,
         fit: Fit,
@@ -184,25 +184,30 @@ class Student(Learner):
         self.metrics: MetricCollection | None = None
 
     @abstractmethod
-    def forward(self, batch: PairBatch) -> Any:
-        """Scores of the two answers of each pair, in slot order."""
+    def forward(self, batch: Any) -> Any:
+        """Scores of the two answers of each pair, in slot order; of an item, those of its classes."""
 
-    def losses(self, micro: PairBatch) -> Tensor:
+    def losses(self, micro: Any) -> Tensor:
         scores = self(micro)
         loss = self.objective(scores, micro.targets)
         extra = self.conflict.loss(scores, micro, self.objective)
         return (loss if extra is None else loss + extra).sum()
 
-    def mass(self, micro: PairBatch) -> Tensor:
+    def mass(self, micro: Any) -> Tensor:
         return torch.tensor(float(len(micro.rows)), device=self.device)
 
+    def prefers(self, scores: Any, options_B: Tensor) -> Tensor:
+        """1 where these options are preferred, each a slot of its pair, 0 where not, ½ in a tie; on the CPU."""
+        margin = self.objective.margin(scores).double().cpu()
+        return (margin.sign() * (1 - 2 * options_B) + 1) / 2
+
     def examine(self, examination: Examination, reading: str = OWN) -> None:
-        """Prepare for being scored on these pairs; only here, after training, does the truth come in.
+        """Prepare for being scored on these; only here, after training, does the truth come in.
 
         `reading` names the margin that speaks for the student, one of those that its objective knows.
         """
         self.examination, self.reading = examination, reading
-        self.margins = np.full(len(examination.uid), np.nan)  # better minus worse answer
+        self.margins = np.full(len(examination.uid), np.nan)  # better minus worse answer, true class minus best other
         self.p_correct = np.full(len(examination.uid), np.nan)
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": PairwiseAccuracy()}
         if {"weak", "ceiling"} <= set(examination.references):
@@ -234,7 +239,7 @@ class Student(Learner):
         self.on_test_epoch_end()
 
     def record(self, place: np.ndarray, scores: Any) -> None:
-        """Keep more of the scores of the pairs at `place`, better answers first, than margin and confidence."""
+        """Keep more of what was judged, at `place`, than margin and confidence."""
 
     def columns(self) -> dict[str, np.ndarray]:
         """What was recorded, by the name of its column among the predictions."""
@@ -244,15 +249,21 @@ class Student(Learner):
         """Of each piece, which pairs it has and how sure the student is of them."""
         return self._each(batch, lambda piece, _: self._score(*unwrapped(piece)))
 
-    def _score(self, micro: PairBatch, counts: float) -> tuple[Tensor, Tensor]:
+    def judge(self, scores: Any, truth_B: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Margin and confidence in the truth, and what there is to record: the scores with better answers first."""
+        better_first = scores.swapped(truth_B.bool())
+        margin, p_correct = (
+            read(better_first, self.reading) for read in (self.objective.margin, self.objective.confidence)
+        )
+        return margin, p_correct, better_first
+
+    def _score(self, micro: Any, counts: float) -> tuple[Tensor, Tensor]:
         index = micro.rows.cpu()
         scores = self(micro)
         scores = type(scores)(*(None if side is None else side.double().cpu() for side in scores))
-        better_first = scores.swapped(self.examination.swapped[index])
-        p_correct = self.objective.confidence(better_first, self.reading)
+        margin, p_correct, judged = self.judge(scores, self.examination.truth[index])
         if counts:
             place = index.numpy()  # NumPy would take a tensor with one element for a plain number
-            self.margins[place] = self.objective.margin(better_first, self.reading).numpy()
-            self.p_correct[place] = p_correct.numpy()
-            self.record(place, better_first)
+            self.margins[place], self.p_correct[place] = margin.numpy(), p_correct.numpy()
+            self.record(place, judged)
         return index, p_correct
