@@ -30,6 +30,7 @@ from w2sd.stages import features, lessons
 from w2sd.supervision import Lesson
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
+from w2sd.world import vocabulary
 
 SMALL = [
     *("data.gt=64", "data.w2s=64", "data.w2s_parts=2", "data.test=60"),
@@ -42,7 +43,7 @@ PROBE, HEAD, FILTERED = ["adapter=linear_probe"], ["adapter=head_only"], ["super
 
 def compose(*overrides: str) -> RunConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return read(hydra.compose("config", [*SMALL, *overrides]))
+        return read(hydra.compose("config", list(overrides)))
 
 
 class Bench:
@@ -51,8 +52,8 @@ class Bench:
     def __init__(self, place: Path) -> None:
         self.place, self.store = place, Store(place / "store")
 
-    def run(self, *overrides: str) -> Plan:
-        run = compose(*overrides, f"out={self.place / 'report'}")
+    def run(self, *overrides: str, small: list[str] = SMALL) -> Plan:
+        run = compose(*small, *overrides, f"out={self.place / 'report'}")
         stages = plan(run)
         for stage in stages.values():
             if self.store.has(stage.kind, stage.key):
@@ -202,6 +203,13 @@ def test_a_conflict_goes_with_a_linear_probe(bench: Bench) -> None:
         assert "deception/excess_flips" in bench.metrics(stages, "compare")
 
 
+def test_a_linear_probe_can_be_stopped_where_it_agrees_best_with_held_out_labels(bench: Bench) -> None:
+    """As in appendix D.2 of Burns et al. 2023; the rows that are held out have features as well."""
+    found = bench.metrics(bench.run(*PROBE, "stopping=labels"), "train/student")
+    assert found["n/pairs"] + found["n/held_out"] == 64
+    assert 0 <= found["stopping/step"] <= found["n/steps"]
+
+
 # --- supervision ------------------------------------------------------------------------------------------------------
 
 
@@ -269,3 +277,50 @@ def test_the_comparison_says_how_plain_truth_and_weak_labels_are(
         f"saliency/{name}": pytest.approx(value) for name, value in expected.items()
     }
     assert len(expected) == 6
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def classes(bench: Bench) -> list[str]:
+    """Texts of five words, whose class is said by the first one; two models with random weights."""
+    rng, words = np.random.default_rng(0), vocabulary.WORDS[-30:]
+    lines = []
+    for n in range(240):
+        text = [words[n % 3], *rng.choice(words, 4)]
+        lines.append(json.dumps({"text": " ".join(text), "label": "abc"[n % 3]}) + "\n")
+    (bench.place / "texts.jsonl").write_text("".join(lines))
+    vocabulary.tokenizer().save_pretrained(bench.place / "tokenizer")
+    shape = [("width", 12), ("layers", 2), ("heads", 2), ("tokenizer", bench.place / "tokenizer")]
+    knobs = [f"{role}.{knob}={value}" for role in ("weak", "strong") for knob, value in shape]
+    models = ["model@weak=scratch", "model@strong=scratch", "strong.init_seed=1", *knobs]
+    return ["data=class_files", f"data.path={bench.place / 'texts.jsonl'}", *models, "fit.epochs=3", "fit.lr=.01"]
+
+
+def test_items_have_one_state_each_and_a_probe_of_classes_is_a_classifiers_head(
+    bench: Bench, classes: list[str]
+) -> None:
+    probed, whole = (bench.run(f"adapter={name}", small=classes) for name in ("linear_probe", "head_only"))
+    folder = bench.folder(probed, "features/student_w2s_last")
+    states = features.states_of(folder, features.ids_in(folder))
+    assert states.shape[1:] == (1, 12)
+    assert len(states) == bench.metrics(probed, "label/weak")["n/pairs"] > 60
+    for role in ("weak", "student"):
+        one, other = (load_file(bench.folder(of, f"train/{role}") / "head.safetensors") for of in (probed, whole))
+        assert one["weight"].shape == (3, 12)
+        assert all(torch.allclose(one[name], other[name], rtol=0, atol=2e-4) for name in ("weight", "bias"))
+    written = [bench.folder(of, "evaluate/student") / "predictions.parquet" for of in (probed, whole)]
+    one, other = map(read_predictions, written)
+    assert one.margin == pytest.approx(other.margin, abs=0.01 * np.std(other.margin))
+    assert (bench.folder(probed, "label/weak") / "logits.safetensors").exists()
+    assert 0 <= bench.metrics(probed, "compare")["saliency/truth/auroc"] <= 1
+
+
+def test_weak_labels_of_several_classes_are_filtered_and_relabelled(bench: Bench, classes: list[str]) -> None:
+    plain = bench.run(small=classes)
+    n = bench.metrics(plain, "train/student")["n/pairs"]
+    for supervision, left in (("filtered", n - n // 10), ("relabelled", n)):
+        stages = bench.run(f"supervision={supervision}", "supervision.k=9", small=classes)
+        assert bench.metrics(stages, "train/student")["n/pairs"] == left
+        assert bench.metrics(stages, "compare")["saliency/weak/accuracy"] is not None
