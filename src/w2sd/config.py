@@ -28,6 +28,7 @@ GROUPS = (
     "objective",
     "conflict",
     "supervision",
+    "refinement",
     "chain",
     "fit",
     "stopping",
@@ -36,6 +37,7 @@ GROUPS = (
     "trainer",
     "logger",
 )
+OPTIONAL = ("theory",)  # groups that a run may do without
 KINDS = (  # of stages
     "pretrain",
     "generative",
@@ -44,9 +46,11 @@ KINDS = (  # of stages
     "features",
     "train",
     "label",
+    "refine",
     "evaluate",
     "generate",
     "compare",
+    "simulate",
 )
 
 
@@ -100,6 +104,7 @@ class RunConfig(NamedTuple):
     objective: Any
     conflict: Any
     supervision: Any
+    refinement: Any
     chain: Any
     fit: Any
     stopping: Any
@@ -108,12 +113,14 @@ class RunConfig(NamedTuple):
     trainer: Any
     logger: Any
     settings: Settings
+    theory: Any = None  # what is simulated instead of anything trained
 
 
 def read(cfg: DictConfig) -> RunConfig:
     """The run that a composed configuration asks for."""
     values = _plain(cfg)
     parts = {group: values.pop(group, None) for group in GROUPS}
+    parts |= {group: values.pop(group) for group in OPTIONAL if values.get(group) is not None}
     settings = _merge(Settings, values, "")
     for group, node in parts.items():
         choice = f"model@{group}" if group in ("weak", "strong") else group
@@ -145,7 +152,11 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
-    later = {"generative": "w2sd.fit.NoGenerative", "stopping": "w2sd.stopping.NoStopping"}
+    later = {
+        "generative": "w2sd.fit.NoGenerative",
+        "stopping": "w2sd.stopping.NoStopping",
+        "refinement": "w2sd.refinement.NoRefinement",
+    }
     full = {group: {"_target_": none} for group, none in later.items()} | full
     if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
         full.pop("sft", None)

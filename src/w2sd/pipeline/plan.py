@@ -16,6 +16,8 @@ A policy is fine-tuned before it is trained, and where its objective needs a ref
 A linear probe reads no rows, but what its model, as it was, makes of them; so does a supervision that asks a probe:
 
 [pretrain] ─► features(split) ─► train ─► label, evaluate
+
+A theory is simulated by one stage, of which none of this is an input.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from w2sd.data.pairs import classes_of
 from w2sd.errors import Refused, require, within
 from w2sd.fit import NoGenerative, NoSft
 from w2sd.pipeline.stage import Stage, identity
+from w2sd.refinement import InContext, NoRefinement
 from w2sd.stopping import NoStopping
 from w2sd.supervision import Gold
 
@@ -43,19 +46,29 @@ OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "a
 
 
 def plan(run: RunConfig) -> Plan:
-    """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch."""
+    """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch.
+
+    The last one holds the results.
+    """
+    if run.theory is not None:
+        return {"simulate": Stage("simulate", {"theory": run.theory, "seed": run.settings.seed})}
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
     if classes_of(run.data):
         _check_classes(run)
+    elif not isinstance(run.refinement, NoRefinement):
+        raise Refused("refinement", target(run.refinement), "refinement=none: only items are asked about in a context")
     if run.adapter.reads_features:
         _check_probe(run)
     return _Graph(run).complete()
 
 
 def _check_classes(run: RunConfig) -> None:
-    """Refuse what only pairs can have."""
+    """Refuse what only pairs can have, and words that do not fit the classes."""
+    if isinstance(run.refinement, InContext):
+        with within("refinement"):
+            run.refinement.words_for(classes_of(run.data) or ())
     if not run.objective.reads_classes:
         raise Refused("objective", target(run.objective), "one that reads classes, such as objective=reward_bce")
     if not isinstance(run.conflict, NoConflict):
@@ -159,7 +172,7 @@ class _Graph:
             )
         inputs = dict(self.strong_base)
         if supervision.needs_teacher:
-            inputs["labels"] = self.label(teacher_role, teacher)
+            inputs["labels"] = self.refine(role, self.label(teacher_role, teacher))
         if supervision.first_stage is not None:
             first = {"supervision": supervision.first_stage, "conflict": NoConflict()}
             student = self.train(f"{role}_first", run.strong, split="w2s", seed=seed, **first, **inputs)
@@ -261,6 +274,15 @@ class _Graph:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
         inputs = {"model": teacher, **self.read_before(role, teacher, "w2s")}
         return self.add(role, "label", self.scored("w2s", self.run.objective.labelled_by), inputs)
+
+    def refine(self, role: str, labels: Stage) -> Stage:
+        """The labels that the last student is taught: its teacher's, or what its own model makes of them."""
+        if isinstance(self.run.refinement, NoRefinement):
+            return labels
+        asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
+        asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
+        base = {role: stage for role, stage in self.strong_base.items() if role == "base"}
+        return self.add(role, "refine", asked, {**base, "labels": labels})
 
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **self.read_before(role, trained, split), **references}

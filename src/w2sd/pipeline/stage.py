@@ -27,9 +27,11 @@ VERSIONS = {
     "features": 1,
     "train": 1,
     "label": 1,
+    "refine": 1,
     "evaluate": 1,
     "generate": 1,
     "compare": 3,
+    "simulate": 1,
 }
 
 
