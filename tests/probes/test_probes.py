@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from w2sd.errors import Refused
+from w2sd.errors import Refused, StageFailed
 from w2sd.probes import knn, logistic, topological
 from w2sd.probes.examples import Examples, Floats, examples, hardened
 
@@ -86,6 +86,12 @@ def test_logistic_regression_bears_features_of_very_different_sizes() -> None:
     p = fitted.predict(known.vectors * sizes)
     gradient = (known.vectors * sizes).T @ (p - known.labels) / 120 + 1e-3 * fitted.weights
     assert np.abs(gradient / sizes[:, None]).max() < 1e-5
+
+
+def test_logistic_regression_that_does_not_arrive_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "STEPS", 1)
+    with pytest.raises(StageFailed, match=r"not converged in 1 steps; its penalty 0\.001 is too small$"):
+        logistic.fit(items(), 1e-3)
 
 
 def by_hand(known: Examples, k: int, share: float) -> list[bool]:

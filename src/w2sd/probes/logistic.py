@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from w2sd.errors import StageFailed
 from w2sd.probes.examples import Examples, Floats, require_two_classes
 
 TOLERANCE = 1e-9  # of the gradient, beside where it began
+ENOUGH = 1e-4  # the same, where rounding lets it come no further
 STEPS = 100
 
 
@@ -36,24 +38,28 @@ def fit(known: Examples, l2: float) -> Linear:
     x = np.column_stack([known.vectors, np.ones(len(known.vectors))])
     penalty = np.append(np.full(known.vectors.shape[1], l2), 0.0)[:, None]  # of weights, not of the bias
     w = np.zeros((x.shape[1], known.labels.shape[1]))
-    scale = (x**2).mean(axis=0)[:, None] / 4 + penalty  # near the diagonal of the Hessian: features differ in size
-    first = None
+    # Near the Hessian, whatever the probabilities (Böhning 1992): features differ in size, and go together.
+    near = np.linalg.inv(x.T @ x / (4 * len(x)) + np.diagflat(penalty + 1e-12 * (x**2).mean()))
+    first = size = 0.0
     for _ in range(STEPS):
         p = _softmax(x @ w)
         gradient = x.T @ (p - known.labels) / len(x) + penalty * w
-        size = float(np.sqrt((gradient**2 / scale).sum()))
-        first = size if first is None else first
+        size = float(np.sqrt((gradient * (near @ gradient)).sum()))
+        first = first or size
         if size <= TOLERANCE * first:
             break
-        step = _newton(x, p, penalty, gradient, scale, min(0.1, size / first))
+        step = _newton(x, p, penalty, gradient, near, min(0.1, size / first))
         w = _descend(x, known.labels, penalty, w, step, float((gradient * step).sum()))
+    else:
+        if size > ENOUGH * first:
+            raise StageFailed(f"a logistic probe has not converged in {STEPS} steps; its penalty {l2:g} is too small")
     return Linear(w[:-1], w[-1])
 
 
-def _newton(x: Floats, p: Floats, penalty: Floats, gradient: Floats, scale: Floats, accuracy: float) -> Floats:
+def _newton(x: Floats, p: Floats, penalty: Floats, gradient: Floats, near: Floats, accuracy: float) -> Floats:
     """The step H⁻¹(−g) by conjugate gradients: the Hessian is multiplied by, and never written down."""
     step, rest = np.zeros_like(gradient), -gradient
-    along = ready = rest / scale
+    along = ready = near @ rest
     left = goal = float((rest * ready).sum())
     for _ in range(4 * gradient.size):
         change = x @ along
@@ -63,7 +69,7 @@ def _newton(x: Floats, p: Floats, penalty: Floats, gradient: Floats, scale: Floa
         if curvature <= 0:  # but for rounding the bias of all classes at once has none
             break
         step, rest = step + left / curvature * along, rest - left / curvature * bent
-        ready = rest / scale
+        ready = near @ rest
         before, left = left, float((rest * ready).sum())
         if left <= accuracy**2 * goal:
             break
@@ -74,6 +80,7 @@ def _newton(x: Floats, p: Floats, penalty: Floats, gradient: Floats, scale: Floa
 def _descend(x: Floats, q: Floats, penalty: Floats, w: Floats, step: Floats, slope: float) -> Floats:
     """As far along a step as the loss falls enough (Armijo 1966)."""
     begin, share = _loss(x, q, penalty, w), 1.0
+    begin += 1e-14 * abs(begin)  # what is lost to rounding near the end
     while share > 1e-9 and _loss(x, q, penalty, w + share * step) > begin + 1e-4 * share * slope:
         share /= 2
     return w + share * step
