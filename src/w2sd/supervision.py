@@ -204,6 +204,29 @@ class Synthetic(Supervision):
         return _err(lesson, order[self.errors])
 
 
+@dataclass(frozen=True)
+class Balanced(Supervision):
+    """Soft targets whose log-odds are 0 on average, so that the prior of every option is the same (EleutherAI's w2s).
+
+    The average is over the examples that are taught. Of pairs a coin has balanced the slots already: little moves.
+    """
+
+    added: float = 1e-7  # to every probability, so that certainty has log-odds
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.added <= 0.01, "added", self.added, "a number above 0, of 0.01 or less")
+
+    def targets(self, lesson: Lesson) -> Floats:
+        import numpy as np
+
+        if not len(lesson.p_NK):
+            return lesson.p_NK
+        log_p_NK = np.log(lesson.p_NK + self.added)
+        p_NK = np.exp(log_p_NK - log_p_NK.mean(axis=0))
+        return p_NK / p_NK.sum(axis=1, keepdims=True)
+
+
 def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
     """How often each option is the answer in so many draws, [N, K]; the noise of a row decides its draws.
 

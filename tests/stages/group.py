@@ -35,6 +35,7 @@ from w2sd.models.adapter import HeadOnly
 from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.dpo import DPO
+from w2sd.objectives.logconf import LogConf
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
@@ -91,6 +92,13 @@ def reward(n_steps: int = 50) -> Case:
     return Case(RewardStudent(model, RewardBCE(), NoConflict(), FIT, n_steps), PAIRS, n_steps)
 
 
+def confident() -> Case:
+    """A threshold of the whole batch; the last one of an epoch has a row, and no threshold."""
+    case = reward(8)
+    case.learner.objective = LogConf(min_rows=2)
+    return case
+
+
 def padded(n_steps: int = 50) -> Case:
     return Case(PolicyStudent(PolicyModel(lm()), DPO(), NoConflict(), FIT, n_steps), PAIRS, n_steps)
 
@@ -136,7 +144,7 @@ def noisy() -> Case:
 
 
 Build = Callable[[], Case]
-WHOLE: tuple[Build, ...] = (reward, policy, sft, language, head_only)
+WHOLE: tuple[Build, ...] = (reward, confident, policy, sft, language, head_only)
 RESUMED: tuple[Build, ...] = (tied, few_weights)
 SCORED: tuple[Build, ...] = (reward, policy)
 

@@ -29,6 +29,7 @@ from w2sd.metrics import functional
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models.score import RewardModel
 from w2sd.models.scratch import Scratch
+from w2sd.objectives.logconf import LogConf
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
@@ -420,6 +421,14 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
     teacher = labels(tmp_path, pairs, np.where(np.arange(64) < 1, 0.9, 0.7))
     with pytest.raises(StageFailed, match="supervision leaves 1 of 64 rows to train on; lower its threshold"):
         lessons.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
+
+
+def test_rows_too_few_for_a_threshold_stop_the_stage_before_it_trains(task: Callable[..., Task]) -> None:
+    """Which the plan, that reads no rows, does not see."""
+    at = task("train/student", {"objective": LogConf(min_rows=65)})
+    with pytest.raises(StageFailed, match=r"^64 rows to train on have no threshold; lower objective.min_rows \(65\)$"):
+        train.run(at)
+    assert not list(at.logs.iterdir())
 
 
 @pytest.mark.parametrize("supervision", [Soft(), Hard()])

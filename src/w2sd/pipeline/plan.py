@@ -40,6 +40,7 @@ TRAINING = "training_"  # how roles begin that are about the pairs a student was
 SALIENCY = "saliency_"  # how roles begin that are about the features of the pairs a student was trained on
 SAMPLES = "samples_"  # how roles begin that are about what a policy writes
 SAMPLED = ("weak", "ceiling", "baseline", "student")
+SLOTS = ("first", "second")  # the classes of pairs
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
 OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")  # shared with the training
@@ -55,6 +56,8 @@ def plan(run: RunConfig) -> Plan:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
+    if hasattr(run.objective, "check"):
+        run.objective.check(run.fit, len(classes_of(run.data) or SLOTS))
     if classes_of(run.data):
         _check_classes(run)
     elif not isinstance(run.refinement, NoRefinement):
@@ -151,7 +154,7 @@ class _Graph:
         run = self.run
         supervision = supervision or run.supervision
         teacher_role, teacher = "weak", self.weak
-        hops = run.chain.hops(run.strong) if supervision.needs_teacher else {}
+        hops = run.chain.hops(run.weak, run.strong) if supervision.needs_teacher else {}
         for hop, (name, model) in enumerate(hops.items(), start=1):
             taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
             base = self.begin(f"hop_{hop}", model, f"chain.between.{name}")
@@ -216,13 +219,16 @@ class _Graph:
         conflict: Any = None,
         **inputs: Stage,
     ) -> Stage:
+        objective = self.run.objective
+        if supervision is None:
+            objective = getattr(objective, "under_truth", objective)
         params = {
             "data": self.rows_of(split),
             "split": split,
             "part": part,
             "model": model,
             "adapter": self.run.adapter,
-            "objective": self.run.objective,
+            "objective": objective,
             "supervision": supervision,
             "conflict": conflict,
             "fit": self.run.fit,

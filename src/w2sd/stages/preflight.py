@@ -25,7 +25,7 @@ def check(run: RunConfig) -> None:
     is_policy = run.objective.student == "policy"
     append_eos = run.data.append_eos if is_policy else None
     table = read(run.data)
-    hops = {f"chain.between.{name}": model for name, model in run.chain.between.items()}
+    hops = {f"chain.between.{name}": model for name, model in run.chain.hops(run.weak, run.strong).items()}
     _check_extra_rows(run, table, 1 if run.chain.reuse_prompts else 1 + len(hops))
     for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):

@@ -13,7 +13,7 @@ import numpy as np
 from w2sd.data.batch import ItemRows, PairRows
 from w2sd.data.pairs import classes_of, coin
 from w2sd.data.states import StateItems, StatePairs
-from w2sd.errors import within
+from w2sd.errors import StageFailed, within
 from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.stages import reference
@@ -39,6 +39,8 @@ def run(task: Task) -> dict[str, Any]:
     if how := params.get("stopping"):
         training, held = hold_out(training, how.holdout, params["fit"])
     rows = rows_of(task, training)
+    if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
+        raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:
