@@ -38,8 +38,8 @@ OPTIONS: dict[str, Supervision] = {
 KINDS = ("longest", "shortest", "hardest", "easiest")
 SAMPLED = ("consistent", "two_stage")  # whose targets are drawn, by the noise of a row
 DRAWN = {name: OPTIONS[name] for name in SAMPLED}
-EVERY = {
-    **{name: one for name, one in OPTIONS.items() if name not in SAMPLED},
+EVERY = {  # but those that ask a probe: tests/probes/test_supervised.py
+    **{name: one for name, one in OPTIONS.items() if name not in SAMPLED and not one.needs_features},
     **{f"synthetic, {kind}": Synthetic(kind) for kind in KINDS},
 }
 BLIND = {name: supervision for name, supervision in EVERY.items() if not supervision.reads_truth}
@@ -418,7 +418,9 @@ def test_impossible_draws_are_refused(cls: Any, knob: str, value: Any) -> None:
 
 # --- what they ask for ------------------------------------------------------------------------------------------------
 
-ASKS = {  # reads_truth, needs_teacher, needs_ceiling
+ASKS = {  # reads_truth, needs_teacher, needs_ceiling; and needs_features
+    "filtered": (False, True, False),
+    "relabelled": (False, True, False),
     "soft": (False, True, False),
     "hard": (False, True, False),
     "confident": (False, True, False),
@@ -435,6 +437,7 @@ ASKS = {  # reads_truth, needs_teacher, needs_ceiling
 def test_every_option_says_what_it_asks_for() -> None:
     told = {name: (one.reads_truth, one.needs_teacher, one.needs_ceiling) for name, one in OPTIONS.items()}
     assert told == ASKS
+    assert {name for name, one in OPTIONS.items() if one.needs_features} == {"filtered", "relabelled"}
 
 
 @each(EVERY)

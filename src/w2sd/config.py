@@ -43,6 +43,7 @@ KINDS = (  # of stages
     "generative",
     "sft",
     "reference",
+    "features",
     "train",
     "label",
     "refine",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+LAYERS = ("last", "middle")  # of a transformer, whose states are features
+
 
 class Lesson(NamedTuple):
     """The training examples of a student as a supervision sees them."""
@@ -30,6 +32,7 @@ class Lesson(NamedTuple):
     length: Floats | None = None  # of all texts of the example, in characters; likewise
     p_ceiling: Floats | None = None  # a ceiling's confidence in the truth; only if `needs_ceiling`
     p_second_NK: Floats | None = None  # that of the student of the first stage in each option; only if there is one
+    features_NAD: Floats | None = None  # of each text, of which a pair has two in slot order; only if `needs_features`
 
 
 class Supervision(ABC):
@@ -39,6 +42,7 @@ class Supervision(ABC):
     reads_truth: ClassVar[bool] = False
     needs_ceiling: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = False  # of the model that the student begins as, from the `layer` that it names
 
     @property
     def first_stage(self) -> Supervision | None:

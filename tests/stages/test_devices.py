@@ -54,8 +54,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-REAL = {"pretrain/weak": "ddp", "train/weak": "fsdp2", "label/weak": "ddp"}
-FAST = ["debug=fast", "trainer.log_every=1", "data.gt=40", "data.w2s=20", "data.test=20"]
+REAL = {
+    "pretrain/weak": "ddp",
+    "train/weak": "fsdp2",
+    "label/weak": "ddp",
+    "features/student_w2s_middle": "fsdp2",  # of the same pretrained model
+}
+FAST = [
+    "debug=fast",
+    "model@strong=world_xs",
+    "supervision=filtered",
+    "trainer.log_every=1",
+    "data.gt=40",
+    "data.w2s=20",
+    "data.test=20",
+]
 
 
 def chain(place: Path) -> None:
@@ -169,6 +182,8 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
             assert {n: (w.shape, w.dtype) for n, w in first.items()} == {
                 n: (w.shape, w.dtype) for n, w in second.items()
             }
+            if "states" in first:
+                assert float((first["states"] - second["states"]).abs().max()) < 1e-3 < float(first["states"].std())
         if (artifact / "head.safetensors").exists():
             assert (two[name] / "model/config.json").read_bytes() == (artifact / "model/config.json").read_bytes()
             assert RewardModel.load(two[name])

@@ -14,7 +14,6 @@ from w2sd.data.pairs import classes_of, digest, read, texts_of
 from w2sd.data.text import Encoded, EncodedItems, Row, encode_items, encode_rows, gather, gather_items
 from w2sd.data.token_files import load, save
 from w2sd.models.packing import pack
-from w2sd.models.score import HeadedModel, PolicyModel
 from w2sd.pipeline.stage import canonical, identity
 from w2sd.stages import processor
 from w2sd.stages.agreement import objection
@@ -91,7 +90,7 @@ def _by_id(examples: list[Any], rows: list[Row | None]) -> dict[str, Row | None]
     return dict(zip((example.id for example in examples), rows, strict=True))
 
 
-def can_pack(task: Task, model: HeadedModel | PolicyModel, encoded: Encoding, precision: str) -> bool:
+def can_pack(task: Task, model: Any, encoded: Encoding, precision: str) -> bool:
     """Whether the model is given packed rows, for which it is made ready; in a group, in all processes or in none."""
     processor.settle(task.trainer, precision)  # it is tried as it will run
     is_on_gpu = task.trainer.accelerator == "gpu" and task.trainer.strategy != "fsdp2"

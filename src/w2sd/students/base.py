@@ -1,4 +1,4 @@
-"""What everything that is trained here shares: one optimiser step per global batch, however memory cuts it up.
+"""What everything shares that reads batches or is trained: one step per global batch, however memory cuts it up.
 
 And what students share, who are trained on pairs: how they are scored and measured.
 """
@@ -26,6 +26,7 @@ from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
 from w2sd.metrics.deception_score import DeceptionScore
 from w2sd.metrics.pgr import PerformanceGapRecovered
+from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel
 from w2sd.models.sharding import gather, shard
 from w2sd.objectives.base import OWN, Moment, Objective
@@ -33,32 +34,11 @@ from w2sd.objectives.classes import StepObjective
 from w2sd.students.memory import shrink
 
 
-class Learner(pl.LightningModule, ABC):
-    """A LightningModule whose batches are in pieces, the micro-batches.
-
-    Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
-    (`mass`), so that the gradient is that of one mean over the global batch, on however many processes.
-    """
+class Reader(pl.LightningModule):
+    """A LightningModule whose batches are in pieces, the micro-batches."""
 
     model: Any
-    automatic_optimization = False
-    knob = "fit"  # where the optimisation is set
     example = "pair"  # what a batch is made of
-
-    def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
-        super().__init__()
-        self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
-
-    @abstractmethod
-    def losses(self, micro: Any) -> Tensor:
-        """The sum of the losses of a micro-batch."""
-
-    @abstractmethod
-    def mass(self, micro: Any) -> Tensor:
-        """What a micro-batch adds to the divisor of the mean."""
-
-    def survey(self, batch: Batch) -> None:
-        """Look at a whole batch, before its pieces are descended one by one."""
 
     def configure_model(self) -> None:
         """Called by Lightning before anything is trained or scored."""
@@ -75,6 +55,56 @@ class Learner(pl.LightningModule, ABC):
         """Bring what was trained back to the model that was handed over, in the processes that `keep` it."""
         if self.model is not self.whole:
             gather(self.model, self.whole, keep)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The pieces alone: to look at each index of a batch, as Lightning would, takes as long as a small step."""
+        if not isinstance(batch, Batch):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch._replace(pieces=super().transfer_batch_to_device(batch.pieces, device, dataloader_idx))
+
+    def _each(self, batch: Batch, do: Callable[[Any, bool], Any], begin: Callable[[], Any] = lambda: None) -> list[Any]:
+        """What `do` makes of each piece of a batch, told which is the last.
+
+        If the memory does not suffice, all begins again, with `begin`, in smaller pieces, which the batch then keeps.
+        """
+        pieces = batch.pieces
+        while True:
+            done: list[Any] = []
+            begin()
+            try:
+                for n, piece in enumerate(pieces, start=1):
+                    done.append(do(piece, n == len(pieces)))
+                return done
+            except torch.OutOfMemoryError:
+                pass  # until here its traceback holds all that was made
+            shrink(batch, len(done), self.example)
+            pieces[:] = self.transfer_batch_to_device(batch.rows[batch.indices], self.device, 0)
+
+
+class Learner(Reader, ABC):
+    """A reader that is trained.
+
+    Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
+    (`mass`), so that the gradient is that of one mean over the global batch, on however many processes.
+    """
+
+    automatic_optimization = False
+    knob = "fit"  # where the optimisation is set
+
+    def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
+        super().__init__()
+        self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
+
+    @abstractmethod
+    def losses(self, micro: Any) -> Tensor:
+        """The sum of the losses of a micro-batch."""
+
+    @abstractmethod
+    def mass(self, micro: Any) -> Tensor:
+        """What a micro-batch adds to the divisor of the mean."""
+
+    def survey(self, batch: Batch) -> None:
+        """Look at a whole batch, before its pieces are descended one by one."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimiser: Any = self.optimizers()
@@ -103,24 +133,6 @@ class Learner(pl.LightningModule, ABC):
         self._schedule().step()
         if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
             self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
-
-    def _each(self, batch: Batch, do: Callable[[Any, bool], Any], begin: Callable[[], Any] = lambda: None) -> list[Any]:
-        """What `do` makes of each piece of a batch, told which is the last.
-
-        If the memory does not suffice, all begins again, with `begin`, in smaller pieces, which the batch then keeps.
-        """
-        pieces = batch.pieces
-        while True:
-            done: list[Any] = []
-            begin()
-            try:
-                for n, piece in enumerate(pieces, start=1):
-                    done.append(do(piece, n == len(pieces)))
-                return done
-            except torch.OutOfMemoryError:
-                pass  # until here its traceback holds all that was made
-            shrink(batch, len(done), self.example)
-            pieces[:] = self.transfer_batch_to_device(batch.rows[batch.indices], self.device, 0)
 
     def _sum(self, part: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -169,7 +181,7 @@ class Student(Learner):
 
     def __init__(
         self,
-        model: HeadedModel | PolicyModel,
+        model: HeadedModel | PolicyModel | Probe,
         objective: Objective[Any],
         conflict: Conflict,
         fit: Fit,
