@@ -1,4 +1,4 @@
-"""What the tests share: composing a run without a command line, and one torch thread."""
+"""What the tests share: composing a run without a command line, one torch thread, and an order for several workers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, the files with long chains and groups of processes come first: what ends the queue is short."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not {"smoke", "ddp"} & {marker.name for marker in item.iter_markers()})
 
 
 @pytest.fixture(autouse=True)
