@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +26,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: not {"smoke", "ddp"} & {marker.name for marker in item.iter_markers()})
 
 
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not walk through all of torch again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_store_of_yours(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test never writes to the store that the environment names."""
     monkeypatch.delenv("W2SD_STORE", raising=False)
 
 
+@cache
+def _composed(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
 @pytest.fixture
 def compose() -> Callable[..., DictConfig]:
     """The composed configuration of some overrides."""
-
-    def composed(*overrides: str) -> DictConfig:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", list(overrides))
-
-    return composed
+    return lambda *overrides: copy.deepcopy(_composed(*overrides))
 
 
 @pytest.fixture
-def asked(compose: Callable[..., DictConfig]) -> Callable[..., RunConfig]:
-    """The run of some overrides, built and checked."""
-    return lambda *overrides: read(compose(*overrides))
+def asked() -> Callable[..., RunConfig]:
+    """The run of some overrides, built and checked. To compose is most of the work, and is done once in a session."""
+    return lambda *overrides: read(_composed(*overrides))
 
 
 @pytest.fixture
