@@ -128,8 +128,13 @@ def test_every_option_composes_builds_and_plans(name: str, at_home: Path, asked:
 def test_every_conflict_goes_with_every_objective(
     objective: str, conflict: str, at_home: Path, asked: Callable[..., RunConfig]
 ) -> None:
-    """A policy is fine-tuned before it is trained, a reward model is not, and a reference is where one is needed."""
-    run = asked(*choice(objective), *choice(conflict), "controls=true")
+    """A policy is fine-tuned before it is trained, a reward model is not, and a reference is where one is needed.
+
+    The folders are composed apart, as the test above does: no option of one of them names the other.
+    """
+    run = asked(*choice(objective))
+    settings = dataclasses.replace(run.settings, controls=True)
+    run = run._replace(conflict=asked(*choice(conflict)).conflict, settings=settings)
     kinds = {stage.kind for stage in plan(run).values()}
     assert ("sft" in kinds) == (run.objective.student == "policy")
     assert ("reference" in kinds) == run.objective.needs_reference

@@ -8,7 +8,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,19 +65,6 @@ class Dish:
     notes: list[Any] = field(default_factory=list)
     VERSION: ClassVar[int] = 1
 """
-COMPOSED: dict[tuple[str, ...], DictConfig] = {}
-
-
-@pytest.fixture
-def compose(compose: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
-    """Composes each set of overrides once, and gives everybody a copy."""
-
-    def copy(*overrides: str) -> DictConfig:
-        if overrides not in COMPOSED:
-            COMPOSED[overrides] = compose(*overrides)
-        return deepcopy(COMPOSED[overrides])
-
-    return copy
 
 
 @pytest.fixture
@@ -92,11 +78,6 @@ def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 # --- what is right ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def asked(compose: Callable[..., DictConfig]) -> Callable[..., RunConfig]:
-    return lambda *overrides: read(compose(*overrides))
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, padded, policy, score, train
 from safetensors.torch import load_file
+from tests.metrics.test_torchmetrics import columns, expected
 
 import w2sd
 from w2sd import worker
@@ -32,6 +33,7 @@ from w2sd.trainer import Trainer
 
 pytestmark = pytest.mark.ddp
 ALONE = Trainer(log_every=1)
+MEASURED = columns(33)
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
@@ -44,9 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for build in RESUMED:
         train(build, place / "alone" / "stopped" / build.__name__, ALONE, stop=STOP)
     chain(place)
-    script, source = Path(__file__).with_name("group.py"), Path(w2sd.__file__).parents[1]
+    (place / "rows.json").write_text(json.dumps({name: column.tolist() for name, column in MEASURED.items()}))
+    script, sources = Path(__file__).with_name("group.py"), [Path(w2sd.__file__).parents[1], Path(__file__).parents[2]]
     group = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources)), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [sys.executable, *group, script, place], env=environment, capture_output=True, text=True, timeout=300
     )
@@ -63,6 +66,8 @@ REAL = {
 FAST = [
     "debug=fast",
     "model@strong=world_xs",
+    "weak.batch=512",
+    "strong.batch=512",
     "supervision=filtered",
     "trainer.log_every=1",
     "data.gt=40",
@@ -163,6 +168,13 @@ def test_every_process_knows_all_predictions_and_they_are_those_of_one(
         assert two["logged"] == pytest.approx(one["logged"], abs=1e-12)
         for name in one.keys() - {"logged"}:
             np.testing.assert_allclose(two[name], one[name], atol=2e-6, rtol=0, err_msg=name)
+
+
+def test_a_padded_test_set_is_measured_as_one_process_measures_it(folder: Path) -> None:
+    for rank in range(2):
+        result = read_json(folder / f"measured_{rank}.json")
+        assert result["n"] == 17  # 34 rows were shown
+        assert result["epochs"] == [expected(MEASURED), expected(MEASURED)]
 
 
 def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> None:
