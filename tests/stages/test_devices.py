@@ -184,7 +184,7 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
     assert len(one) == len(REAL)
     tokens = [{path.name for path in (folder / place / "tokens").iterdir()} for place in ("one", "two")]
     assert tokens[0] == tokens[1]
-    assert len(tokens[0]) == 1  # one data set, one tokenizer
+    assert len(tokens[0]) == 2  # one tokenizer, two splits: the sources of stages that read one of them
     for name, artifact in one.items():
         files, others = (sorted(str(file.relative_to(a)) for file in a.rglob("*")) for a in (artifact, two[name]))
         assert files == others
