@@ -48,6 +48,15 @@ class Deception(NamedTuple):
     findings: Mapping[str, str]  # what the numbers add to the caption of a figure
 
 
+class Theory(NamedTuple):
+    """What a page says of a simulated theory: figures as captions and inline SVG."""
+
+    title: str
+    commands: Sequence[str]
+    table: tables.Table
+    figures: Sequence[tuple[str, str]]
+
+
 def render(
     jobs: pd.DataFrame,
     stages: pd.DataFrame,
@@ -55,13 +64,14 @@ def render(
     shown: Mapping[str, tables.Table],
     deception: Deception | None = None,
     sampled: list[Sampled] | None = None,
+    theories: Sequence[Theory] = (),
 ) -> str:
     """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title."""
     title = ", ".join(dict.fromkeys(jobs["name"]))
     one = len(jobs) == 1
     figures = [_figure(name, svg) for name, svg in drawings.items()]
-    first, *others = (_section(name, _table(table)) for name, table in shown.items())
-    if one:
+    first, *others = [_section(name, _table(table)) for name, table in shown.items()] or [""]
+    if one and first:
         top = _pair(f"<section>{''.join(figures)}</section>", first)
     else:
         top = "".join([first, _pair(*(f"<section>{figure}</section>" for figure in figures)), *others])
@@ -70,6 +80,7 @@ def render(
         _deception(deception),
         top,
         _section(samples.TITLE, samples.render(sampled)) if sampled else "",
+        *map(_theory, theories),
         _pair(_run(jobs, stages), _data(jobs) + _throughput(stages)),
         _everything(jobs) if one else "",
         _config(jobs),
@@ -110,8 +121,19 @@ def _deception(deception: Deception | None) -> str:
     return "".join([*sections[:1], *pairs, *sections[1:]])
 
 
+def _theory(theory: Theory) -> str:
+    """The command, the curves and the figures of one theory."""
+    said = "".join(f"<pre>{escape(command)}</pre>" for command in theory.commands if command)
+    figures = "".join(_captioned(caption, svg) for caption, svg in theory.figures)
+    return _section(f"Theory: {theory.title}", said + _pair(figures, _table(theory.table)))
+
+
 def _figure(name: str, svg: str, finding: str = "") -> str:
-    caption = escape(f"{CAPTIONS.get(name, name)} {finding}".strip())
+    return _captioned(f"{CAPTIONS.get(name, name)} {finding}".strip(), svg)
+
+
+def _captioned(said: str, svg: str) -> str:
+    caption = escape(said)
     return f'<figure role="img" aria-label="{caption}">{svg}<figcaption>{caption}</figcaption></figure>'
 
 

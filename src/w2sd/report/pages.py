@@ -22,6 +22,7 @@ from w2sd.report import (
     results,
     samples,
     tables,
+    theories,
     verdicts,
 )
 from w2sd.report.verdicts import Ruling
@@ -46,15 +47,21 @@ def write(
     by: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     rulings: Sequence[Ruling] | None = None,
+    simulated: pd.DataFrame | None = None,
 ) -> Path:
     """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped.
 
-    `rulings` are the verdicts on it, if they are known already.
+    `rulings` are the verdicts on it, if they are known already; `simulated` are jobs of theories, which have sections
+    of their own. Without any other job the page is about them.
     """
+    sections = [] if simulated is None else theories.read(simulated, store)
+    if simulated is not None and not len(frame):
+        frame, rulings = simulated, []
+    asked_for = by is not None or metrics is not None
     drawn = estimates.headline(frame)
     metrics = drawn if metrics is None else metrics
     by = tables.repetitions(frame) if by is None else by
-    shown = arrange(frame, by, metrics)
+    shown = arrange(frame, by, metrics) if frame is not simulated or asked_for else {}
     rows = estimates.per_job(frame, drawn, knobs.telling(frame))
     if by is not None:
         rows = estimates.per_group(frame, drawn, _varying(frame, by))
@@ -66,10 +73,11 @@ def write(
     deception = _deception(verdicts.rule(frame, store) if rulings is None else rulings, out)
     stages = results.stages(store, *frame["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
-    listed = {**(deception.tables if deception else {}), **shown}
+    listed = {**(deception.tables if deception else {}), **shown, **{part.title: part.table for part in sections}}
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
     _replace(out / "table.md", "\n".join(written).encode())
-    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store))
+    told = [_theory(section, out) for section in sections]
+    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store), told)
     _replace(out / "index.html", page.encode())
     return out / "index.html"
 
@@ -97,6 +105,13 @@ def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
     drawings = _write_figures(deception_figures.draw(rulings), out)
     findings = {"gap": gaps.caption(rulings)}
     return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings, findings)
+
+
+def _theory(section: theories.Section, out: Path) -> html.Theory:
+    """The section of a theory with its drawings as they stand in a page."""
+    drawings = _write_figures({name: drawn.figure for name, drawn in section.drawn.items()}, out)
+    figures = [(section.drawn[name].caption, svg) for name, svg in drawings.items()]
+    return html.Theory(section.title, section.commands, section.table, figures)
 
 
 def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ COSTS = {  # the columns of what a stage's `runtime.json` calls so
     "throughput/tokens_per_s": "tokens_per_s",
     "throughput/mfu": "mfu",
     "throughput/padding": "padding",
+    "throughput/packed": "packed",
     "memory/peak_rss_mb": "peak_rss_mb",
     "memory/peak_gpu_mb": "peak_gpu_mb",
 }
@@ -36,9 +37,14 @@ class Names(list[str]):
 
 
 def load(
-    store: Path, *, name: str | None = None, sweep: str | None = None, jobs: Iterable[str] | None = None
+    store: Path,
+    *,
+    name: str | None = None,
+    sweep: str | None = None,
+    jobs: Iterable[str] | None = None,
+    kind: str = "compare",
 ) -> pd.DataFrame:
-    """One row per finished job, in the order in which they finished.
+    """One row per finished job whose results are of this kind, in the order in which they finished.
 
     Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics.
     `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
@@ -53,11 +59,16 @@ def load(
     missing = 0
     latest: dict[str, Job] = {}
     for job in read_jobs(Path(store)):
-        if name in (None, job.name) and sweep in (None, job.sweep) and (wanted is None or job.id in wanted):
+        if (
+            job.kind == kind
+            and name in (None, job.name)
+            and sweep in (None, job.sweep)
+            and (wanted is None or job.id in wanted)
+        ):
             latest.pop(_asked_for(job), None)
             latest[_asked_for(job)] = job
     for job in latest.values():
-        measured = Store(store).read("compare", job.compare, "metrics.json")
+        measured = Store(store).read(kind, job.compare, "metrics.json")
         if measured is None:
             missing += 1
             continue
