@@ -24,6 +24,7 @@ VERSIONS = {
     "generative": 1,
     "sft": 2,
     "reference": 2,
+    "features": 1,
     "train": 1,
     "label": 1,
     "refine": 1,

@@ -21,6 +21,7 @@ COSTS = {  # the columns of what a stage's `runtime.json` calls so
     "throughput/tokens_per_s": "tokens_per_s",
     "throughput/mfu": "mfu",
     "throughput/padding": "padding",
+    "throughput/packed": "packed",
     "memory/peak_rss_mb": "peak_rss_mb",
     "memory/peak_gpu_mb": "peak_gpu_mb",
 }
