@@ -70,7 +70,9 @@ def task_for(scratch: Path, log_every: int = 10) -> Task:
     return Task("bench", "train", {}, {}, *places[:2], trainer, Csv(), "bench", places[2] / "train", Clock())
 
 
-def student_for(given: work.Work, objective: str, fit: Fit, n_steps: int, log_every: int) -> Student:
+def student_for(
+    given: work.Work, objective: str, fit: Fit, n_steps: int, log_every: int, is_packed: bool = True
+) -> Student:
     """A student with the first weights."""
     if objective == "reward":
         model: Any = RewardModel(load_backbone(given.folder / "model"))
@@ -80,7 +82,8 @@ def student_for(given: work.Work, objective: str, fit: Fit, n_steps: int, log_ev
     else:
         model, kind = PolicyModel(load_language_model(given.folder / "model")), PolicyStudent
     silence_dropout(model.backbone)
-    ready(model)
+    if is_packed:
+        ready(model)
     return kind(model, OBJECTIVES[objective], NoConflict(), fit, n_steps, log_every)
 
 

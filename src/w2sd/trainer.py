@@ -20,6 +20,7 @@ class Trainer:
     micro_tokens: int = 4096  # tokens in memory at once, padding too: cuts a batch up, never changes it
     packed: bool = True  # rows without padding, each prompt once, for models that can; their scores stay the same
     checkpointing: bool = False  # compute layers again on the way back: a third more work, much less memory
+    compile: bool = False  # torch.compile for layers that are trained: slow at first, perhaps faster then
     save_every_s: float = 120.0  # seconds between the checkpoints from which an interrupted stage resumes
     log_every: int = 10  # steps between two points of a learning curve
 
@@ -31,6 +32,9 @@ class Trainer:
         require(0 < self.save_every_s < float("inf"), "save_every_s", self.save_every_s, "a number above 0")
         alone = "1, or a strategy that shares a batch: trainer=ddp or trainer=fsdp2"
         require(self.devices == 1 or self.is_shared, "devices", self.devices, alone)
+
+        whole = "false with trainer.checkpointing or strategy fsdp2, which take layers apart"
+        require(not (self.compile and (self.checkpointing or self.strategy == "fsdp2")), "compile", True, whole)
 
     @property
     def is_shared(self) -> bool:

@@ -1,7 +1,8 @@
-"""Layers are really computed again on the way back, in every stage that trains, and the result is the same."""
+"""Layers are really computed again on the way back, or compiled, in every stage that trains; the result is the same."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +22,7 @@ from w2sd.config import RunConfig, read
 from w2sd.errors import Refused
 from w2sd.logger import Csv
 from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.compiling import compile_layers
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.stages import pretrain, sft, train
@@ -57,12 +60,14 @@ def task(run: RunConfig, tmp_path: Path) -> Callable[..., Task]:
     AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(base / "model")
     part.open_tokenizer().save_pretrained(base / "model")
 
-    def made(name: str, checkpointing: bool, **params: Any) -> Task:
+    def made(name: str, checkpointing: bool, compile: bool = False, **params: Any) -> Task:
         stage = stages[name]
-        folders = {folder: tmp_path / str(checkpointing) / folder for folder in ("out", "work", "logs")}
+        place = tmp_path / f"{checkpointing}-{compile}"
+        folders = {folder: place / folder for folder in ("out", "work", "logs")}
         for folder in folders.values():
             folder.mkdir(parents=True)
-        trainer, advance = Trainer(checkpointing=checkpointing, micro_tokens=512), lambda done, total: None
+        trainer = Trainer(checkpointing=checkpointing, compile=compile, micro_tokens=512)
+        advance = lambda done, total: None  # noqa: E731
         return Task(
             stage.key, stage.kind, {**stage.params, **params}, {"base": base},
             trainer=trainer, logger=Csv(), name="test", advance=advance, **folders,
@@ -87,7 +92,7 @@ def layers() -> Iterator[dict[bool, int]]:
         hook.remove()
 
 
-@pytest.mark.parametrize(
+every_training = pytest.mark.parametrize(
     ("stage", "name", "params"),
     [
         (pretrain, "pretrain/weak", {"text": Scribble()}),
@@ -97,6 +102,11 @@ def layers() -> Iterator[dict[bool, int]]:
     ],
     ids=["pretrain", "sft", "policy", "reward"],
 )
+
+compiles = pytest.mark.filterwarnings("ignore:The .grad attribute")  # which torch looks at and does not show
+
+
+@every_training
 def test_every_layer_is_computed_again_and_nothing_changes(
     stage: Any, name: str, params: dict[str, Any], task: Callable[..., Task]
 ) -> None:
@@ -108,11 +118,63 @@ def test_every_layer_is_computed_again_and_nothing_changes(
     assert once[False] >= LAYERS * metrics["n/steps"] > 0
     assert once[True] == 0
     assert twice == {False: once[False], True: once[False]}
-    for file in sorted(plain.out.rglob("*.safetensors")):
-        expected, found = load_file(file), load_file(thrifty.out / file.relative_to(plain.out))
+    assert_same_weights(plain.out, thrifty.out, 1e-6)
+
+
+def assert_same_weights(plain: Path, other: Path, tolerance: float) -> None:
+    files = sorted(plain.rglob("*.safetensors"))
+    assert files
+    for file in files:
+        expected, found = load_file(file), load_file(other / file.relative_to(plain))
         assert expected.keys() == found.keys()
         for weights in expected:
-            torch.testing.assert_close(found[weights], expected[weights], rtol=0, atol=1e-6)
+            torch.testing.assert_close(found[weights], expected[weights], rtol=0, atol=tolerance)
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("stage", "name", "params"),
+    [
+        (pretrain, "pretrain/weak", {"text": Scribble()}),
+        (train, "train/weak", {"objective": RewardBCE(), "append_eos": None}),
+    ],
+    ids=["pretrain", "reward"],
+)
+def test_a_compiled_training_is_the_same_training(
+    stage: Any, name: str, params: dict[str, Any], task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as for a compiler, and run without one, whose code takes long to be made."""
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **how: compile(module, backend="eager", **how))
+    plain, compiled = (task(name, False, compile, **params) for compile in (False, True))
+    torch.compiler.reset()
+    counters.clear()
+    metrics = stage.run(plain)
+    assert not counters["stats"]
+    assert stage.run(compiled) == metrics
+    assert 0 < counters["stats"]["unique_graphs"] <= 8  # however many batches and layers there are
+    assert_same_weights(plain.out, compiled.out, 1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
+@compiles
+def test_so_is_one_that_is_really_compiled(task: Callable[..., Task]) -> None:
+    plain, compiled = (task("train/weak", False, compile) for compile in (False, True))
+    assert train.run(compiled) == train.run(plain)
+    assert_same_weights(plain.out, compiled.out, 1e-5)
+
+
+def test_without_a_compiler_it_is_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(Refused, match=r"^trainer\.compile: True is not accepted; expected false: torch\.compile needs"):
+        compile_layers(AutoModelForCausalLM.from_config(run.weak.open_config()))
+
+
+@pytest.mark.parametrize("knobs", [{"checkpointing": True}, {"strategy": "fsdp2", "devices": 2}])
+def test_nor_with_what_takes_layers_apart(knobs: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match=r"^compile: True is not accepted; expected false with trainer\.checkpointing or"):
+        Trainer(compile=True, **knobs)
 
 
 def test_a_model_that_cannot_is_refused(run: RunConfig) -> None:

@@ -42,11 +42,15 @@ class Group(NamedTuple):
     mask: Tensor | None  # added to the scores between a second answer and (its prompt, itself)
 
 
-class Packing(NamedTuple):
-    """What the attention has to know of a row; made once and used in every layer."""
+class Packing:
+    """What the attention has to know of a row; made once and used in every layer.
 
-    groups: tuple[Group, ...]
-    blocks: Any = None  # the same for FlexAttention, on a GPU
+    To a compiler it is one thing, of which it knows nothing: it would make another program for each number of groups.
+    """
+
+    def __init__(self, groups: tuple[Group, ...], blocks: Any = None) -> None:
+        self.groups = groups
+        self.blocks = blocks  # the same for FlexAttention, on a GPU
 
 
 def packing(tokens: Tokens) -> Packing:
@@ -77,12 +81,17 @@ def attend(
         raise NotImplementedError(f"packed rows with {', '.join(peculiar) or dropout or 'no packing'}")
     if packing.blocks is not None:
         return attend_in_blocks(query, key, value, packing.blocks, scaling).transpose(1, 2), None
+    return _by_text(query, key, value, packing, scaling), None
+
+
+@torch.compiler.disable
+def _by_text(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None) -> Tensor:
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     counts = [group.n * sum(group.size) for group in packing.groups]
     parts = [side[0].split(counts, dim=1) for side in (query, key, value)]
     heads_NHD = [_within(group, *part, scale=scaling) for group, *part in zip(packing.groups, *parts, strict=True)]
-    return torch.cat(heads_NHD)[None], None
+    return torch.cat(heads_NHD)[None]
 
 
 def _within(group: Group, *sides: Tensor, scale: float | None) -> Tensor:

@@ -19,7 +19,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """
     shared = {id(weights): weights for weights in model.parameters()}  # the copy has the same ones
     sharded = copy.deepcopy(model, shared)
-    for block in _blocks(sharded):
+    for block in blocks(sharded):
         fully_shard(block, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
     for weights in model.parameters():
@@ -58,7 +58,7 @@ def part(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
+def blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks of a transformer: of the lists of modules in it, the one with most weights."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     return list(max(lists, key=_count, default=()))

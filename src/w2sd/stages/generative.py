@@ -11,6 +11,7 @@ from w2sd.data.pairs import read
 from w2sd.data.text import EncodedItems, Ids
 from w2sd.errors import within
 from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.compiling import compile_layers
 from w2sd.models.score import PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import Encoding, can_pack, encode_for
@@ -39,6 +40,8 @@ def run(task: Task) -> dict[str, Any]:
     encoded = encode_for(model.backbone.config, tokenizer, params["data"], examples, kept=task.tokens)
     texts = whole(encoded)
     is_packed = not fit.dropout and can_pack(task, model, encoded, fit.precision)
+    if task.trainer.compile:
+        compile_layers(model.backbone)
     rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
     learner = Reader(model, fit, fit.epochs * len(loader), task.trainer.log_every)

@@ -6,6 +6,7 @@ from typing import Any
 
 from w2sd.data.batch import Loader, Shuffled
 from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.compiling import compile_layers
 from w2sd.models.kernels import with_fewer_kernels
 from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
@@ -29,6 +30,8 @@ def run(task: Task) -> dict[str, Any]:
     silence_dropout(with_fewer_kernels(model))
     if task.trainer.checkpointing:
         checkpoint_layers(model)
+    if task.trainer.compile:
+        compile_layers(model)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
     lightning.train(task, learner, loader, fit, seed)

@@ -17,6 +17,7 @@ from w2sd.data.text import Ids
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.compiling import compile_layers
 from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
@@ -69,6 +70,8 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
     reads_tokens = not isinstance(model, Probe)
     # dropout would strike what answers share alike
     is_packed = reads_tokens and not drops and can_pack(task, model, encoded, fit.precision)
+    if task.trainer.compile and reads_tokens:
+        compile_layers(model.backbone)
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
     return whole._replace(n_steps=steps(whole, fit))
