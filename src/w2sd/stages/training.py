@@ -67,10 +67,9 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
     encoded = encode_for(config, tokenizer, params["data"], taught.examples, params.get("append_eos"), task.tokens)
     examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-    reads_tokens = not isinstance(model, Probe)
     # dropout would strike what answers share alike
-    is_packed = reads_tokens and not drops and can_pack(task, model, encoded, fit.precision)
-    if task.trainer.compile and reads_tokens:
+    is_packed = not isinstance(model, Probe) and not drops and can_pack(task, model, encoded, fit.precision)
+    if task.trainer.compile and not isinstance(model, Probe):
         compile_layers(model.backbone)
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
