@@ -143,15 +143,19 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
+def known_class(target: str) -> Any:
+    """The class of this package that a recorded `_target_` names; None for those of others and for what is no more."""
+    try:
+        return _locate(target, "", ()) if target.startswith("w2sd.") else None
+    except Refused:
+        return None
+
+
 def _completed(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     own = {key: _completed(value) for key, value in node.items()}
-    name = str(own.get("_target_", ""))
-    try:
-        cls = _locate(name, "", ()) if name.startswith("w2sd.") else None
-    except Refused:
-        return own  # a part that is no more
+    cls = known_class(str(own.get("_target_", "")))
     missing = [field for field in dataclasses.fields(cls) if field.name not in own] if cls else []
     return own | {f.name: describe(_default(f)) for f in missing if _default(f) is not dataclasses.MISSING}
 

@@ -77,14 +77,21 @@ def present(
     metrics: Sequence[str] | None = None,
 ) -> None:
     """Print the tables and verdicts of some jobs, and write their page."""
-    from w2sd.report import deceptions, pages, tables, verdicts
+    from w2sd.report import deceptions, oracles, pages, pairs_of_models, tables, verdicts
 
+    pairs = pairs_of_models.find(frame)
     if by is not None:
         tables.show(tables.grouped(frame, by, metrics))
     elif metrics is not None:
         tables.show(tables.headline(frame, metrics))
     else:
-        tables.print_table(frame)
+        means = tables.repetitions(frame)
+        same = means is not None and pairs_of_models.are_groups(pairs, frame, means)
+        tables.print_table(frame, means=pairs_of_models.table(pairs, frame) if same else None)
+    if pairs:
+        tables.show(pairs_of_models.medians(pairs))
+    for flag in oracles.flags(frame):
+        print(f"{flag}\n")
     rulings = verdicts.rule(frame, store)
     for table in deceptions.summary(rulings):
         tables.show(table)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from w2sd.report import provenance, samples, style, tables, verdicts, words
-from w2sd.report.elements import figure, pair, section, table
+from w2sd.report import knobs, provenance, samples, style, tables, verdicts, words
+from w2sd.report.elements import figure, is_broad, pair, section, table
 from w2sd.report.samples import Sampled
 
 PAGE = """<!DOCTYPE html>
@@ -22,6 +22,15 @@ PAGE = """<!DOCTYPE html>
 {body}
 </main></body></html>
 """
+
+
+class Part(NamedTuple):
+    """A table under its title, and a figure as inline SVG; one of the two may be missing."""
+
+    title: str
+    table: tables.Table | None
+    name: str = ""  # of the figure
+    drawing: str = ""
 
 
 class Deception(NamedTuple):
@@ -41,20 +50,28 @@ def render(
     shown: Mapping[str, tables.Table],
     deception: Deception | None = None,
     sampled: list[Sampled] | None = None,
+    analysed: Sequence[Part] = (),
+    flags: Sequence[str] = (),
 ) -> str:
-    """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title."""
+    """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title.
+
+    `flags` are what a reader has to know first.
+    """
     title = ", ".join(dict.fromkeys(jobs["name"]))
-    one = len(jobs) == 1
-    figures = [figure(name, svg) for name, svg in drawings.items()]
+    one, unit = len(jobs) == 1, knobs.unit(jobs)
+    figures = [figure(name, svg, unit=unit) for name, svg in drawings.items()]
     first, *others = (section(name, table(rows)) for name, rows in shown.items())
     if one:
-        top = pair(f"<section>{''.join(figures)}</section>", first)
+        top, listed = pair(f"<section>{''.join(figures)}</section>", first), []
     else:
-        top = "".join([first, pair(*(f"<section>{drawn}</section>" for drawn in figures)), *others])
+        listed = others[-1:]  # the jobs, below what was made of them
+        top = "".join([first, pair(*(f"<section>{drawn}</section>" for drawn in figures)), *others[:-1]])
     parts = [
-        _header(title, jobs, words.result(jobs), deception),
+        _header(title, jobs, words.result(jobs), deception, flags),
         _deception(deception),
         top,
+        *(_part(part, unit) for part in analysed),
+        *listed,
         section(samples.TITLE, samples.render(sampled)) if sampled else "",
         pair(provenance.run(jobs, stages), provenance.data(jobs) + provenance.speed(stages)),
         provenance.everything(jobs) if one else "",
@@ -66,14 +83,15 @@ def render(
     return PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
 
 
-def _header(title: str, jobs: pd.DataFrame, sentence: str, deception: Deception | None) -> str:
+def _header(title: str, jobs: pd.DataFrame, sentence: str, deception: Deception | None, flags: Sequence[str]) -> str:
     strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentence))
     when = escape(f"w2sd · {_jobs(jobs)} · {max(jobs['finished'])[:10]}")
     said = ""
     if deception:
         lead = " lead" if len(deception.sentences) == 1 else ""
         said += "".join(f'<p class="verdict{lead}">{_verdict(sentence)}</p>' for sentence in deception.sentences)
-        said += "".join(f'<p class="flag">{escape(flag)}</p>' for flag in deception.flags)
+    known = [*flags, *(deception.flags if deception else ())]
+    said += "".join(f'<p class="flag">{escape(flag)}</p>' for flag in known)
     return f'<header><p>{when}</p><h1>{escape(title)}</h1>{said}<p class="result">{strong}</p></header>'
 
 
@@ -94,6 +112,15 @@ def _deception(deception: Deception | None) -> str:
     ]
     pairs = [pair(*figures[place : place + 2]) for place in range(0, len(figures), 2)]
     return "".join([*sections[:1], *pairs, *sections[1:]])
+
+
+def _part(part: Part, unit: str) -> str:
+    """A figure and its table: one below the other if it is broad, else side by side."""
+    drawn = figure(part.name, part.drawing, unit=unit) if part.drawing else ""
+    shown = table(part.table) if part.table else ""
+    if drawn and part.table and not is_broad(part.drawing):
+        return pair(f"<section>{drawn}</section>", section(part.title, table(part.table, room=5)))
+    return section(part.title, drawn + shown)
 
 
 def _jobs(jobs: pd.DataFrame) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from filelock import FileLock
 
 from w2sd.report import (
+    analyses,
     deception_figures,
     deceptions,
     estimates,
@@ -19,11 +20,14 @@ from w2sd.report import (
     gaps,
     html,
     knobs,
+    oracles,
+    pairs_of_models,
     results,
     samples,
     tables,
     verdicts,
 )
+from w2sd.report.pairs_of_models import ModelPair
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -51,33 +55,56 @@ def write(
 
     `rulings` are the verdicts on it, if they are known already.
     """
-    drawn = estimates.headline(frame)
+    drawn, pairs = estimates.headline(frame), pairs_of_models.find(frame)
+    asked = by is not None or metrics is not None
     metrics = drawn if metrics is None else metrics
     by = tables.repetitions(frame) if by is None else by
-    shown = arrange(frame, by, metrics)
+    shown = arrange(frame, by, metrics, pairs, asked=asked)
     rows = estimates.per_job(frame, drawn, knobs.telling(frame))
     if by is not None:
-        rows = estimates.per_group(frame, drawn, _varying(frame, by))
+        varying = _varying(frame, by)
+        rows = estimates.per_group(frame, drawn, varying)
         groups = estimates.per_group(frame, metrics, by)
         _replace(out / "groups.csv", tables.to_csv(groups, metrics).encode())
     else:
         (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
-    drawings = _write_figures(figures.draw(rows), out)
+    made = analyses.make(frame, store, None if by is None else varying, pairs)
+    drawings = _write_figures(figures.draw(rows, knobs.unit(frame)), out)
+    drawn_too = _write_figures({part.name: part.figure for part in made if part.figure}, out)
+    analysed = [html.Part(part.title, part.table, part.name, drawn_too.get(part.name, "")) for part in made]
     deception = _deception(verdicts.rule(frame, store) if rulings is None else rulings, out)
     stages = results.stages(store, *frame["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
-    listed = {**(deception.tables if deception else {}), **shown}
+    listed = {
+        **(deception.tables if deception else {}),
+        **shown,
+        **{part.title: part.table for part in made if part.table},
+    }
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
     _replace(out / "table.md", "\n".join(written).encode())
-    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store))
+    flags = oracles.flags(frame)
+    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store), analysed, flags)
     _replace(out / "index.html", page.encode())
     return out / "index.html"
 
 
-def arrange(frame: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str]) -> dict[str, tables.Table]:
-    """The tables by title: means first where there are any, then the jobs."""
+def arrange(
+    frame: pd.DataFrame,
+    by: Sequence[str] | None,
+    metrics: Sequence[str],
+    pairs: Sequence[ModelPair] = (),
+    *,
+    asked: bool = False,
+) -> dict[str, tables.Table]:
+    """The tables by title: means first where there are any, then the jobs.
+
+    Pairs of models come before them, and stand for the means where these are the same and nobody asked for others.
+    """
     shown = {}
-    if by is not None:
+    if pairs:
+        shown[pairs_of_models.TITLE] = pairs_of_models.table(pairs, frame)
+        shown[pairs_of_models.MEDIANS] = pairs_of_models.medians(pairs)
+    if by is not None and (asked or not pairs_of_models.are_groups(pairs, frame, by)):
         title = f"Means by {', '.join(tables.label(by))}" if by else "Means over jobs"
         shown[title] = tables.grouped(frame, by, metrics)
     shown["Result" if len(frame) == 1 else "Jobs"] = tables.headline(frame, metrics)

@@ -42,7 +42,8 @@ def speed(stages: pd.DataFrame) -> str:
 def data(jobs: pd.DataFrame) -> str:
     """Rows per split and what was dropped; a range where jobs differ."""
     names = [name for name in jobs.attrs["metrics"] if name.startswith(("data/", "n/"))]
-    rows = [[_data_name(name), _range(jobs[name])] for name in sorted(names, key=_data_order)]
+    unit = knobs.unit(jobs)
+    rows = [[_data_name(name, unit), _range(jobs[name])] for name in sorted(names, key=_data_order)]
     return section("Data", grid(("", ""), rows)) if rows else ""
 
 
@@ -51,12 +52,12 @@ def _data_order(name: str) -> tuple[int, str]:
     return (first.index(name) if name in first else len(first), name)
 
 
-def _data_name(name: str) -> str:
+def _data_name(name: str, unit: str) -> str:
     known = {
-        "data/n_gt": "pairs with ground truth (gt)",
-        "data/n_w2s": "pairs for the weak labels (w2s)",
-        "data/n_test": "test pairs",
-        "n/test": "test pairs measured",
+        "data/n_gt": f"{unit} with ground truth (gt)",
+        "data/n_w2s": f"{unit} for the weak labels (w2s)",
+        "data/n_test": f"test {unit}",
+        "n/test": f"test {unit} measured",
         "n/clusters": "clusters among them",
         "n/ties": "exact ties, half right",
     }

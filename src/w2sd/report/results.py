@@ -14,6 +14,7 @@ from w2sd.pipeline.stage import canonical
 from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME
 from w2sd.report.records import Job, read_jobs
+from w2sd.report.trained import measures
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
@@ -40,7 +41,8 @@ def load(
 ) -> pd.DataFrame:
     """One row per finished job, in the order in which they finished.
 
-    Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics.
+    Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics,
+    among them what the job's trainings tell (`trained.measures`).
     `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
     jobs that are left out because their results are no longer in the store. A knob that has the name of another
     column is given as `config.<knob>`. Of jobs of one configuration, which a later version of w2sd measures anew, only
@@ -51,6 +53,7 @@ def load(
     metrics: list[dict[str, Any]] = []
     identities: list[dict[str, Any]] = []
     missing = 0
+    trainings: dict[str, dict[str, Any]] = {}
     latest: dict[str, Job] = {}
     for job in read_jobs(Path(store)):
         if name in (None, job.name) and sweep in (None, job.sweep) and (wanted is None or job.id in wanted):
@@ -63,7 +66,7 @@ def load(
             continue
         identities.append({column: getattr(job, column) for column in IDENTITY})
         knobs.append({key: value for key, value in _flatten(complete(job.config), job.choices) if key != "name"})
-        metrics.append(measured)
+        metrics.append(measured | measures(job, Store(store), trainings))
     return _assemble(identities, knobs, metrics, missing)
 
 
