@@ -19,13 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.numpy import save_file
 
 from w2sd.cli import CONF
-from w2sd.config import GROUPS, RunConfig, Settings, target
+from w2sd.config import GROUPS, OPTIONAL, RunConfig, Settings, target
 from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 NAMES = [path.relative_to(CONF).with_suffix("").as_posix() for path in FILES]
-OVERLAYS = [name for name in NAMES if name.startswith(("experiment/", "debug/"))]
+OVERLAYS = [name for name in NAMES if name.startswith(("experiment/", "method/", "debug/"))]
 LAUNCHERS = [name for name in NAMES if name.startswith("hydra/")]
 PARTS = [name for name in NAMES if name not in OVERLAYS + LAUNCHERS]
 CONTENT: dict[str, dict[str, Any]] = {
@@ -78,6 +78,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+READERS = ["model@weak=gpt2", "model@strong=gpt2"]  # of what is not the embedded world
 ASKS = {  # what an option needs that nobody can know beforehand
     "data/choice_files": ["data.path=items.jsonl"],
     "data/class_files": ["data.path=items.jsonl"],
@@ -85,18 +86,30 @@ ASKS = {  # what an option needs that nobody can know beforehand
     "data/files": ["data.path=pairs.jsonl"],
     "data/hub": ["data.id=pairs.jsonl"],
     "data/question_files": ["data.path=items.jsonl"],
+    **{
+        f"refinement/{name}": ["data=class_files", "data.path=items.jsonl", *READERS]
+        for name in ("in_context", "world")
+    },
     "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
     "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
+    "data/game": ["model@weak=game_xs", "model@strong=game_l"],
+    **{name: ["data=game"] for name in PARTS if name.startswith("model/game_")},
+    **{name: ["data=chess_puzzles"] for name in PARTS if name.startswith("model/chess_")},  # all that these read
 }
 
 
 def choice(name: str) -> list[str]:
-    """The overrides that choose an option wherever it can stand; models of the world read the world alone."""
+    """The overrides that choose an option wherever it can stand; the embedded ladders read their own texts alone."""
     folder, option = name.split("/")
     spots = [f"{folder}@{place}={option}" if place != folder else name.replace("/", "=") for place in places()[folder]]
-    elsewhere = folder == "data" and not CONTENT[name]["_target_"].endswith(".World")
-    return [*spots, *(["model@weak=gpt2", "model@strong=gpt2"] if elsewhere else []), *ASKS.get(name, [])]
+    elsewhere = folder == "data" and not CONTENT[name]["_target_"].startswith(("w2sd.world.", "w2sd.game."))
+    return [*spots, *(READERS if elsewhere else []), *ASKS.get(name, [])]
 
+
+# To a plan and a conflict one loss of distributions is as another; logconf, which sees most, stands for those not here.
+ALIKE = {
+    name for name in PARTS if name.startswith("objective/") and get_class(CONTENT[name]["_target_"]).reads_classes
+} - {"objective/reward_bce", "objective/logconf"}
 
 # --- everything that can be chosen works ------------------------------------------------------------------------------
 
@@ -106,17 +119,22 @@ def test_every_option_composes_builds_and_plans(name: str, at_home: Path, asked:
     run = asked(*choice(name))
     for place in places()[name.split("/")[0]]:
         assert target(getattr(run, place)) == CONTENT[name]["_target_"]
-    assert len({stage.key for stage in plan(run).values()}) >= 6
+    assert len({stage.key for stage in plan(run).values()}) >= (1 if name.startswith("theory/") else 6)
     assert not list(at_home.glob("*store*"))
 
 
 @pytest.mark.parametrize("conflict", [name for name in PARTS if name.startswith("conflict/")])
-@pytest.mark.parametrize("objective", [name for name in PARTS if name.startswith("objective/")])
+@pytest.mark.parametrize("objective", [name for name in PARTS if name.startswith("objective/") and name not in ALIKE])
 def test_every_conflict_goes_with_every_objective(
     objective: str, conflict: str, at_home: Path, asked: Callable[..., RunConfig]
 ) -> None:
-    """A policy is fine-tuned before it is trained, a reward model is not, and a reference is where one is needed."""
-    run = asked(*choice(objective), *choice(conflict), "controls=true")
+    """A policy is fine-tuned before it is trained, a reward model is not, and a reference is where one is needed.
+
+    The folders are composed apart, as the test above does: no option of one of them names the other.
+    """
+    run = asked(*choice(objective))
+    settings = dataclasses.replace(run.settings, controls=True)
+    run = run._replace(conflict=asked(*choice(conflict)).conflict, settings=settings)
     kinds = {stage.kind for stage in plan(run).values()}
     assert ("sft" in kinds) == (run.objective.student == "policy")
     assert ("reference" in kinds) == run.objective.needs_reference
@@ -137,7 +155,7 @@ def test_every_experiment_and_every_mood_composes_and_plans(
     name: str, at_home: Path, asked: Callable[..., RunConfig]
 ) -> None:
     run = asked(name.replace("/", "=", 1))
-    assert list(plan(run))[-1] == "compare"
+    assert list(plan(run))[-1] == ("simulate" if "/theory/" in name else "compare")
     if name.startswith("experiment/"):
         assert run.settings.name == called(name)
 
@@ -150,7 +168,7 @@ def called(experiment: str) -> str:
 def test_moods_go_on_top_of_experiments_on_the_embedded_world(asked: Callable[..., RunConfig]) -> None:
     for name in OVERLAYS:
         if name.startswith("experiment/") and not name.startswith("experiment/paper/"):
-            run = asked(name.replace("/", "="), "debug=fast")
+            run = asked(name.replace("/", "=", 1), "debug=fast")
             assert run.settings.name == "fast"
             assert run.data.gt < 100
 
@@ -177,8 +195,13 @@ def test_an_experiment_begins_with_its_command_and_its_sweep_composes(
 def test_every_folder_is_mounted_by_the_root_config_and_every_place_is_a_part() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
     assert folders == set(places())
-    spots = [place for folder, mounts in places().items() if folder not in ("experiment", "debug") for place in mounts]
-    assert tuple(spots) == GROUPS
+    spots = [
+        place
+        for folder, mounts in places().items()
+        if folder not in ("experiment", "method", "debug")
+        for place in mounts
+    ]
+    assert tuple(spots) == (*GROUPS, *OPTIONAL)
 
 
 # --- the class is the schema ------------------------------------------------------------------------------------------

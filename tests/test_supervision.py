@@ -15,6 +15,7 @@ from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
 from w2sd.supervision import (
+    Balanced,
     Confident,
     Consistent,
     Gold,
@@ -37,8 +38,8 @@ OPTIONS: dict[str, Supervision] = {
 KINDS = ("longest", "shortest", "hardest", "easiest")
 SAMPLED = ("consistent", "two_stage")  # whose targets are drawn, by the noise of a row
 DRAWN = {name: OPTIONS[name] for name in SAMPLED}
-EVERY = {
-    **{name: one for name, one in OPTIONS.items() if name not in SAMPLED},
+EVERY = {  # but those that ask a probe: tests/probes/test_supervised.py
+    **{name: one for name, one in OPTIONS.items() if name not in SAMPLED and not one.needs_features},
     **{f"synthetic, {kind}": Synthetic(kind) for kind in KINDS},
 }
 BLIND = {name: supervision for name, supervision in EVERY.items() if not supervision.reads_truth}
@@ -63,8 +64,13 @@ def targets_of(supervision: Supervision, told: Lesson) -> Floats:
     p_N2 = np.stack([told.p_first, 1 - told.p_first], axis=-1)
     targets_N2 = supervision.targets(supervisions.Lesson(p_N2, told.noise, truth, told.length, told.p_ceiling))
     first, second = targets_N2.T
-    assert same(second, 1 - first)
+    assert same(second, 1 - first, rounding(supervision))
     return first
+
+
+def rounding(supervision: Supervision) -> float:
+    """How far off equal targets may be: not at all, except of logarithms."""
+    return 1e-12 if isinstance(supervision, Balanced) else 0.0
 
 
 def each(supervisions: dict[str, Any]) -> Any:
@@ -99,8 +105,8 @@ def reordered(told: Lesson, order: NDArray[np.int64]) -> Lesson:
     return Lesson(*(None if column is None else column[order] for column in told))
 
 
-def same(one: Floats, other: Floats) -> bool:
-    return np.array_equal(one, other, equal_nan=True)
+def same(one: Floats, other: Floats, digits: float = 0.0) -> bool:
+    return np.allclose(one, other, rtol=0, atol=digits, equal_nan=True)
 
 
 # --- what each one teaches --------------------------------------------------------------------------------------------
@@ -159,7 +165,7 @@ def test_lessons_about_classes(supervision: Supervision) -> None:
     assert np.allclose(targets_N4[kept].sum(axis=1), 1)
     turn = np.array([1, 2, 3, 0])  # class c is called c + 1
     renamed = told._replace(p_NK=told.p_NK[:, np.argsort(turn)], truth=turn[told.truth])
-    assert same(supervision.targets(renamed), targets_N4[:, np.argsort(turn)])
+    assert same(supervision.targets(renamed), targets_N4[:, np.argsort(turn)], rounding(supervision))
     if supervision in ERRING.values():
         assert told.truth is not None
         wrong = targets_N4.argmax(axis=1) != told.truth
@@ -192,6 +198,35 @@ def test_oracle_confident_keeps_what_the_teacher_is_sure_of_and_right_about(thre
     sure = ~np.isnan(targets_of(Confident(threshold), told))
     assert not (right & ~sure).any()
     assert ((told.p_first[sure & ~right] > 0.5) != (told.truth[sure & ~right] == 1)).all()
+
+
+def test_balanced_targets_have_the_reference_values() -> None:
+    """V7 of methods.md."""
+    targets = targets_of(Balanced(), blind([0.2, 0.7, 0.6, 0.9]))
+    expected = [0.12985774978281595, 0.5820937934213921, 0.4724135241959408, 0.8430766737648119]
+    assert targets.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("shift", [-2.0, 0.0, 3.0])
+def test_balanced_targets_keep_every_difference_and_forget_the_level(shift: float) -> None:
+    log_odds = np.random.default_rng(0).normal(size=100)
+    there, back = (targets_of(Balanced(1e-12), blind(1 / (1 + np.exp(-log_odds - by)))) for by in (0.0, shift))
+    assert np.allclose(there, back, atol=1e-9)
+    moved = np.log(there / (1 - there))
+    assert abs(moved.mean()) < 1e-9
+    assert np.allclose(moved - log_odds, (moved - log_odds)[0], atol=1e-9)
+
+
+def test_balanced_targets_of_classes_have_the_same_mean_log_probability() -> None:
+    """Up to what every class of a row has in common; two classes are a pair."""
+    p_N4 = np.random.default_rng(0).dirichlet([1.0, 2.0, 5.0, 9.0], size=50)
+    taught = Balanced().targets(supervisions.Lesson(p_N4, np.zeros(50)))
+    assert np.ptp(np.log(taught).mean(axis=0)) < 1e-4
+    assert np.ptp(np.log(p_N4).mean(axis=0)) > 1
+
+
+def test_balanced_targets_of_a_certain_teacher_are_finite() -> None:
+    assert np.isfinite(targets_of(Balanced(), blind([0.0, 1.0, 1.0, 0.3]))).all()
 
 
 def test_gold_targets_are_the_truth() -> None:
@@ -270,7 +305,7 @@ def test_errors_at_random_fall_evenly_on_every_kind_of_pair() -> None:
 @each(EVERY)
 def test_swapping_the_slots_swaps_the_target(supervision: Supervision) -> None:
     told = lesson()
-    assert same(targets_of(supervision, swapped(told)), 1 - targets_of(supervision, told))
+    assert same(targets_of(supervision, swapped(told)), 1 - targets_of(supervision, told), rounding(supervision))
 
 
 @each(BLIND)
@@ -278,11 +313,12 @@ def test_targets_are_shares_and_never_fall_as_the_confidence_rises(supervision: 
     targets = targets_of(supervision, blind(GRID))
     assert targets.shape == GRID.shape
     kept = targets[~np.isnan(targets)]
-    assert (kept.min(), kept.max()) == (0, 1)
+    certain = Balanced().added if isinstance(supervision, Balanced) else 0.0
+    assert (kept.min(), kept.max()) == pytest.approx((0, 1), abs=certain, rel=0)
     assert (np.diff(kept) >= 0).all()
 
 
-@each(BLIND)
+@each({name: supervision for name, supervision in BLIND.items() if name != "balanced"})
 def test_a_target_depends_on_its_own_row_alone(supervision: Supervision) -> None:
     rng = np.random.default_rng(1)
     p, order = rng.choice(GRID, size=200), rng.permutation(200)
@@ -293,7 +329,8 @@ def test_a_target_depends_on_its_own_row_alone(supervision: Supervision) -> None
 @each(EVERY)
 def test_the_order_of_the_rows_changes_no_target(supervision: Supervision) -> None:
     told, order = lesson(), np.random.default_rng(1).permutation(200)
-    assert same(targets_of(supervision, reordered(told, order)), targets_of(supervision, told)[order])
+    moved = targets_of(supervision, reordered(told, order))
+    assert same(moved, targets_of(supervision, told)[order], rounding(supervision))
     empty = reordered(told, np.array([], dtype=np.int64))
     assert targets_of(supervision, empty).shape == (0,)
 
@@ -381,10 +418,13 @@ def test_impossible_draws_are_refused(cls: Any, knob: str, value: Any) -> None:
 
 # --- what they ask for ------------------------------------------------------------------------------------------------
 
-ASKS = {  # reads_truth, needs_teacher, needs_ceiling
+ASKS = {  # reads_truth, needs_teacher, needs_ceiling; and needs_features
+    "filtered": (False, True, False),
+    "relabelled": (False, True, False),
     "soft": (False, True, False),
     "hard": (False, True, False),
     "confident": (False, True, False),
+    "balanced": (False, True, False),
     "consistent": (False, True, False),
     "two_stage": (False, True, False),
     "oracle_confident": (True, True, False),
@@ -397,6 +437,7 @@ ASKS = {  # reads_truth, needs_teacher, needs_ceiling
 def test_every_option_says_what_it_asks_for() -> None:
     told = {name: (one.reads_truth, one.needs_teacher, one.needs_ceiling) for name, one in OPTIONS.items()}
     assert told == ASKS
+    assert {name for name, one in OPTIONS.items() if one.needs_features} == {"filtered", "relabelled"}
 
 
 @each(EVERY)
@@ -426,6 +467,12 @@ def test_the_classes_are_the_options_under_their_names() -> None:
 def test_a_threshold_that_keeps_everything_twice_or_nothing_is_refused(cls: type, threshold: float) -> None:
     with pytest.raises(Refused, match=r"^threshold: .* expected a confidence in \[0\.5, 1\)"):
         cls(threshold)
+
+
+@pytest.mark.parametrize("added", [0.0, 0.1])
+def test_what_is_added_to_probabilities_is_little(added: float) -> None:
+    with pytest.raises(Refused, match=r"^added: .* expected a number above 0, of 0\.01 or less"):
+        Balanced(added)
 
 
 def test_an_unknown_kind_of_errors_is_refused() -> None:

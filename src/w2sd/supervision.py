@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+LAYERS = ("last", "middle")  # of a transformer, whose states are features
+
 
 class Lesson(NamedTuple):
     """The training examples of a student as a supervision sees them."""
@@ -30,6 +32,7 @@ class Lesson(NamedTuple):
     length: Floats | None = None  # of all texts of the example, in characters; likewise
     p_ceiling: Floats | None = None  # a ceiling's confidence in the truth; only if `needs_ceiling`
     p_second_NK: Floats | None = None  # that of the student of the first stage in each option; only if there is one
+    features_NAD: Floats | None = None  # of each text, of which a pair has two in slot order; only if `needs_features`
 
 
 class Supervision(ABC):
@@ -39,6 +42,7 @@ class Supervision(ABC):
     reads_truth: ClassVar[bool] = False
     needs_ceiling: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = False  # of the model that the student begins as, from the `layer` that it names
 
     @property
     def first_stage(self) -> Supervision | None:
@@ -198,6 +202,29 @@ class Synthetic(Supervision):
             "easiest": -lesson.p_ceiling,
         }
         return _err(lesson, order[self.errors])
+
+
+@dataclass(frozen=True)
+class Balanced(Supervision):
+    """Soft targets whose log-odds are 0 on average, so that the prior of every option is the same (EleutherAI's w2s).
+
+    The average is over the examples that are taught. Of pairs a coin has balanced the slots already: little moves.
+    """
+
+    added: float = 1e-7  # to every probability, so that certainty has log-odds
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.added <= 0.01, "added", self.added, "a number above 0, of 0.01 or less")
+
+    def targets(self, lesson: Lesson) -> Floats:
+        import numpy as np
+
+        if not len(lesson.p_NK):
+            return lesson.p_NK
+        log_p_NK = np.log(lesson.p_NK + self.added)
+        p_NK = np.exp(log_p_NK - log_p_NK.mean(axis=0))
+        return p_NK / p_NK.sum(axis=1, keepdims=True)
 
 
 def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:

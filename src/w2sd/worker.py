@@ -41,6 +41,7 @@ class Task(NamedTuple):
     trusted: Sequence[str] = ()  # prefixes of a user's own modules
     rank: int = 0  # which process of the group this is
     measured: Callable[[Any], None] = lambda stretch: None  # takes what a pass over some data took (a Stretch)
+    tokens: Path | None = None  # where tokens are kept that other processes may find
 
 
 def execute(
@@ -68,6 +69,7 @@ def execute(
         trusted,
         rank,
         stretches.append,
+        store.tokens,
     )
     run = importlib.import_module(f"w2sd.stages.{spec['kind']}").run
     if rank:

@@ -6,14 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 
 import ours
 import run
 import timing
+import tokens
 import trl_peer
 import work
 from table import Measured, render
+from w2sd.cli import CONF
+from w2sd.config import read
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +132,12 @@ def test_the_cost_of_a_program_is_its_own() -> None:
 def test_every_setting_of_trl_makes_whole_batches() -> None:
     for options in (*trl_peer.BEST.values(), *(trl_peer.Options(**tried) for tried in run.TRIED)):
         assert work.BATCH % options.micro == 0
+
+
+def test_tokens_found_in_a_file_are_timed_beside_those_made() -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        run = read(hydra.compose("config", ["debug=fast"]))
+    n, *costs = (float(cell.replace(",", "")) for cell in tokens.measure(run).strip("| ").split(" | "))
+    assert n > 100
+    assert len(costs) == 7
+    assert min(costs) >= 0

@@ -6,6 +6,7 @@ import copy
 import itertools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -292,6 +293,42 @@ def test_chunks_are_read_from_the_config_too(said: Callable[[], list[str]]) -> N
     model.backbone.config.attention_chunk_size = 6
     refused(model)
     assert said() == ["llama looks back 6 tokens, and texts have up to 17: every answer gets a row of its own"]
+
+
+def test_what_a_precision_does_not_take_is_not_packed(said: Callable[[], list[str]]) -> None:
+    """In the precision of the weights all is well."""
+
+    def picky(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if torch.is_autocast_enabled("cpu") and kwargs["attention_mask"] is None:
+            raise RuntimeError("expected scalar type Float but found BFloat16")
+
+    model = made(PolicyModel, "gpt2").float()
+    model.backbone.register_forward_pre_hook(picky, with_kwargs=True)
+    before = model.backbone.config._attn_implementation
+    assert not pack(model, LONGEST, precision="bf16-mixed")
+    assert model.backbone.config._attn_implementation == before
+    assert "reads no packed rows (expected scalar type Float" in said()[0]
+    assert pack(model, LONGEST)
+
+
+@pytest.mark.parametrize("kind", [RewardModel, PolicyModel])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_what_is_saved_of_a_packed_model_is_what_is_saved_of_any(kind: type, name: str, tmp_path: Path) -> None:
+    """And a model of the same folder begins with the usual attention."""
+    for place in ("plain", "packed"):
+        model = made(kind, name)
+        assert place == "plain" or pack(model, LONGEST)
+        model.save(tmp_path / place, Nothing())
+    folders = (tmp_path / place / "model" for place in ("plain", "packed"))
+    one, other = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+    assert one == other
+    assert kind.load(tmp_path / "packed").backbone.config._attn_implementation == "sdpa"
+
+
+class Nothing:
+    """A tokenizer that leaves no files."""
+
+    def save_pretrained(self, folder: Path) -> None: ...
 
 
 def test_a_memory_that_is_full_says_nothing_about_a_model(monkeypatch: pytest.MonkeyPatch) -> None:

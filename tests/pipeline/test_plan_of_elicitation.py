@@ -73,6 +73,33 @@ def test_in_self_training_the_strong_model_learns_from_itself_on_the_same_prompt
     assert distinct(stages, "pretrain") == 2
 
 
+@pytest.mark.parametrize(
+    ("weak", "strong", "between"),
+    [
+        ("world_xs", "world_l", [1, 2]),
+        ("world_xs", "world_m", [1]),
+        ("world_s", "world_l", [2]),
+        ("world_m", "world_l", []),
+    ],
+)
+def test_a_ladder_has_the_rungs_between(asked: Asked, weak: str, strong: str, between: list[int]) -> None:
+    models = (f"model@weak={weak}", f"model@strong={strong}")
+    stages = plan(asked("method=bootstrap", *models))
+    hops = [stage.params["model"].rung for name, stage in stages.items() if name.startswith("train/student_hop")]
+    assert hops == between
+    if not between:
+        assert {n: s.key for n, s in stages.items()} == {
+            n: s.key for n, s in plan(asked("method=naive", *models)).items()
+        }
+
+
+def test_only_rungs_are_between(asked: Asked) -> None:
+    from tests.pipeline.test_plan import Hub as Other  # a model that is no rung
+
+    with pytest.raises(Refused, match=r"^only_between: .* no rungs of a ladder"):
+        plan(asked("chain=ladder")._replace(weak=Other()))
+
+
 @pytest.mark.parametrize("rounds", [0, -1, 101])
 def test_an_impossible_number_of_rounds_is_refused(asked: Asked, rounds: int) -> None:
     with pytest.raises(Refused, match=r"^chain\.rounds: .* expected an integer from 1 to 100"):

@@ -59,6 +59,17 @@ def test_what_a_running_stage_holds_or_may_need_stays(store: Path, capsys: Any) 
     assert before - names(store) == {f"tmp/train-{ORPHAN}-x8k2"}
 
 
+def test_tokens_go_too_unless_a_stage_may_be_reading_them(store: Path, capsys: Any) -> None:
+    (store / "tokens").mkdir()
+    (store / "tokens/0.safetensors").write_bytes(b"x" * 2000)
+    with FileLock(store / f"locks/{RUNNING}.lock"):
+        assert main(["gc", "--store", str(store), "--yes"]) == 0
+    assert (store / "tokens/0.safetensors").exists()
+    assert main(["gc", "--store", str(store), "--yes"]) == 0
+    assert "2.0 kB  tokens" in capsys.readouterr().out
+    assert not (store / "tokens").exists()
+
+
 def test_a_stage_that_starts_meanwhile_keeps_its_folder(store: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("w2sd.report.garbage.held", lambda _: set())
     with FileLock(store / f"locks/{ORPHAN}.lock"):

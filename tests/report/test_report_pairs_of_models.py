@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,28 @@ def test_methods_are_told_apart_and_seeds_are_not(fake: Any) -> None:
     assert [pair.method for pair in find(fake)] == [{"supervision": m} for m in ("Hard", "Hard", "Soft", "Soft")]
     table = pairs_of_models.medians(find(fake))
     assert (table.columns[0], [row[:2] for row in table.rows]) == ("supervision", [("Hard", "2"), ("Soft", "2")])
+
+
+def test_methods_that_every_job_took_by_name_are_called_so(fake: Any) -> None:
+    for n, (method, supervision) in enumerate((("naive", "Soft"), ("hard", "Hard"))):
+        for weak in "sm":
+            add_pair(fake, weak, "l", 0.75, supervision={"_target_": f"w2sd.supervision.{supervision}"})
+            path = fake.root / f"jobs/job-{fake.n:03}.json"
+            job = json.loads(path.read_text())
+            named = {"choices": {"method": method}, "overrides": [f"method={method}"]}
+            path.write_text(json.dumps({**job, **named}))
+        assert pairs_of_models.methods_of(results.load(fake.root)) == ["method"] * n
+    add_pair(fake, "s", "m", 0.65, supervision={"_target_": "w2sd.supervision.Gold"})
+    assert pairs_of_models.methods_of(results.load(fake.root)) == ["supervision"]
+
+
+def test_a_probe_counts_its_head_alone_and_its_model_is_what_was_pretrained(fake: Any) -> None:
+    add_pair(fake, "s", "l", 0.7, adapter={"_target_": "w2sd.models.adapter.LinearProbe"})
+    frame = results.load(fake.root)
+    assert not [name for name in frame if name.startswith("parameters/")]
+    at = json.loads((fake.root / "jobs/job-001.json").read_text())["stages"]["pretrain/strong"]
+    fake.artifact({**at, "inputs": {}}, metrics={"n/parameters": SIZES["l"]})
+    assert results.load(fake.root)["parameters/strong"].tolist() == [SIZES["l"]]
 
 
 def test_models_of_one_option_are_named_by_what_tells_them_apart(fake: Any) -> None:

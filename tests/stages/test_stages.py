@@ -29,6 +29,7 @@ from w2sd.metrics import functional
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models.score import RewardModel
 from w2sd.models.scratch import Scratch
+from w2sd.objectives.logconf import LogConf
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
@@ -422,6 +423,14 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
         lessons.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
 
 
+def test_rows_too_few_for_a_threshold_stop_the_stage_before_it_trains(task: Callable[..., Task]) -> None:
+    """Which the plan, that reads no rows, does not see."""
+    at = task("train/student", {"objective": LogConf(min_rows=65)})
+    with pytest.raises(StageFailed, match=r"^64 rows to train on have no threshold; lower objective.min_rows \(65\)$"):
+        train.run(at)
+    assert not list(at.logs.iterdir())
+
+
 @pytest.mark.parametrize("supervision", [Soft(), Hard()])
 def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its_first(
     chain: Chain, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch, supervision: Any
@@ -459,9 +468,10 @@ def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its
 def test_how_fast_a_stage_read_is_told_beside_what_it_measured(chain: Chain, name: str) -> None:
     folder = chain.folder(name)
     told = json.loads((folder / "runtime.json").read_text())
-    names = "pairs_per_s pairs_per_cpu_s tokens_per_s mfu padding ceiling_gflops seconds setup_seconds"
+    names = "pairs_per_s pairs_per_cpu_s tokens_per_s mfu padding packed ceiling_gflops seconds setup_seconds"
     assert {f"throughput/{part}" for part in names.split()} == {part for part in told if part.startswith("throughput")}
     assert 0 <= told["throughput/padding"] < 1
+    assert told["throughput/packed"] is True
     assert 0 < told["throughput/setup_seconds"] < told["seconds"]
     assert told["throughput/setup_seconds"] + told["throughput/seconds"] <= told["seconds"] + 0.01
     assert not any(part.startswith(("throughput", "memory")) for part in metrics(folder))

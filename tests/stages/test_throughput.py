@@ -53,7 +53,7 @@ class Slow:
     """Rows of which the first batch takes so long to make, and every other one a second."""
 
     def __init__(self, rows: Any, clock: Clock, first: float) -> None:
-        self.rows, self.clock, self.seconds = rows, clock, first
+        self.rows, self.clock, self.seconds, self.is_packed = rows, clock, first, rows.is_packed
 
     def __getitem__(self, batch: list[int]) -> list[Any]:
         self.clock.pass_(self.seconds)
@@ -101,7 +101,8 @@ def test_what_was_read_adds_up_to_the_data(build: Build, tmp_path: Path) -> None
     assert (seen.tokens, seen.squares) == (EPOCHS * tokens, EPOCHS * squares)
     assert seen.predicted == EPOCHS * sum(len(answer) for _, answer in ROWS[build])
     assert stretch.timed.examples == EPOCHS * N - 8
-    padding = figures([stretch])["throughput/padding"]
+    padding, is_packed = (figures([stretch])[f"throughput/{name}"] for name in ("padding", "packed"))
+    assert is_packed == (build in (policy, sft))
     assert 0 < padding < 1 if build is reward else padding == 0  # type: ignore[operator]
 
 
@@ -160,8 +161,8 @@ def test_a_model_whose_work_is_unknown_has_rates_but_no_mfu(tmp_path: Path, monk
 
 def test_two_passes_of_a_stage_are_one_rate() -> None:
     """Evaluation reads the test split, and then held-out pairs that may fit in one batch."""
-    first = Stretch(5.0, 2.0, 4.0, Tally(30, 300, 400, 0, 0), Tally(20, 200, 250, 0, 0), 6e9, 1e10)
-    other = Stretch(9.0, 0.0, 0.0, Tally(10, 100, 100, 0, 0), Tally(0, 0, 0, 0, 0), 0.0, 1e10)
+    first = Stretch(5.0, 2.0, 4.0, Tally(30, 300, 400, 0, 0), Tally(20, 200, 250, 0, 0), 6e9, 1e10, True)
+    other = Stretch(9.0, 0.0, 0.0, Tally(10, 100, 100, 0, 0), Tally(0, 0, 0, 0, 0), 0.0, 1e10, True)
     assert figures([first, other], started=1.0) == {
         "throughput/pairs_per_s": 10,
         "throughput/pairs_per_cpu_s": 5,
@@ -171,12 +172,14 @@ def test_two_passes_of_a_stage_are_one_rate() -> None:
         "throughput/ceiling_gflops": 10,
         "throughput/seconds": 2,
         "throughput/setup_seconds": 4,
+        "throughput/packed": True,
     }
+    assert figures([first, other._replace(is_packed=False)])["throughput/packed"] is None
 
 
 def test_what_is_read_only_to_keep_step_with_others_is_not_counted() -> None:
     [piece] = reward().rows[[3]]
-    meter = throughput.Throughput(SimpleNamespace(measured=None))  # type: ignore[arg-type]
+    meter = throughput.Throughput(SimpleNamespace(measured=None), False)  # type: ignore[arg-type]
     meter.seen, meter.first = Tally(), None
     meter.on_train_batch_end(None, None, None, Batch([piece, Filler(piece)], reward().rows, [3]))  # type: ignore[arg-type]
     assert meter.seen == piece.tally()

@@ -14,7 +14,7 @@ from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import ItemRows, Loader, in_length_order
 from w2sd.data.layout import Text, plain
 from w2sd.data.pairs import Item, digest
-from w2sd.data.text import encode_items
+from w2sd.data.text import encode_items, gather_items
 from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.logger import Csv
@@ -155,7 +155,7 @@ def items(*texts: str) -> list[Item]:
 
 
 def test_a_long_text_loses_its_beginning_and_keeps_its_first_token() -> None:
-    encoded = encode_items(items("abcdef", "ab"), Letters(), 4, 99)
+    encoded = gather_items(encode_items(items("abcdef", "ab"), Letters(), 4, 99))
     assert [ids.tolist() for ids in encoded.texts] == [[1, 10, 11, 12], [1, 7, 8]]
     assert (encoded.kept, encoded.truncated_prompts, encoded.longest) == ([0, 1], 1, 4)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairBatch, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import Filler, Loader, PairBatch, PairRows, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -274,6 +274,38 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rate_in_one_line(task: Cal
     assert "0.001" in message
     assert "\n" not in message
     assert all(weights.isfinite().all() for weights in model.parameters())  # the step was not taken
+
+
+class Filled:
+    """The rows, with another piece to each batch that counts nothing."""
+
+    lengths, is_packed = rows().lengths, False
+
+    def __init__(self, target: float) -> None:
+        self.target = torch.tensor([target])
+
+    def __getitem__(self, batch: list[int]) -> list[Any]:
+        [filler] = rows()[batch[:1]]
+        return [*rows()[batch], Filler(filler._replace(targets=self.target))]
+
+
+def train_filled(task: Task, model: RewardModel, target: float) -> None:
+    student = RewardStudent(model, RewardBCE(), NoConflict(), FIT, 3)
+    lightning.train(task, student, Loader(Filled(target), BATCHES), FIT, seed=0)
+
+
+def test_a_piece_that_keeps_step_with_others_changes_nothing(task: Callable[..., Task]) -> None:
+    model, filled = reward_model(), reward_model()
+    train(task(), model, FIT)
+    train_filled(task(), filled, target=0.3)
+    assert distance(model, filled) < 1e-12
+
+
+def test_nor_does_it_leave_weights_without_value(task: Callable[..., Task]) -> None:
+    model, before = reward_model(), reward_model()
+    with pytest.raises(StageFailed, match="the loss is nan at step 0"):
+        train_filled(task(), model, target=float("nan"))
+    assert not moved(before, model)
 
 
 def test_divergence_stops(task: Callable[..., Task]) -> None:

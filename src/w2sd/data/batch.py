@@ -205,6 +205,7 @@ class Batched(Protocol):
 
     lengths: np.ndarray
     micro_tokens: int  # the budget, which may fall while batches are taken
+    is_packed: bool  # whether a piece is one row without padding (data/layout.py)
 
     def pieces(self, batch: list[int]) -> list[list[int]]: ...
 
@@ -212,7 +213,11 @@ class Batched(Protocol):
 
 
 class Filler(NamedTuple):
-    """A piece that counts nothing here: processes that work in step have to take equally many."""
+    """A piece that counts nothing here: processes that work in step have to take equally many.
+
+    It is a row of the same batch, which another process reads under the same weights and counts: 0 times its loss is no
+    number only where the batch has no loss either. Were it otherwise, the sum would say so, and the step is not taken.
+    """
 
     piece: Any
 

@@ -108,7 +108,7 @@ def located(files: Mapping[str, str]) -> dict[str, Path]:
     if not files["path"] and len(given) < len(SPLITS):
         lacking = next(role for role in SPLITS if role not in given) if given else "path"
         raise Refused(f"data.{lacking}", "", "a file: either data.path, or all of data.gt, data.w2s, data.test")
-    return {role: _locate(f"data.{role}", value) for role, value in files.items() if value}
+    return {role: locate(f"data.{role}", value) for role, value in files.items() if value}
 
 
 def check_splits(limit: int, split_seed: int, w2s_parts: int) -> None:
@@ -199,7 +199,7 @@ def absent(knob: str, value: str, kind: str) -> Refused:
     return Refused(knob, value, f"{kind} that exists", nearest=similar and str(path.parent / similar))
 
 
-def _locate(knob: str, value: str) -> Path:
+def locate(knob: str, value: str) -> Path:
     path = expand(value)
     if not path.is_file():
         raise absent(knob, value, "a file")

@@ -32,6 +32,20 @@ class Tokenizer(Protocol):
     def convert_ids_to_tokens(self, ids: int) -> Any: ...
 
 
+class Row(NamedTuple):
+    """Token ids of one pair that fits, or of an item: all of that is its prompt."""
+
+    prompt: Ids
+    chosen: Ids
+    rejected: Ids
+    is_cut: bool  # the prompt, from the left
+    is_tie: bool  # the responses are one and the same to this tokenizer
+
+    @property
+    def sides(self) -> tuple[Ids, Ids, Ids]:
+        return self.prompt, self.chosen, self.rejected
+
+
 class Encoded(NamedTuple):
     """Token ids of the pairs that fit, one entry per kept pair, and what was done on the way."""
 
@@ -75,19 +89,25 @@ class EncodedItems(NamedTuple):
         return self._replace(texts=[self.texts[n] for n in places], kept=[self.kept[n] for n in places])
 
 
-def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, vocabulary: int) -> EncodedItems:
-    """Encode texts so that each fits into `context`, cut on the left if it has to be, and each id into `vocabulary`."""
+def gather_items(rows: Sequence[Row | None]) -> EncodedItems:
+    """The texts of items, and how many of them were cut."""
+    there = [row for row in rows if row is not None]
+    return EncodedItems([row.prompt for row in there], list(range(len(there))), sum(row.is_cut for row in there))
+
+
+def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, vocabulary: int) -> list[Row | None]:
+    """Every text by itself, cut on the left if it has to be to fit into `context`, its ids within `vocabulary`."""
     if not items:
-        return EncodedItems([], [], 0)
-    lead = _lead(tokenizer, items[0].text)
+        return []
+    lead, nothing = _lead(tokenizer, items[0].text), np.zeros(0, dtype=np.int32)
     room = context - len(lead)
-    tokens = _tokens(tokenizer, [item.text for item in items])
-    for item, ids in zip(items, tokens, strict=True):
+    rows: list[Row | None] = []
+    for item, ids in zip(items, _tokens(tokenizer, [item.text for item in items]), strict=True):
         if not len(ids):
             raise Refused(f"item {item.id}", item.text, "a text with at least one token")
         _refuse_foreign_ids(ids, f"item {item.id}", tokenizer, vocabulary)
-    texts = [np.concatenate([lead, ids[-room:]]) for ids in tokens]
-    return EncodedItems(texts, list(range(len(items))), sum(len(ids) > room for ids in tokens))
+        rows.append(Row(np.concatenate([lead, ids[-room:]]), nothing, nothing, len(ids) > room, False))
+    return rows
 
 
 def encode(
@@ -99,10 +119,38 @@ def encode(
     continued: bool = False,
     end: int | None = None,
 ) -> Encoded:
-    """Encode prompts and responses so that each pair fits into `context` and each id into `vocabulary`.
+    """Encode prompts and responses so that each pair fits into `context` and each id into `vocabulary` (`encode_rows`).
 
     Pairs with equal tokens are kept and counted: dropping them would make the rows depend on the tokenizer, and the
     predictions of models with different tokenizers are joined row by row.
+    """
+    return gather(encode_rows(pairs, tokenizer, context, vocabulary, long, continued, end))
+
+
+def gather(rows: Sequence[Row | None]) -> Encoded:
+    """The pairs that fit, and what was done to them."""
+    kept = [(index, row) for index, row in enumerate(rows) if row is not None]
+    return Encoded(
+        [row.prompt for _, row in kept],
+        [row.chosen for _, row in kept],
+        [row.rejected for _, row in kept],
+        [index for index, _ in kept],
+        sum(row.is_cut for _, row in kept),
+        len(rows) - len(kept),
+        sum(row.is_tie for _, row in kept),
+    )
+
+
+def encode_rows(
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer,
+    context: int,
+    vocabulary: int,
+    long: str = "refuse",
+    continued: bool = False,
+    end: int | None = None,
+) -> list[Row | None]:
+    """Every pair by itself, whatever the others are; None where a response does not fit and is to be dropped.
 
     Args:
         context: tokens of prompt and response together; the smaller of the model's and the data's limit.
@@ -112,15 +160,14 @@ def encode(
         end: a token that ends every response, and takes its place in the context.
     """
     if not pairs:
-        return Encoded([], [], [], [], 0, 0, 0)
+        return []
     lead = _lead(tokenizer, pairs[0].prompt)
     prompts = _tokens(tokenizer, [pair.prompt for pair in pairs])
     read = _continue if continued else _tokens
     chosen = _finish(read(tokenizer, [pair.chosen for pair in pairs]), end)
     rejected = _finish(read(tokenizer, [pair.rejected for pair in pairs]), end)
-    encoded = Encoded([], [], [], kept := [], 0, 0, 0)
-    truncated = dropped = equal = 0
-    for index, (pair, prompt, *sides) in enumerate(zip(pairs, prompts, chosen, rejected, strict=True)):
+    rows: list[Row | None] = []
+    for pair, prompt, *sides in zip(pairs, prompts, chosen, rejected, strict=True):
         for column, ids in zip(("prompt", "chosen", "rejected"), (prompt, *sides), strict=True):
             if not len(ids):
                 raise Refused(f"pair {pair.id}", getattr(pair, column), f"a {column} with at least one token")
@@ -131,16 +178,12 @@ def encode(
                 most = context - len(lead) - 1
                 accepted = f"at most {most} in a context of {context}, or data.long=drop"
                 raise Refused(f"pair {pair.id}", f"a response of {longest} tokens", accepted)
-            dropped += 1
+            rows.append(None)
             continue
-        truncated += len(prompt) > room
-        equal += bool(np.array_equal(sides[0], sides[1]))
-        encoded.prompts.append(np.concatenate([lead, prompt[-room:]]))
-        encoded.chosen.append(sides[0])
-        encoded.rejected.append(sides[1])
-        kept.append(index)
-    _refuse_foreign(encoded, pairs, tokenizer, vocabulary)
-    return encoded._replace(truncated_prompts=truncated, dropped_long=dropped, equal_tokens=equal)
+        is_tie = bool(np.array_equal(sides[0], sides[1]))
+        rows.append(Row(np.concatenate([lead, prompt[-room:]]), sides[0], sides[1], len(prompt) > room, is_tie))
+    _refuse_foreign(rows, pairs, tokenizer, vocabulary)
+    return rows
 
 
 def _tokens(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
@@ -155,10 +198,12 @@ def _continue(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
     nobody wrote. Where a text merges with the anchor it is read by itself.
     """
     [anchor] = _tokens(tokenizer, [ANCHOR])
-    n, alone, after = len(anchor), _tokens(tokenizer, texts), _tokens(tokenizer, [ANCHOR + text for text in texts])
-    return [
-        whole[n:] if np.array_equal(whole[:n], anchor) else plain for plain, whole in zip(alone, after, strict=True)
-    ]
+    after = _tokens(tokenizer, [ANCHOR + text for text in texts])
+    merged = [i for i, ids in enumerate(after) if not np.array_equal(ids[: len(anchor)], anchor)]
+    found = [ids[len(anchor) :] for ids in after]
+    for i, ids in zip(merged, _tokens(tokenizer, [texts[i] for i in merged]) if merged else [], strict=True):
+        found[i] = ids
+    return found
 
 
 def _finish(responses: list[Ids], end: int | None) -> list[Ids]:
@@ -179,11 +224,11 @@ def _lead(tokenizer: Tokenizer, text: str) -> Ids:
     return np.asarray(whole[:1] if plain and whole[1 : 1 + len(plain)] == plain else [], dtype=np.int32)
 
 
-def _refuse_foreign(encoded: Encoded, pairs: Sequence[Pair], tokenizer: Tokenizer, vocabulary: int) -> None:
+def _refuse_foreign(rows: list[Row | None], pairs: Sequence[Pair], tokenizer: Tokenizer, vocabulary: int) -> None:
     """Refuse the first token id that the model has no embedding for: on a device it would be garbage or a crash."""
-    for index, *parts in zip(encoded.kept, encoded.prompts, encoded.chosen, encoded.rejected, strict=True):
-        for ids in parts:
-            _refuse_foreign_ids(ids, f"pair {pairs[index].id}", tokenizer, vocabulary)
+    for pair, row in zip(pairs, rows, strict=True):
+        for ids in row.sides if row else ():
+            _refuse_foreign_ids(ids, f"pair {pair.id}", tokenizer, vocabulary)
 
 
 def _refuse_foreign_ids(ids: Ids, whose: str, tokenizer: Tokenizer, vocabulary: int) -> None:

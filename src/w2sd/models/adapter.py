@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from w2sd.errors import Refused, nearest, require
+from w2sd.errors import Refused, choose, nearest, require
+from w2sd.supervision import LAYERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class Adapter:
     """What every adapter can be asked for; this one trains all weights and adds none."""
+
+    reads_features: ClassVar[bool] = False  # of the stage `features`, instead of tokens
 
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:
         """Refuse, before anything is trained, an architecture that this cannot be applied to."""
@@ -56,6 +59,18 @@ class HeadOnly(Adapter):
 def _tied(config: PretrainedConfig) -> Refused:
     reason = f"the output embedding of this {config.model_type} model is its input embedding too, which is frozen"
     return Refused("adapter", "head_only", f"full or lora: {reason}")
+
+
+@dataclass(frozen=True)
+class LinearProbe(Adapter):
+    """A head on features that were read before: what `head_only` is to a reward model, without reading rows again."""
+
+    layer: str = "last"  # last: what a head of the model reads | middle: after half of its blocks
+    VERSION: ClassVar[int] = 1
+    reads_features: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        choose("layer", self.layer, LAYERS)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -22,6 +23,7 @@ from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.models.flex import attend_in_blocks, blocks
 
 if TYPE_CHECKING:
+    from w2sd.models.probe import StateModel
     from w2sd.models.score import HeadedModel, PolicyModel
 
 NAME = "w2sd_packed"
@@ -114,36 +116,64 @@ AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
-def pack(model: HeadedModel | PolicyModel, longest: int, device: str = "cpu") -> bool:
+def pack(
+    model: HeadedModel | PolicyModel | StateModel,
+    longest: int,
+    device: str = "cpu",
+    precision: str = "32-true",
+    agree: Callable[[str | None], str | None] = lambda reason: reason,
+) -> bool:
     """Have `model` read packed rows, if it can; otherwise leave it as it is, and say so once.
 
-    It can if packed and plain rows give it the same scores. A few tokens are enough to see what a transformer does with
-    places (biases by distance or column, prefixes, states that run on), but not how far back it looks: a window shorter
-    than the `longest` text is read from its config.
+    `agree` is told why this process cannot, None if it can, and tells why the processes that share its batches cannot.
+    That a model reads packed rows stands in its config, for as long as it is in memory: it is not saved with it.
+    """
+    usual = model.backbone.config._attn_implementation
+    reason = agree(_why_not(model, longest, device, precision))
+    if reason is None:
+        return True
+    if model.backbone.config._attn_implementation != usual:
+        model.backbone.set_attn_implementation(usual)
+    _say(f"{reason}: every answer gets a row of its own")
+    return False
+
+
+def _why_not(model: HeadedModel | PolicyModel | StateModel, longest: int, device: str, precision: str) -> str | None:
+    """Make `model` read packed rows, and say what speaks against it.
+
+    Nothing does if packed and plain rows give it the same scores. A few tokens are enough to see what a transformer
+    does with places (biases by distance or column, prefixes, states that run on), but not how far back it looks: a
+    window shorter than the `longest` text is read from its config.
+
+    Scores are compared in the precision of the weights: rounding to bfloat16 would hide what is looked for. That its
+    kernels take packed rows in the `precision` of the run as well is tried too.
     """
     backbone, config = model.backbone, model.backbone.config.get_text_config()
     window = min(filter(None, (getattr(config, name, None) for name in WINDOWS)), default=longest)
     if window < longest and getattr(config, "use_sliding_window", True):
-        return _refuse(f"{config.model_type} looks back {window} tokens, and texts have up to {longest}")
+        return f"{config.model_type} looks back {window} tokens, and texts have up to {longest}"
     if not backbone._can_set_attn_implementation():
-        return _refuse(f"{config.model_type} has an attention of its own")
-    plainly, usual = _probe(model, plain, device), backbone.config._attn_implementation
+        return f"{config.model_type} has an attention of its own"
+    plainly = _probe(model, plain, device)
     backbone.set_attn_implementation(NAME)
     try:
         difference = float((_probe(model, packed, device) - plainly).abs().max() / plainly.abs().max())
-        reason = f"scores packed rows otherwise, by {difference:.1g}" if difference > TOLERANCE else None
+        if difference > TOLERANCE:
+            return f"{config.model_type} scores packed rows otherwise, by {difference:.1g}"
+        if precision == "bf16-mixed":
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                _probe(model, packed, device)
     except torch.OutOfMemoryError:
         raise
     except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        reason = f"reads no packed rows ({str(error).splitlines()[0]})"
-    if reason is None:
-        return True
-    backbone.set_attn_implementation(usual)
-    return _refuse(f"{config.model_type} {reason}")
+        return f"{config.model_type} reads no packed rows ({str(error).splitlines()[0]})"
+    return None
 
 
 @torch.no_grad()
-def _probe(model: HeadedModel | PolicyModel, layout: Callable[[list[Text]], Tokens], device: str) -> Tensor:
+def _probe(
+    model: HeadedModel | PolicyModel | StateModel, layout: Callable[[list[Text]], Tokens], device: str
+) -> Tensor:
     """What the model says of a few answers that lie in this layout."""
     random = np.random.default_rng(0)
     few = min(model.backbone.config.get_text_config().vocab_size, 1000)
@@ -157,8 +187,8 @@ def _probe(model: HeadedModel | PolicyModel, layout: Callable[[list[Text]], Toke
         model.train(was_training)
 
 
-def _refuse(reason: str) -> bool:
-    if reason not in _said:
-        _said.add(reason)
-        logging.getLogger(__name__).warning("%s: every answer gets a row of its own", reason)
-    return False
+def _say(line: str) -> None:
+    """Once, by the first process of a group."""
+    if line not in _said and not (dist.is_initialized() and dist.get_rank()):
+        _said.add(line)
+        logging.getLogger(__name__).warning(line)

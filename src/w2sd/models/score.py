@@ -108,15 +108,11 @@ class HeadedModel(nn.Module):
         self.backbone = with_fewer_kernels(backbone)
         config = backbone.config
         width = getattr(config, "word_embed_proj_dim", None) or config.hidden_size  # OPT projects its last layer
-        self.head = nn.Linear(width, n_outputs)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            self.head.weight.normal_(0.0, 0.01, generator=generator)
-            self.head.bias.zero_()
+        self.head = new_head(width, n_outputs, seed)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """What the head says at the end of each text, [B, outputs]."""
-        hidden_ND = self.backbone(**_inputs(tokens)).last_hidden_state.flatten(0, 1)
+        hidden_ND = self.backbone(**inputs_of(tokens)).last_hidden_state.flatten(0, 1)
         return self.head(hidden_ND[tokens.end_B].to(self.head.weight.dtype))
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -145,6 +141,16 @@ class RewardModel(HeadedModel):
         return super().forward(tokens).squeeze(-1)
 
 
+def new_head(width: int, n_outputs: int, seed: int) -> nn.Linear:
+    """A head before its training."""
+    head = nn.Linear(width, n_outputs)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        head.weight.normal_(0.0, 0.01, generator=generator)
+        head.bias.zero_()
+    return head
+
+
 class PolicyModel(nn.Module):
     """A causal language model, asked how likely it finds each answer after its prompt.
 
@@ -171,10 +177,10 @@ class PolicyModel(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """The log-probability of each answer given what is before it, [B]."""
         if self.has_plain_head:
-            hidden_ND = self.lm.base_model(**_inputs(tokens)).last_hidden_state.flatten(0, 1)
+            hidden_ND = self.lm.base_model(**inputs_of(tokens)).last_hidden_state.flatten(0, 1)
             log_probs_N = self._read(hidden_ND[tokens.from_N], tokens.token_N)
         else:
-            logits_NV = self.lm(**_inputs(tokens)).logits.flatten(0, 1)
+            logits_NV = self.lm(**inputs_of(tokens)).logits.flatten(0, 1)
             log_probs_N = _log_probs(logits_NV[tokens.from_N], tokens.token_N)
         return log_probs_N.new_zeros(len(tokens.n_answer_B)).index_add(0, tokens.of_N, log_probs_N)
 
@@ -201,7 +207,7 @@ class PolicyModel(nn.Module):
         return cls(load_language_model(folder / "model"))
 
 
-def _inputs(tokens: Tokens) -> dict[str, Any]:
+def inputs_of(tokens: Tokens) -> dict[str, Any]:
     """What a transformer is given."""
     inputs: dict[str, Any] = {"input_ids": tokens.ids, "position_ids": tokens.positions, "use_cache": False}
     if tokens.mask is None:

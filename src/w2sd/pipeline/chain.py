@@ -20,7 +20,7 @@ class Direct:
     def between(self) -> dict[str, Any]:
         return {}
 
-    def hops(self, strong: Any) -> dict[str, Any]:
+    def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
         """The models that are students before the last, by name."""
         return self.between
 
@@ -44,7 +44,7 @@ class SelfTraining:
     def between(self) -> dict[str, Any]:
         return {}
 
-    def hops(self, strong: Any) -> dict[str, Any]:
+    def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
         """The strong model, as often as it will be a teacher."""
         return {f"round_{n}": strong for n in range(1, self.rounds + 1)}
 
@@ -56,6 +56,7 @@ class Bootstrap:
     between: dict[str, Any] = field(default_factory=dict)  # models from weak to strong, in this order
     reuse_prompts: bool = False  # label the same prompts at every hop
     conflict_everywhere: bool = False  # the conflict at every hop, not at the last alone
+    only_between: bool = False  # of the rungs of a ladder, leave out those that are not between weak and strong
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -65,7 +66,15 @@ class Bootstrap:
         for name, model in self.between.items():
             accepted = f"a model; choose one with model@chain.between.{name}=OPTION"
             require(hasattr(model, "open_backbone"), f"between.{name}", model, accepted)
+            is_rung = not self.only_between or hasattr(model, "rung")
+            require(is_rung, f"between.{name}", model, "a rung of a ladder beside only_between=true")
 
-    def hops(self, strong: Any) -> dict[str, Any]:
+    def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
         """The models that are students before the last, by name."""
-        return self.between
+        if not self.only_between:
+            return self.between
+        for model in (weak, strong):
+            require(
+                hasattr(model, "rung"), "only_between", True, "false where weak and strong are no rungs of a ladder"
+            )
+        return {name: model for name, model in self.between.items() if weak.rung < model.rung < strong.rung}

@@ -21,6 +21,7 @@ SHARED = (
     "generative",
     "sft",
     "reference",
+    "features",
     "train",
     "label",
     "evaluate",

@@ -24,11 +24,14 @@ VERSIONS = {
     "generative": 1,
     "sft": 2,
     "reference": 2,
+    "features": 1,
     "train": 1,
     "label": 1,
+    "refine": 1,
     "evaluate": 1,
     "generate": 1,
     "compare": 3,
+    "simulate": 1,
 }
 
 

@@ -5,6 +5,7 @@
     STORE/tmp/                      artifacts being written
     STORE/locks/<key>.lock          held while a stage runs, so that concurrent runs share it
     STORE/jobs/<id>.json            one record per finished run
+    STORE/tokens/<hash>.safetensors the rows of a source as one tokenizer has them; may go at any time
     STORE/verdicts/<hash>.json      what reports have judged; may go at any time
 
 An artifact is written beside its place and committed by one rename: it is there completely or not at all. The rename
@@ -78,6 +79,11 @@ class Store:
         folder = self.root / "work" / key
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @property
+    def tokens(self) -> Path:
+        """The folder of tokens that were made before; it may not be there."""
+        return self.root / "tokens"
 
     def forget(self, key: str) -> None:
         """Drop what an interrupted stage left to go on from."""

@@ -26,11 +26,12 @@ class Leftover(NamedTuple):
 
 
 def find(store: Path) -> list[Leftover]:
-    """Artifacts that no job record leads to, and folders left in `tmp/` and `work/` by runs that were cut off."""
+    """Artifacts that no job record leads to, folders left by runs that were cut off (`tmp/`, `work/`), and tokens."""
     require((store / "artifacts").is_dir(), "store", str(store), "a store of w2sd: a folder with artifacts/ in it")
     alive = _reachable(store)
     unreached = [path for path in _folders(store / "artifacts") if path.name.rpartition("-")[2] not in alive]
-    found = [*unreached, *_folders(store / "tmp"), *_folders(store / "work")]
+    tokens = [path for path in _folders(store) if path.name == "tokens"]  # which cost seconds to make again
+    found = [*unreached, *_folders(store / "tmp"), *_folders(store / "work"), *tokens]
     return [Leftover(path, _weigh(path), _key(path)) for path in found]
 
 

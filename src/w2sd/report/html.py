@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from w2sd.report import knobs, provenance, samples, style, tables, verdicts, words
-from w2sd.report.elements import figure, is_broad, pair, section, table
+from w2sd.report.elements import captioned, figure, is_broad, pair, section, table
 from w2sd.report.samples import Sampled
 
 PAGE = """<!DOCTYPE html>
@@ -43,6 +43,15 @@ class Deception(NamedTuple):
     findings: Mapping[str, str]  # what the numbers add to the caption of a figure
 
 
+class Theory(NamedTuple):
+    """What a page says of a simulated theory: figures as captions and inline SVG."""
+
+    title: str
+    commands: Sequence[str]
+    table: tables.Table
+    figures: Sequence[tuple[str, str]]
+
+
 def render(
     jobs: pd.DataFrame,
     stages: pd.DataFrame,
@@ -52,6 +61,7 @@ def render(
     sampled: list[Sampled] | None = None,
     analysed: Sequence[Part] = (),
     flags: Sequence[str] = (),
+    theories: Sequence[Theory] = (),
 ) -> str:
     """The page over these jobs: `stages` of all of them, figures as inline SVG by name, tables by title.
 
@@ -60,8 +70,8 @@ def render(
     title = ", ".join(dict.fromkeys(jobs["name"]))
     one, unit = len(jobs) == 1, knobs.unit(jobs)
     figures = [figure(name, svg, unit=unit) for name, svg in drawings.items()]
-    first, *others = (section(name, table(rows)) for name, rows in shown.items())
-    if one:
+    first, *others = [section(name, table(rows)) for name, rows in shown.items()] or [""]
+    if one and first:
         top, listed = pair(f"<section>{''.join(figures)}</section>", first), []
     else:
         listed = others[-1:]  # the jobs, below what was made of them
@@ -73,6 +83,7 @@ def render(
         *(_part(part, unit) for part in analysed),
         *listed,
         section(samples.TITLE, samples.render(sampled)) if sampled else "",
+        *map(_theory, theories),
         pair(provenance.run(jobs, stages), provenance.data(jobs) + provenance.speed(stages)),
         provenance.everything(jobs) if one else "",
         provenance.config(jobs),
@@ -121,6 +132,14 @@ def _part(part: Part, unit: str) -> str:
     if drawn and part.table and not is_broad(part.drawing):
         return pair(f"<section>{drawn}</section>", section(part.title, table(part.table, room=5)))
     return section(part.title, drawn + shown)
+
+
+def _theory(theory: Theory) -> str:
+    """The command, the curves and the figures of one theory: broad ones above the curves, else side by side."""
+    said = "".join(f"<pre>{escape(command)}</pre>" for command in theory.commands if command)
+    figures, shown = "".join(captioned(caption, svg) for caption, svg in theory.figures), table(theory.table)
+    broad = any(is_broad(svg) for _, svg in theory.figures)
+    return section(f"Theory: {theory.title}", said + (figures + shown if broad else pair(figures, shown)))
 
 
 def _jobs(jobs: pd.DataFrame) -> str:

@@ -61,7 +61,7 @@ def is_seed(column: str) -> bool:
 def unit(frame: pd.DataFrame) -> str:
     """What is counted in these jobs: pairs, or rows where some have data with classes."""
     targets = set(text(frame, "data._target_")) if "data._target_" in frame else set()
-    return "rows" if any(hasattr(known_class(target), "classes") for target in targets) else "pairs"
+    return "rows" if any(hasattr(known_class({"_target_": target}), "classes") for target in targets) else "pairs"
 
 
 def same(one: str, other: str) -> bool:

@@ -25,6 +25,7 @@ from w2sd.report import (
     results,
     samples,
     tables,
+    theories,
     verdicts,
 )
 from w2sd.report.pairs_of_models import ModelPair
@@ -50,16 +51,21 @@ def write(
     by: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     rulings: Sequence[Ruling] | None = None,
+    simulated: pd.DataFrame | None = None,
 ) -> Path:
     """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped.
 
-    `rulings` are the verdicts on it, if they are known already.
+    `rulings` are the verdicts on it, if they are known already; `simulated` are jobs of theories, which have sections
+    of their own. Without any other job the page is about them.
     """
+    sections = [] if simulated is None else theories.read(simulated, store)
+    if simulated is not None and not len(frame):
+        frame, rulings = simulated, []
     drawn, pairs = estimates.headline(frame), pairs_of_models.find(frame)
     asked = by is not None or metrics is not None
     metrics = drawn if metrics is None else metrics
     by = tables.repetitions(frame) if by is None else by
-    shown = arrange(frame, by, metrics, pairs, asked=asked)
+    shown = arrange(frame, by, metrics, pairs, asked=asked) if frame is not simulated or asked else {}
     rows = estimates.per_job(frame, drawn, knobs.telling(frame))
     if by is not None:
         varying = _varying(frame, by)
@@ -79,11 +85,12 @@ def write(
         **(deception.tables if deception else {}),
         **shown,
         **{part.title: part.table for part in made if part.table},
+        **{section.title: section.table for section in sections},
     }
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
     _replace(out / "table.md", "\n".join(written).encode())
-    flags = oracles.flags(frame)
-    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store), analysed, flags)
+    told, flags = [_theory(section, out) for section in sections], oracles.flags(frame)
+    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store), analysed, flags, told)
     _replace(out / "index.html", page.encode())
     return out / "index.html"
 
@@ -124,6 +131,13 @@ def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
     drawings = _write_figures(deception_figures.draw(rulings), out)
     findings = {"gap": gaps.caption(rulings)}
     return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings, findings)
+
+
+def _theory(section: theories.Section, out: Path) -> html.Theory:
+    """The section of a theory with its drawings as they stand in a page."""
+    drawings = _write_figures({name: drawn.figure for name, drawn in section.drawn.items()}, out)
+    figures = [(section.drawn[name].caption, svg) for name, svg in drawings.items()]
+    return html.Theory(section.title, section.commands, section.table, figures)
 
 
 def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:

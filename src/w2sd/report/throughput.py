@@ -11,11 +11,11 @@ import pandas as pd
 from w2sd.report import notation
 from w2sd.report.tables import Table
 
-HEADS = ("kind", "stages", "pairs/CPU-s", "tokens/s", "MFU", "padding", "peak MB")
+HEADS = ("kind", "stages", "pairs/CPU-s", "tokens/s", "MFU", "padding", "packed", "peak MB")
 NOTE = (
     "Medians over stages, peaks their largest; from the end of a stage's first batch to the end of its last. Documents "
     "and answers where there are no pairs. MFU: the arithmetic that the model needs, over that of a matrix product on "
-    "the same device. Stages that ran in one process share its peak."
+    "the same device. Packed: rows without padding, each prompt once. Stages that ran in one process share its peak."
 )
 
 
@@ -29,6 +29,7 @@ def table(stages: pd.DataFrame) -> Table | None:
     for kind, part in told.groupby("kind", sort=False):
         cells = [_of(part["pairs_per_cpu_s"], _rate), _of(part["tokens_per_s"], _rate)]
         cells += [_of(part["mfu"], notation.percent), _of(part["padding"], notation.percent)]
+        cells.append(_packed(part["packed"]))
         cells += [_of(part[peak], _rate, max) for peak in ("peak_rss_mb", "peak_gpu_mb")[: 1 + on_gpu]]
         rows.append((str(kind), str(len(part)), *cells))
     return Table("", (*HEADS, "on GPU")[: len(HEADS) + on_gpu], tuple(rows), (NOTE,))
@@ -37,6 +38,13 @@ def table(stages: pd.DataFrame) -> Table | None:
 def _of(column: pd.Series, write: Callable[[float], str], summary: Callable[[Iterable[float]], float] = median) -> str:
     known: list[Any] = [value for value in column if not pd.isna(value)]
     return write(summary(known)) if known else notation.NOTHING
+
+
+def _packed(column: pd.Series) -> str:
+    known = [bool(value) for value in column if not pd.isna(value)]
+    if len(set(known)) > 1:
+        return f"{sum(known)} of {len(known)}"
+    return ("yes" if known[0] else "no") if known else notation.NOTHING
 
 
 def _rate(value: float) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from w2sd.config import known_class
 from w2sd.pipeline.store import Store
 from w2sd.report.records import Job
 
-MODELS = {"weak": "train/weak", "strong": "train/ceiling"}
+MODELS = {"weak": ("train/weak", "pretrain/weak"), "strong": ("train/ceiling", "pretrain/strong")}
 STUDENT, CURVE = "train/student", "curve.json"
 
 
@@ -33,7 +34,9 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
             known[at["key"]] = store.read(at["kind"], at["key"], "metrics.json") or {}
         return known[at["key"]]
 
-    sizes = {f"parameters/{role}": read(stage).get("n/parameters") for role, stage in MODELS.items()}
+    # the training of a probe counts its head alone
+    is_probe = getattr(known_class(job.config.get("adapter")), "reads_features", False)
+    sizes = {f"parameters/{role}": read(stages[is_probe]).get("n/parameters") for role, stages in MODELS.items()}
     watched = {name: value for name, value in read(STUDENT).items() if name.startswith("stopping/")}
     return {name: value for name, value in sizes.items() if value is not None} | watched
 

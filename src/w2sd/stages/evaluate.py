@@ -18,7 +18,8 @@ def run(task: Task) -> dict[str, Any]:
     What the student's own metrics say is returned: accuracy, and `pgr` where references are given.
     """
     table, split = read(task.params["data"]), task.params["split"]
-    references = {role: folder for role, folder in task.inputs.items() if role not in ("model", "reference")}
+    read_before = ("model", "reference", "features")
+    references = {role: folder for role, folder in task.inputs.items() if role not in read_before}
     scored = scoring.prepare(task, table.rows(split), references)
     logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)

@@ -32,7 +32,7 @@ def run(task: Task) -> dict[str, Any]:
     lm.to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
     pairs = read(params["data"]).rows(params["split"])
     append_eos = read_json(trained / "spec.json")["params"]["append_eos"]
-    encoded = encode_for(lm.config, tokenizer, params["data"], pairs, append_eos)
+    encoded = encode_for(lm.config, tokenizer, params["data"], pairs, append_eos, task.tokens)
     pairs = [pairs[i] for i in encoded.kept]
     longest = min(params["max_new_tokens"], max(map(len, (*encoded.chosen, *encoded.rejected))))
 

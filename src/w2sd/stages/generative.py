@@ -36,9 +36,9 @@ def run(task: Task) -> dict[str, Any]:
     if task.trainer.checkpointing:
         checkpoint_layers(model.backbone)
     examples = read(params["data"]).rows(params["split"], part=None)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], examples)
+    encoded = encode_for(model.backbone.config, tokenizer, params["data"], examples, kept=task.tokens)
     texts = whole(encoded)
-    is_packed = not fit.dropout and can_pack(task, model, encoded)
+    is_packed = not fit.dropout and can_pack(task, model, encoded, fit.precision)
     rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
     learner = Reader(model, fit, fit.epochs * len(loader), task.trainer.log_every)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2sd.conflicts.base import COIN, OWN, Conflict, Extra
-from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest
-from w2sd.errors import StageFailed
+from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest, texts_of
+from w2sd.errors import StageFailed, within
 from w2sd.metrics.predictions import read_distributions, read_predictions
+from w2sd.stages import features
 from w2sd.supervision import Lesson
 from w2sd.worker import Task
 
@@ -52,17 +53,24 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
         ceiling = read_predictions(task.inputs["ceiling_labels"] / "predictions.parquet")
         p_ceiling = dict(zip(ceiling.ids, ceiling.p_correct.tolist(), strict=True))
         examples = [example for example in examples if example.id in p_ceiling]
+    if supervision.needs_features:
+        there = set(features.ids_in(task.inputs["probed"]))
+        examples = [example for example in examples if example.id in there]
     undecided = np.full(n_options, 1 / n_options)
     lesson = taught(examples, teacher if supervision.needs_teacher else {each.id: undecided for each in examples})
     if supervision.reads_truth:
-        length = np.array([n_characters(example) for example in examples], dtype=float)
+        length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
         lesson = lesson._replace(truth=np.array([truth(example) for example in examples]), length=length)
     if supervision.needs_ceiling:
         lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
     if supervision.first_stage is not None:
         second = said(task, "second_labels", examples)
         lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
-    targets_NK = np.asarray(supervision.targets(lesson), dtype=np.float64)
+    if supervision.needs_features:
+        states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
+        lesson = lesson._replace(features_NAD=states_NAD)
+    with within("supervision"):
+        targets_NK = np.asarray(supervision.targets(lesson), dtype=np.float64)
     kept = ~np.isnan(targets_NK.sum(axis=1))
     if kept.sum() < 2:
         raise StageFailed(f"supervision leaves {kept.sum()} of {len(kept)} rows to train on; lower its threshold")
@@ -79,7 +87,8 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
     supervision, teacher = task.params["supervision"], said(task, "labels", extra.pairs)
     pairs = [pair for pair in extra.pairs if pair.id in teacher]
     lesson = taught(pairs, teacher)
-    targets_NK = lesson.p_NK if supervision.reads_truth else supervision.targets(lesson)
+    is_about_own = supervision.reads_truth or supervision.needs_features  # rows, of which these are none
+    targets_NK = lesson.p_NK if is_about_own else supervision.targets(lesson)
     targets_NK = np.where(np.isnan(targets_NK), lesson.p_NK, targets_NK)  # no row is left out: the dose is the arm's
     return dict(zip((pair.id for pair in pairs), targets_NK, strict=True))
 
@@ -110,10 +119,3 @@ def _in_slots(id: str, p_correct: float) -> tuple[float, float]:
 def truth(example: Pair | Item) -> int:
     """Which option is right."""
     return example.label if isinstance(example, Item) else int(coin(example.id))
-
-
-def n_characters(example: Pair | Item) -> int:
-    """Of all its texts."""
-    return sum(
-        map(len, (example.text,) if isinstance(example, Item) else (example.prompt, example.chosen, example.rejected))
-    )

@@ -27,7 +27,7 @@ from w2sd.logger import Csv, RunName
 from w2sd.stages import processor
 from w2sd.stages.strategies import strategy_of
 from w2sd.stages.throughput import Throughput
-from w2sd.students.base import Learner
+from w2sd.students.base import Learner, Reader
 from w2sd.worker import Task
 
 # What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
@@ -197,10 +197,10 @@ def test(task: Task, learner: Learner, loader: Loader, fit: Fit) -> dict[str, fl
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def predict(task: Task, learner: Learner, loader: Loader, fit: Fit) -> None:
-    """Score `learner` where nothing is to be measured."""
+def predict(task: Task, reader: Reader, loader: Loader, fit: Fit) -> None:
+    """Have it read where nothing is to be measured."""
     with _trainer(task, fit, loader, []) as trainer:
-        trainer.predict(learner, loader, return_predictions=False)
+        trainer.predict(reader, loader, return_predictions=False)
 
 
 @contextmanager
@@ -225,7 +225,7 @@ def _trainer(
             precision=fit.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             logger=loggers,
-            callbacks=[Throughput(task), *callbacks, Progress(task, n_steps or len(loader))],
+            callbacks=[Throughput(task, loader.rows.is_packed), *callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints()],
             log_every_n_steps=1,  # the learner decides
             enable_checkpointing=n_steps is not None,

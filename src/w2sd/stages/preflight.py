@@ -9,6 +9,7 @@ import torch
 from w2sd.config import RunConfig, target
 from w2sd.data.pairs import TARGET, Table, read
 from w2sd.errors import Refused, require, within
+from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import encode_for
 from w2sd.stopping import NoStopping
 
@@ -24,15 +25,16 @@ def check(run: RunConfig) -> None:
         raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
     append_eos = run.data.append_eos if is_policy else None
-    table = read(run.data)
-    hops = {f"chain.between.{name}": model for name, model in run.chain.between.items()}
+    table, tokens = read(run.data), Store(run.settings.store).tokens
+    known = tokens if tokens.is_dir() else None  # a store is made by the first stage, and not by what is refused here
+    hops = {f"chain.between.{name}": model for name, model in run.chain.hops(run.weak, run.strong).items()}
     _check_extra_rows(run, table, 1 if run.chain.reuse_prompts else 1 + len(hops))
     for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
             config = model.open_config()
-            encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos)
+            encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos, known)
             left = Counter(
                 (table.examples[i].split, table.examples[i].facet, table.examples[i].part) for i in encoded.kept
             )

@@ -41,10 +41,11 @@ def run(task: Task) -> dict[str, Any]:
         model, tokenizer = PolicyModel(params["model"].open_language_model(base)), params["model"].open_tokenizer()
     model.requires_grad_(False)
     pairs = read(params["data"]).split(params["split"])
-    encoded = encode_for(model.lm.config, tokenizer, params["data"], pairs, params["append_eos"])
+    encoded = encode_for(model.lm.config, tokenizer, params["data"], pairs, params["append_eos"], task.tokens)
     pairs = [pairs[i] for i in encoded.kept]
     fit, swapped = Fit(precision=params["precision"]), np.zeros(len(pairs), dtype=bool)
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, is_packed=can_pack(task, model, encoded))
+    is_packed = can_pack(task, model, encoded, fit.precision)
+    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, is_packed=is_packed)
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
     student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
     lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)

@@ -13,16 +13,19 @@ from safetensors.numpy import save_file
 from w2sd.config import build
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import uid_of
 from w2sd.metrics.predictions import LOGITS, read_predictions, write_predictions
 from w2sd.models.hub import load_tokenizer
+from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.objectives.base import OWN
 from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.features import states_of
 from w2sd.stages.lessons import truth
 from w2sd.stages.train import kind_of
 from w2sd.students.base import Examination, Student
@@ -55,28 +58,23 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path]) -> 
     objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
     data, n_asked = task.params["data"], len(examples)
     kind = kind_of(objective, data)
-    student = _load(kind, trained, objective, fit)
+    is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
+    student = _load(kind, trained, objective, fit, is_probe)
 
     known = {role: read_predictions(folder / "predictions.parquet") for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
     if len(examples) < n_asked and getattr(data, "long", None) != "drop":
         raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
-    tokenizer = load_tokenizer(trained / "model")
-    encoded = encode_for(student.model.backbone.config, tokenizer, data, examples, params.get("append_eos"))
+    if is_probe:
+        model = build(params["model"], "model", task.trusted)
+        config, tokenizer = model.open_config(), model.open_tokenizer()
+    else:
+        config, tokenizer = student.model.backbone.config, load_tokenizer(trained / "model")
+    encoded = encode_for(config, tokenizer, data, examples, params.get("append_eos"), task.tokens)
     examples = [examples[i] for i in encoded.kept]
     right = np.array([truth(example) for example in examples])
-    is_packed = can_pack(task, student.model, encoded)
-    rows: PairRows | ItemRows
-    if kind is ClassStudent:
-        rows = ItemRows(encoded.texts, None, task.trainer.micro_tokens, is_packed)
-    else:
-        said = None
-        if objective.needs_reference:
-            model = build(params["model"], "model", task.trusted)
-            origin = spec["inputs"].get("base") or reference.known_by(model, None)
-            said = reference.join(task.inputs["reference"], origin, examples, encoded)
-        rows = PairRows(encoded, right == 1, None, task.trainer.micro_tokens, references=said, is_packed=is_packed)
+    rows = (_states if is_probe else _texts)(task, spec, student, examples, encoded)
     columns = {
         role: torch.tensor([column[each.id] for each in examples], dtype=torch.float64)
         for role, column in confidence.items()
@@ -87,12 +85,33 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path]) -> 
     return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
 
 
-def _load(kind: type[Student], trained: Path, objective: Any, fit: Fit) -> Student:
+def _load(kind: type[Student], trained: Path, objective: Any, fit: Fit, is_probe: bool) -> Student:
     """The trained student."""
-    model = PolicyModel if kind is PolicyStudent else HeadedModel if kind is ClassStudent else RewardModel
-    student = kind(model.load(trained), objective, NoConflict(), fit)
+    model: Any = PolicyModel if kind is PolicyStudent else HeadedModel if kind is ClassStudent else RewardModel
+    student = kind((Probe if is_probe else model).load(trained), objective, NoConflict(), fit)
     student.requires_grad_(False)
     return student
+
+
+def _texts(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
+    """What a model reads."""
+    budget, is_packed = task.trainer.micro_tokens, can_pack(task, student.model, encoded, student.fit.precision)
+    if isinstance(student, ClassStudent):
+        return ItemRows(encoded.texts, None, budget, is_packed)
+    swapped, said = np.array([truth(pair) == 1 for pair in examples]), None
+    if student.objective.needs_reference:
+        model = build(spec["params"]["model"], "model", task.trusted)
+        origin = spec["inputs"].get("base") or reference.known_by(model, None)
+        said = reference.join(task.inputs["reference"], origin, examples, encoded)
+    return PairRows(encoded, swapped, None, budget, references=said, is_packed=is_packed)
+
+
+def _states(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
+    """What was read before."""
+    budget, states_NAD = task.trainer.micro_tokens, states_of(task.inputs["features"], [each.id for each in examples])
+    if isinstance(student, ClassStudent):
+        return StateItems(states_NAD, encoded.texts, None, budget)
+    return StatePairs(states_NAD, encoded, np.array([truth(pair) == 1 for pair in examples]), None, budget)
 
 
 def write(task: Task, scored: Scored, name: str = "predictions.parquet") -> None:

@@ -27,6 +27,7 @@ class Stretch(NamedTuple):
     timed: Tally  # in those after the first
     flops: float | None  # that the model needed for those; None where it is not known what it needs
     ceiling: float  # FLOP/s of a matrix product
+    is_packed: bool  # how its rows lay (data/layout.py)
 
 
 def figures(stretches: Sequence[Stretch], started: float | None = None) -> dict[str, float | None]:
@@ -47,7 +48,12 @@ def figures(stretches: Sequence[Stretch], started: float | None = None) -> dict[
         "seconds": seconds,
         "setup_seconds": None if started is None or not stretches else stretches[0].began - started,
     }
-    return {f"throughput/{name}": None if value is None else float(f"{value:.4g}") for name, value in found.items()}
+    [*layouts] = {each.is_packed for each in stretches}
+    rounded = {name: None if value is None else float(f"{value:.4g}") for name, value in found.items()}
+    rounded["packed"] = (
+        layouts[0] if len(layouts) == 1 else None
+    )  # a later pass may read texts that are too long for it
+    return {f"throughput/{name}": value for name, value in rounded.items()}
 
 
 def _share(part: Any, whole: Any) -> float | None:
@@ -61,8 +67,8 @@ class Throughput(pl.Callback):
     scoring step for its scores, so that the last look is early by the same part of a step as the first.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, is_packed: bool) -> None:
+        self.task, self.is_packed = task, is_packed
 
     def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
@@ -88,7 +94,7 @@ class Throughput(pl.Callback):
         seen, first = Tally(*counted[: len(self.seen)]), Tally(*counted[len(self.seen) :])
         timed = seen.minus(first)
         flops = self.work and self.work.on(timed)
-        stretch = Stretch(self.began[0], wall, cpu, seen, timed, flops, limit)
+        stretch = Stretch(self.began[0], wall, cpu, seen, timed, flops, limit, self.is_packed)
         self.task.measured(stretch)
         conclude(trainer.loggers, {**figures([stretch]), **memory(self.task.trainer)})
 

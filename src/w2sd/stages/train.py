@@ -12,9 +12,12 @@ import numpy as np
 
 from w2sd.data.batch import ItemRows, PairRows
 from w2sd.data.pairs import classes_of, coin
-from w2sd.errors import within
+from w2sd.data.states import StateItems, StatePairs
+from w2sd.errors import StageFailed, within
+from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.stages import reference
+from w2sd.stages.features import states_of, width_of
 from w2sd.stages.lessons import truth
 from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare
 from w2sd.stages.watching import Watch
@@ -36,6 +39,8 @@ def run(task: Task) -> dict[str, Any]:
     if how := params.get("stopping"):
         training, held = hold_out(training, how.holdout, params["fit"])
     rows = rows_of(task, training)
+    if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
+        raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:
@@ -65,20 +70,27 @@ def pair_rows(task: Task, training: Training) -> PairRows:
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    budget, p_first = task.trainer.micro_tokens, training.targets_NK[:, 0]
-    return PairRows(encoded, swapped, p_first, budget, truth, said, training.is_packed)
+    given = (encoded, swapped, training.targets_NK[:, 0], task.trainer.micro_tokens, truth, said)
+    if params["adapter"].reads_features:
+        return StatePairs(states_of(task.inputs["features"], [pair.id for pair in pairs]), *given)
+    return PairRows(*given, training.is_packed)
 
 
 def item_rows(task: Task, training: Training) -> ItemRows:
     """The items with their targets."""
-    return ItemRows(training.encoded.texts, training.targets_NK, task.trainer.micro_tokens, training.is_packed)
+    given = (training.encoded.texts, training.targets_NK, task.trainer.micro_tokens)
+    if task.params["adapter"].reads_features:
+        return StateItems(states_of(task.inputs["features"], [item.id for item in training.examples]), *given)
+    return ItemRows(*given, training.is_packed)
 
 
-def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel:
+def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel | Probe:
     """The model before its training."""
     part, base, seed = task.params["model"], task.inputs.get("base"), task.params["seed"]
     if kind is PolicyStudent:
         return PolicyModel(part.open_language_model(base))
+    if task.params["adapter"].reads_features:
+        return Probe(width_of(task.inputs["features"]), len(classes_of(task.params["data"]) or "1"), seed)
     if kind is ClassStudent:
         return HeadedModel(part.open_backbone(base), seed, len(classes_of(task.params["data"]) or ()))
     return RewardModel(part.open_backbone(base), seed)

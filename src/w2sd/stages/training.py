@@ -17,6 +17,7 @@ from w2sd.data.text import Ids
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
@@ -30,7 +31,7 @@ MIN_HELD = 2  # rows on either side of a holdout
 class Training(NamedTuple):
     """A model that is ready to be trained, and the examples that it can read: its own, and after them a conflict's."""
 
-    model: HeadedModel | PolicyModel
+    model: HeadedModel | PolicyModel | Probe
     tokenizer: Any
     conflict: Conflict
     examples: list[Any]  # pairs or items
@@ -47,21 +48,27 @@ class Training(NamedTuple):
         return self._replace(examples=examples, targets_NK=targets_NK, encoded=encoded, n_own=n_own)
 
 
-def prepare(task: Task, model: HeadedModel | PolicyModel, tokenizer: Any) -> Training:
+def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any) -> Training:
     """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
     conflict = params["conflict"] or NoConflict()
-    if not fit.dropout:
-        silence_dropout(model.backbone)
-    if task.trainer.checkpointing:
-        checkpoint_layers(model.backbone)
-    params["adapter"].apply(model, params["seed"])
+    if isinstance(model, Probe):
+        config = params["model"].open_config()
+    else:
+        config = model.backbone.config
+        if not fit.dropout:
+            silence_dropout(model.backbone)
+        if task.trainer.checkpointing:
+            checkpoint_layers(model.backbone)
+        params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], taught.examples, params.get("append_eos"))
+    encoded = encode_for(config, tokenizer, params["data"], taught.examples, params.get("append_eos"), task.tokens)
     examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-    is_packed = not drops and can_pack(task, model, encoded)  # dropout would strike what answers share alike
+    reads_tokens = not isinstance(model, Probe)
+    # dropout would strike what answers share alike
+    is_packed = reads_tokens and not drops and can_pack(task, model, encoded, fit.precision)
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
     whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
     return whole._replace(n_steps=steps(whole, fit))
@@ -104,7 +111,8 @@ def finish(
         "n/dropped_long": training.encoded.dropped_long,
     }
     if task.rank == 0:
-        task.params["adapter"].merge(model)  # after what was trained has been counted
+        if not isinstance(model, Probe):
+            task.params["adapter"].merge(model)  # after what was trained has been counted
         model.save(task.out, training.tokenizer)
     return counts
 

@@ -31,7 +31,7 @@ class DocumentRows:
     def __init__(self, tokens: np.ndarray, weights: np.ndarray, micro_tokens: int) -> None:
         self.tokens, self.weights = torch.from_numpy(tokens).long(), torch.from_numpy(weights)
         self.lengths = np.full(len(tokens), tokens.shape[1])
-        self.micro_tokens = micro_tokens
+        self.micro_tokens, self.is_packed = micro_tokens, False
 
     def __len__(self) -> int:
         return len(self.tokens)
