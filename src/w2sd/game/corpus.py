@@ -18,7 +18,7 @@ from w2sd.world.ladder import require_rung
 
 DOCUMENTS = 12_800
 LENGTH = 12  # words of a document: 4 scores of 3, or a position of 10, its move and a full stop
-SHEETS, MASTERLY = 3_840, 6_720  # documents that are score sheets and masters' records; the others are novices'
+SHEETS, MASTERLY = 2_560, 8_000  # documents that are score sheets and masters' records; the others are novices'
 
 
 def corpus(world_seed: int, rung: int) -> Corpus:

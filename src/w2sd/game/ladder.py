@@ -16,3 +16,4 @@ class GameRung(Rung):
     VERSION: ClassVar[int] = 1
     ladder: ClassVar[str] = "game"
     words: ClassVar[tuple[str, ...]] = WORDS
+    reads: ClassVar[str] = "data=game"

@@ -32,8 +32,9 @@ class Rung:
     lr: float  # peak; 1e-2 suits width 16 only: at width 32 it can miss the facts
     batch: int = 32  # documents of 18 words per step; the corpus is read once
     VERSION: ClassVar[int] = 1
-    ladder: ClassVar[str] = "world"  # whose texts it reads,
-    words: ClassVar[tuple[str, ...]] = vocabulary.WORDS  # and the words of these
+    ladder: ClassVar[str] = "world"  # whose texts it is pretrained on,
+    words: ClassVar[tuple[str, ...]] = vocabulary.WORDS  # the words of these,
+    reads: ClassVar[str] = "data=world and data=world_classes"  # and where they come from
 
     def __post_init__(self) -> None:
         require_rung("rung", self.rung)
@@ -49,7 +50,7 @@ class Rung:
         """What it is pretrained on: the corpus of the world that the data come from."""
         text = getattr(data, "text", None)
         if getattr(text, "ladder", None) != self.ladder:
-            accepted = f"a model that reads this data; the ladder of the {self.ladder} reads nothing but its texts"
+            accepted = f"a model that reads this data; this ladder reads {self.reads} only"
             raise Refused("", f"{self.ladder} rung {self.rung}", accepted)
         return text
 
