@@ -158,7 +158,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         "refinement": "w2sd.refinement.NoRefinement",
     }
     full = {group: {"_target_": none} for group, none in later.items()} | full
-    objective = _known(full.get("objective"))
+    objective = known_class(full.get("objective"))
     if objective is not None and getattr(objective, "student", None) == "reward":
         full.pop("sft", None)
         if isinstance(full.get("data"), dict):
@@ -166,22 +166,22 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-def _completed(node: Any) -> Any:
-    if not isinstance(node, Mapping):
-        return node
-    own = {key: _completed(value) for key, value in node.items()}
-    cls = _known(own)
-    missing = [field for field in dataclasses.fields(cls) if field.name not in own] if cls else []
-    return own | {f.name: describe(_default(f)) for f in missing if _default(f) is not dataclasses.MISSING}
-
-
-def _known(node: Any) -> type | None:
+def known_class(node: Any) -> type | None:
     """The class of a recorded part, if it is one of ours that is still there."""
     name = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
     try:
         return _locate(name, "", ()) if name.startswith("w2sd.") else None
     except Refused:
         return None
+
+
+def _completed(node: Any) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    own = {key: _completed(value) for key, value in node.items()}
+    cls = known_class(own)
+    missing = [field for field in dataclasses.fields(cls) if field.name not in own] if cls else []
+    return own | {f.name: describe(_default(f)) for f in missing if _default(f) is not dataclasses.MISSING}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

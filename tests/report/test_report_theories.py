@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
-from w2sd.report import pages, results, selection, tables, theories
+from w2sd.report import agreements, pages, results, selection, tables, theories
 from w2sd.report.cli import main
 from w2sd.theory.misfit import Misfit
 
@@ -58,6 +59,22 @@ def test_a_page_of_jobs_stays_as_it_is_and_gets_a_section_more(sweep: Any, tmp_p
     assert page[:start].rstrip() + "\n" + page[end:] == before
     assert "w2sd experiment=theory/misfit seed=0" in page[start:end]
     assert (tmp_path / "one/results.csv").read_bytes() == (tmp_path / "before/results.csv").read_bytes()
+
+
+def test_a_page_of_theories_alone_has_no_analysis_and_one_of_both_has_all(fake: Any, tmp_path: Path) -> None:
+    where = ["--store", str(fake.root), "--out", str(tmp_path)]
+    add(fake.root)
+    assert main(where) == 0
+    alone = re.findall("<h2>(.*?)</h2>", (tmp_path / "index.html").read_text())
+    assert alone == ["Theory: Misfit", "What was run"]
+    agreement = {f"agreement__{role}{part}": 0.6 for role in agreements.ROLES for part in agreements.PARTS}
+    for seed in (0, 1):
+        fake.add(seed=seed, **{name.replace("/", "__"): value for name, value in agreement.items()})
+    assert main(where) == 0
+    both = re.findall("<h2>(.*?)</h2>", (tmp_path / "index.html").read_text())
+    assert both == ["Means over jobs", agreements.TITLE, "Jobs", *alone, "Data"]
+    written = re.findall("### (.*)", (tmp_path / "table.md").read_text())
+    assert written == ["Means over jobs", "Jobs", agreements.TITLE, "Misfit"]
 
 
 def test_several_jobs_of_a_theory_are_lines_of_one_table(sweep: Any, tmp_path: Path) -> None:
