@@ -43,7 +43,7 @@ from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
 from w2sd.stages import lessons, lightning, train, training
 from w2sd.students.reward import RewardStudent
-from w2sd.supervision import Confident, Gold, Hard, OracleConfident
+from w2sd.supervision import Confident, Gold, Hard, OracleConfident, TwoStage
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
 
@@ -632,6 +632,7 @@ def test_the_teacher_s_labels_are_what_the_teacher_thinks(setting: Setting, cls:
     assert taught(setting, cls(), supervision=Hard())[1] == [float(p > 0.5) for p in soft]
     assert taught(setting, cls(), supervision=Confident(0.9))[1] == soft
     assert taught(setting, cls(), supervision=OracleConfident(0.9))[1] == soft
+    assert taught(setting, cls(), supervision=TwoStage())[1] == soft  # there is no first student's word on them
 
 
 def test_under_the_truth_the_truth_is_the_teacher(setting: Setting) -> None:

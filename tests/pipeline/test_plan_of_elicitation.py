@@ -118,6 +118,12 @@ def test_in_two_stages_the_last_student_sees_the_labels_of_the_first_beside_the_
     assert last.inputs["base"].key == first.inputs["base"].key
 
 
+def test_students_on_the_way_are_taught_in_one_stage(asked: Asked) -> None:
+    stages = plan(asked("supervision=two_stage", "chain=bootstrap"))
+    assert stages["train/student_hop_1"].params["supervision"] == Consistent()
+    assert stages["train/student"].params["supervision"] == TwoStage()
+
+
 def test_only_supervision_in_stages_has_a_first_one(asked: Asked) -> None:
     assert Soft().first_stage is None
     assert not any("first" in name for name in plan(asked("supervision=consistent")))

@@ -154,6 +154,7 @@ class _Graph:
         run = self.run
         supervision = supervision or run.supervision
         teacher_role, teacher = "weak", self.weak
+        on_the_way = supervision.first_stage or supervision  # only the last student has a first one before it
         hops = run.chain.hops(run.weak, run.strong) if supervision.needs_teacher else {}
         for hop, (name, model) in enumerate(hops.items(), start=1):
             taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
@@ -168,7 +169,7 @@ class _Graph:
                 split="w2s",
                 part=0 if run.chain.reuse_prompts else hop,
                 seed=seed,
-                supervision=supervision,
+                supervision=on_the_way,
                 conflict=conflict if run.chain.conflict_everywhere else NoConflict(),
                 labels=self.label(taught_by, teacher),
                 **base,

@@ -56,6 +56,9 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     if supervision.needs_features:
         there = set(features.ids_in(task.inputs["probed"]))
         examples = [example for example in examples if example.id in there]
+    if supervision.first_stage is not None:
+        second = said(task, "second_labels", examples)
+        examples = [example for example in examples if example.id in second]
     undecided = np.full(n_options, 1 / n_options)
     lesson = taught(examples, teacher if supervision.needs_teacher else {each.id: undecided for each in examples})
     if supervision.reads_truth:
@@ -64,7 +67,6 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     if supervision.needs_ceiling:
         lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
     if supervision.first_stage is not None:
-        second = said(task, "second_labels", examples)
         lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
     if supervision.needs_features:
         states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
@@ -87,7 +89,8 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
     supervision, teacher = task.params["supervision"], said(task, "labels", extra.pairs)
     pairs = [pair for pair in extra.pairs if pair.id in teacher]
     lesson = taught(pairs, teacher)
-    is_about_own = supervision.reads_truth or supervision.needs_features  # rows, of which these are none
+    # of own rows, of which these are none, more is known
+    is_about_own = supervision.reads_truth or supervision.needs_features or supervision.first_stage is not None
     targets_NK = lesson.p_NK if is_about_own else supervision.targets(lesson)
     targets_NK = np.where(np.isnan(targets_NK), lesson.p_NK, targets_NK)  # no row is left out: the dose is the arm's
     return dict(zip((pair.id for pair in pairs), targets_NK, strict=True))
