@@ -143,6 +143,14 @@ def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
         hold_out(whole, 1e-9, FIT)
 
 
+def test_what_belongs_together_is_held_out_together() -> None:
+    whole = training(80, n_own=80)
+    examples = [item._replace(cluster=digest(str(int(item.text) // 2))) for item in whole.examples]
+    kept, held = hold_out(whole._replace(examples=examples), 0.25, FIT)
+    clusters = [{item.cluster for item in part.examples} for part in (kept, held)]
+    assert not clusters[0] & clusters[1]
+
+
 def test_only_what_is_watched_gets_another_key(asked: Callable[..., RunConfig]) -> None:
     usual, watched = plan(asked()), plan(asked("stopping=labels"))
     assert "stopping" not in usual["train/student"].params

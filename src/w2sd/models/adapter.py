@@ -106,7 +106,7 @@ class Lora(Adapter):
         """Freeze the rest, and add to the layers that are named."""
         import torch
 
-        from w2sd.models.score import RewardModel
+        from w2sd.models.score import HeadedModel
 
         peft, layers = _peft(), self._layers(model.backbone)
         config = peft.LoraConfig(
@@ -120,7 +120,7 @@ class Lora(Adapter):
         with torch.random.fork_rng():  # neither disturbed by what was drawn before, nor disturbing what comes after
             torch.manual_seed(seed)
             peft.inject_adapter_in_model(config, model.backbone)
-        if isinstance(model, RewardModel):  # whose head is new; that of a policy is part of the language model
+        if isinstance(model, HeadedModel):  # whose head is new; that of a policy is part of the language model
             model.head.requires_grad_(True)
 
     def merge(self, model: HeadedModel | PolicyModel) -> None:

@@ -83,12 +83,12 @@ def steps(training: Training, fit: Fit) -> int:
 
 
 def hold_out(training: Training, share: float, fit: Fit) -> tuple[Training, Training]:
-    """What is trained on, and the part of a student's own examples that is held out, by their ids."""
-    ids = [int(digest("holdout", example.id), 16) / 2**64 for example in training.examples]
-    out = [n for n, place in enumerate(ids[: training.n_own]) if place < share]
-    rest = sorted(set(range(len(ids))) - set(out))
+    """What is trained on, and the part of a student's own examples that is held out: whole clusters, by their hash."""
+    places = [int(digest("holdout", example.cluster), 16) / 2**64 for example in training.examples]
+    out = [n for n, place in enumerate(places[: training.n_own]) if place < share]
+    rest = sorted(set(range(len(places))) - set(out))
     if len(out) < MIN_HELD or len(rest) < MIN_HELD:
-        raise StageFailed(f"stopping: {len(out)} rows are held out of {len(ids)}; set stopping.holdout otherwise")
+        raise StageFailed(f"stopping: {len(out)} rows are held out of {len(places)}; set stopping.holdout otherwise")
     kept = training.pick(rest)
     return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
 

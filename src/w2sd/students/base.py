@@ -236,7 +236,7 @@ class Student(Learner):
         return Moment(self.global_step, self.n_steps)
 
     def prefers(self, scores: Any, options_B: Tensor) -> Tensor:
-        """1 where these options are preferred, each a slot of its pair, 0 where not, ½ in a tie; on the CPU."""
+        """1 where these options are preferred, each a slot of its pair, 0 where not, a share in a tie; on the CPU."""
         margin = self.objective.margin(scores).double().cpu()
         return (margin.sign() * (1 - 2 * options_B) + 1) / 2
 

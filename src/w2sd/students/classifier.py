@@ -25,7 +25,8 @@ class ClassStudent(Student):
         return ClassScores(self.model(batch.tokens).float())
 
     def prefers(self, scores: ClassScores, options_B: Tensor) -> Tensor:
-        return (scores.logits.argmax(dim=1).cpu() == options_B).double()
+        strongest_BC = (scores.logits == scores.logits.amax(dim=1, keepdim=True)).double().cpu()
+        return (strongest_BC / strongest_BC.sum(dim=1, keepdim=True)).gather(1, options_B[:, None]).squeeze(1)
 
     def examine(self, examination: Examination, reading: str = OWN) -> None:
         super().examine(examination, reading)
