@@ -401,7 +401,7 @@ def test_a_drawn_target_is_one_answer_or_nothing_and_is_drawn_again_alike(superv
 def test_two_stages_keep_the_teacher_s_word_and_ask_the_student_only_where_there_is_none() -> None:
     told = drawn()
     teacher = Consistent().targets(told)
-    student = Consistent().targets(told._replace(p_NK=told.p_second_NK))
+    student = Consistent().targets(told._replace(p_NK=told.p_second_NK, noise=(told.noise + 0.5) % 1))
     both = TwoStage().targets(told)
     silent = np.isnan(teacher[:, 0])
     assert same(both[~silent], teacher[~silent])

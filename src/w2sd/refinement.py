@@ -17,6 +17,7 @@ class InContext:
 
     examples: int = 4  # items with their weak labels, before the one that is asked about
     words: list[str] = field(default_factory=list)  # of the classes, in order; empty: their names
+    separator: str = "\n\n"  # between one item with its word and the next
     seed: int = 0  # which examples stand before which item
     VERSION: ClassVar[int] = 1
 

@@ -132,7 +132,8 @@ class TwoStage(Consistent):
         import numpy as np
 
         assert lesson.p_second_NK is not None
-        first, second = (self.voted(p_NK, lesson.noise) for p_NK in (lesson.p_NK, lesson.p_second_NK))
+        first = self.voted(lesson.p_NK, lesson.noise)
+        second = self.voted(lesson.p_second_NK, (lesson.noise + 0.5) % 1)  # draws of its own
         return np.where(np.isnan(first), second, first)
 
 

@@ -23,10 +23,12 @@ SAID = {item.id: n % 2 for n, item in enumerate(ITEMS)}
 WORDS = [np.array([1], dtype=np.int32), np.array([2, 3], dtype=np.int32)]
 
 
+LEAD = 39
+
+
 def letters(text: str, *, add_special_tokens: bool, verbose: bool) -> dict[str, list[int]]:
     """A tokenizer of single characters."""
-    assert not add_special_tokens
-    return {"input_ids": [ord(letter) - 90 for letter in text]}
+    return {"input_ids": [LEAD] * add_special_tokens + [ord(letter) - 90 for letter in text]}
 
 
 def own(item: Item) -> list[int]:
@@ -34,22 +36,29 @@ def own(item: Item) -> list[int]:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 4, 9])
-def test_others_stand_before_an_item_with_the_words_of_their_weak_labels(n: int) -> None:
-    found = contexts(ITEMS, SAID, WORDS, InContext(n), letters, 1000)
+@pytest.mark.parametrize("separator", ["", "|"])
+def test_others_stand_before_an_item_with_the_words_of_their_weak_labels(n: int, separator: str) -> None:
+    found = contexts(ITEMS, SAID, WORDS, InContext(n, separator=separator), letters, 1000)
     for item, ids in zip(ITEMS, found, strict=True):
+        assert ids[0] == LEAD
         assert ids[-len(item.text) :].tolist() == own(item)
-        before = ids[: -len(item.text)].tolist()
-        shown = [[*own(other), *WORDS[SAID[other.id]].tolist()] for other in ITEMS if other is not item]
+        before = ids[1 : -len(item.text)].tolist()
+        between = [ord(letter) - 90 for letter in separator]
+        shown = [[*own(other), *WORDS[SAID[other.id]].tolist(), *between] for other in ITEMS if other is not item]
         seen = [part for part in shown if str(part)[1:-1] in str(before)]
         assert len(seen) == min(n, 4)  # each once, and never the item itself
         assert sum(map(len, seen)) == len(before)
 
 
-def test_what_is_too_long_loses_its_beginning_and_leaves_room_for_the_word() -> None:
-    whole, cut = (contexts(ITEMS, SAID, WORDS, InContext(3), letters, room) for room in (1000, 8))
-    for long, short in zip(whole, cut, strict=True):
-        assert len(short) == 6  # and the longest word has two tokens
-        assert short.tolist() == long[-6:].tolist()
+def test_examples_are_shown_whole_or_not_at_all() -> None:
+    for room in (8, 12, 16):
+        for item, ids in zip(
+            ITEMS, contexts(ITEMS, SAID, WORDS, InContext(3, separator=""), letters, room), strict=True
+        ):
+            assert len(ids) <= room - 2  # and the longest word has two tokens
+            before = ids[1 : -len(item.text)].tolist()
+            shown = [[*own(other), *WORDS[SAID[other.id]].tolist()] for other in ITEMS if other is not item]
+            assert sum(len(part) for part in shown if str(part)[1:-1] in str(before)) == len(before)
 
 
 def test_examples_depend_on_the_seed_and_the_item_alone() -> None:
@@ -62,7 +71,7 @@ def test_examples_depend_on_the_seed_and_the_item_alone() -> None:
 def test_answers_are_the_log_probabilities_of_the_words(micro_tokens: int) -> None:
     torch.manual_seed(0)
     lm = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=32, vocab_size=40)).eval()
-    texts = [Text(ids, tuple(WORDS)) for ids in contexts(ITEMS, SAID, WORDS, InContext(1), letters, 30)]
+    texts = [Text(ids, tuple(WORDS)) for ids in contexts(ITEMS, SAID, WORDS, InContext(1, separator=""), letters, 30)]
     found = _ask(PolicyModel(lm), texts, micro_tokens)
     for n, (prompt, answers) in enumerate(texts):
         for word, answer in enumerate(answers):

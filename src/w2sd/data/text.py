@@ -99,7 +99,7 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, voca
     """Every text by itself, cut on the left if it has to be to fit into `context`, its ids within `vocabulary`."""
     if not items:
         return []
-    lead, nothing = _lead(tokenizer, items[0].text), np.zeros(0, dtype=np.int32)
+    lead, nothing = lead_of(tokenizer, items[0].text), np.zeros(0, dtype=np.int32)
     room = context - len(lead)
     rows: list[Row | None] = []
     for item, ids in zip(items, _tokens(tokenizer, [item.text for item in items]), strict=True):
@@ -161,7 +161,7 @@ def encode_rows(
     """
     if not pairs:
         return []
-    lead = _lead(tokenizer, pairs[0].prompt)
+    lead = lead_of(tokenizer, pairs[0].prompt)
     prompts = _tokens(tokenizer, [pair.prompt for pair in pairs])
     read = _continue if continued else _tokens
     chosen = _finish(read(tokenizer, [pair.chosen for pair in pairs]), end)
@@ -213,7 +213,7 @@ def _finish(responses: list[Ids], end: int | None) -> list[Ids]:
     return [ids if not len(ids) or ids[-1] == end else np.append(ids, np.int32(end)) for ids in responses]
 
 
-def _lead(tokenizer: Tokenizer, text: str) -> Ids:
+def lead_of(tokenizer: Tokenizer, text: str) -> Ids:
     """The beginning-of-text token, if this tokenizer puts one before a text by itself (GPT-2: no; Llama, OPT: yes).
 
     It is found by what the tokenizer does, not by its name: many that declare such a token never add it.

@@ -29,7 +29,7 @@ class Objective(Protocol[Scores]):
 
     An objective may have more to say while a run is planned: `under_truth`, the objective of the models that are
     trained on the data's own labels instead of a teacher's (else it is the same); and `check(fit, n_classes)`, which
-    refuses what it cannot be computed under.
+    refuses what it cannot be computed under (`n_classes` is None for pairs).
     """
 
     student: ClassVar[str]  # whose scores it reads: "reward" | "policy"

@@ -16,6 +16,7 @@ from w2sd.objectives.classes import RowObjective, cross_entropy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from w2sd.fit import Fit
     from w2sd.models.score import PairScores
 
 PROBABILITY, SCORE = "probability", "score"
@@ -82,6 +83,10 @@ class Squared(RowObjective):
 
     def __post_init__(self) -> None:
         choose("of", self.of, (PROBABILITY, SCORE))
+
+    def check(self, fit: Fit, n_classes: int | None) -> None:
+        accepted = "probability: what a classifier says is read as a softmax"
+        require(self.of == PROBABILITY or n_classes is None, "objective.of", self.of, accepted)
 
     def loss(self, log_p_BC: Tensor, q_BC: Tensor) -> Tensor:
         p_BC = log_p_BC.exp()

@@ -95,11 +95,11 @@ class LogConf(Warmup):
         if self.ramp == JUMP and self.warmup_steps:
             raise Refused("warmup_steps", self.warmup_steps, "0 with ramp=jump, which is about shares")
 
-    def check(self, fit: Fit, n_classes: int) -> None:
+    def check(self, fit: Fit, n_classes: int | None) -> None:
         if fit.batch < self.min_rows:
             accepted = f"{self.min_rows} or more: a threshold is a quantile of the batch (objective.min_rows)"
             raise Refused("fit.batch", fit.batch, accepted)
-        self._refuse_classes(n_classes)
+        self._refuse_classes(n_classes or 2)
 
     def _refuse_classes(self, n_classes: int) -> None:
         if n_classes != 2 and self.threshold != HALF:

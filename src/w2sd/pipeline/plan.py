@@ -40,7 +40,6 @@ TRAINING = "training_"  # how roles begin that are about the pairs a student was
 SALIENCY = "saliency_"  # how roles begin that are about the features of the pairs a student was trained on
 SAMPLES = "samples_"  # how roles begin that are about what a policy writes
 SAMPLED = ("weak", "ceiling", "baseline", "student")
-SLOTS = ("first", "second")  # the classes of pairs
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
 Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may share one stage
 OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")  # shared with the training
@@ -57,7 +56,9 @@ def plan(run: RunConfig) -> Plan:
     with within("conflict"):
         run.conflict.check(run.objective)
     if hasattr(run.objective, "check"):
-        run.objective.check(run.fit, len(classes_of(run.data) or SLOTS))
+        run.objective.check(run.fit, len(classes_of(run.data) or ()) or None)
+    if not run.supervision.needs_teacher:
+        _check_no_teacher(run)
     if classes_of(run.data):
         _check_classes(run)
     elif not isinstance(run.refinement, NoRefinement):
@@ -65,6 +66,13 @@ def plan(run: RunConfig) -> Plan:
     if run.adapter.reads_features:
         _check_probe(run)
     return _Graph(run).complete()
+
+
+def _check_no_teacher(run: RunConfig) -> None:
+    """Refuse what would be done to a teacher's labels where there are none."""
+    accepted = f"none beside supervision={target(run.supervision)}, which asks no teacher"
+    require(isinstance(run.refinement, NoRefinement), "refinement", target(run.refinement), accepted)
+    require(not run.chain.hops(run.weak, run.strong), "chain", target(run.chain), accepted.replace("none", "direct", 1))
 
 
 def _check_classes(run: RunConfig) -> None:
@@ -206,6 +214,8 @@ class _Graph:
             return inputs
         reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": model, "fit": generative.fit}
         reads["seed"] = self.run.settings.teacher_seed
+        if self.run.objective.student == "policy":
+            reads["append_eos"] = self.run.data.append_eos
         return {"base": self.add(role, "generative", reads, inputs)}
 
     def train(

@@ -37,7 +37,9 @@ def run(task: Task) -> dict[str, Any]:
     if task.trainer.checkpointing:
         checkpoint_layers(model.backbone)
     examples = read(params["data"]).rows(params["split"], part=None)
-    encoded = encode_for(model.backbone.config, tokenizer, params["data"], examples, kept=task.tokens)
+    encoded = encode_for(
+        model.backbone.config, tokenizer, params["data"], examples, params.get("append_eos"), task.tokens
+    )
     texts = whole(encoded)
     is_packed = not fit.dropout and can_pack(task, model, encoded, fit.precision)
     if task.trainer.compile:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 
 import torch
@@ -21,6 +23,9 @@ def check(run: RunConfig) -> None:
     if run.trainer.accelerator == "gpu" and run.trainer.devices > torch.cuda.device_count():
         visible = f"at most {torch.cuda.device_count()}, the CUDA devices that are visible here"
         raise Refused("trainer.devices", run.trainer.devices, visible)
+    on_cpu, compiler = run.trainer.accelerator == "cpu", shutil.which(os.environ.get("CXX", "g++"))
+    if run.trainer.compile and on_cpu and compiler is None:
+        raise Refused("trainer.compile", True, "false: torch.compile needs a C++ compiler, and there is no g++ here")
     if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
         raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"

@@ -11,11 +11,12 @@ from safetensors.numpy import save_file
 from w2sd.data.batch import Rows
 from w2sd.data.layout import Text
 from w2sd.data.pairs import Item, classes_of, digest, read
-from w2sd.data.text import Ids
+from w2sd.data.text import Ids, lead_of
 from w2sd.errors import require, within
 from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
+from w2sd.refinement import InContext
 from w2sd.worker import Task
 
 BATCH = 256  # items cut into pieces at once
@@ -34,7 +35,7 @@ def run(task: Task) -> dict[str, Any]:
     words = [_ids(tokenizer, f" {name}") for name in names]
     _check_distinct(words, names)
     said = {item.id: int(taught[item.id].argmax()) for item in items}
-    context = min(filter(None, (getattr(model.lm.config, "max_position_embeddings", None), params["context"])))
+    context = getattr(model.lm.config, "max_position_embeddings", None) or params["context"]
     prompts = contexts(items, said, words, how, tokenizer, context)
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)
     if task.rank == 0:
@@ -46,18 +47,23 @@ def run(task: Task) -> dict[str, Any]:
 
 
 def contexts(
-    items: list[Item], said: dict[str, int], words: list[Ids], how: Any, tokenizer: Any, context: int
+    items: list[Item], said: dict[str, int], words: list[Ids], how: InContext, tokenizer: Any, context: int
 ) -> list[Ids]:
-    """For each item, some others with the words of their labels, and then its text; cut on the left if it has to be."""
-    own = [_ids(tokenizer, item.text) for item in items]
-    with_word = [np.concatenate([ids, words[said[item.id]]]) for ids, item in zip(own, items, strict=True)]
-    room = context - max(map(len, words))
+    """For each item, some others with the words of their labels, and then its text: of the others as many as fit."""
+    own, between = [_ids(tokenizer, item.text) for item in items], _ids(tokenizer, how.separator)
+    with_word = [np.concatenate([ids, words[said[item.id]], between]) for ids, item in zip(own, items, strict=True)]
+    lead = lead_of(tokenizer, items[0].text)
+    room = context - len(lead) - max(map(len, words))
     found = []
     for place, item in enumerate(items):
         draw = np.random.default_rng(int(digest("in context", str(how.seed), item.id), 16))
         others = draw.choice(len(items) - 1, size=min(how.examples, len(items) - 1), replace=False)
-        shown = [with_word[n + (n >= place)] for n in others]  # anyone but itself
-        found.append(np.concatenate([*shown, own[place]])[-room:])
+        shown, left = [own[place][-room:]], room - len(own[place])
+        for n in others:
+            ids = with_word[n + (n >= place)]  # anyone but itself
+            if len(ids) <= left:
+                shown, left = [ids, *shown], left - len(ids)
+        found.append(np.concatenate([lead, *shown]))
     return found
 
 
