@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +67,14 @@ class Text:
             yield row["text"]
 
 
-class FromScratch:
+class FromScratch(ABC):
     """How a model begins that has an architecture and a seed: with random weights, or as it was pretrained here."""
 
     init_seed: int
 
+    @abstractmethod
     def open_config(self) -> PretrainedConfig:
         """The architecture."""
-        raise NotImplementedError
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
