@@ -37,8 +37,12 @@ $(VENV)/.ready: $(VENV)/.torch requirements.lock pyproject.toml
 demo: setup  ## the main job on the embedded world: tables, a verdict, and report/index.html (a second run finds everything)
 	@$(BIN)/w2sd -m experiment=demo
 
-test: setup  ## the tests that need no GPU and no data
-	@$(BIN)/python -m pytest -q
+# A worker for each core, but no more than four: each imports torch for itself. A file stays on one worker, so that what
+# its tests share is made once, and files come in the order of tests/conftest.py.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: setup  ## the tests that need no GPU and no data, side by side (plain `pytest` runs them one after the other)
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 test-all: setup  ## the slow ones too (W2SD_DATA=DIR adds the tests on real data)
 	@$(BIN)/python -m pytest -q -m "not gpu"

@@ -1,9 +1,12 @@
-"""What the tests share: composing a run without a command line, and one torch thread."""
+"""What the tests share: composing a run without a command line, one torch thread, and an order for several workers."""
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +20,39 @@ from w2sd.config import RunConfig, read
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, the files with long chains and groups of processes come first: what ends the queue is short."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not {"smoke", "ddp"} & {marker.name for marker in item.iter_markers()})
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not walk through all of torch again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_store_of_yours(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test never writes to the store that the environment names."""
     monkeypatch.delenv("W2SD_STORE", raising=False)
 
 
+@cache
+def _composed(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
 @pytest.fixture
 def compose() -> Callable[..., DictConfig]:
     """The composed configuration of some overrides."""
-
-    def composed(*overrides: str) -> DictConfig:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", list(overrides))
-
-    return composed
+    return lambda *overrides: copy.deepcopy(_composed(*overrides))
 
 
 @pytest.fixture
-def asked(compose: Callable[..., DictConfig]) -> Callable[..., RunConfig]:
-    """The run of some overrides, built and checked."""
-    return lambda *overrides: read(compose(*overrides))
+def asked() -> Callable[..., RunConfig]:
+    """The run of some overrides, built and checked. To compose is most of the work, and is done once in a session."""
+    return lambda *overrides: read(_composed(*overrides))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from w2sd import cli
+from w2sd.cli import CONF
 from w2sd.config import RunConfig, Settings
 from w2sd.data import pairs
 from w2sd.errors import StageFailed
@@ -430,9 +431,8 @@ def test_your_own_folder_of_options_joins(w2sd: Callable[..., Said], here: Path)
     assert (said.code, said.err) == (0, "")
     assert "lr: 1.0e-09" in said.out
     wrong = w2sd("--config-dir", "mine", "fit=slw")
-    assert wrong.err.endswith(
-        "expected one of paper_dpo, paper_reward, paper_simpo, slow, world, world_policy; did you mean 'slow'?\n"
-    )
+    known = ", ".join(sorted([*(path.stem for path in (CONF / "fit").glob("*.yaml")), "slow"]))
+    assert wrong.err.endswith(f"expected one of {known}; did you mean 'slow'?\n")
 
 
 # --- what is computed -------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from omegaconf import DictConfig, OmegaConf
 
-from w2sd.config import GROUPS, RunConfig, Settings, build, describe, read, target
+from w2sd.config import GROUPS, RunConfig, Settings, build, complete, describe, read, target
 from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.models.scratch import Scratch
@@ -66,19 +65,6 @@ class Dish:
     notes: list[Any] = field(default_factory=list)
     VERSION: ClassVar[int] = 1
 """
-COMPOSED: dict[tuple[str, ...], DictConfig] = {}
-
-
-@pytest.fixture
-def compose(compose: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
-    """Composes each set of overrides once, and gives everybody a copy."""
-
-    def copy(*overrides: str) -> DictConfig:
-        if overrides not in COMPOSED:
-            COMPOSED[overrides] = compose(*overrides)
-        return deepcopy(COMPOSED[overrides])
-
-    return copy
 
 
 @pytest.fixture
@@ -92,11 +78,6 @@ def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 # --- what is right ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def asked(compose: Callable[..., DictConfig]) -> Callable[..., RunConfig]:
-    return lambda *overrides: read(compose(*overrides))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -381,8 +362,8 @@ SETTINGS = {
     ),
     "a kind": (
         {"force": ["label", "trane"]},
-        "force: 'trane' is not accepted; expected one of compare, evaluate, generate, label, pretrain, reference, "
-        "sft, train; did you mean 'train'?",
+        "force: 'trane' is not accepted; expected one of compare, evaluate, features, generate, generative, label, "
+        "pretrain, reference, refine, sft, simulate, train; did you mean 'train'?",
     ),
     "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),
     "no list of prefixes": ({"trusted": 3}, "trusted: 3 is not accepted; expected a value of type list[str]"),
@@ -456,3 +437,14 @@ def test_no_part_accepts_a_number_without_an_end(asked: Callable[..., RunConfig]
                 if knob.type == "float" and not refused_by(changed):
                     accepted.append(f"{type(part).__name__}.{knob.name}={value}")
     assert not accepted
+
+
+@pytest.mark.parametrize(
+    ("objective", "is_read"),
+    [("reward.RewardBCE", False), ("logconf.LogConf", False), ("dpo.DPO", True), ("tempered.Gone", True)],
+)
+def test_a_record_of_a_reward_model_has_nothing_that_only_policies_read(objective: str, is_read: bool) -> None:
+    data = {"_target_": "w2sd.data.files.Files", "append_eos": "auto"}
+    recorded = {"objective": {"_target_": f"w2sd.objectives.{objective}"}, "data": data, "sft": {"on_conflict": False}}
+    full = complete(recorded)
+    assert ("sft" in full, "append_eos" in full["data"]) == (is_read, is_read)

@@ -31,6 +31,7 @@ from w2sd.objectives.simpo import SimPO
 from w2sd.pipeline.plan import plan
 from w2sd.stages import preflight
 from w2sd.supervision import Hard, Soft
+from w2sd.trainer import Trainer
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment/paper").glob("*.yaml"))
 CONFLICTS = {"none": NoConflict(), "implicit": Implicit(ratio=1.0), "explicit": Explicit(alpha=0.5, mask="truth")}
@@ -117,6 +118,17 @@ def small(name: str, asked: Callable[..., RunConfig], tiny_models: dict[str, str
     return [f"experiment=paper/{name}", *ids, "trainer=cpu", "trainer.devices=1"]
 
 
+def shrunk(run: RunConfig, tiny_models: dict[str, str]) -> RunConfig:
+    """The same of a run that is composed already."""
+
+    def tiny(model: Any) -> Any:
+        return dataclasses.replace(model, id=tiny_models[family(model.id)])
+
+    between = {hop: tiny(model) for hop, model in run.chain.between.items()}
+    chain = dataclasses.replace(run.chain, between=between) if between else run.chain
+    return run._replace(weak=tiny(run.weak), strong=tiny(run.strong), chain=chain, trainer=Trainer())
+
+
 # --- what they say ----------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +154,7 @@ def test_a_preset_has_the_values_of_the_paper(name: str, asked: Callable[..., Ru
 @each_preset
 @pytest.mark.parametrize(("conflict", "expected"), CONFLICTS.items())
 def test_a_preset_sweeps_over_the_conflicts_of_the_paper(
-    name: str, conflict: str, expected: Any, compose: Callable[..., Any], asked: Callable[..., RunConfig]
+    name: str, conflict: str, expected: Any, asked: Callable[..., RunConfig]
 ) -> None:
     text = (CONF / f"experiment/paper/{name}.yaml").read_text()
     assert "\n      conflict: none,implicit,explicit\n      seed: 0,1,2,3\n" in text
@@ -225,7 +237,7 @@ def test_the_cost_in_a_preset_is_that_of_its_plan(name: str, at_home: Path, aske
 def test_a_preset_plans_and_passes_every_check_on_tiny_models(
     name: str, conflict: str, at_home: Path, asked: Callable[..., RunConfig], tiny_models: dict[str, str]
 ) -> None:
-    run = asked(*small(name, asked, tiny_models), f"conflict={conflict}")
+    run = shrunk(asked(f"experiment=paper/{name}", f"conflict={conflict}"), tiny_models)
     assert isinstance(run.data, Files)
     stages = plan(run)
     assert list(stages)[-1] == "compare"
@@ -237,10 +249,11 @@ def test_a_preset_plans_and_passes_every_check_on_tiny_models(
 def test_controls_need_more_rows_than_the_paper_had(
     at_home: Path, asked: Callable[..., RunConfig], tiny_models: dict[str, str]
 ) -> None:
-    shape = small("reward_cai", asked, tiny_models)
+    run = shrunk(asked("experiment=paper/reward_cai", "conflict=explicit"), tiny_models)
+    run = run._replace(data=dataclasses.replace(run.data, w2s_parts=1))
     with pytest.raises(Refused, match=r"set data\.w2s_parts to 2 or more"):
-        preflight.check(asked(*shape, "conflict=explicit", "data.w2s_parts=1"))
-    preflight.check(asked(*shape, "conflict=explicit", "data.w2s_parts=1", "controls=false"))
+        preflight.check(run)
+    preflight.check(run._replace(settings=dataclasses.replace(run.settings, controls=False)))
 
 
 @pytest.mark.smoke

@@ -1,6 +1,6 @@
 """`w2sd`: compose the configuration, plan the stages, compute what is missing, show the result.
 
-The task returns one float (PGR), which is what a Hydra sweeper optimises.
+The task returns one float (PGR, where there is one), which is what a Hydra sweeper optimises.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
-from w2sd.config import RunConfig, read
+from w2sd.config import GROUPS, OPTIONAL, RunConfig, read
 from w2sd.errors import Refused, StageFailed, nearest
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
@@ -55,6 +55,8 @@ Values, as KEY=VALUE, with their defaults; those of a part too, as in fit.lr=1e-
 {values}
 
 Your own options: --config-dir FOLDER. Tab completion: eval "$(w2sd -sc install=bash)". Hydra's: w2sd --hydra-help"""
+
+RESULTS = ("compare", "simulate")  # kinds of stages that a job ends with; they ask no model
 
 made: set[str] = set()  # keys that this process computed: a sweep renews a forced stage once
 failed: list[int] = []  # exit codes of the jobs of this process's sweep that did not finish
@@ -139,7 +141,7 @@ def _run(cfg: DictConfig) -> float:
     if asked.settings.plan_only:
         print(show_plan(stages, states))
         return math.nan
-    if any(state == "to do" and stages[name].kind != "compare" for name, state in states.items()):
+    if any(state == "to do" and stages[name].kind not in RESULTS for name, state in states.items()):
         _check_inputs(asked)
     if "to do" in states.values():
         launch(stages, states, asked, store, made)
@@ -157,8 +159,11 @@ def _check_inputs(asked: RunConfig) -> None:
 
 def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str, str], store: Store) -> float:
     """Record the job, log its summary, show the table and write the page."""
-    compare = stages["compare"]
+    compare = [*stages.values()][-1]
     metrics = read_json(store.find(compare.key) / "metrics.json")
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    if asked.theory is not None:  # whose job has no models or data
+        config = {key: value for key, value in config.items() if key not in GROUPS or key in ("trainer", "logger")}
     here = HydraConfig.get()
     sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
     job: dict[str, Any] = {
@@ -166,7 +171,7 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
         "name": asked.settings.name,
         "compare": compare.key,
         "stages": {name: {"kind": stage.kind, "key": stage.key} for name, stage in stages.items()},
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": config,
         "choices": {place.rpartition("@")[2]: option for place, option in here.runtime.choices.items() if option},
         "overrides": list(here.overrides.task),
         "command": shlex.join(["w2sd", *sys.argv[1:]]),
@@ -189,7 +194,7 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
 
     if sweep is None:  # a sweep is shown as a whole, at its end
         show(store.root, Path(asked.settings.out).expanduser(), job=job["id"])
-    return math.nan if metrics["pgr"] is None else float(metrics["pgr"])
+    return math.nan if metrics.get("pgr") is None else float(metrics["pgr"])
 
 
 def show(store: Path, out: Path, *, job: str | None = None, sweep: str | None = None) -> None:
@@ -197,9 +202,10 @@ def show(store: Path, out: Path, *, job: str | None = None, sweep: str | None = 
     from w2sd.report import results
     from w2sd.report.cli import present
 
-    frame = results.load(store, sweep=sweep, jobs=None if job is None else [job])
-    if len(frame):
-        present(frame, store, out)
+    of: Any = {"sweep": sweep, "jobs": None if job is None else [job]}
+    frame, simulated = (results.load(store, kind=kind, **of) for kind in RESULTS)
+    if len(frame) or len(simulated):
+        present(frame, store, out, simulated=simulated)
 
 
 class ShowSweep(Callback):
@@ -263,6 +269,8 @@ def _unknown_key(knob: str) -> Refused:
     *parents, key = knob.split(".")
     for parent in parents:
         known = known.get(parent) if isinstance(known, dict) else None
+    if known is None and part in OPTIONAL:
+        return Refused(knob, value, f"a value of {part} only where there is one: choose it with {part}=OPTION")
     if not isinstance(known, dict):
         return Refused(knob, value, f"nothing below {'.'.join(parents)}, which is a value and not a part")
     names = [name for name in known if name != "_target_"]

@@ -28,13 +28,30 @@ GROUPS = (
     "objective",
     "conflict",
     "supervision",
+    "refinement",
     "chain",
     "fit",
+    "stopping",
+    "generative",
     "sft",
     "trainer",
     "logger",
 )
-KINDS = ("pretrain", "sft", "reference", "train", "label", "evaluate", "generate", "compare")  # of stages
+OPTIONAL = ("theory",)  # groups that a run may do without
+KINDS = (  # of stages
+    "pretrain",
+    "generative",
+    "sft",
+    "reference",
+    "features",
+    "train",
+    "label",
+    "refine",
+    "evaluate",
+    "generate",
+    "compare",
+    "simulate",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,18 +104,23 @@ class RunConfig(NamedTuple):
     objective: Any
     conflict: Any
     supervision: Any
+    refinement: Any
     chain: Any
     fit: Any
+    stopping: Any
+    generative: Any
     sft: Any
     trainer: Any
     logger: Any
     settings: Settings
+    theory: Any = None  # what is simulated instead of anything trained
 
 
 def read(cfg: DictConfig) -> RunConfig:
     """The run that a composed configuration asks for."""
     values = _plain(cfg)
     parts = {group: values.pop(group, None) for group in GROUPS}
+    parts |= {group: values.pop(group) for group in OPTIONAL if values.get(group) is not None}
     settings = _merge(Settings, values, "")
     for group, node in parts.items():
         choice = f"model@{group}" if group in ("weak", "strong") else group
@@ -130,22 +152,34 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {field.name: describe(_default(field)) for field in dataclasses.fields(Settings)}
     full = {**known, **{key: _completed(value) for key, value in config.items()}}
-    if str(full.get("objective", {}).get("_target_", "")).startswith("w2sd.objectives.reward."):
+    later = {
+        "generative": "w2sd.fit.NoGenerative",
+        "stopping": "w2sd.stopping.NoStopping",
+        "refinement": "w2sd.refinement.NoRefinement",
+    }
+    full = {group: {"_target_": none} for group, none in later.items()} | full
+    objective = known_class(full.get("objective"))
+    if objective is not None and getattr(objective, "student", None) == "reward":
         full.pop("sft", None)
         if isinstance(full.get("data"), dict):
             full["data"].pop("append_eos", None)
     return full
 
 
+def known_class(node: Any) -> type | None:
+    """The class of a recorded part, if it is one of ours that is still there."""
+    name = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+    try:
+        return _locate(name, "", ()) if name.startswith("w2sd.") else None
+    except Refused:
+        return None
+
+
 def _completed(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     own = {key: _completed(value) for key, value in node.items()}
-    name = str(own.get("_target_", ""))
-    try:
-        cls = _locate(name, "", ()) if name.startswith("w2sd.") else None
-    except Refused:
-        return own  # a part that is no more
+    cls = known_class(own)
     missing = [field for field in dataclasses.fields(cls) if field.name not in own] if cls else []
     return own | {f.name: describe(_default(f)) for f in missing if _default(f) is not dataclasses.MISSING}
 

@@ -72,6 +72,28 @@ class Sft:
 
 
 @dataclasses.dataclass(frozen=True)
+class Generative:
+    """Language modelling on the texts of the task, without labels, before any is seen (Burns et al. 2023, section 5.2).
+
+    Students and ceiling get it, the ceiling because a gap would otherwise be recovered that is not weak supervision's.
+    """
+
+    fit: Fit = dataclasses.field(default_factory=Fit)
+    teacher: bool = False  # the weak model as well
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.fit, Fit), "fit", self.fit, "an optimisation, as in the group fit")
+
+
+@dataclasses.dataclass(frozen=True)
+class NoGenerative:
+    """None: models see nothing of the task before its labels."""
+
+    VERSION: ClassVar[int] = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class NoSft:
     """None: policies begin as the language models that they are."""
 

@@ -1,7 +1,8 @@
-"""How what a teacher thinks of each training pair becomes a target for the student.
+"""How what a teacher thinks of each training example becomes a target for the student.
 
-A supervision sees P(first slot is better), never which slot holds the truth: a coin put the pair in its slots. One that
-does read the truth says so in `reads_truth`, is named for it, and is flagged by the report.
+A supervision sees how likely each option of an example is to be right: of a pair its two slots, of an item its classes.
+It never sees which slot holds the truth: a coin put the pair in its slots. One that does read the truth says so in
+`reads_truth`, is named for it, and is flagged by the report.
 """
 
 from __future__ import annotations
@@ -17,25 +18,36 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+LAYERS = ("last", "middle")  # of a transformer, whose states are features
 
 
 class Lesson(NamedTuple):
-    """The training pairs of a student as a supervision sees them, in slot order."""
+    """The training examples of a student as a supervision sees them."""
 
-    p_first: Floats  # the teacher's confidence that the first answer is better
-    noise: Floats  # [0, 1): a number per pair, from its id
-    truth: Floats | None = None  # 1 where the first answer is better; only if the supervision reads it
-    length: Floats | None = None  # of prompt and both answers, in characters; likewise
-    p_ceiling: Floats | None = None  # a ceiling's confidence in the better answer; only if `needs_ceiling`
+    p_NK: Floats  # the teacher's confidence in each option
+    noise: Floats  # [0, 1): a number per example, from its id
+    truth: Ints | None = None  # the option that is right; only if the supervision reads it
+    length: Floats | None = None  # of all texts of the example, in characters; likewise
+    p_ceiling: Floats | None = None  # a ceiling's confidence in the truth; only if `needs_ceiling`
+    p_second_NK: Floats | None = None  # that of the student of the first stage in each option; only if there is one
+    features_NAD: Floats | None = None  # of each text, of which a pair has two in slot order; only if `needs_features`
 
 
 class Supervision(ABC):
-    """Targets P(first is better); NaN leaves a pair out."""
+    """Targets: how likely each option is to be right [n, K]; NaN leaves an example out."""
 
     VERSION: ClassVar[int]
     reads_truth: ClassVar[bool] = False
     needs_ceiling: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
+    needs_features: ClassVar[bool] = False  # of the model that the student begins as, from the `layer` that it names
+
+    @property
+    def first_stage(self) -> Supervision | None:
+        """What a student is taught by first, whose labels the last one then sees beside the teacher's."""
+        return None
 
     @abstractmethod
     def targets(self, lesson: Lesson) -> Floats:
@@ -49,26 +61,25 @@ class Soft(Supervision):
     VERSION: ClassVar[int] = 1
 
     def targets(self, lesson: Lesson) -> Floats:
-        return lesson.p_first
+        return lesson.p_NK
 
 
 @dataclass(frozen=True)
 class Hard(Supervision):
-    """The side that the teacher prefers: 1 or 0, and .5 where it is exactly undecided."""
+    """The option that the teacher prefers, or the exactly equal ones in equal shares: half and half of a pair."""
 
     VERSION: ClassVar[int] = 1
 
     def targets(self, lesson: Lesson) -> Floats:
-        import numpy as np
-
-        return (np.sign(lesson.p_first - 0.5) + 1) / 2
+        preferred_NK = lesson.p_NK == lesson.p_NK.max(axis=1, keepdims=True)
+        return preferred_NK / preferred_NK.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class Confident(Supervision):
-    """Soft targets, where the teacher is confident either way. Needs no truth."""
+    """Soft targets, where the teacher is confident of whatever option. Needs no truth."""
 
-    threshold: float = 0.75  # of max(q, 1 − q)
+    threshold: float = 0.75  # of the confidence in the option that it prefers
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -77,8 +88,53 @@ class Confident(Supervision):
     def targets(self, lesson: Lesson) -> Floats:
         import numpy as np
 
-        sure = np.maximum(lesson.p_first, 1 - lesson.p_first) >= self.threshold
-        return np.where(sure, lesson.p_first, np.nan)
+        sure = lesson.p_NK.max(axis=1, keepdims=True) >= self.threshold
+        return np.where(sure, lesson.p_NK, np.nan)
+
+
+@dataclass(frozen=True)
+class Consistent(Supervision):
+    """The answer that the teacher gives most often when asked several times, where it does so often enough.
+
+    Its answers are drawn from its confidences (self-consistency as in How to Mitigate Overfitting in W2SG, 2025).
+    """
+
+    threshold: float = 0.7  # share of the answers that have to agree
+    samples: int = 10  # answers to each question
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.threshold <= 1, "threshold", self.threshold, "a share above 0")
+        require(1 <= self.samples <= 1000, "samples", self.samples, "an integer from 1 to 1000")
+
+    def targets(self, lesson: Lesson) -> Floats:
+        return self.voted(lesson.p_NK, lesson.noise)
+
+    def voted(self, p_NK: Floats, noise: Floats) -> Floats:
+        """The answers to every question, where they agree."""
+        return agreed(votes(p_NK, noise, self.samples) / self.samples, self.threshold)
+
+
+@dataclass(frozen=True)
+class TwoStage(Consistent):
+    """Where the teacher's answers do not agree, those of a first student, taught by those that do, if they agree.
+
+    The last student begins anew and learns both (two-stage filtering of the same paper).
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    @property
+    def first_stage(self) -> Supervision:
+        return Consistent(self.threshold, self.samples)
+
+    def targets(self, lesson: Lesson) -> Floats:
+        import numpy as np
+
+        assert lesson.p_second_NK is not None
+        first = self.voted(lesson.p_NK, lesson.noise)
+        second = self.voted(lesson.p_second_NK, (lesson.noise + 0.5) % 1)  # draws of its own
+        return np.where(np.isnan(first), second, first)
 
 
 @dataclass(frozen=True)
@@ -88,7 +144,7 @@ class OracleConfident(Supervision):
     The "high confidence" filter in the released code of Yang et al. 2024 is this one.
     """
 
-    threshold: float = 0.75  # of the confidence in the better answer
+    threshold: float = 0.75  # of the confidence in the truth
     VERSION: ClassVar[int] = 1
     reads_truth: ClassVar[bool] = True
 
@@ -98,14 +154,12 @@ class OracleConfident(Supervision):
     def targets(self, lesson: Lesson) -> Floats:
         import numpy as np
 
-        assert lesson.truth is not None
-        p_correct = np.where(lesson.truth == 1, lesson.p_first, 1 - lesson.p_first)
-        return np.where(p_correct >= self.threshold, lesson.p_first, np.nan)
+        return np.where(_p_correct(lesson)[:, None] >= self.threshold, lesson.p_NK, np.nan)
 
 
 @dataclass(frozen=True)
 class Gold(Supervision):
-    """The truth on the prompts of weak supervision: what is left of an effect when the teacher is never wrong."""
+    """The truth on the examples of weak supervision: what is left of an effect when the teacher is never wrong."""
 
     VERSION: ClassVar[int] = 1
     reads_truth: ClassVar[bool] = True
@@ -113,12 +167,12 @@ class Gold(Supervision):
 
     def targets(self, lesson: Lesson) -> Floats:
         assert lesson.truth is not None
-        return lesson.truth
+        return _certain(lesson.truth, lesson.p_NK.shape[1])
 
 
 @dataclass(frozen=True)
 class NoisyGold(Supervision):
-    """The truth, wrong on as many pairs as the teacher is, at random: its error rate without its blind spots."""
+    """The truth, wrong on as many examples as the teacher is, at random: its error rate without its blind spots."""
 
     VERSION: ClassVar[int] = 1
     reads_truth: ClassVar[bool] = True
@@ -129,7 +183,7 @@ class NoisyGold(Supervision):
 
 @dataclass(frozen=True)
 class Synthetic(Supervision):
-    """The truth, wrong on as many pairs as the teacher is, on pairs of some kind (Burns et al. 2023, appendix E.2)."""
+    """The truth, wrong on as many examples as the teacher is, of some kind (Burns et al. 2023, appendix E.2)."""
 
     errors: str = "longest"  # longest | shortest | hardest | easiest: least, most confidently right for the ceiling
     VERSION: ClassVar[int] = 1
@@ -151,13 +205,78 @@ class Synthetic(Supervision):
         return _err(lesson, order[self.errors])
 
 
+@dataclass(frozen=True)
+class Balanced(Supervision):
+    """Soft targets whose log-odds are 0 on average, so that the prior of every option is the same (EleutherAI's w2s).
+
+    The average is over the examples that are taught. Of pairs a coin has balanced the slots already: little moves.
+    """
+
+    added: float = 1e-7  # to every probability, so that certainty has log-odds
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.added <= 0.01, "added", self.added, "a number above 0, of 0.01 or less")
+
+    def targets(self, lesson: Lesson) -> Floats:
+        import numpy as np
+
+        if not len(lesson.p_NK):
+            return lesson.p_NK
+        log_p_NK = np.log(lesson.p_NK + self.added)
+        p_NK = np.exp(log_p_NK - log_p_NK.mean(axis=0))
+        return p_NK / p_NK.sum(axis=1, keepdims=True)
+
+
+def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
+    """How often each option is the answer in so many draws, [N, K]; the noise of a row decides its draws.
+
+    >>> import numpy as np
+    >>> votes(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0.2, 0.7]), 10)
+    array([[ 0, 10],
+           [10,  0]])
+    """
+    import numpy as np
+
+    draws = [
+        np.random.default_rng(int(seed * 2**53)).multinomial(samples, p / p.sum())
+        for p, seed in zip(p_NK, noise, strict=True)
+    ]
+    return np.array(draws, dtype=np.int64).reshape(p_NK.shape)
+
+
+def agreed(shares_NK: Floats, threshold: float) -> Floats:
+    """The answer with the largest share, if that is large enough; else NaN."""
+    import numpy as np
+
+    enough = shares_NK.max(axis=1, keepdims=True) >= threshold
+    return np.where(enough, _certain(shares_NK.argmax(axis=1), shares_NK.shape[1]), np.nan)
+
+
+def _p_correct(lesson: Lesson) -> Floats:
+    """The teacher's confidence in the truth."""
+    assert lesson.truth is not None
+    return lesson.p_NK[range(len(lesson.truth)), lesson.truth]
+
+
+def _certain(options: Ints, n_options: int) -> Floats:
+    """Targets that leave no doubt."""
+    import numpy as np
+
+    return np.eye(n_options)[options]
+
+
 def _err(lesson: Lesson, order: Floats) -> Floats:
-    """The truth, wrong on as many pairs as the teacher is: those first in `order`, ties in the order of the noise."""
+    """The truth, wrong on as many examples as the teacher is: those first in `order`, ties in the order of the noise.
+
+    Of several wrong options they take turns.
+    """
     import numpy as np
 
     assert lesson.truth is not None
-    wrong = np.where(lesson.truth == 1, lesson.p_first, 1 - lesson.p_first) < 0.5
-    flipped = np.lexsort((lesson.noise, order))[: int(wrong.sum())]
-    targets = lesson.truth.copy()
-    targets[flipped] = 1 - targets[flipped]
-    return targets
+    n_options = lesson.p_NK.shape[1]
+    wrong = _p_correct(lesson) < lesson.p_NK.max(axis=1)
+    erring = np.lexsort((lesson.noise, order))[: int(wrong.sum())]
+    said = lesson.truth.copy()
+    said[erring] = (said[erring] + 1 + np.arange(len(erring)) % (n_options - 1)) % n_options
+    return _certain(said, n_options)

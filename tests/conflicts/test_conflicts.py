@@ -43,7 +43,7 @@ from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
 from w2sd.stages import lessons, lightning, train, training
 from w2sd.students.reward import RewardStudent
-from w2sd.supervision import Confident, Gold, Hard, OracleConfident
+from w2sd.supervision import Confident, Gold, Hard, OracleConfident, TwoStage
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
 
@@ -602,7 +602,14 @@ def taught(setting: Setting, conflict: Conflict, **params: Any) -> tuple[list[Pa
     extra = conflict.extra(setting.table, 40)
     targets = lessons.extra_targets(task, extra)
     assert list(targets) == [pair.id for pair in extra.pairs]  # the whole dose
-    return extra.pairs, list(targets.values())
+    return extra.pairs, first_slots(targets)
+
+
+def first_slots(targets: dict[str, np.ndarray]) -> list[float]:
+    """P(first slot is better) of each row; the other slot has the rest."""
+    first, second = np.array(list(targets.values())).T
+    assert np.allclose(first + second, 1, rtol=0, atol=1e-15)
+    return first.tolist()
 
 
 def in_slots(pairs: list[Pair], p_correct: list[float]) -> list[float]:
@@ -625,6 +632,7 @@ def test_the_teacher_s_labels_are_what_the_teacher_thinks(setting: Setting, cls:
     assert taught(setting, cls(), supervision=Hard())[1] == [float(p > 0.5) for p in soft]
     assert taught(setting, cls(), supervision=Confident(0.9))[1] == soft
     assert taught(setting, cls(), supervision=OracleConfident(0.9))[1] == soft
+    assert taught(setting, cls(), supervision=TwoStage())[1] == soft  # there is no first student's word on them
 
 
 def test_under_the_truth_the_truth_is_the_teacher(setting: Setting) -> None:
@@ -636,7 +644,7 @@ def test_labels_by_a_coin_are_right_half_of_the_time_and_know_nothing_of_the_slo
     """It is not the coin that put the pair in its slots: that one would tell the truth, or its opposite."""
     table = dataclasses.replace(setting.run.data, helpful=4000, w2s=4000, w2s_parts=1).table()
     extra = RandomHelpful().extra(table, 4000)
-    targets = np.array(list(lessons.extra_targets(setting.task(RandomHelpful()), extra).values()))
+    targets = np.array(first_slots(lessons.extra_targets(setting.task(RandomHelpful()), extra)))
     swapped = np.array([coin(pair.id) for pair in extra.pairs])
     error = 4 * 0.5 / 4000**0.5  # four standard deviations
     assert set(targets) == {0.0, 1.0}
@@ -644,7 +652,7 @@ def test_labels_by_a_coin_are_right_half_of_the_time_and_know_nothing_of_the_slo
     assert abs((targets == ~swapped).mean() - 0.5) < error  # how often it is right
     assert abs(targets[swapped].mean() - targets[~swapped].mean()) < 2 * error
     again = lessons.extra_targets(setting.task(RandomHelpful(), seed=9), extra)
-    assert list(again.values()) == targets.tolist()  # a pair's coin is its own
+    assert first_slots(again) == targets.tolist()  # a pair's coin is its own
 
 
 @each(FEEDING)

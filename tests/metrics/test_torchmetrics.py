@@ -1,19 +1,15 @@
-"""The metric classes: the same figures as the functions, in batches, in two processes, and after a reset."""
+"""The metric classes: the same figures as the functions, in batches and after a reset.
+
+In two processes too: stages/test_devices.py, which has a group of two at hand.
+"""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torchmetrics import MetricCollection
 
-import w2sd
 from w2sd.metrics import functional
 from w2sd.metrics.accuracy import PairwiseAccuracy, uid_of
 from w2sd.metrics.deception import flips, score
@@ -147,34 +143,3 @@ def test_uids_are_one_to_one_and_fit_a_signed_integer() -> None:
 def test_other_ids_have_no_uid(bad: str) -> None:
     with pytest.raises(ValueError, match="id: expected 16 hex digits"):
         uid_of(bad)
-
-
-@pytest.mark.ddp
-def test_two_processes_with_a_padded_sampler_equal_one(tmp_path: Path) -> None:
-    rows = columns(33)
-    (tmp_path / "rows.json").write_text(json.dumps({name: column.tolist() for name, column in rows.items()}))
-    script, source = Path(__file__).with_name("two_ranks.py"), Path(w2sd.__file__).parents[1]
-    loopback = "lo0" if sys.platform == "darwin" else "lo"  # no name of this machine has to resolve
-    environment = {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), tmp_path / "rendezvous", tmp_path / "rows.json", tmp_path / f"{rank}"],
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in ranks:
-            output, _ = process.communicate(timeout=60)
-            assert process.returncode == 0, output
-    finally:
-        for process in ranks:
-            process.kill()  # one may wait for a partner that died
-            process.communicate()
-    for rank in range(2):
-        result = json.loads((tmp_path / f"{rank}").read_text())
-        assert result["n"] == 17  # 34 rows were shown
-        assert result["epochs"] == [expected(rows), expected(rows)]

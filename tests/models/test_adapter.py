@@ -24,7 +24,7 @@ from w2sd.data.layout import Text, Tokens, masked, packed, plain
 from w2sd.errors import Refused
 from w2sd.models.adapter import Full, HeadOnly, Lora
 from w2sd.models.packing import pack
-from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import identity
@@ -143,6 +143,13 @@ def test_an_output_embedding_that_is_the_input_embedding_is_not_trained_alone(
 
 
 # --- lora: what is trained --------------------------------------------------------------------------------------------
+
+
+@needs_peft
+def test_the_head_of_a_classifier_is_trained_beside_what_is_added(fresh: Callable[..., Model]) -> None:
+    model = HeadedModel(fresh(RewardModel, "gpt2").backbone, 0, 3)
+    Lora(targets=["c_attn"]).apply(model)
+    assert {"head.weight", "head.bias"} <= {name for name, weights in model.named_parameters() if weights.requires_grad}
 
 
 @needs_peft

@@ -1,4 +1,4 @@
-"""Scores of pairs for tests of objectives and conflicts, in the form that an objective's student gives them."""
+"""Scores for tests of objectives and conflicts, in the form that an objective's student gives them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import torch
 from torch import Tensor, tensor
 
 from w2sd.models.score import PairLogProbs, PairScores
+from w2sd.objectives.base import Moment
+from w2sd.objectives.classes import StepObjective
 
 N_FIRST, N_SECOND = 3.0, 5.0  # tokens of the answers
+
+
+def pure(objective: Any) -> Any:
+    """The objective itself, or what it is at the end of a training, on a batch that is even on both sides."""
+    if not isinstance(objective, StepObjective):
+        return objective
+    margins = torch.linspace(-3, 3, 16, dtype=torch.float64)
+    logits = PairScores(margins, torch.zeros_like(margins)).logits
+    return objective.fixed(Moment(1, 1), logits, torch.linspace(0.05, 0.95, 16, dtype=torch.float64))
 
 
 def doubles(*values: Any) -> tuple[Tensor, ...]:

@@ -39,15 +39,10 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-COMPOSED: list[RunConfig] = []
-
-
 @pytest.fixture
 def run(asked: Callable[..., RunConfig], tmp_path: Path) -> RunConfig:
-    """The default run, composed once, with a report of the test's own."""
-    if not COMPOSED:
-        COMPOSED.append(asked())
-    [default] = COMPOSED
+    """The default run, with a report of the test's own."""
+    default = asked()
     return default._replace(settings=replace(default.settings, out=str(tmp_path / "report")))
 
 

@@ -446,6 +446,31 @@ def test_a_sweep_over_weak_models_shares_the_ceiling(asked: Callable[..., RunCon
     assert [counts[name] for name in ("pretrain/weak", "train/weak", "label/weak", "train/student")] == [3, 3, 3, 3]
 
 
+def test_a_sweep_over_losses_shares_the_weak_model_its_labels_and_the_ceiling(
+    asked: Callable[..., RunConfig],
+) -> None:
+    """All are ways to learn from a teacher; under the truth there is cross-entropy."""
+    losses = ("reward_bce", "cross_entropy", "logconf", "logconf_legacy", "reverse_kl", "confidence_window")
+    made = {stage.key: name for loss in losses for name, stage in plan(asked(f"objective={loss}")).items()}
+    counts = Counter(made.values())
+    assert {name for name, n in counts.items() if n > 1} == STUDENT
+    assert {counts[name] for name in STUDENT} == {6}
+    stages = plan(asked("objective=logconf"))
+    learnt = {role: stages[f"train/{role}"].params["objective"] for role in ("weak", "ceiling", "student")}
+    assert {role: type(loss).__name__ for role, loss in learnt.items()} == {
+        "weak": "RewardBCE",
+        "ceiling": "RewardBCE",
+        "student": "LogConf",
+    }
+
+
+def test_a_batch_too_small_for_a_threshold_is_refused_by_the_plan(asked: Callable[..., RunConfig]) -> None:
+    with pytest.raises(Refused, match=r"^fit\.batch: 4 is not accepted; expected 8 or more: .*quantile"):
+        plan(asked("objective=logconf", "fit.batch=4"))
+    assert plan(asked("objective=logconf", "fit.batch=4", "objective.min_rows=4"))
+    assert plan(asked("objective=cross_entropy", "fit.batch=4"))
+
+
 WEAK = {"train/weak", "evaluate/weak"} | TAUGHT  # what is made from a weak model
 STRONG = {"train/ceiling", "evaluate/ceiling"} | STUDENT
 RENAMES: dict[str, tuple[Any, set[str]]] = {

@@ -48,11 +48,13 @@ class FakeStore:
         sweep: str | None = None,
         knobs: dict[str, Any] | None = None,
         arms: Mapping[str, Predictions] = MappingProxyType({}),
+        trained: Mapping[str, dict[str, Any]] = MappingProxyType({}),
         **metrics: Any,
     ) -> dict[str, Any]:
         """One finished job; `metrics` change or add measurements (`accuracy__weak` is `accuracy/weak`).
 
-        `arms` are what it compares; without them, that is what `STAGES` says.
+        `arms` are what it compares; without them, that is what `STAGES` says. `trained` has what the stages
+        `train/<role>` leave: `metrics`, and a `curve` where there is one.
         """
         config = self._config(name, seed, conflict, knobs or {})
         keys = {stage: self._key(stage, config) for stage in STAGES}
@@ -61,7 +63,9 @@ class FakeStore:
             inputs = {role: keys[role] for role in names}
             if stage == "compare":
                 inputs = self._evaluations(arms, keys[stage]) or inputs
-            self._artifact(stage, keys[stage], inputs, measured if stage == "compare" else {})
+            left = trained.get(stage.removeprefix("train/"), {})
+            files = {"metrics": measured if stage == "compare" else {}, **left}
+            self._artifact(stage, keys[stage], inputs, files)
         overrides = [f"experiment={name}", f"seed={seed}"] if overrides is None else overrides
         self.n += 1
         job = {
@@ -108,7 +112,7 @@ class FakeStore:
             for name, content in files.items():
                 write(folder / f"{name}.json", content)
 
-    def _artifact(self, stage: str, key: str, inputs: dict[str, str], metrics: dict[str, Any]) -> None:
+    def _artifact(self, stage: str, key: str, inputs: dict[str, str], files: dict[str, Any]) -> None:
         kind = stage.partition("/")[0]
         if Store(self.root).has(kind, key):  # shared with an earlier job
             return
@@ -116,7 +120,7 @@ class FakeStore:
         cost = {"seconds": 1.5, "cpu_seconds": 2.25, "memory/peak_rss_mb": 300, "memory/peak_gpu_mb": None}
         runtime = {**cost, "hardware": hardware, "versions": {"numpy": "2.0.0", "w2sd": "0.1.0"}}
         spec = {"kind": kind, "key": key, "inputs": inputs, "created": CREATED.format(0)}
-        self.artifact(spec, metrics=metrics, runtime=runtime)
+        self.artifact(spec, runtime=runtime, **files)
 
     def _evaluations(self, arms: Mapping[str, Predictions], compare: str) -> dict[str, str]:
         """The predictions of these arms, as artifacts; their keys by role."""
@@ -133,7 +137,8 @@ class FakeStore:
     @staticmethod
     def _key(stage: str, config: dict[str, Any]) -> str:
         last = stage in ("train/student", "evaluate/student", "compare")  # the rest is shared between jobs
-        decisive = {**config, "name": None} if last else None
+        models = {role: config[role] for role in ("weak", "strong") if role in config}
+        decisive = {**config, "name": None} if last else models or None
         return hashlib.sha256(json.dumps([stage, decisive]).encode()).hexdigest()[:12]
 
     @staticmethod
@@ -215,6 +220,12 @@ def write(path: Path, content: Any) -> None:
 @pytest.fixture
 def fake(tmp_path: Path) -> FakeStore:
     return FakeStore(tmp_path / "store")
+
+
+@pytest.fixture
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as drawings alone: their images cost as much again."""
+    monkeypatch.setattr("w2sd.report.figures.to_png", lambda name, figure: b"")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from w2sd.report import (
     deceptions,
     figures,
     gaps,
+    oracles,
     region_squares,
     results,
     selection,
@@ -141,13 +142,14 @@ def test_no_flips_is_a_dash_with_the_reason(fake: Any) -> None:
 
 def test_every_supervision_that_reads_the_truth_is_known_here() -> None:
     classes = inspect.getmembers(supervision, inspect.isclass)
-    assert set(conflicts.ORACLES) == {name for name, cls in classes if getattr(cls, "reads_truth", False)}
+    assert set(oracles.ORACLES) == {name for name, cls in classes if getattr(cls, "reads_truth", False)}
 
 
 def test_oracles_and_unequal_steps_are_flagged(fake: Any) -> None:
     knobs = {"conflict": {"_target_": "w2sd.conflicts.explicit.Explicit", "mask": "truth"}}
     fake.add_conflict(knobs={**knobs, "supervision": {"_target_": "w2sd.supervision.OracleConfident"}}, steps=(9, 8))
-    oracle, steps = deceptions.flags(rule(fake))
+    (steps,) = deceptions.flags(rule(fake))
+    (oracle,) = oracles.flags(results.load(fake.root))
     assert oracle.startswith("Reads the truth: conflict with mask=truth, supervision OracleConfident.")
     assert steps.startswith("Unequal steps: the student took 9, its baseline 8")
 
@@ -165,7 +167,7 @@ def test_a_flag_names_its_groups_by_the_one_setting_that_tells_them(rulings: lis
 
 def test_honest_jobs_are_not_flagged(fake: Any) -> None:
     fake.add_conflict(knobs={"supervision": {"_target_": "w2sd.supervision.Soft"}})
-    assert deceptions.flags(rule(fake)) == []
+    assert deceptions.flags(rule(fake)) == oracles.flags(results.load(fake.root)) == []
 
 
 def test_regions_are_pooled_over_a_group(rulings: list[Ruling]) -> None:

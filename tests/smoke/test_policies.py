@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.smoke.test_chain import Ran, results, run, start
+from tests.smoke.test_chain import Ran, lend_pretrained, results, run, start
 
 pytestmark = pytest.mark.smoke
 
@@ -43,6 +43,8 @@ def test_a_run_makes_every_stage_once_and_leaves_nothing_else_behind(undisturbed
 
 
 def test_two_runs_with_the_same_seeds_give_the_same_bytes(undisturbed: Ran, tmp_path: Path) -> None:
+    """From the same pretrained models, of which test_chain.py says it."""
+    lend_pretrained(undisturbed, tmp_path)
     again = run(tmp_path, *DPO)
     assert results(again.store) == results(undisturbed.store)
     assert tables(again.store) == tables(undisturbed.store)

@@ -3,7 +3,8 @@
     python -m torch.distributed.run --nproc-per-node 2 group.py FOLDER
 
 does them in two gloo processes, one group for all of them. Run by test_devices.py, which imports the rest for the one.
-FOLDER/alone has what one process left there, for the group to go on from, and FOLDER/jobs.json stages of a real run.
+FOLDER/alone has what one process left there, for the group to go on from, FOLDER/jobs.json stages of a real run, and
+FOLDER/rows.json predictions to measure.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+from tests.metrics import one_of_two
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd import worker
@@ -38,6 +40,7 @@ from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.dpo import DPO
+from w2sd.objectives.logconf import LogConf
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
@@ -52,7 +55,7 @@ from w2sd.worker import Task
 
 N = 25  # four steps an epoch, the last of them on one row, which leaves a process without any
 STOP = 6  # the step in which trainings are stopped that are to go on elsewhere
-FIT = Fit(lr=3e-3, epochs=13, batch=8, clip=0.5, weight_decay=0.01, warmup=0.2)
+FIT = Fit(lr=3e-3, epochs=6, batch=8, clip=0.5, weight_decay=0.01, warmup=0.2)
 SHAPE = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 13}
 STRATEGIES = ("ddp", "fsdp2")
 RNG = np.random.default_rng(0)
@@ -85,7 +88,7 @@ def lm(dropout: bool = False, tied: bool = True) -> GPT2LMHeadModel:
     return model
 
 
-def reward(n_steps: int = 50) -> Case:
+def reward(n_steps: int = 24) -> Case:
     """In double precision: where the loss is flat (a constant added to all rewards), Adam follows rounding errors."""
     torch.manual_seed(0)
     backbone = GPT2Model(GPT2Config(**SHAPE, bos_token_id=None, eos_token_id=None))
@@ -94,11 +97,18 @@ def reward(n_steps: int = 50) -> Case:
     return Case(RewardStudent(model, RewardBCE(), NoConflict(), FIT, n_steps), PAIRS, n_steps)
 
 
-def padded(n_steps: int = 50) -> Case:
+def confident() -> Case:
+    """A threshold of the whole batch; the last one of an epoch has a row, and no threshold."""
+    case = reward(8)
+    case.learner.objective = LogConf(min_rows=2)
+    return case
+
+
+def padded(n_steps: int = 24) -> Case:
     return Case(PolicyStudent(PolicyModel(lm()), DPO(), NoConflict(), FIT, n_steps), PAIRS, n_steps)
 
 
-def policy(n_steps: int = 50) -> Case:
+def policy(n_steps: int = 24) -> Case:
     """On packed rows."""
     case = padded(n_steps)
     assert pack(case.learner.model, LONGEST)
@@ -147,7 +157,7 @@ def noisy() -> Case:
 
 
 Build = Callable[[], Case]
-WHOLE: tuple[Build, ...] = (reward, policy, sft, language, head_only, thrifty)
+WHOLE: tuple[Build, ...] = (reward, confident, policy, sft, language, head_only, thrifty)
 RESUMED: tuple[Build, ...] = (tied, few_weights)
 SCORED: tuple[Build, ...] = (reward, policy)
 
@@ -232,6 +242,8 @@ def main(folder: Path) -> None:
                 dist.barrier()
                 train(build, again, trainer, rank)
     (folder / f"scored_{rank}.json").write_text(json.dumps(scored))
+    measured = one_of_two.measure(rank, json.loads((folder / "rows.json").read_text()))
+    (folder / f"measured_{rank}.json").write_text(json.dumps(measured))
     for job in json.loads((folder / "jobs.json").read_text()):
         worker.execute(job["stage"], job["runtime"], Store(job["store"]), lambda *_: None, rank)
         dist.barrier()  # the next one reads what the first process has committed

@@ -22,10 +22,9 @@ from w2sd.config import RunConfig, read
 from w2sd.errors import Refused
 from w2sd.logger import Csv
 from w2sd.models.checkpointing import checkpoint_layers
-from w2sd.models.compiling import compile_layers
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
-from w2sd.stages import pretrain, sft, train
+from w2sd.stages import preflight, pretrain, sft, train
 from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
@@ -168,7 +167,7 @@ def test_so_is_one_that_is_really_compiled(task: Callable[..., Task]) -> None:
 def test_without_a_compiler_it_is_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(Refused, match=r"^trainer\.compile: True is not accepted; expected false: torch\.compile needs"):
-        compile_layers(AutoModelForCausalLM.from_config(run.weak.open_config()))
+        preflight.check(run._replace(trainer=Trainer(compile=True)))
 
 
 @pytest.mark.parametrize("knobs", [{"checkpointing": True}, {"strategy": "fsdp2", "devices": 2}])

@@ -17,6 +17,7 @@ import pytest
 import torch
 from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, padded, policy, score, train
 from safetensors.torch import load_file
+from tests.metrics.test_torchmetrics import columns, expected
 
 import w2sd
 from w2sd import worker
@@ -32,6 +33,7 @@ from w2sd.trainer import Trainer
 
 pytestmark = pytest.mark.ddp
 ALONE = Trainer(log_every=1)
+MEASURED = columns(33)
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
@@ -44,9 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for build in RESUMED:
         train(build, place / "alone" / "stopped" / build.__name__, ALONE, stop=STOP)
     chain(place)
-    script, source = Path(__file__).with_name("group.py"), Path(w2sd.__file__).parents[1]
+    (place / "rows.json").write_text(json.dumps({name: column.tolist() for name, column in MEASURED.items()}))
+    script, sources = Path(__file__).with_name("group.py"), [Path(w2sd.__file__).parents[1], Path(__file__).parents[2]]
     group = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sources)), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [sys.executable, *group, script, place], env=environment, capture_output=True, text=True, timeout=300
     )
@@ -54,8 +57,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-REAL = {"pretrain/weak": "ddp", "train/weak": "fsdp2", "label/weak": "ddp"}
-FAST = ["debug=fast", "trainer.log_every=1", "data.gt=40", "data.w2s=20", "data.test=20"]
+REAL = {
+    "pretrain/weak": "ddp",
+    "train/weak": "fsdp2",
+    "label/weak": "ddp",
+    "features/student_w2s_middle": "fsdp2",  # of the same pretrained model
+}
+FAST = [
+    "debug=fast",
+    "model@strong=world_xs",
+    "weak.batch=512",
+    "strong.batch=512",
+    "supervision=filtered",
+    "trainer.log_every=1",
+    "data.gt=40",
+    "data.w2s=20",
+    "data.test=20",
+]
 
 
 def chain(place: Path) -> None:
@@ -152,6 +170,13 @@ def test_every_process_knows_all_predictions_and_they_are_those_of_one(
             np.testing.assert_allclose(two[name], one[name], atol=2e-6, rtol=0, err_msg=name)
 
 
+def test_a_padded_test_set_is_measured_as_one_process_measures_it(folder: Path) -> None:
+    for rank in range(2):
+        result = read_json(folder / f"measured_{rank}.json")
+        assert result["n"] == 17  # 34 rows were shown
+        assert result["epochs"] == [expected(MEASURED), expected(MEASURED)]
+
+
 def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> None:
     """Ordinary files under the same keys: weights in safetensors, a prediction for every id, the same counts."""
     one, two = ({path.name: path for path in (folder / place / "artifacts").iterdir()} for place in ("one", "two"))
@@ -159,7 +184,7 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
     assert len(one) == len(REAL)
     tokens = [{path.name for path in (folder / place / "tokens").iterdir()} for place in ("one", "two")]
     assert tokens[0] == tokens[1]
-    assert len(tokens[0]) == 2  # of one tokenizer: the splits that were read
+    assert len(tokens[0]) == 2  # one tokenizer, two splits: the sources of stages that read one of them
     for name, artifact in one.items():
         files, others = (sorted(str(file.relative_to(a)) for file in a.rglob("*")) for a in (artifact, two[name]))
         assert files == others
@@ -169,6 +194,8 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
             assert {n: (w.shape, w.dtype) for n, w in first.items()} == {
                 n: (w.shape, w.dtype) for n, w in second.items()
             }
+            if "states" in first:
+                assert float((first["states"] - second["states"]).abs().max()) < 1e-3 < float(first["states"].std())
         if (artifact / "head.safetensors").exists():
             assert (two[name] / "model/config.json").read_bytes() == (artifact / "model/config.json").read_bytes()
             assert RewardModel.load(two[name])

@@ -426,7 +426,7 @@ def answers(
     def read_by(name: str, params: dict[str, Any] | None = None, **inputs: Path) -> Any:
         seen: dict[str, Any] = {}
 
-        def catch(task: Task, learner: Any, loader: Loader, fit: Fit, seed: int, n_steps: int) -> None:
+        def catch(task: Task, learner: Any, loader: Loader, fit: Fit, seed: int, n_steps: int, *_: Any) -> None:
             seen.update(rows=loader.rows, how=(fit, seed, n_steps))
 
         monkeypatch.setattr(lightning, "train", catch)

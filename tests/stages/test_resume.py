@@ -163,8 +163,7 @@ def test_without_a_checkpoint_a_run_begins_again(undisturbed: Any, tmp_path: Pat
     assert_same(again, undisturbed[reward_student, True])
 
 
-@pytest.mark.parametrize("dropout", [False, True])
-@pytest.mark.parametrize("saved", range(1, STEPS))
+@pytest.mark.parametrize(("saved", "dropout"), [*((n, True) for n in range(1, STEPS)), (2, False), (3, False)])
 def test_a_stopped_run_goes_on_to_the_same_bits(undisturbed: Any, saved: int, dropout: bool, tmp_path: Path) -> None:
     """From the middle of an epoch, and from its end (3 and 6)."""
     stopped = run(tmp_path, dropout, stop=saved + 1, every_s=SAVES_EVERY_STEP)

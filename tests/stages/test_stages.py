@@ -29,6 +29,7 @@ from w2sd.metrics import functional
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models.score import RewardModel
 from w2sd.models.scratch import Scratch
+from w2sd.objectives.logconf import LogConf
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
@@ -313,7 +314,7 @@ def test_a_pair_without_a_prediction_to_compare_with_stops_the_evaluation(
     chain: Chain, task: Callable[..., Task], tmp_path: Path
 ) -> None:
     others = references(tmp_path, chain.pairs("test")[:-3], weak=0.3, ceiling=0.9)
-    with pytest.raises(StageFailed, match="3 of 100 pairs lack a prediction to compare with"):
+    with pytest.raises(StageFailed, match="3 of 100 rows lack a prediction to compare with"):
         evaluate.run(task("evaluate/student", **others))
 
 
@@ -332,7 +333,8 @@ def test_targets_follow_the_slots(chain: Chain, task: Callable[..., Task], tmp_p
     p = np.random.default_rng(0).uniform(0.05, 0.95, len(pairs))
     order = np.random.default_rng(1).permutation(len(pairs))  # the file may have any order
     teacher = labels(tmp_path, [pairs[n] for n in order], p[order])
-    same, soft = lessons.supervised(task("train/student", labels=teacher), pairs)
+    same, soft_N2 = lessons.supervised(task("train/student", labels=teacher), pairs)
+    soft = soft_N2[:, 0]
     coins = np.array([coin(pair.id) for pair in pairs])
     assert 0 < coins.sum() < len(pairs)
     assert same == pairs
@@ -340,14 +342,15 @@ def test_targets_follow_the_slots(chain: Chain, task: Callable[..., Task], tmp_p
     assert np.array_equal(soft[coins], 1 - p[coins])
 
     _, hard = lessons.supervised(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
-    assert np.array_equal(hard, (soft > 0.5).astype(float))
+    assert np.array_equal(hard[:, 0], (soft > 0.5).astype(float))
+    assert np.array_equal(hard[:, 1], (soft < 0.5).astype(float))
 
 
 def test_without_a_teacher_the_targets_are_the_truth(chain: Chain, task: Callable[..., Task]) -> None:
     pairs = chain.pairs("gt")
     same, targets = lessons.supervised(task("train/weak"), pairs)
     assert same == pairs
-    assert targets.tolist() == [0.0 if coin(pair.id) else 1.0 for pair in pairs]
+    assert targets.tolist() == [[0.0, 1.0] if coin(pair.id) else [1.0, 0.0] for pair in pairs]
 
 
 def test_pairs_that_the_teacher_could_not_read_are_left_out(
@@ -357,7 +360,7 @@ def test_pairs_that_the_teacher_could_not_read_are_left_out(
     teacher = labels(tmp_path, pairs[:40], np.full(40, 0.75))
     kept, targets = lessons.supervised(task("train/student", labels=teacher), pairs)
     assert kept == pairs[:40]
-    assert set(targets) == {0.25, 0.75}
+    assert set(targets[:, 0]) == set(targets[:, 1]) == {0.25, 0.75}
 
     ceiling = labels(tmp_path / "ceiling", pairs[10:], np.full(54, 0.9))
     synthetic = task("train/student", {"supervision": Synthetic()}, labels=teacher, ceiling_labels=ceiling)
@@ -391,11 +394,12 @@ def test_a_supervision_is_told_what_it_asks_for_and_nothing_else(
     [lesson] = told_of
     swapped = np.array([coin(pair.id) for pair in pairs])
     p_first = np.where(swapped, 1 - weak, weak) if supervision.needs_teacher else np.full(len(pairs), 0.5)
-    assert np.array_equal(lesson.p_first, p_first)
+    assert np.array_equal(lesson.p_NK[:, 0], p_first)
+    assert np.allclose(lesson.p_NK.sum(axis=1), 1)
     assert 0 <= lesson.noise.min() <= lesson.noise.max() < 1
     assert len(set(lesson.noise)) == len(pairs)
     lengths = [len(pair.prompt + pair.chosen + pair.rejected) for pair in pairs]
-    told = {"truth": ~swapped, "length": lengths} if supervision.reads_truth else {}
+    told = {"truth": swapped, "length": lengths} if supervision.reads_truth else {}
     told |= {"p_ceiling": strong} if supervision.needs_ceiling else {}
     for name in ("truth", "length", "p_ceiling"):
         value = getattr(lesson, name)
@@ -403,8 +407,9 @@ def test_a_supervision_is_told_what_it_asks_for_and_nothing_else(
         assert value is None or np.array_equal(value, told[name])
 
     expected = targets(supervision, lesson)
-    assert kept == [pair for pair, target in zip(pairs, expected, strict=True) if target == target]
-    assert np.array_equal(taught, expected[~np.isnan(expected)])
+    has_target = ~np.isnan(expected[:, 0])
+    assert kept == [pair for pair, has in zip(pairs, has_target, strict=True) if has]
+    assert np.array_equal(taught, expected[has_target])
     if isinstance(supervision, Confident | OracleConfident):
         assert 2 < len(kept) < len(pairs)
 
@@ -416,6 +421,14 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
     teacher = labels(tmp_path, pairs, np.where(np.arange(64) < 1, 0.9, 0.7))
     with pytest.raises(StageFailed, match="supervision leaves 1 of 64 rows to train on; lower its threshold"):
         lessons.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
+
+
+def test_rows_too_few_for_a_threshold_stop_the_stage_before_it_trains(task: Callable[..., Task]) -> None:
+    """Which the plan, that reads no rows, does not see."""
+    at = task("train/student", {"objective": LogConf(min_rows=65)})
+    with pytest.raises(StageFailed, match=r"^64 rows to train on have no threshold; lower objective.min_rows \(65\)$"):
+        train.run(at)
+    assert not list(at.logs.iterdir())
 
 
 @pytest.mark.parametrize("supervision", [Soft(), Hard()])

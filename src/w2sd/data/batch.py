@@ -99,6 +99,35 @@ class PairRows(Rows):
         return PairBatch(self.tokens(piece), torch.tensor(piece), targets, truth, reference_B)
 
 
+class ItemBatch(NamedTuple):
+    """Some items to be classified."""
+
+    tokens: Tokens
+    rows: Tensor  # [n] which items these are
+    targets: Tensor  # [n, C] how likely each class is to be the right one; NaN where there are none
+
+    def tally(self) -> Tally:
+        return self.tokens.tally()
+
+
+class ItemRows(Rows):
+    """Encoded items, indexed like pairs."""
+
+    def __init__(
+        self, texts: list[Ids], targets_NC: np.ndarray | None, micro_tokens: int, is_packed: bool = False
+    ) -> None:
+        nothing = np.zeros(0, dtype=np.int32)
+        super().__init__([Text(nothing, (ids,)) for ids in texts], micro_tokens, is_packed)
+        self.targets_NC = np.full((len(texts), 1), np.nan) if targets_NC is None else targets_NC
+
+    def __getitem__(self, batch: list[int]) -> list[ItemBatch]:
+        return [self._collate(piece) for piece in self.pieces(batch)]
+
+    def _collate(self, piece: list[int]) -> ItemBatch:
+        targets_BC = torch.from_numpy(self.targets_NC[piece].astype(np.float32))
+        return ItemBatch(self.tokens(piece), torch.tensor(piece), targets_BC)
+
+
 class AnswerRows(Rows):
     """Prompts with one answer each, indexed like pairs."""
 

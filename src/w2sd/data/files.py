@@ -8,7 +8,7 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BufferedReader, TextIOWrapper
@@ -87,14 +87,7 @@ class Files:
         return gather(parts, self.limit, self.split_seed, self.w2s_parts)
 
     def _located(self) -> dict[str, Path]:
-        """The file of every role that has one; refuse a set of roles that makes no experiment."""
-        given = [role for role in SPLITS if getattr(self, role)]
-        if self.path and given:
-            raise Refused(f"data.{given[0]}", getattr(self, given[0]), f"nothing beside data.path={self.path}")
-        if not self.path and len(given) < len(SPLITS):
-            lacking = next(role for role in SPLITS if role not in given) if given else "path"
-            raise Refused(f"data.{lacking}", "", "a file: either data.path, or all of data.gt, data.w2s, data.test")
-        return {role: _locate(f"data.{role}", getattr(self, role)) for role in ROLES if getattr(self, role)}
+        return located({role: getattr(self, role) for role in ROLES})
 
 
 class Part(NamedTuple):
@@ -107,11 +100,27 @@ class Part(NamedTuple):
     rows: Iterable[Row]
 
 
-def check(limit: int, split_seed: int, w2s_parts: int, max_tokens: int, long: str, append_eos: str) -> None:
+def located(files: Mapping[str, str]) -> dict[str, Path]:
+    """The file of every role that has one; refuse a set of roles that makes no experiment."""
+    given = [role for role in SPLITS if files[role]]
+    if files["path"] and given:
+        raise Refused(f"data.{given[0]}", files[given[0]], f"nothing beside data.path={files['path']}")
+    if not files["path"] and len(given) < len(SPLITS):
+        lacking = next(role for role in SPLITS if role not in given) if given else "path"
+        raise Refused(f"data.{lacking}", "", "a file: either data.path, or all of data.gt, data.w2s, data.test")
+    return {role: locate(f"data.{role}", value) for role, value in files.items() if value}
+
+
+def check_splits(limit: int, split_seed: int, w2s_parts: int) -> None:
     """Refuse what cannot be meant by the fields that all sources of text share."""
     require(limit == 0 or limit >= MIN_ROWS, "limit", limit, f"0 (all rows) or at least {MIN_ROWS}")
     require(split_seed >= 0, "split_seed", split_seed, "0 or more")
     require(w2s_parts >= 1, "w2s_parts", w2s_parts, "an integer of 1 or more")
+
+
+def check(limit: int, split_seed: int, w2s_parts: int, max_tokens: int, long: str, append_eos: str) -> None:
+    """The same for the fields that all sources of pairs share."""
+    check_splits(limit, split_seed, w2s_parts)
     require(max_tokens >= 2, "max_tokens", max_tokens, "at least 2 (a token of the prompt and one of the response)")
     choose("long", long, LONG)
     choose("append_eos", append_eos, APPEND_EOS)
@@ -153,9 +162,9 @@ def _too_few(part: Part, split: str, found: int, dropped: dict[str, int]) -> Ref
     return Refused(part.knob, part.value, accepted)
 
 
-def split_of(cluster: str, split_seed: int) -> str:
-    """The split of a prompt when its source has none: a third each, by a hash of the prompt and the seed."""
-    return SPLITS[int(digest("split", str(split_seed), cluster), 16) % len(SPLITS)]
+def split_of(cluster: str, split_seed: int, splits: Sequence[str] = SPLITS) -> str:
+    """The split of a prompt when its source has none: an equal share each, by a hash of the prompt and the seed."""
+    return splits[int(digest("split", str(split_seed), cluster), 16) % len(splits)]
 
 
 def part_of(cluster: str, w2s_parts: int) -> int:
@@ -190,7 +199,7 @@ def absent(knob: str, value: str, kind: str) -> Refused:
     return Refused(knob, value, f"{kind} that exists", nearest=similar and str(path.parent / similar))
 
 
-def _locate(knob: str, value: str) -> Path:
+def locate(knob: str, value: str) -> Path:
     path = expand(value)
     if not path.is_file():
         raise absent(knob, value, "a file")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from w2sd.data.dialogue import COLUMNS
 from w2sd.data.files import Part, Row, absent, check, content, expand, gather
 from w2sd.data.pairs import TARGET, Table, digest
 from w2sd.errors import Refused, nearest
+
+CONVERTED = "refs/convert/parquet"  # a branch of datasets that have a script; its subsets are folders
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,10 @@ class Hub:
 
     def identity(self) -> dict[str, Any]:
         """What decides the rows: the contents of a local folder, or the name and revision on the hub."""
-        local = self._local()
         return {
             "source": "hub",
             "version": self.VERSION,
-            **({"content": _contents(local)} if local else {"id": self.id, "revision": self.revision}),
+            **origin(self),
             **{
                 name: getattr(self, name)
                 for name in ("subset", "split", *COLUMNS, "limit", "split_seed", "w2s_parts", "max_tokens", "long")
@@ -56,23 +57,9 @@ class Hub:
         """The cleaned rows of the dataset's split."""
         return gather([Part("data.id", self.id, "", TARGET, self._rows())], self.limit, self.split_seed, self.w2s_parts)
 
-    def _local(self) -> Path | None:
-        """The local file or folder that is meant, None where the hub is."""
-        path = expand(self.id)
-        if self.id and path.exists():
-            return path
-        if not self.id or self.id[0] in "./~$" or self.id.count("/") > 1:
-            raise absent("data.id", self.id, "a dataset id (owner/name), or a file or folder")
-        return None
-
     def _rows(self) -> Iterator[Row]:
-        dataset = self._load()
-        columns = self._columns(dataset.column_names)
-        number = 0
-        for batch in dataset.select_columns(list(columns.values())).iter(batch_size=1000):
-            for cells in zip(*(batch[column] for column in columns.values()), strict=True):
-                yield f"{self.id}[{number}]", dict(zip(columns, cells, strict=True))
-                number += 1
+        dataset = load(self, "split")
+        return rows(dataset, self._columns(dataset.column_names), self.id)
 
     def _columns(self, present: list[str]) -> dict[str, str]:
         """From our names to the dataset's; refuse names that it does not have."""
@@ -80,33 +67,79 @@ class Hub:
         if columns["prompt"] in ("", "prompt") and columns["prompt"] not in present:
             del columns["prompt"]  # whole dialogues
         for name, column in columns.items():
-            if column not in present:
-                accepted = "a column of the dataset: " + ", ".join(present)
-                raise Refused(f"data.{name}", column, accepted, nearest=nearest(column, present))
+            check_column(f"data.{name}", column, present)
         return columns
 
-    def _load(self) -> Any:
-        """The dataset's split; whatever keeps it from loading is one refusal."""
-        local = self._local()
-        import datasets  # after the checks that need no second of import
 
-        options: dict[str, Any] = {"path": self.id, "name": self.subset or None, "split": self.split}
-        if local is None:
-            options["revision"] = self.revision or None
-        elif local.is_dir():
-            options["path"] = str(local.resolve())
-        else:
-            options.update(path=str(local.resolve().parent), data_files={self.split: local.name})
-        try:
-            return datasets.load_dataset(**options)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            knob, accepted = "id", "a dataset that can be loaded"
-            if self.subset and "BuilderConfig" in reason:
-                knob, accepted = "subset", "a subset of the dataset"
-            elif "Unknown split" in reason or "Unrecognized instruction" in reason:
-                knob, accepted = "split", "a split of the dataset"
-            raise Refused(f"data.{knob}", getattr(self, knob), f"{accepted} ({reason})") from error
+class Place(Protocol):
+    """Where a dataset is: the fields that all sources from the hub share."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def subset(self) -> str: ...
+
+
+def origin(place: Place) -> dict[str, str]:
+    """What a dataset is known by: its contents where it is local, its name and revision where it is not."""
+    path = local(place)
+    return {"content": _contents(path)} if path else {"id": place.id, "revision": place.revision}
+
+
+def local(place: Place) -> Path | None:
+    """The local file or folder that is meant, None where the hub is."""
+    path = expand(place.id)
+    if place.id and path.exists():
+        return path
+    if not place.id or place.id[0] in "./~$" or place.id.count("/") > 1:
+        raise absent("data.id", place.id, "a dataset id (owner/name), or a file or folder")
+    return None
+
+
+def check_column(knob: str, column: str, present: list[str]) -> None:
+    """Refuse a column that the dataset does not have."""
+    accepted = "a column of the dataset: " + ", ".join(present)
+    if column not in present:
+        raise Refused(knob, column, accepted, nearest=nearest(column, present))
+
+
+def rows(dataset: Any, columns: Mapping[str, str], name: str) -> Iterator[Row]:
+    """The raw rows of a dataset in its order, with `columns` (from our names to its own) alone."""
+    number = 0
+    for batch in dataset.select_columns(list(columns.values())).iter(batch_size=1000):
+        for cells in zip(*(batch[column] for column in columns.values()), strict=True):
+            yield f"{name}[{number}]", dict(zip(columns, cells, strict=True))
+            number += 1
+
+
+def load(place: Place, knob: str) -> Any:
+    """The dataset's split that the field `knob` names; whatever keeps it from loading is one refusal."""
+    path, split = local(place), getattr(place, knob)
+    import datasets  # after the checks that need no second of import
+
+    options: dict[str, Any] = {"path": place.id, "name": place.subset or None, "split": split}
+    if path is None:
+        options["revision"] = place.revision or None
+        if place.revision == CONVERTED and place.subset:
+            options.update(name=None, data_dir=place.subset)
+    elif path.is_dir():
+        options["path"] = str(path.resolve())
+    else:
+        options.update(path=str(path.resolve().parent), data_files={split.partition("[")[0]: path.name})  # train[:100]
+    try:
+        return datasets.load_dataset(**options)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        at_fault, accepted = "id", "a dataset that can be loaded"
+        if place.subset and "BuilderConfig" in reason:
+            at_fault, accepted = "subset", "a subset of the dataset"
+        elif "Unknown split" in reason or "Unrecognized instruction" in reason:
+            at_fault, accepted = knob, "a split of the dataset"
+        raise Refused(f"data.{at_fault}", getattr(place, at_fault), f"{accepted} ({reason})") from error
 
 
 def _contents(path: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.data.pairs import Pair
+from w2sd.data.pairs import Item, Pair
 from w2sd.errors import Refused
 
 Ids = NDArray[np.int32]
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 
 
 class Row(NamedTuple):
-    """Token ids of one pair that fits."""
+    """Token ids of one pair that fits, or of an item: all of that is its prompt."""
 
     prompt: Ids
     chosen: Ids
@@ -56,6 +56,58 @@ class Encoded(NamedTuple):
     truncated_prompts: int  # among the kept
     dropped_long: int  # pairs with a response that does not fit
     equal_tokens: int  # kept pairs whose responses are one and the same to this tokenizer: a tie for every model
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with its response."""
+        sides = zip(self.prompts, self.chosen, self.rejected, strict=True)
+        return max((len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in sides), default=0)
+
+    def pick(self, places: Sequence[int]) -> Encoded:
+        """Some of the kept pairs."""
+        prompts, chosen, rejected = ([side[n] for n in places] for side in (self.prompts, self.chosen, self.rejected))
+        kept = [self.kept[n] for n in places]
+        return self._replace(prompts=prompts, chosen=chosen, rejected=rejected, kept=kept)
+
+
+class EncodedItems(NamedTuple):
+    """Token ids of items, all of which fit: a text that is too long lost its beginning."""
+
+    texts: list[Ids]  # with the beginning-of-text token, where the tokenizer adds one
+    kept: list[int]  # indices into the items
+    truncated_prompts: int
+    dropped_long: int = 0
+    equal_tokens: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return max(map(len, self.texts), default=0)
+
+    def pick(self, places: Sequence[int]) -> EncodedItems:
+        """Some of the items."""
+        return self._replace(texts=[self.texts[n] for n in places], kept=[self.kept[n] for n in places])
+
+
+def gather_items(rows: Sequence[Row | None]) -> EncodedItems:
+    """The texts of items, and how many of them were cut."""
+    there = [row for row in rows if row is not None]
+    return EncodedItems([row.prompt for row in there], list(range(len(there))), sum(row.is_cut for row in there))
+
+
+def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, vocabulary: int) -> list[Row | None]:
+    """Every text by itself, cut on the left if it has to be to fit into `context`, its ids within `vocabulary`."""
+    if not items:
+        return []
+    lead, nothing = lead_of(tokenizer, items[0].text), np.zeros(0, dtype=np.int32)
+    room = context - len(lead)
+    rows: list[Row | None] = []
+    for item, ids in zip(items, _tokens(tokenizer, [item.text for item in items]), strict=True):
+        if not len(ids):
+            raise Refused(f"item {item.id}", item.text, "a text with at least one token")
+        _refuse_foreign_ids(ids, f"item {item.id}", tokenizer, vocabulary)
+        rows.append(Row(np.concatenate([lead, ids[-room:]]), nothing, nothing, len(ids) > room, False))
+    return rows
 
 
 def encode(
@@ -109,7 +161,7 @@ def encode_rows(
     """
     if not pairs:
         return []
-    lead = _lead(tokenizer, pairs[0].prompt)
+    lead = lead_of(tokenizer, pairs[0].prompt)
     prompts = _tokens(tokenizer, [pair.prompt for pair in pairs])
     read = _continue if continued else _tokens
     chosen = _finish(read(tokenizer, [pair.chosen for pair in pairs]), end)
@@ -161,7 +213,7 @@ def _finish(responses: list[Ids], end: int | None) -> list[Ids]:
     return [ids if not len(ids) or ids[-1] == end else np.append(ids, np.int32(end)) for ids in responses]
 
 
-def _lead(tokenizer: Tokenizer, text: str) -> Ids:
+def lead_of(tokenizer: Tokenizer, text: str) -> Ids:
     """The beginning-of-text token, if this tokenizer puts one before a text by itself (GPT-2: no; Llama, OPT: yes).
 
     It is found by what the tokenizer does, not by its name: many that declare such a token never add it.
@@ -176,7 +228,11 @@ def _refuse_foreign(rows: list[Row | None], pairs: Sequence[Pair], tokenizer: To
     """Refuse the first token id that the model has no embedding for: on a device it would be garbage or a crash."""
     for pair, row in zip(pairs, rows, strict=True):
         for ids in row.sides if row else ():
-            if (highest := int(ids.max())) >= vocabulary:
-                word = f"{tokenizer.convert_ids_to_tokens(highest)} (id {highest})"
-                accepted = f"ids below {vocabulary}, the model's vocabulary: tokenizer and model do not belong together"
-                raise Refused(f"pair {pair.id}", word, accepted)
+            _refuse_foreign_ids(ids, f"pair {pair.id}", tokenizer, vocabulary)
+
+
+def _refuse_foreign_ids(ids: Ids, whose: str, tokenizer: Tokenizer, vocabulary: int) -> None:
+    if (highest := int(ids.max())) >= vocabulary:
+        word = f"{tokenizer.convert_ids_to_tokens(highest)} (id {highest})"
+        accepted = f"ids below {vocabulary}, the model's vocabulary: tokenizer and model do not belong together"
+        raise Refused(whose, word, accepted)

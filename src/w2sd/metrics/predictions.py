@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import load_file
 
 from w2sd.errors import Refused, require, within
 from w2sd.metrics.functional import confidences
@@ -32,9 +33,12 @@ TYPES = {
     "n_rejected": pa.int32(),
     "stratum": pa.string(),
     "known": pa.bool_(),
+    "predicted": pa.int32(),
 }
+COUNTS = ("n_chosen", "n_rejected", "predicted")  # whole numbers
+LOGITS = "logits.safetensors"  # what a classifier says of every class, beside its predictions
 REQUIRED = ("id", "cluster", "margin", "p_correct")
-OPTIONAL = ("stratum", "known", "n_chosen", "n_rejected")
+OPTIONAL = ("stratum", "known", "n_chosen", "n_rejected", "predicted")
 
 
 class Predictions(NamedTuple):
@@ -48,6 +52,7 @@ class Predictions(NamedTuple):
     known: NDArray[np.bool_] | None = None  # whether this model was taught what decides the pair
     n_chosen: NDArray[np.int64] | None = None  # tokens of the better answer
     n_rejected: NDArray[np.int64] | None = None  # tokens of the worse
+    predicted: NDArray[np.int64] | None = None  # the class that a classifier prefers
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -63,6 +68,14 @@ def read_predictions(path: str | Path) -> Predictions:
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Refused("predictions", str(path), f"a readable parquet file ({reason})") from None
+
+
+def read_distributions(folder: str | Path) -> dict[str, Column]:
+    """How likely a classifier finds each class, by the id of the item."""
+    ids = read_predictions(Path(folder) / "predictions.parquet").ids
+    logits_NC = load_file(Path(folder) / LOGITS)["logits"].astype(np.float64)
+    odds_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    return dict(zip(ids, odds_NC / odds_NC.sum(axis=1, keepdims=True), strict=True))
 
 
 def write_predictions(path: str | Path, columns: Mapping[str, Sequence[Any] | ArrayLike]) -> None:
@@ -103,6 +116,7 @@ def select(table: Predictions, rows: Sequence[int]) -> Predictions:
         None if table.known is None else table.known[place],
         None if table.n_chosen is None else table.n_chosen[place],
         None if table.n_rejected is None else table.n_rejected[place],
+        None if table.predicted is None else table.predicted[place],
     )
 
 
@@ -161,5 +175,5 @@ def _predictions(table: pa.Table) -> Predictions:
         table["cluster"].to_pylist(),
         np.asarray(table["p_correct"].to_numpy(), dtype=np.float64),
         np.asarray(table["margin"].to_numpy(), dtype=np.float64),
-        **{name: column.astype(np.int64) if name.startswith("n_") else column for name, column in optional.items()},
+        **{name: column.astype(np.int64) if name in COUNTS else column for name, column in optional.items()},
     )

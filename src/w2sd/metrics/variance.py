@@ -1,4 +1,4 @@
-"""Squared error taken apart: bias, variance and what student and weak model have in common; and two linear toys.
+"""Squared error taken apart: bias, variance and what student and weak model have in common.
 
 Everything is oriented to the truth, so the target is 1.
 """
@@ -36,16 +36,6 @@ class Seeds(NamedTuple):
     bias2: Column
     variance: Column
     disagreement: Column  # of two different seeds the chance that just one is right
-
-
-class BiLevel(NamedTuple):
-    """A spectrum of two levels: s of d directions are favoured."""
-
-    d: float
-    s: float
-    a: float
-    favoured: float
-    others: float
 
 
 def decompose(student: ArrayLike, weak: ArrayLike) -> Decomposition:
@@ -91,35 +81,6 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
     ranks = average_ranks(x), average_ranks(y)
     same_rows(x=ranks[0], y=ranks[1])
     return decompose(*ranks).correlation if len(ranks[0]) else None
-
-
-def linear_score_error(snr: float) -> float:
-    """The error of the sign of a linear score, by its signal-to-noise ratio: 1/2 - arctan(snr) / pi.
-
-    For Gaussian signal and noise (the form of Wu & Sahai 2024, arXiv 2410.04638).
-
-    >>> linear_score_error(1.0)
-    0.25
-    """
-    return 0.5 - math.atan(snr) / math.pi
-
-
-def sign_error(correlation: float) -> float:
-    """The same by the correlation of score and signal: arccos(rho) / pi, where snr = rho / sqrt(1 - rho^2).
-
-    >>> round(sign_error(0.5), 12)
-    0.333333333333
-    """
-    return math.acos(correlation) / math.pi
-
-
-def bi_level(n: int, p: float, q: float, r: float) -> BiLevel:
-    """The spectrum of the bi-level ensemble (arXiv 2410.04638): d = n^p, s = n^r, a = n^-q, and the two levels.
-
-    The s favoured directions have the variance a d / s, the others (1 - a) d / (d - s), so that their sum is d.
-    """
-    d, s, a = n**p, n**r, n**-q
-    return BiLevel(d, s, a, a * d / s, (1 - a) * d / (d - s))
 
 
 def _moments(p: Column) -> tuple[float, float, float]:

@@ -6,25 +6,28 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from w2sd.errors import Refused, nearest, require
+from w2sd.errors import Refused, choose, nearest, require
+from w2sd.supervision import LAYERS
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from w2sd.models.score import PolicyModel, RewardModel
+    from w2sd.models.score import HeadedModel, PolicyModel
 
 
 class Adapter:
     """What every adapter can be asked for; this one trains all weights and adds none."""
 
+    reads_features: ClassVar[bool] = False  # of the stage `features`, instead of tokens
+
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:
         """Refuse, before anything is trained, an architecture that this cannot be applied to."""
 
-    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+    def apply(self, model: HeadedModel | PolicyModel, seed: int = 0) -> None:
         """Freeze what is not trained, and add what is; `seed` decides the weights that are added."""
 
-    def merge(self, model: RewardModel | PolicyModel) -> None:
+    def merge(self, model: HeadedModel | PolicyModel) -> None:
         """Leave the weights of an ordinary model, which scores the same."""
 
 
@@ -45,7 +48,7 @@ class HeadOnly(Adapter):
         if is_policy and getattr(config, "tie_word_embeddings", False):
             raise _tied(config)
 
-    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+    def apply(self, model: HeadedModel | PolicyModel, seed: int = 0) -> None:
         """Freeze the transformer."""
         if any(weights is own for weights in model.backbone.parameters() for own in model.head.parameters()):
             raise _tied(model.backbone.config)
@@ -56,6 +59,18 @@ class HeadOnly(Adapter):
 def _tied(config: PretrainedConfig) -> Refused:
     reason = f"the output embedding of this {config.model_type} model is its input embedding too, which is frozen"
     return Refused("adapter", "head_only", f"full or lora: {reason}")
+
+
+@dataclass(frozen=True)
+class LinearProbe(Adapter):
+    """A head on features that were read before: what `head_only` is to a reward model, without reading rows again."""
+
+    layer: str = "last"  # last: what a head of the model reads | middle: after half of its blocks
+    VERSION: ClassVar[int] = 1
+    reads_features: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        choose("layer", self.layer, LAYERS)
 
 
 @dataclass(frozen=True)
@@ -87,11 +102,11 @@ class Lora(Adapter):
             with torch.device("meta"):
                 self._layers(AutoModel.from_config(config))
 
-    def apply(self, model: RewardModel | PolicyModel, seed: int = 0) -> None:
+    def apply(self, model: HeadedModel | PolicyModel, seed: int = 0) -> None:
         """Freeze the rest, and add to the layers that are named."""
         import torch
 
-        from w2sd.models.score import RewardModel
+        from w2sd.models.score import HeadedModel
 
         peft, layers = _peft(), self._layers(model.backbone)
         config = peft.LoraConfig(
@@ -105,10 +120,10 @@ class Lora(Adapter):
         with torch.random.fork_rng():  # neither disturbed by what was drawn before, nor disturbing what comes after
             torch.manual_seed(seed)
             peft.inject_adapter_in_model(config, model.backbone)
-        if isinstance(model, RewardModel):  # whose head is new; that of a policy is part of the language model
+        if isinstance(model, HeadedModel):  # whose head is new; that of a policy is part of the language model
             model.head.requires_grad_(True)
 
-    def merge(self, model: RewardModel | PolicyModel) -> None:
+    def merge(self, model: HeadedModel | PolicyModel) -> None:
         """Add the products to the layers that they belong to."""
         peft, backbone = _peft(), cast("Any", model.backbone)
         for name, layer in list(backbone.named_modules()):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import torch
 from torch import nn
 
-from w2sd.errors import Refused
 from w2sd.models.sharding import blocks
 
 
@@ -19,8 +15,6 @@ def compile_layers(model: nn.Module) -> None:
     their names, and what is saved is what is saved of any model. Lengths are variables, because no two rows have the
     same.
     """
-    if next(model.parameters()).device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise Refused("trainer.compile", True, "false: torch.compile needs a C++ compiler, and there is no g++ here")
     # each shape of weights and each length of one is a program, and past the limit blocks would run as they are
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for block in blocks(model):

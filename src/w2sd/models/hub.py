@@ -68,8 +68,8 @@ class Hub:
         return tokenizer
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
-        """The transformer without its language-model head."""
-        return self._fetch(_Backbone)
+        """The transformer without its language-model head; from `base` where it was trained further here."""
+        return self._fetch(_Backbone) if base is None else load_backbone(base / "model")
 
     def open_language_model(self, base: Path | None) -> PreTrainedModel:
         """The whole causal language model; from `base` where it was trained further here."""

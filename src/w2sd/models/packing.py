@@ -23,7 +23,8 @@ from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.models.flex import attend_in_blocks, blocks
 
 if TYPE_CHECKING:
-    from w2sd.models.score import PolicyModel, RewardModel
+    from w2sd.models.probe import StateModel
+    from w2sd.models.score import HeadedModel, PolicyModel
 
 NAME = "w2sd_packed"
 PROBE = (3, 4, 2, 2, 1, 5)  # tokens of prompts and answers that a model is tried with
@@ -125,7 +126,7 @@ AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
 def pack(
-    model: RewardModel | PolicyModel,
+    model: HeadedModel | PolicyModel | StateModel,
     longest: int,
     device: str = "cpu",
     precision: str = "32-true",
@@ -146,7 +147,7 @@ def pack(
     return False
 
 
-def _why_not(model: RewardModel | PolicyModel, longest: int, device: str, precision: str) -> str | None:
+def _why_not(model: HeadedModel | PolicyModel | StateModel, longest: int, device: str, precision: str) -> str | None:
     """Make `model` read packed rows, and say what speaks against it.
 
     Nothing does if packed and plain rows give it the same scores. A few tokens are enough to see what a transformer
@@ -179,7 +180,9 @@ def _why_not(model: RewardModel | PolicyModel, longest: int, device: str, precis
 
 
 @torch.no_grad()
-def _probe(model: RewardModel | PolicyModel, layout: Callable[[list[Text]], Tokens], device: str) -> Tensor:
+def _probe(
+    model: HeadedModel | PolicyModel | StateModel, layout: Callable[[list[Text]], Tokens], device: str
+) -> Tensor:
     """What the model says of a few answers that lie in this layout."""
     random = np.random.default_rng(0)
     few = min(model.backbone.config.get_text_config().vocab_size, 1000)

@@ -1,9 +1,9 @@
-"""From rows of tokens to scores of pairs."""
+"""From rows of tokens to scores of pairs and of items."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,6 +30,11 @@ class PairScores(NamedTuple):
     def margin(self) -> Tensor:
         """How much better the first answer is, in the units of the loss."""
         return self.first - self.second
+
+    @property
+    def logits(self) -> Tensor:
+        """The two slots as two classes, [B, 2]."""
+        return torch.stack([self.first, self.second], dim=-1)
 
     def swapped(self, where: Tensor) -> PairScores:
         """The same with the two answers exchanged in some pairs."""
@@ -81,32 +86,34 @@ class PairLogProbs(NamedTuple):
         return PairLogProbs(*(side for both in sides for side in both))
 
 
+class ClassScores(NamedTuple):
+    """What a classifier says of each item."""
+
+    logits: Tensor  # [B, C]
+
+
 def _swap(first: Tensor, second: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(where, second, first), torch.where(where, first, second)
 
 
-class RewardModel(nn.Module):
-    """A transformer and a scalar head on the last token of an answer.
+class HeadedModel(nn.Module):
+    """A transformer and a linear head on the last token of a text: an output for each class, or one for a reward.
 
     That token is found by its place and never from a pad id, so a score depends neither on padding (its side or
     amount) nor on the other texts of the batch.
     """
 
-    def __init__(self, backbone: PreTrainedModel, seed: int = 0) -> None:
+    def __init__(self, backbone: PreTrainedModel, seed: int = 0, n_outputs: int = 1) -> None:
         super().__init__()
         self.backbone = with_fewer_kernels(backbone)
         config = backbone.config
         width = getattr(config, "word_embed_proj_dim", None) or config.hidden_size  # OPT projects its last layer
-        self.head = nn.Linear(width, 1)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            self.head.weight.normal_(0.0, 0.01, generator=generator)
-            self.head.bias.zero_()
+        self.head = new_head(width, n_outputs, seed)
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """One score for each answer, [B]."""
-        hidden_ND = self.backbone(**_inputs(tokens)).last_hidden_state.flatten(0, 1)
-        return self.head(hidden_ND[tokens.end_B].to(self.head.weight.dtype)).squeeze(-1)
+        """What the head says at the end of each text, [B, outputs]."""
+        hidden_ND = self.backbone(**inputs_of(tokens)).last_hidden_state.flatten(0, 1)
+        return self.head(hidden_ND[tokens.end_B].to(self.head.weight.dtype))
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write `model/` as transformers reads it, and the head beside it."""
@@ -118,11 +125,30 @@ class RewardModel(nn.Module):
         )
 
     @classmethod
-    def load(cls, folder: Path) -> RewardModel:
+    def load(cls, folder: Path) -> Self:
         """What `save` wrote."""
-        model = cls(load_backbone(folder / "model"))
-        model.head.load_state_dict(load_file(folder / "head.safetensors"))
+        head = load_file(folder / "head.safetensors")
+        model = cls(load_backbone(folder / "model"), n_outputs=len(head["bias"]))
+        model.head.load_state_dict(head)
         return model
+
+
+class RewardModel(HeadedModel):
+    """One output: a score for each answer."""
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """One score for each answer, [B]."""
+        return super().forward(tokens).squeeze(-1)
+
+
+def new_head(width: int, n_outputs: int, seed: int) -> nn.Linear:
+    """A head before its training."""
+    head = nn.Linear(width, n_outputs)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        head.weight.normal_(0.0, 0.01, generator=generator)
+        head.bias.zero_()
+    return head
 
 
 class PolicyModel(nn.Module):
@@ -151,10 +177,10 @@ class PolicyModel(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """The log-probability of each answer given what is before it, [B]."""
         if self.has_plain_head:
-            hidden_ND = self.lm.base_model(**_inputs(tokens)).last_hidden_state.flatten(0, 1)
+            hidden_ND = self.lm.base_model(**inputs_of(tokens)).last_hidden_state.flatten(0, 1)
             log_probs_N = self._read(hidden_ND[tokens.from_N], tokens.token_N)
         else:
-            logits_NV = self.lm(**_inputs(tokens)).logits.flatten(0, 1)
+            logits_NV = self.lm(**inputs_of(tokens)).logits.flatten(0, 1)
             log_probs_N = _log_probs(logits_NV[tokens.from_N], tokens.token_N)
         return log_probs_N.new_zeros(len(tokens.n_answer_B)).index_add(0, tokens.of_N, log_probs_N)
 
@@ -181,7 +207,7 @@ class PolicyModel(nn.Module):
         return cls(load_language_model(folder / "model"))
 
 
-def _inputs(tokens: Tokens) -> dict[str, Any]:
+def inputs_of(tokens: Tokens) -> dict[str, Any]:
     """What a transformer is given."""
     inputs: dict[str, Any] = {"input_ids": tokens.ids, "position_ids": tokens.positions, "use_cache": False}
     if tokens.mask is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,37 @@ class Text:
             yield row["text"]
 
 
+class FromScratch(ABC):
+    """How a model begins that has an architecture and a seed: with random weights, or as it was pretrained here."""
+
+    init_seed: int
+
+    @abstractmethod
+    def open_config(self) -> PretrainedConfig:
+        """The architecture."""
+
+    def open_backbone(self, base: Path | None) -> PreTrainedModel:
+        """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
+        from transformers import AutoModel
+
+        return self._begin(AutoModel) if base is None else load_backbone(base / "model")
+
+    def open_language_model(self, base: Path | None) -> PreTrainedModel:
+        """The whole causal language model, likewise."""
+        from transformers import AutoModelForCausalLM
+
+        return self._begin(AutoModelForCausalLM) if base is None else load_language_model(base / "model")
+
+    def _begin(self, auto: Any) -> PreTrainedModel:
+        import torch
+
+        with torch.random.fork_rng():
+            torch.manual_seed(self.init_seed)
+            return auto.from_config(self.open_config())
+
+
 @dataclass(frozen=True)
-class Scratch:
+class Scratch(FromScratch):
     """A small transformer of a known architecture."""
 
     architecture: str = "gpt2"  # gpt2 | llama | mistral | opt | qwen2
@@ -131,25 +161,6 @@ class Scratch:
         names = {"vocab_size": len(self.open_tokenizer()), **_shape(self)}
         make: Any = CONFIG_MAPPING[self.architecture]
         return make(**names, bos_token_id=None, eos_token_id=None, pad_token_id=None)
-
-    def open_backbone(self, base: Path | None) -> PreTrainedModel:
-        """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
-        from transformers import AutoModel
-
-        return self._begin(AutoModel) if base is None else load_backbone(base / "model")
-
-    def open_language_model(self, base: Path | None) -> PreTrainedModel:
-        """The whole causal language model, likewise."""
-        from transformers import AutoModelForCausalLM
-
-        return self._begin(AutoModelForCausalLM) if base is None else load_language_model(base / "model")
-
-    def _begin(self, auto: Any) -> PreTrainedModel:
-        import torch
-
-        with torch.random.fork_rng():
-            torch.manual_seed(self.init_seed)
-            return auto.from_config(self.open_config())
 
 
 def _shape(model: Scratch) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,15 +13,27 @@ OWN, REFERENCE_FREE, LEGACY = "own", "reference_free", "legacy"
 READINGS = (OWN, REFERENCE_FREE, LEGACY)
 
 
+class Moment(NamedTuple):
+    """Where a training is: so many of its steps are done."""
+
+    step: int
+    n_steps: int
+
+
 class Objective(Protocol[Scores]):
     """Built from its few coefficients, called on scores. It sees no model, no batch and no truth.
 
     A reading names which margin speaks for a student, and in which units: `own` (that of the loss), `reference_free`
     (without the reference) or `legacy` (that of the code of Yang et al. 2024). Where there is one margin only, it is
     every reading.
+
+    An objective may have more to say while a run is planned: `under_truth`, the objective of the models that are
+    trained on the data's own labels instead of a teacher's (else it is the same); and `check(fit, n_classes)`, which
+    refuses what it cannot be computed under (`n_classes` is None for pairs).
     """
 
     student: ClassVar[str]  # whose scores it reads: "reward" | "policy"
+    reads_classes: ClassVar[bool]  # whether it also reads those of a classifier
     needs_reference: ClassVar[bool]  # whether the scores must have those of a reference beside them
 
     @property

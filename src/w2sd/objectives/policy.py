@@ -31,6 +31,7 @@ class PolicyObjective:
 
     VERSION: ClassVar[int]
     student: ClassVar[str] = "policy"
+    reads_classes: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     per_token: ClassVar[bool]  # whether the loss is about means over an answer's tokens or about sums
     beta: float

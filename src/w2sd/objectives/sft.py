@@ -24,6 +24,7 @@ class SFT:
 
     VERSION: ClassVar[int] = 1
     student: ClassVar[str] = "policy"
+    reads_classes: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     labelled_by: ClassVar[str] = OWN
     measured_by: ClassVar[str] = OWN

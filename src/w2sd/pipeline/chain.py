@@ -20,6 +20,34 @@ class Direct:
     def between(self) -> dict[str, Any]:
         return {}
 
+    def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
+        """The models that are students before the last, by name."""
+        return self.between
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """The strong model teaches itself: a student, then `rounds` times a fresh one on its predecessor's labels.
+
+    All of them on the same prompts (the strong-to-strong iterations of EleutherAI's w2s).
+    """
+
+    rounds: int = 1
+    VERSION: ClassVar[int] = 1
+    reuse_prompts: ClassVar[bool] = True
+    conflict_everywhere: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require(1 <= self.rounds <= 100, "rounds", self.rounds, "an integer from 1 to 100")
+
+    @property
+    def between(self) -> dict[str, Any]:
+        return {}
+
+    def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
+        """The strong model, as often as it will be a teacher."""
+        return {f"round_{n}": strong for n in range(1, self.rounds + 1)}
+
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -28,6 +56,7 @@ class Bootstrap:
     between: dict[str, Any] = field(default_factory=dict)  # models from weak to strong, in this order
     reuse_prompts: bool = False  # label the same prompts at every hop
     conflict_everywhere: bool = False  # the conflict at every hop, not at the last alone
+    only_between: bool = False  # of the rungs of a ladder, leave out those that are not between weak and strong
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -37,3 +66,15 @@ class Bootstrap:
         for name, model in self.between.items():
             accepted = f"a model; choose one with model@chain.between.{name}=OPTION"
             require(hasattr(model, "open_backbone"), f"between.{name}", model, accepted)
+            is_rung = not self.only_between or hasattr(model, "rung")
+            require(is_rung, f"between.{name}", model, "a rung of a ladder beside only_between=true")
+
+    def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
+        """The models that are students before the last, by name."""
+        if not self.only_between:
+            return self.between
+        for model in (weak, strong):
+            require(
+                hasattr(model, "rung"), "only_between", True, "false where weak and strong are no rungs of a ladder"
+            )
+        return {name: model for name, model in self.between.items() if weak.rung < model.rung < strong.rung}

@@ -16,7 +16,16 @@ from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
 
-SHARED = ("pretrain", "sft", "reference", "train", "label", "evaluate")  # kinds that several devices make faster
+SHARED = (
+    "pretrain",
+    "generative",
+    "sft",
+    "reference",
+    "features",
+    "train",
+    "label",
+    "evaluate",
+)  # several devices make them faster
 
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:

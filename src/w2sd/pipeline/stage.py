@@ -21,13 +21,17 @@ from w2sd.errors import require
 # and leaves results of the old version valid for what they are.
 VERSIONS = {
     "pretrain": 1,
+    "generative": 1,
     "sft": 2,
     "reference": 2,
+    "features": 1,
     "train": 1,
     "label": 1,
+    "refine": 1,
     "evaluate": 1,
     "generate": 1,
-    "compare": 2,
+    "compare": 3,
+    "simulate": 1,
 }
 
 

@@ -1,4 +1,4 @@
-"""Which jobs have a conflict, which of them repeat each other, and which read the truth."""
+"""Which jobs have a conflict, and which of them repeat each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from w2sd.report import knobs
 WORLD, SEED = "data.world_seed", "seed"  # what makes a replicate of a student, and nothing else
 ASIDE = (*knobs.RUNTIME, "controls", "twin_seeds", "training_pairs")  # what a student does not depend on
 MODELS = ("weak", "strong")
-ORACLES = ("OracleConfident", "Gold", "NoisyGold", "Synthetic")  # supervisions that read the truth
 
 
 class Group(NamedTuple):
@@ -30,11 +29,6 @@ class Group(NamedTuple):
     def family(self) -> dict[str, str]:
         """What tells this group from others of the same models: the settings of groups of other pairs of models."""
         return {name: said for name, said in self.settings.items() if name.partition(".")[0] not in MODELS}
-
-    @property
-    def reads_truth(self) -> str:
-        """What in these jobs reads the truth, or nothing."""
-        return reads_truth(self.jobs)
 
 
 def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
@@ -64,20 +58,6 @@ def replicates(jobs: pd.DataFrame) -> list[tuple[str, str]]:
     """World and seed of each job; data that are no world are one world, `data`."""
     worlds, seeds = (knobs.text(jobs, column) if column in jobs else ["null"] * len(jobs) for column in (WORLD, SEED))
     return list(zip(("data" if world == "null" else world for world in worlds), seeds, strict=True))
-
-
-def reads_truth(jobs: pd.DataFrame) -> str:
-    """The parts of these jobs' configuration that no one without the truth could use, in words; else nothing.
-
-    >>> reads_truth(pd.DataFrame({"supervision._target_": ["w2sd.supervision.Gold"]}))
-    'supervision Gold'
-    """
-    said = []
-    if "conflict.mask" in jobs and "truth" in knobs.text(jobs, "conflict.mask"):
-        said.append("conflict with mask=truth")
-    targets = knobs.text(jobs, "supervision._target_") if "supervision._target_" in jobs else []
-    said += [f"supervision {name}" for name in ORACLES if any(target.endswith(f".{name}") for target in targets)]
-    return ", ".join(said)
 
 
 def _measured(frame: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, list[dict[str, str]]]:

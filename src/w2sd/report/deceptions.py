@@ -28,12 +28,9 @@ def summary(rulings: Sequence[Ruling]) -> list[tables.Table]:
 
 
 def flags(rulings: Sequence[Ruling]) -> list[str]:
-    """What a reader has to know before the figures: oracles, and arms that were trained for longer than others."""
+    """What a reader has to know before the figures: arms that were trained for longer than others."""
     said: dict[str, list[Ruling]] = {}
     for ruling in rulings:
-        if oracle := ruling.group.reads_truth:
-            flag = f"Reads the truth: {oracle}. No supervisor could do this without labels."
-            said.setdefault(flag, []).append(ruling)
         student, baseline = _steps(ruling.group.jobs)
         if student != baseline:
             flag = f"Unequal steps: the student took {student}, its baseline {baseline}; some flips may come from that."
@@ -48,7 +45,7 @@ def _among(some: Sequence[Ruling], rulings: Sequence[Ruling]) -> str:
     for name in rulings[0].group.settings:
         values = dict.fromkeys(ruling.group.settings[name] for ruling in some)
         if len(some) == sum(ruling.group.settings[name] in values for ruling in rulings):
-            return f" ({verdicts.phrase({name: ' or '.join(values)})})"
+            return f" ({tables.phrase({name: ' or '.join(values)})})"
     return f" ({'; '.join(map(verdicts.describe, some))})"
 
 

@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from w2sd.report import notation, style, tables
@@ -26,10 +27,13 @@ MOST = 48  # rows in a figure: more is a table's work
 FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands beside it
 
 
-def draw(rows: Sequence[Row]) -> dict[str, Figure]:
-    """The figures whose metrics these rows have, by name; of very many rows the first."""
+def draw(rows: Sequence[Row], unit: str = "pairs") -> dict[str, Figure]:
+    """The figures whose metrics these rows have, by name; of very many rows the first.
+
+    `unit` is what was tested: of pairs it is known what chance gets right.
+    """
     drawings: dict[str, tuple[Callable[[Sequence[Row]], Figure], Sequence[str]]] = {
-        "accuracy": (_draw_accuracy, list(BARS)),
+        "accuracy": (partial(_draw_accuracy, unit=unit), list(BARS)),
         "pgr": (_draw_pgr, ["pgr"]),
     }
     return {
@@ -65,27 +69,28 @@ def inline(name: str, svg: str) -> str:
     return body.replace("<svg ", '<svg aria-hidden="true" ', 1).strip()
 
 
-def _draw_accuracy(rows: Sequence[Row]) -> Figure:
+def _draw_accuracy(rows: Sequence[Row], unit: str) -> Figure:
+    start, called = (CHANCE, "chance") if unit == "pairs" else (0.0, "zero")
     ends = [x for row in rows for metric in BARS for x in row.estimates[metric][:2] if x is not None]
-    lowest = min([CHANCE, *ends])
+    lowest = min([start, *ends])
     several = len(rows) > 1
     height = BLOCK if several else len(BARS)
     figure, axes = canvas(len(rows) * height, top=LINE if several else 0.06)
     for place, row in enumerate(rows):
         top = place * height
         if several:
-            _heading(axes, top + 0.5, row)
+            put_heading(axes, top + 0.5, row)
             top += 1.0
         for line, (metric, role) in enumerate(BARS.items()):
             estimate, y = row.estimates[metric], top + line + 0.5
             axes.text(-0.03, y, role, transform=sideways(axes), ha="right", va="center", color=shade("ink"))
-            _number(axes, y, metric, estimate)
-            axes.plot((CHANCE, CHANCE), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
+            put_number(axes, y, metric, estimate)
+            axes.plot((start, start), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
             if estimate.value is not None:
-                axes.barh(y, estimate.value - CHANCE, left=CHANCE, height=0.62, color=shade(role))
+                axes.barh(y, estimate.value - start, left=start, height=0.62, color=shade(role))
                 whisker(axes, y, estimate, shade("ink"))
-    axes.set_xlim(CHANCE if lowest == CHANCE else lowest - 0.03, 1.0)
-    axes.set_xlabel("accuracy on test pairs; bars start at chance")
+    axes.set_xlim(start if lowest == start else lowest - 0.03, 1.0)
+    axes.set_xlabel(f"accuracy on test {unit}; bars start at {called}")
     return figure
 
 
@@ -103,13 +108,13 @@ def _draw_pgr(rows: Sequence[Row]) -> Figure:
     for place, row in enumerate(rows):
         y = place * height + (1.9 if several else 1.0)
         if several:
-            _heading(axes, place * height + 0.5, row)
+            put_heading(axes, place * height + 0.5, row)
         else:
             axes.text(-0.03, y, "PGR", transform=sideways(axes), ha="right", va="center", color=shade("ink"))
         axes.plot((0, 1), (y, y), color=shade("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
         for mark in (0, 1):
             axes.plot((mark, mark), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
-        _number(axes, y, "pgr", row.estimates["pgr"])
+        put_number(axes, y, "pgr", row.estimates["pgr"])
         _point(axes, y, row)
     axes.set_xlabel("share of the performance gap recovered")
     return figure
@@ -156,12 +161,14 @@ def whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: fl
         axes.plot((estimate.lo, estimate.hi), (y, y), color=colour, linewidth=linewidth, zorder=3)
 
 
-def _number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
+def put_number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
+    """An estimate in figures, to the right of the axes."""
     text = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
     axes.text(1.03, y, text, transform=sideways(axes), ha="left", va="center", color=shade("ink"), fontsize=style.SMALL)
 
 
-def _heading(axes: Axes, y: float, row: Row) -> None:
+def put_heading(axes: Axes, y: float, row: Row) -> None:
+    """What tells a row from the others, in bold above it."""
     n = f"  (n = {row.n})" if row.jobs else ""
     heading(axes, -LEFT / WIDTH + 0.03, y, tables.describe(row) + n, transform=sideways(axes))
 
@@ -174,9 +181,9 @@ def heading(axes: Axes, x: float, y: float, said: str, **where: Any) -> None:
     axes.text(x, y, said, va="center", color=shade("ink"), fontweight="bold", **where)
 
 
-def wrap(said: str) -> str:
-    """Small print in two lines at most."""
-    return textwrap.fill(said, SMALL_LONG, max_lines=2, placeholder=" …")
+def wrap(said: str, width: int = SMALL_LONG) -> str:
+    """Small print in two lines at most, of so many letters."""
+    return textwrap.fill(said, width, max_lines=2, placeholder=" …")
 
 
 def canvas(n_lines: float, top: float, left: float = LEFT, right: float = RIGHT) -> tuple[Figure, Axes]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from w2sd.metrics.student_t import t_quantile
 from w2sd.metrics.verdict import Trend, Verdict, trend
-from w2sd.report import deceptions, notation, style, verdicts
+from w2sd.report import deceptions, notation, style, tables
 from w2sd.report.estimates import Estimate
 from w2sd.report.figures import LINE, canvas, shade, wrap
 from w2sd.report.verdicts import Ruling
@@ -77,7 +77,7 @@ def families(rulings: Sequence[Ruling]) -> Mapping[str, list[Point]]:
             controls = [1000 * mean / ruling.n_pairs for mean in ruling.verdict.nulls.values() if ruling.n_pairs]
             error = _error(excess, ruling.verdict)
             point = Point(gap, excess.value, excess.lo, excess.hi, error, max(controls, default=None))
-            found.setdefault(verdicts.phrase(ruling.group.family), []).append(point)
+            found.setdefault(tables.phrase(ruling.group.family), []).append(point)
     return {name: sorted(points, key=lambda point: point.gap) for name, points in found.items() if len(points) >= LEAST}
 
 

@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 
+from w2sd.config import known_class
 from w2sd.report.notation import knob
 
 # what may differ between runs without making the result another: named last, and only where nothing else helps
@@ -55,6 +56,12 @@ def overridden(frame: pd.DataFrame) -> list[str]:
 def is_seed(column: str) -> bool:
     """Whether rows that differ in this knob alone are repetitions of each other."""
     return column == "id" or re.search(r"(^|[._])seed$", column) is not None
+
+
+def unit(frame: pd.DataFrame) -> str:
+    """What is counted in these jobs: pairs, or rows where some have data with classes."""
+    targets = set(text(frame, "data._target_")) if "data._target_" in frame else set()
+    return "rows" if any(hasattr(known_class({"_target_": target}), "classes") for target in targets) else "pairs"
 
 
 def same(one: str, other: str) -> bool:

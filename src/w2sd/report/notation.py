@@ -88,6 +88,18 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def parameters(n: float) -> str:
+    """The size of a model.
+
+    >>> parameters(9985), parameters(124_439_808), parameters(7.24e9), parameters(640)
+    ('10k', '124M', '7.2B', '640')
+    """
+    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= unit * 0.9995:
+            return f"{n / unit:.{int(n < 9.95 * unit)}f}{letter}"
+    return str(round(n))
+
+
 def size(n_bytes: int) -> str:
     """A number of bytes in its natural unit.
 

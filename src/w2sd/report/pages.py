@@ -12,6 +12,7 @@ import pandas as pd
 from filelock import FileLock
 
 from w2sd.report import (
+    analyses,
     deception_figures,
     deceptions,
     estimates,
@@ -19,11 +20,15 @@ from w2sd.report import (
     gaps,
     html,
     knobs,
+    oracles,
+    pairs_of_models,
     results,
     samples,
     tables,
+    theories,
     verdicts,
 )
+from w2sd.report.pairs_of_models import ModelPair
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -46,38 +51,67 @@ def write(
     by: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     rulings: Sequence[Ruling] | None = None,
+    simulated: pd.DataFrame | None = None,
 ) -> Path:
     """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped.
 
-    `rulings` are the verdicts on it, if they are known already.
+    `rulings` are the verdicts on it, if they are known already; `simulated` are jobs of theories, which have sections
+    of their own. Without any other job the page is about them.
     """
-    drawn = estimates.headline(frame)
+    sections = [] if simulated is None else theories.read(simulated, store)
+    if simulated is not None and not len(frame):
+        frame, rulings = simulated, []
+    drawn, pairs = estimates.headline(frame), pairs_of_models.find(frame)
+    asked = by is not None or metrics is not None
     metrics = drawn if metrics is None else metrics
     by = tables.repetitions(frame) if by is None else by
-    shown = arrange(frame, by, metrics)
+    shown = arrange(frame, by, metrics, pairs, asked=asked) if frame is not simulated or asked else {}
     rows = estimates.per_job(frame, drawn, knobs.telling(frame))
     if by is not None:
-        rows = estimates.per_group(frame, drawn, _varying(frame, by))
+        varying = _varying(frame, by)
+        rows = estimates.per_group(frame, drawn, varying)
         groups = estimates.per_group(frame, metrics, by)
         _replace(out / "groups.csv", tables.to_csv(groups, metrics).encode())
     else:
         (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
-    drawings = _write_figures(figures.draw(rows), out)
+    made = analyses.make(frame, store, None if by is None else varying, pairs)
+    drawings = _write_figures(figures.draw(rows, knobs.unit(frame)), out)
+    drawn_too = _write_figures({part.name: part.figure for part in made if part.figure}, out)
+    analysed = [html.Part(part.title, part.table, part.name, drawn_too.get(part.name, "")) for part in made]
     deception = _deception(verdicts.rule(frame, store) if rulings is None else rulings, out)
     stages = results.stages(store, *frame["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
-    listed = {**(deception.tables if deception else {}), **shown}
+    listed = {
+        **(deception.tables if deception else {}),
+        **shown,
+        **{part.title: part.table for part in made if part.table},
+        **{section.title: section.table for section in sections},
+    }
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
     _replace(out / "table.md", "\n".join(written).encode())
-    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store))
+    told, flags = [_theory(section, out) for section in sections], oracles.flags(frame)
+    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store), analysed, flags, told)
     _replace(out / "index.html", page.encode())
     return out / "index.html"
 
 
-def arrange(frame: pd.DataFrame, by: Sequence[str] | None, metrics: Sequence[str]) -> dict[str, tables.Table]:
-    """The tables by title: means first where there are any, then the jobs."""
+def arrange(
+    frame: pd.DataFrame,
+    by: Sequence[str] | None,
+    metrics: Sequence[str],
+    pairs: Sequence[ModelPair] = (),
+    *,
+    asked: bool = False,
+) -> dict[str, tables.Table]:
+    """The tables by title: means first where there are any, then the jobs.
+
+    Pairs of models come before them, and stand for the means where these are the same and nobody asked for others.
+    """
     shown = {}
-    if by is not None:
+    if pairs:
+        shown[pairs_of_models.TITLE] = pairs_of_models.table(pairs, frame)
+        shown[pairs_of_models.MEDIANS] = pairs_of_models.medians(pairs)
+    if by is not None and (asked or not pairs_of_models.are_groups(pairs, frame, by)):
         title = f"Means by {', '.join(tables.label(by))}" if by else "Means over jobs"
         shown[title] = tables.grouped(frame, by, metrics)
     shown["Result" if len(frame) == 1 else "Jobs"] = tables.headline(frame, metrics)
@@ -97,6 +131,13 @@ def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
     drawings = _write_figures(deception_figures.draw(rulings), out)
     findings = {"gap": gaps.caption(rulings)}
     return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings, findings)
+
+
+def _theory(section: theories.Section, out: Path) -> html.Theory:
+    """The section of a theory with its drawings as they stand in a page."""
+    drawings = _write_figures({name: drawn.figure for name, drawn in section.drawn.items()}, out)
+    figures = [(section.drawn[name].caption, svg) for name, svg in drawings.items()]
+    return html.Theory(section.title, section.commands, section.table, figures)
 
 
 def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:

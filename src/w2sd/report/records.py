@@ -25,6 +25,11 @@ class Job:
     sweep: str | None = None
     finished: str = ""
 
+    @property
+    def kind(self) -> str:
+        """Of the artifact that holds its results: models compared, or a theory simulated."""
+        return next((stage["kind"] for stage in self.stages.values() if stage["key"] == self.compare), "compare")
+
 
 def read_jobs(store: Path) -> list[Job]:
     """Every job of the store, in the order in which they finished."""

@@ -14,6 +14,7 @@ from w2sd.pipeline.stage import canonical
 from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME
 from w2sd.report.records import Job, read_jobs
+from w2sd.report.trained import measures
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
@@ -37,34 +38,49 @@ class Names(list[str]):
 
 
 def load(
-    store: Path, *, name: str | None = None, sweep: str | None = None, jobs: Iterable[str] | None = None
+    store: Path,
+    *,
+    name: str | None = None,
+    sweep: str | None = None,
+    jobs: Iterable[str] | None = None,
+    kind: str = "compare",
 ) -> pd.DataFrame:
-    """One row per finished job, in the order in which they finished.
+    """One row per finished job whose results are of this kind, in the order in which they finished.
 
-    Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics.
+    Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics,
+    among them what the job's trainings tell (`trained.measures`).
     `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
     jobs that are left out because their results are no longer in the store. A knob that has the name of another
-    column is given as `config.<knob>`. Of jobs of one configuration, which a later version of w2sd measures anew, only
-    the last is there.
+    column is given as `config.<knob>`; `method`, which sets other knobs, is one where every job took one. Of jobs of
+    one configuration, which a later version of w2sd measures anew, only the last is there.
     """
     wanted = None if jobs is None else set(jobs)
     knobs: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
     identities: list[dict[str, Any]] = []
     missing = 0
+    trainings: dict[str, dict[str, Any]] = {}
     latest: dict[str, Job] = {}
     for job in read_jobs(Path(store)):
-        if name in (None, job.name) and sweep in (None, job.sweep) and (wanted is None or job.id in wanted):
+        if (
+            job.kind == kind
+            and name in (None, job.name)
+            and sweep in (None, job.sweep)
+            and (wanted is None or job.id in wanted)
+        ):
             latest.pop(_asked_for(job), None)
             latest[_asked_for(job)] = job
+    has_methods = all("method" in job.choices for job in latest.values())
     for job in latest.values():
-        measured = Store(store).read("compare", job.compare, "metrics.json")
+        measured = Store(store).read(kind, job.compare, "metrics.json")
         if measured is None:
             missing += 1
             continue
         identities.append({column: getattr(job, column) for column in IDENTITY})
         knobs.append({key: value for key, value in _flatten(complete(job.config), job.choices) if key != "name"})
-        metrics.append(measured)
+        if has_methods:
+            knobs[-1]["method"] = job.choices["method"]
+        metrics.append(measured | measures(job, Store(store), trainings))
     return _assemble(identities, knobs, metrics, missing)
 
 

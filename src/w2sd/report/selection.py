@@ -13,25 +13,47 @@ from w2sd.report.estimates import headline
 
 DECEPTION = ("deception", "deception_true")
 SHORT = ("excess_flips_per_1000", "excess_flips", "score", "did")  # what such a family stands for on the command line
+RESULTS = ("compare", "simulate")  # kinds of jobs, in the order of a report
 BESIDE = ("score", "base_rate", "seed_null")
 COMPANY = {"excess_flips_per_1000": (), "excess_flips": (), **dict.fromkeys(("score", "lift", "excess"), BESIDE)}
 
 
-def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFrame:
-    """The jobs of this experiment, or of every one, that meet the conditions: at least one."""
-    frame = require_jobs(results.load(store), store)
+def pick(store: Path, name: str | None, conditions: Sequence[str]) -> list[pd.DataFrame]:
+    """The jobs of this experiment, or of every one, that meet the conditions: those that compare models, then theories.
+
+    At least one of the two frames has jobs.
+    """
+    frames = require_jobs([results.load(store, kind=kind) for kind in RESULTS], store)
     if name is not None:
-        choose("--name", name, set(frame["name"]))
-        frame = results.load(store, name=name)
-    return where(frame, conditions)
+        choose("--name", name, {known for frame in frames for known in frame["name"]})
+        frames = [results.load(store, name=name, kind=kind) for kind in RESULTS]
+    return where_any(frames, conditions)
 
 
-def require_jobs(frame: pd.DataFrame, store: Path) -> pd.DataFrame:
-    """The frame itself, or one line that says what to run first."""
+def require_jobs(frames: list[pd.DataFrame], store: Path) -> list[pd.DataFrame]:
+    """The frames themselves, or one line that says what to run first."""
     accepted = "a store with finished jobs: run `w2sd experiment=demo` first, or name another store"
-    gone = f" ({n} recorded, their results are gone)" if (n := frame.attrs["missing"]) else ""
-    require(len(frame) > 0, "store", str(store), accepted + gone)
-    return frame
+    missing = sum(frame.attrs["missing"] for frame in frames)
+    gone = f" ({missing} recorded, their results are gone)" if missing else ""
+    require(any(len(frame) for frame in frames), "store", str(store), accepted + gone)
+    return frames
+
+
+def where_any(frames: list[pd.DataFrame], conditions: Sequence[str]) -> list[pd.DataFrame]:
+    """The rows of each frame that meet every condition; a frame that knows no such knob or value has none.
+
+    A condition that no frame with jobs can answer is refused.
+    """
+    met, refusals = [], []
+    for frame in frames:
+        try:
+            met.append(where(frame, conditions) if len(frame) else frame)
+        except Refused as refusal:
+            met.append(frame[:0])
+            refusals.append(refusal)
+    if refusals and not any(map(len, met)):
+        raise refusals[0]
+    return met
 
 
 def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:

@@ -52,6 +52,7 @@ header p{margin:0;color:var(--muted);font-size:.875rem}
 h1{margin:.1rem 0 0;font-size:1rem;font-weight:600}
 header .result{margin:1rem 0 2rem;max-width:46rem;color:var(--ink);font-size:1.6rem;line-height:1.35;
   letter-spacing:-.01em;text-wrap:pretty}
+header .flag{margin:.75rem 0 0;max-width:46rem;border-left:3px solid var(--weak);padding-left:.6rem}
 .result strong{font-weight:650;color:var(--student);white-space:nowrap}
 h2{margin:0 0 .75rem;font-size:.8125rem;font-weight:600;color:var(--muted)}
 section,details{background:var(--paper);border:1px solid var(--rule);border-radius:8px;padding:1.1rem 1.25rem;
@@ -64,6 +65,9 @@ figure+figure{margin-top:1.25rem}
 figcaption{color:var(--muted);font-size:.8125rem;margin-top:.35rem}
 svg{display:block;width:100%;max-width:36rem;height:auto}
 svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif!important}
+figure+.above{margin-top:1.25rem}
+.broad{overflow-x:auto}
+.broad svg{max-width:none;min-width:44rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{padding:.32rem .9rem .32rem 0;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--rule)}
@@ -101,7 +105,6 @@ main{max-width:84rem}
 header .verdict{margin:.6rem 0 0;max-width:46rem;color:var(--ink);font-size:1rem;line-height:1.45;text-wrap:pretty}
 header .verdict.lead{margin-top:1rem;font-size:1.25rem}
 header .verdict strong{color:var(--student)}
-header .flag{margin:.75rem 0 0;max-width:46rem;border-left:3px solid var(--weak);padding-left:.6rem}
 header .verdict~.result{font-size:1.1rem}
 .wide th.n{white-space:normal;min-width:4.5rem}
 .wide{font-size:.8125rem}

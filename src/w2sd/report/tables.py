@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 import pandas as pd
@@ -39,7 +39,6 @@ LONG_NAMES = {
     "pgr": "PGR",
 }
 MANY = 12  # jobs that a terminal still shows one by one where it shows their means as well
-PER_JOB = "95% intervals over test pairs"
 PER_GROUP = "means over jobs, 95% t intervals where jobs differ"
 
 
@@ -53,17 +52,19 @@ class Table:
     notes: tuple[str, ...] = ()
     n_labels: int = 1  # leading columns that name a row
 
+    def noting(self, note: str) -> Table:
+        """The table with one more line below it."""
+        return replace(self, notes=(*self.notes, note))
+
 
 def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table:
     """One job: a line per metric. Several: a line per job, with the knobs that tell them apart."""
     metrics = estimates.headline(frame) if metrics is None else metrics
     if len(frame) != 1:
         by = knobs.telling(frame)
-        return lay_out(per_job(frame, metrics, by), by, metrics, _above(frame, PER_JOB))
+        return lay_out(per_job(frame, metrics, by), by, metrics, above(frame, per_test(frame)))
     (row,) = per_job(frame, metrics, ())
-    notes = Notes()
-    cells = ((LONG_NAMES.get(m, m), cell(m, row.estimates[m], notes)) for m in metrics)
-    return Table(_above(frame, PER_JOB), ("", "value [95% interval]"), tuple(cells), notes.lines())
+    return upright(row, {metric: LONG_NAMES.get(metric, metric) for metric in metrics}, above(frame, per_test(frame)))
 
 
 def grouped(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | None = None) -> Table:
@@ -71,15 +72,28 @@ def grouped(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | Non
     metrics = estimates.headline(frame) if metrics is None else metrics
     varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
     once = {column: knobs.text(frame, column)[0] for column in by if column not in varying}
-    return lay_out(per_group(frame, metrics, varying), varying, metrics, _above(frame, PER_GROUP, once), count=True)
+    return lay_out(per_group(frame, metrics, varying), varying, metrics, above(frame, PER_GROUP, once), count=True)
+
+
+def upright(row: Row, names: Mapping[str, str], above: str) -> Table:
+    """The table of one row: a line per metric, by its name."""
+    notes = Notes()
+    cells = tuple((name, cell(metric, row.estimates[metric], notes)) for metric, name in names.items())
+    return Table(above, ("", "value [95% interval]"), cells, notes.lines())
 
 
 def lay_out(
-    rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str], above: str, *, count: bool = False
+    rows: Sequence[Row],
+    by: Sequence[str],
+    metrics: Sequence[str],
+    above: str,
+    *,
+    count: bool = False,
+    names: Mapping[str, str] = NAMES,
 ) -> Table:
-    """The table of these rows: settings, the number of jobs if asked for, metrics."""
+    """The table of these rows: settings, the number of jobs if asked for, metrics by their names."""
     notes = Notes()
-    columns = (*label(by), *(["n"] if count else []), *(NAMES.get(metric, metric) for metric in metrics))
+    columns = (*label(by), *(["n"] if count else []), *(names.get(metric, metric) for metric in metrics))
     cells = tuple(
         (
             *row.settings.values(),
@@ -99,11 +113,19 @@ def label(columns: Sequence[str]) -> list[str]:
     ]
 
 
+def per_test(frame: pd.DataFrame) -> str:
+    """What the intervals of single jobs are over."""
+    return f"95% intervals over test {knobs.unit(frame)}"
+
+
 def describe(row: Row) -> str:
     """What tells a row from the others, in a phrase."""
-    return ", ".join(
-        f"{name} {value}" for name, value in zip(label(list(row.settings)), row.settings.values(), strict=True)
-    )
+    return phrase(row.settings)
+
+
+def phrase(settings: Mapping[str, str]) -> str:
+    """Settings in words."""
+    return ", ".join(f"{name} {value}" for name, value in zip(label(list(settings)), settings.values(), strict=True))
 
 
 def to_markdown(table: Table) -> str:
@@ -126,13 +148,16 @@ def to_csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     return file.getvalue()
 
 
-def print_table(frame: pd.DataFrame, file: TextIO | None = None) -> None:
-    """Print the headline of the jobs; where jobs are repetitions of each other, their means too, or instead of many."""
+def print_table(frame: pd.DataFrame, file: TextIO | None = None, means: Table | None = None) -> None:
+    """Print the headline of the jobs; where jobs are repetitions of each other, their means too, or instead of many.
+
+    `means` is a table to print in place of these means.
+    """
     repeated = repetitions(frame)
     if repeated is None or len(frame) <= MANY:
         show(headline(frame), file)
     if repeated is not None:
-        show(grouped(frame, repeated), file)
+        show(means or grouped(frame, repeated), file)
 
 
 def repetitions(frame: pd.DataFrame) -> list[str] | None:
@@ -198,7 +223,8 @@ def cell(metric: str, estimate: Estimate, notes: Notes) -> str:
     return written
 
 
-def _above(frame: pd.DataFrame, kind: str, once: dict[str, str] | None = None) -> str:
+def above(frame: pd.DataFrame, kind: str, once: dict[str, str] | None = None) -> str:
+    """What holds for all rows of a table: what the jobs share, and what kind of numbers these are."""
     same = {**knobs.shared(frame), **(once or {})}
     said = [f"{NAMES.get(column, column)} = {value}" for column, value in same.items()]
     return " · ".join([*said, kind])

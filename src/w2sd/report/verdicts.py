@@ -71,7 +71,7 @@ def adjust(rulings: Sequence[Ruling]) -> list[Ruling]:
     families: dict[str, list[int]] = {}
     for place, ruling in enumerate(rulings):
         if ruling.verdict.result != "not_testable":
-            families.setdefault(phrase(ruling.group.family), []).append(place)
+            families.setdefault(tables.phrase(ruling.group.family), []).append(place)
     adjusted = [ruling._replace(p=None, n_models=1) for ruling in rulings]
     for places in families.values():
         alone = [p for place in places if (p := rulings[place].verdict.p) is not None]
@@ -155,13 +155,7 @@ def _typeset(text: str) -> str:
 
 def describe(ruling: Ruling) -> str:
     """What tells a group from the others, in a phrase."""
-    return phrase(ruling.group.settings)
-
-
-def phrase(settings: Mapping[str, str]) -> str:
-    """Settings as they are said."""
-    named = zip(tables.label(list(settings)), settings.values(), strict=True)
-    return ", ".join(f"{name} {value}" for name, value in named)
+    return tables.phrase(ruling.group.settings)
 
 
 def _judge(group: Group, store: Path) -> Verdict:

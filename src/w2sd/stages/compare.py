@@ -6,23 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from w2sd.data.pairs import SPLITS, read
+from w2sd.data.pairs import SPLITS, Table, read
 from w2sd.metrics import diagnosis
+from w2sd.metrics.agreement import agreement
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
 from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
-from w2sd.pipeline.plan import SAMPLES, TRAINING
+from w2sd.metrics.saliency import saliency
+from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
 from w2sd.pipeline.store import read_json
+from w2sd.stages.features import ids_in, states_of
+from w2sd.stages.lessons import said, truth
 from w2sd.worker import Task
 
 
 def run(task: Task) -> dict[str, Any]:
     """Return the flat metrics of the job. What is measured comes from prediction files alone; the data give counts."""
     data = task.params["data"]
-    folders = {role: folder for role, folder in task.inputs.items() if not role.startswith((TRAINING, SAMPLES))}
+    aside = (TRAINING, SALIENCY, SAMPLES)
+    folders = {role: folder for role, folder in task.inputs.items() if not role.startswith(aside)}
     # Where long responses are dropped, tokenizers differ in what they find too long.
-    joined = _join({role.replace("placebo_", "placebo/"): at for role, at in folders.items()}, data.long == "drop")
-    metrics: dict[str, Any] = {**measure(joined), **diagnosis.describe(joined)}
+    joined = _join(
+        {role.replace("placebo_", "placebo/"): at for role, at in folders.items()},
+        getattr(data, "long", None) == "drop",
+    )
+    metrics: dict[str, Any] = {**measure(joined), **agreement(joined), **diagnosis.describe(joined)}
     if "baseline" in joined:  # there is a conflict, and something to depart from
         how: dict[str, Any] = {"strata": joined["weak"].stratum, "lengths": length_difference(joined["baseline"])}
         metrics |= {**measure_deception(joined, **how), **diagnosis.vary(joined, **how)}
@@ -32,6 +40,8 @@ def run(task: Task) -> dict[str, Any]:
         seen = _join({"before": before, "after": after, "weak": weak}, True)  # the teacher labelled all rows of w2s
         metrics |= diagnosis.locate(seen["before"], seen["after"], seen["weak"], "training")
     table = read(data)
+    if f"{SALIENCY}features" in task.inputs:
+        metrics |= _saliency(task, table)
     metrics |= {f"data/n_{split}": len(table.rows(split)) for split in SPLITS}
     metrics |= {f"data/dropped_{reason}": n for reason, n in table.dropped.items()}
     for role, folder in folders.items():
@@ -39,9 +49,20 @@ def run(task: Task) -> dict[str, Any]:
         for count in ("dropped_long", "truncated_prompts", "equal_tokens"):  # on the test split, by the worst-off model
             metrics[f"data/{count}"] = max(metrics.get(f"data/{count}", 0), own.get(f"n/{count}", 0))
         metrics[f"steps/{role}"] = own["n/steps"]  # arms with unequal steps are told apart from equal ones
+        metrics |= {f"{name.removeprefix('judged/')}/{role}": own[name] for name in own if name.startswith("judged/")}
         if "helpful/accuracy" in own:
             metrics[f"helpful/accuracy/{role}"] = own["helpful/accuracy"]
     return metrics | _generation(task.inputs)
+
+
+def _saliency(task: Task, table: Table[Any]) -> dict[str, float | None]:
+    """How plain truth and weak labels are in the features of the rows that the student was trained on."""
+    folder, own = task.inputs[f"{SALIENCY}features"], table.rows("w2s")
+    teacher, there = said(task, f"{SALIENCY}labels", own), set(ids_in(folder))
+    rows = [row for row in own if row.id in there and row.id in teacher]
+    states_NAD, weak_NK = states_of(folder, [row.id for row in rows]), [teacher[row.id] for row in rows]
+    figures = saliency(states_NAD, [truth(row) for row in rows], weak_NK, [row.cluster for row in rows])
+    return {f"saliency/{name}": value for name, value in figures.items()}
 
 
 def _generation(inputs: Mapping[str, Path]) -> dict[str, Any]:

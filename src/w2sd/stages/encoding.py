@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from w2sd.data.pairs import Pair, digest, read
-from w2sd.data.text import Encoded, Row, encode, encode_rows, gather
+from w2sd.data.pairs import classes_of, digest, read, texts_of
+from w2sd.data.text import Encoded, EncodedItems, Row, encode_items, encode_rows, gather, gather_items
 from w2sd.data.token_files import load, save
 from w2sd.models.packing import pack
-from w2sd.models.score import PolicyModel, RewardModel
 from w2sd.stages import processor
 from w2sd.stages.agreement import objection
 from w2sd.worker import Task
@@ -22,43 +21,50 @@ from w2sd.worker import Task
 KEPT = 8  # tokenizers whose rows a process remembers, and
 ROWS = 50_000  # how many rows of each: the jobs of a sweep read the same
 VERSION = 1  # of the files; another one where `data/text.py` makes other tokens of the same texts
-_known: OrderedDict[str, dict[str, Row | None]] = OrderedDict()  # the rows by the id of their pair
+Encoding = Encoded | EncodedItems
+Make = Callable[[list[Any]], list[Row | None]]
+Rows = dict[tuple[str, ...], Row | None]  # by the texts that they are made of
+_known: OrderedDict[str, Rows] = OrderedDict()
 
 
 def encode_for(
     config: Any,
     tokenizer: Any,
     data: Any,
-    pairs: list[Pair],
+    examples: list[Any],
     append_eos: str | None = None,
     kept: Path | None = None,
-) -> Encoded:
-    """The pairs as tokens of this model, within its context and that of the data, whichever is smaller.
+) -> Any:
+    """The pairs (Encoded) or items (EncodedItems) as tokens of this model, within its context and that of the data.
 
     `append_eos` is None for a reward model, which reads prompt and response as two texts. A policy reads one text that
     goes on: with `auto` it ends in the tokenizer's end token, if there is one, with `never` where the response ends.
 
-    No pair is encoded twice in a process; where `kept` is a folder, the rows of the splits that are asked for are found
+    No text is encoded twice in a process; where `kept` is a folder, the rows of the splits that are asked for are found
     there or left there for others.
     """
     limits = (data.max_tokens, getattr(config, "max_position_embeddings", None))
-    context = min(limit for limit in limits if limit)
-    end = tokenizer.eos_token_id if append_eos == "auto" else None
-    how = (context, config.vocab_size, data.long, append_eos is not None, end)
+    how: tuple[Any, ...] = (min(limit for limit in limits if limit), config.vocab_size)
+    encode, collect = (encode_items, gather_items) if classes_of(data) else (encode_rows, gather)
+    if not classes_of(data):
+        how = (*how, data.long, append_eos is not None, tokenizer.eos_token_id if append_eos == "auto" else None)
+
+    def make(some: list[Any]) -> list[Row | None]:
+        return encode(some, tokenizer, *how)
+
     words = tokenizer.backend_tokenizer.to_str() if hasattr(tokenizer, "backend_tokenizer") else None
     if words is None:  # a tokenizer in Python has no content to know it by
-        return encode(pairs, tokenizer, *how)
+        return collect(make(examples))
     reader = digest(words, *map(str, how))
     rows = _remembered(reader)
     if kept is not None:
-        for split in sorted({pair.split for pair in pairs}):
-            _share(rows, kept, reader, read(data).split(split), lambda some: encode_rows(some, tokenizer, *how))
-    new = [pair for pair in pairs if pair.id not in rows]
-    rows.update(_by_id(new, encode_rows(new, tokenizer, *how)))
-    return gather([rows[pair.id] for pair in pairs])
+        for split in sorted({example.split for example in examples}):
+            _share(rows, kept, reader, read(data).split(split), make)
+    _complete(rows, examples, make)
+    return collect([rows[texts_of(example)] for example in examples])
 
 
-def _remembered(key: str) -> dict[str, Row | None]:
+def _remembered(key: str) -> Rows:
     rows = _known.setdefault(key, {})
     _known.move_to_end(key)
     while len(_known) > KEPT:
@@ -68,36 +74,31 @@ def _remembered(key: str) -> dict[str, Row | None]:
     return rows
 
 
-def _share(
-    rows: dict[str, Row | None],
-    folder: Path,
-    reader: str,
-    pairs: list[Pair],
-    encode: Callable[[list[Pair]], list[Row | None]],
-) -> None:
-    """Have the rows of all these pairs here and in a file, which is named after everything that they are made of."""
-    texts = (text for pair in pairs for text in (pair.id, pair.prompt, pair.chosen, pair.rejected))
+def _share(rows: Rows, folder: Path, reader: str, examples: list[Any], make: Make) -> None:
+    """Have the rows of all these examples here and in a file, which is named after everything that they are made of."""
     made_by = (str(VERSION), *map(importlib.metadata.version, ("tokenizers", "transformers")))
-    path = folder / f"{digest(reader, *made_by, *texts)}.safetensors"
-    new = [pair for pair in pairs if pair.id not in rows]
-    if not new and path.exists():
+    texts = [texts_of(example) for example in examples]
+    path = folder / f"{digest(reader, *made_by, *(part for text in texts for part in text))}.safetensors"
+    are_here = all(text in rows for text in texts)
+    if are_here and path.exists():
         return
-    if new and (found := load(path)) is not None:
-        rows.update(_by_id(pairs, found))
+    if not are_here and (found := load(path)) is not None:
+        rows.update(zip(texts, found, strict=True))
         return
-    rows.update(_by_id(new, encode(new)))
-    save(path, [rows[pair.id] for pair in pairs])
+    _complete(rows, examples, make)
+    save(path, [rows[text] for text in texts])
 
 
-def _by_id(pairs: list[Pair], rows: list[Row | None]) -> dict[str, Row | None]:
-    return dict(zip((pair.id for pair in pairs), rows, strict=True))
+def _complete(rows: Rows, examples: list[Any], make: Make) -> None:
+    """Make the rows that are not there yet."""
+    new = [example for example in examples if texts_of(example) not in rows]
+    rows.update(zip(map(texts_of, new), make(new), strict=True))
 
 
-def can_pack(task: Task, model: RewardModel | PolicyModel, encoded: Encoded, precision: str) -> bool:
+def can_pack(task: Task, model: Any, encoded: Encoding, precision: str) -> bool:
     """Whether the model is given packed rows, for which it is made ready; in a group, in all processes or in none."""
     processor.settle(task.trainer, precision)  # it is tried as it will run
-    longest = (len(prompt) + max(len(a), len(b)) for prompt, a, b in zip(*encoded[:3], strict=True))
     is_on_gpu = task.trainer.accelerator == "gpu" and task.trainer.strategy != "fsdp2"
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if is_on_gpu else "cpu"
     agree = partial(objection, task.trainer)
-    return task.trainer.packed and pack(model, max(longest, default=0), device, precision, agree)
+    return task.trainer.packed and pack(model, encoded.longest, device, precision, agree)

@@ -18,7 +18,8 @@ def run(task: Task) -> dict[str, Any]:
     What the student's own metrics say is returned: accuracy, and `pgr` where references are given.
     """
     table, split = read(task.params["data"]), task.params["split"]
-    references = {role: folder for role, folder in task.inputs.items() if role not in ("model", "reference")}
+    read_before = ("model", "reference", "features")
+    references = {role: folder for role, folder in task.inputs.items() if role not in read_before}
     scored = scoring.prepare(task, table.rows(split), references)
     logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
@@ -28,7 +29,11 @@ def run(task: Task) -> dict[str, Any]:
         "n/truncated_prompts": scored.encoded.truncated_prompts,
         "n/equal_tokens": scored.encoded.equal_tokens,
     }
-    metrics |= {"n/pairs": len(scored.pairs), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
+    metrics |= {"n/pairs": len(scored.examples), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
+    if hasattr(task.params["data"], "judge"):
+        predicted = scored.student.columns()["logits"].argmax(axis=1).tolist()
+        judged = task.params["data"].judge(scored.examples, predicted)
+        metrics |= {f"judged/{name}": value for name, value in judged.items()}
     if split == "test" and (helpful := table.rows(split, CONFLICTING)):
         scored = scoring.prepare(task, helpful, {})
         lightning.predict(task, scored.student, scored.loader, scored.student.fit)

@@ -20,5 +20,5 @@ def run(task: Task) -> dict[str, Any]:
     scored = scoring.prepare(task, read(task.params["data"]).split(task.params["split"]), {})
     lightning.predict(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
-    about_target = np.array([pair.facet == TARGET for pair in scored.pairs])
-    return {"n/pairs": len(scored.pairs), "accuracy": accuracy(scored.student.p_correct[about_target])}
+    about_target = np.array([example.facet == TARGET for example in scored.examples])
+    return {"n/pairs": len(scored.examples), "accuracy": accuracy(scored.student.p_correct[about_target])}

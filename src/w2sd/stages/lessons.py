@@ -1,95 +1,124 @@
-"""What a student is taught: which pairs, and how likely the first answer of each is to be the better one."""
+"""What a student is taught: which examples, and how likely each option of each is to be the right one.
+
+The options of a pair are its two slots, of which a coin decides which one holds the better answer; those of an item are
+its classes.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2sd.conflicts.base import COIN, OWN, Conflict, Extra
-from w2sd.data.pairs import Pair, Table, coin, digest
-from w2sd.errors import StageFailed
-from w2sd.metrics.predictions import read_predictions
+from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest, texts_of
+from w2sd.errors import StageFailed, within
+from w2sd.metrics.predictions import read_distributions, read_predictions
+from w2sd.stages import features
 from w2sd.supervision import Lesson
 from w2sd.worker import Task
 
+Floats = NDArray[np.float64]
+SLOTS = ("first", "second")  # the options of a pair
+
 
 class Lessons(NamedTuple):
-    """Pairs to be trained on: a student's own, and after them those that a conflict adds."""
+    """Examples to be trained on: a student's own, and after them those that a conflict adds."""
 
-    pairs: list[Pair]
-    targets: np.ndarray  # [n] P(first slot is better)
+    examples: list[Any]  # pairs or items
+    targets_NK: Floats
     n_own: int
 
 
 def lessons(task: Task, table: Table, conflict: Conflict) -> Lessons:
     """What a stage that trains has to read, as its supervision and its conflict have it."""
-    pairs, targets = supervised(task, table.rows(task.params["split"], part=task.params["part"]))
-    extra = conflict.extra(table, len(pairs))
+    own, targets_NK = supervised(task, table.rows(task.params["split"], part=task.params["part"]))
+    extra = conflict.extra(table, len(own))
     labels = extra_targets(task, extra)
     added = [pair for pair in extra.pairs if pair.id in labels]
-    return Lessons(pairs + added, np.concatenate([targets, [labels[pair.id] for pair in added]]), len(pairs))
+    return Lessons(own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own))
 
 
-def supervised(task: Task, pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
-    """The pairs that are trained on, and P(first slot is better) for each, as the supervision has it."""
-    supervision = task.params["supervision"]
+def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
+    """The examples that are trained on, and their targets as the supervision has them."""
+    supervision, n_options = task.params["supervision"], len(classes_of(task.params["data"]) or SLOTS)
     if supervision is None:  # the data's own labels: weak model and ceiling
-        return pairs, np.array([truth(pair) for pair in pairs])
+        return examples, np.eye(n_options)[[truth(example) for example in examples]]
     if supervision.needs_teacher:  # its context may have been too short for some
-        teacher = confidences(task, "labels")
-        pairs = [pair for pair in pairs if pair.id in teacher]
+        teacher = said(task, "labels", examples)
+        examples = [example for example in examples if example.id in teacher]
     if supervision.needs_ceiling:
-        ceiling = confidences(task, "ceiling_labels")
-        pairs = [pair for pair in pairs if pair.id in ceiling]
-    lesson = taught(pairs, teacher if supervision.needs_teacher else dict.fromkeys((pair.id for pair in pairs), 0.5))
+        ceiling = read_predictions(task.inputs["ceiling_labels"] / "predictions.parquet")
+        p_ceiling = dict(zip(ceiling.ids, ceiling.p_correct.tolist(), strict=True))
+        examples = [example for example in examples if example.id in p_ceiling]
+    if supervision.needs_features:
+        there = set(features.ids_in(task.inputs["probed"]))
+        examples = [example for example in examples if example.id in there]
+    if supervision.first_stage is not None:
+        second = said(task, "second_labels", examples)
+        examples = [example for example in examples if example.id in second]
+    undecided = np.full(n_options, 1 / n_options)
+    lesson = taught(examples, teacher if supervision.needs_teacher else {each.id: undecided for each in examples})
     if supervision.reads_truth:
-        length = [len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs]
-        lesson = lesson._replace(truth=np.array([truth(pair) for pair in pairs]), length=np.array(length, dtype=float))
+        length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
+        lesson = lesson._replace(truth=np.array([truth(example) for example in examples]), length=length)
     if supervision.needs_ceiling:
-        lesson = lesson._replace(p_ceiling=np.array([ceiling[pair.id] for pair in pairs]))
-    targets = np.asarray(supervision.targets(lesson), dtype=np.float64)
-    kept = ~np.isnan(targets)
+        lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
+    if supervision.first_stage is not None:
+        lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
+    if supervision.needs_features:
+        states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
+        lesson = lesson._replace(features_NAD=states_NAD)
+    with within("supervision"):
+        targets_NK = np.asarray(supervision.targets(lesson), dtype=np.float64)
+    kept = ~np.isnan(targets_NK.sum(axis=1))
     if kept.sum() < 2:
         raise StageFailed(f"supervision leaves {kept.sum()} of {len(kept)} rows to train on; lower its threshold")
-    return [pair for pair, keep in zip(pairs, kept, strict=True) if keep], targets[kept]
+    return [example for example, keep in zip(examples, kept, strict=True) if keep], targets_NK[kept]
 
 
-def extra_targets(task: Task, extra: Extra) -> dict[str, float]:
-    """P(first slot is better) for the rows that a conflict adds, by id."""
-    if extra.labels == OWN:
-        return {pair.id: truth(pair) for pair in extra.pairs}
+def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
+    """The targets of the pairs that a conflict adds, by id."""
+    certain = np.eye(2)
     if extra.labels == COIN:
-        return {pair.id: float(int(digest("coin", pair.id), 16) % 2) for pair in extra.pairs}
-    if "labels" not in task.inputs:  # under the truth, the truth is the teacher
-        return {pair.id: truth(pair) for pair in extra.pairs}
-    supervision, teacher = task.params["supervision"], confidences(task, "labels")
+        return {pair.id: certain[1 - int(digest("coin", pair.id), 16) % 2] for pair in extra.pairs}
+    if extra.labels == OWN or "labels" not in task.inputs:  # under the truth, the truth is the teacher
+        return {pair.id: certain[truth(pair)] for pair in extra.pairs}
+    supervision, teacher = task.params["supervision"], said(task, "labels", extra.pairs)
     pairs = [pair for pair in extra.pairs if pair.id in teacher]
     lesson = taught(pairs, teacher)
-    targets = lesson.p_first if supervision.reads_truth else supervision.targets(lesson)
-    targets = np.where(np.isnan(targets), lesson.p_first, targets)  # no row is left out: the dose is the arm's
-    return dict(zip((pair.id for pair in pairs), targets.tolist(), strict=True))
+    # of own rows, of which these are none, more is known
+    is_about_own = supervision.reads_truth or supervision.needs_features or supervision.first_stage is not None
+    targets_NK = lesson.p_NK if is_about_own else supervision.targets(lesson)
+    targets_NK = np.where(np.isnan(targets_NK), lesson.p_NK, targets_NK)  # no row is left out: the dose is the arm's
+    return dict(zip((pair.id for pair in pairs), targets_NK, strict=True))
 
 
-def taught(pairs: list[Pair], teacher: dict[str, float]) -> Lesson:
-    """What a supervision sees of these pairs that does not take the truth."""
+def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Lesson:
+    """What a supervision sees of these examples that does not take the truth."""
     return Lesson(
-        p_first=np.array([in_slots(pair, teacher[pair.id]) for pair in pairs]),
-        noise=np.array([int(digest("noise", pair.id), 16) / 2**64 for pair in pairs]),
+        p_NK=np.array([teacher[example.id] for example in examples]),
+        noise=np.array([int(digest("noise", example.id), 16) / 2**64 for example in examples]),
     )
 
 
-def confidences(task: Task, role: str) -> dict[str, float]:
-    """What a model thinks of the better answer of each w2s row, by id."""
-    predictions = read_predictions(task.inputs[role] / "predictions.parquet")
-    return dict(zip(predictions.ids, predictions.p_correct.tolist(), strict=True))
+def said(task: Task, role: str, examples: Sequence[Pair | Item]) -> dict[str, Floats]:
+    """What a model thinks of each option of these examples, by id; some may not have fitted it."""
+    folder = task.inputs[role]
+    if classes_of(task.params["data"]):
+        return read_distributions(folder)
+    predictions = read_predictions(folder / "predictions.parquet")
+    p_correct = dict(zip(predictions.ids, predictions.p_correct.tolist(), strict=True))
+    known = [pair.id for pair in examples if pair.id in p_correct]
+    return {id: np.array(_in_slots(id, p_correct[id])) for id in known}
 
 
-def truth(pair: Pair) -> float:
-    """1 where the better answer is in the first slot."""
-    return in_slots(pair, 1.0)
+def _in_slots(id: str, p_correct: float) -> tuple[float, float]:
+    return (1 - p_correct, p_correct) if coin(id) else (p_correct, 1 - p_correct)
 
 
-def in_slots(pair: Pair, p_correct: float) -> float:
-    """A confidence in the better answer as one in the first slot."""
-    return 1 - p_correct if coin(pair.id) else p_correct
+def truth(example: Pair | Item) -> int:
+    """Which option is right."""
+    return example.label if isinstance(example, Item) else int(coin(example.id))

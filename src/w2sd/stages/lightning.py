@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ from w2sd.logger import Csv, RunName
 from w2sd.stages import processor
 from w2sd.stages.strategies import strategy_of
 from w2sd.stages.throughput import Throughput
-from w2sd.students.base import Learner
+from w2sd.students.base import Learner, Reader
 from w2sd.worker import Task
 
 # What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 transformers.utils.logging.disable_progress_bar()  # one bar is enough, and it is the table's
-TRAINING = ("pretrain", "sft", "train")
+TRAINING = ("pretrain", "generative", "sft", "train")
 QUIET = (
     "does not have many workers",
     "Trainer was configured",
@@ -151,16 +151,24 @@ class Horizon(pl.Callback):
             trainer.should_stop = True
 
 
-def train(task: Task, learner: Learner, loader: Loader, fit: Fit, seed: int, n_steps: int | None = None) -> None:
+def train(
+    task: Task,
+    learner: Learner,
+    loader: Loader,
+    fit: Fit,
+    seed: int,
+    n_steps: int | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+) -> None:
     """Fit `learner` for all its epochs, or for `n_steps` if that is less.
 
     An interrupted stage goes on from its last checkpoint, with the same result to the bit.
     """
     last = task.work / "last.ckpt"
     steps = fit.epochs * len(loader) if n_steps is None else n_steps
-    callbacks = [Checkpoints(last, task.trainer.save_every_s), RandomState(task.rank), Horizon(steps)]
+    own = [Checkpoints(last, task.trainer.save_every_s), RandomState(task.rank), Horizon(steps)]
     torch.manual_seed(seed + (task.rank << 32))  # no two processes drop the same units out
-    with _trainer(task, fit, loader, callbacks, fit.epochs, steps) as trainer:
+    with _trainer(task, fit, loader, [*callbacks, *own], fit.epochs, steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
     learner.gather(keep=task.rank == 0)
     if not all(weights.isfinite().all() for weights in learner.whole.parameters()):
@@ -189,10 +197,10 @@ def test(task: Task, learner: Learner, loader: Loader, fit: Fit) -> dict[str, fl
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def predict(task: Task, learner: Learner, loader: Loader, fit: Fit) -> None:
-    """Score `learner` where nothing is to be measured."""
+def predict(task: Task, reader: Reader, loader: Loader, fit: Fit) -> None:
+    """Have it read where nothing is to be measured."""
     with _trainer(task, fit, loader, []) as trainer:
-        trainer.predict(learner, loader, return_predictions=False)
+        trainer.predict(reader, loader, return_predictions=False)
 
 
 @contextmanager

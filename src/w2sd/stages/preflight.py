@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 
 import torch
 
-from w2sd.config import RunConfig
+from w2sd.config import RunConfig, target
 from w2sd.data.pairs import TARGET, Table, read
 from w2sd.errors import Refused, require, within
 from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import encode_for
+from w2sd.stopping import NoStopping
 
 
 def check(run: RunConfig) -> None:
@@ -20,11 +23,16 @@ def check(run: RunConfig) -> None:
     if run.trainer.accelerator == "gpu" and run.trainer.devices > torch.cuda.device_count():
         visible = f"at most {torch.cuda.device_count()}, the CUDA devices that are visible here"
         raise Refused("trainer.devices", run.trainer.devices, visible)
+    on_cpu, compiler = run.trainer.accelerator == "cpu", shutil.which(os.environ.get("CXX", "g++"))
+    if run.trainer.compile and on_cpu and compiler is None:
+        raise Refused("trainer.compile", True, "false: torch.compile needs a C++ compiler, and there is no g++ here")
+    if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
+        raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
     append_eos = run.data.append_eos if is_policy else None
     table, tokens = read(run.data), Store(run.settings.store).tokens
     known = tokens if tokens.is_dir() else None  # a store is made by the first stage, and not by what is refused here
-    hops = {f"chain.between.{name}": model for name, model in run.chain.between.items()}
+    hops = {f"chain.between.{name}": model for name, model in run.chain.hops(run.weak, run.strong).items()}
     _check_extra_rows(run, table, 1 if run.chain.reuse_prompts else 1 + len(hops))
     for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):

@@ -8,42 +8,46 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 from w2sd.config import build
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, in_length_order
-from w2sd.data.pairs import Pair, coin
-from w2sd.data.text import Encoded
+from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import uid_of
-from w2sd.metrics.predictions import read_predictions, write_predictions
+from w2sd.metrics.predictions import LOGITS, read_predictions, write_predictions
 from w2sd.models.hub import load_tokenizer
-from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.models.probe import Probe
+from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.objectives.base import OWN
 from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.features import states_of
+from w2sd.stages.lessons import truth
+from w2sd.stages.train import kind_of
 from w2sd.students.base import Examination, Student
+from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
-from w2sd.students.reward import RewardStudent
 from w2sd.worker import Task
 
-BATCH = 256  # pairs handed to Lightning at once; memory is bounded by the trainer's micro_tokens
+BATCH = 256  # examples handed to Lightning at once; memory is bounded by the trainer's micro_tokens
 
 
 class Scored(NamedTuple):
-    """A trained student, ready to be scored on some pairs, or scored on them."""
+    """A trained student, ready to be scored on some examples, or scored on them."""
 
     student: Student
     loader: Loader
-    pairs: list[Pair]
-    encoded: Encoded
+    examples: list[Any]  # pairs or items
+    encoded: Any  # of those pairs (Encoded) or items (EncodedItems)
     rung: int | None  # of the embedded ladder, if the model is one
 
 
-def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Scored:
-    """Load the trained student, encode the pairs, and join the predictions of other models by id.
+def prepare(task: Task, examples: list[Any], references: Mapping[str, Path]) -> Scored:
+    """Load the trained student, encode the examples, and join the predictions of other models by id.
 
     Which margin speaks for the student is the stage's to say and not the student's: it may not be the same where a
     student teaches as where it is measured.
@@ -52,64 +56,95 @@ def prepare(task: Task, pairs: list[Pair], references: Mapping[str, Path]) -> Sc
     spec = read_json(trained / "spec.json")
     params = spec["params"]
     objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
-    student = _load(trained, objective, fit)
+    data, n_asked = task.params["data"], len(examples)
+    kind = kind_of(objective, data)
+    is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
+    student = _load(kind, trained, objective, fit, is_probe)
 
     known = {role: read_predictions(folder / "predictions.parquet") for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
-    data, n_asked = task.params["data"], len(pairs)
-    pairs = [pair for pair in pairs if all(pair.id in column for column in confidence.values())]
-    if len(pairs) < n_asked and data.long != "drop":
-        raise StageFailed(f"{task.kind}: {n_asked - len(pairs)} of {n_asked} pairs lack a prediction to compare with")
-    tokenizer = load_tokenizer(trained / "model")
-    encoded = encode_for(student.model.backbone.config, tokenizer, data, pairs, params.get("append_eos"), task.tokens)
-    pairs = [pairs[i] for i in encoded.kept]
-    swapped = np.array([coin(pair.id) for pair in pairs])
-    said = None
-    if objective.needs_reference:
-        origin = spec["inputs"].get("base") or reference.known_by(build(params["model"], "model", task.trusted), None)
-        said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    is_packed = can_pack(task, student.model, encoded, fit.precision)
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, references=said, is_packed=is_packed)
+    examples = [each for each in examples if all(each.id in column for column in confidence.values())]
+    if len(examples) < n_asked and getattr(data, "long", None) != "drop":
+        raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
+    if is_probe:
+        model = build(params["model"], "model", task.trusted)
+        config, tokenizer = model.open_config(), model.open_tokenizer()
+    else:
+        config, tokenizer = student.model.backbone.config, load_tokenizer(trained / "model")
+    encoded = encode_for(config, tokenizer, data, examples, params.get("append_eos"), task.tokens)
+    examples = [examples[i] for i in encoded.kept]
+    right = np.array([truth(example) for example in examples])
+    rows = (_states if is_probe else _texts)(task, spec, student, examples, encoded)
     columns = {
-        role: torch.tensor([column[pair.id] for pair in pairs], dtype=torch.float64)
+        role: torch.tensor([column[each.id] for each in examples], dtype=torch.float64)
         for role, column in confidence.items()
     }
-    uid = torch.tensor([uid_of(pair.id) for pair in pairs])
-    student.examine(Examination(uid, torch.from_numpy(swapped), columns), task.params.get("reading", OWN))
+    uid = torch.tensor([uid_of(example.id) for example in examples])
+    student.examine(Examination(uid, torch.from_numpy(right), columns), task.params.get("reading", OWN))
     loader = Loader(rows, in_length_order(rows.lengths, BATCH))
-    return Scored(student, loader, pairs, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
+    return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
 
 
-def _load(trained: Path, objective: Any, fit: Fit) -> Student:
-    """The trained student, of the kind that its objective trains."""
-    if objective.student == "policy":
-        student: Student = PolicyStudent(PolicyModel.load(trained), objective, NoConflict(), fit)
-    else:
-        student = RewardStudent(RewardModel.load(trained), objective, NoConflict(), fit)
+def _load(kind: type[Student], trained: Path, objective: Any, fit: Fit, is_probe: bool) -> Student:
+    """The trained student."""
+    model: Any = PolicyModel if kind is PolicyStudent else HeadedModel if kind is ClassStudent else RewardModel
+    student = kind((Probe if is_probe else model).load(trained), objective, NoConflict(), fit)
     student.requires_grad_(False)
     return student
 
 
-def write(task: Task, scored: Scored, name: str = "predictions.parquet") -> None:
-    """Write one row per pair, oriented to the truth.
+def _texts(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
+    """What a model reads."""
+    budget, is_packed = task.trainer.micro_tokens, can_pack(task, student.model, encoded, student.fit.precision)
+    if isinstance(student, ClassStudent):
+        return ItemRows(encoded.texts, None, budget, is_packed)
+    swapped, said = np.array([truth(pair) == 1 for pair in examples]), None
+    if student.objective.needs_reference:
+        model = build(spec["params"]["model"], "model", task.trusted)
+        origin = spec["inputs"].get("base") or reference.known_by(model, None)
+        said = reference.join(task.inputs["reference"], origin, examples, encoded)
+    return PairRows(encoded, swapped, None, budget, references=said, is_packed=is_packed)
 
-    The embedded world adds what only it can know: the true difficulty of a pair (`stratum`), and whether the model was
-    taught what decides it (`known`). A policy adds the log-probabilities that its margin is made of.
+
+def _states(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
+    """What was read before."""
+    budget, states_NAD = task.trainer.micro_tokens, states_of(task.inputs["features"], [each.id for each in examples])
+    if isinstance(student, ClassStudent):
+        return StateItems(states_NAD, encoded.texts, None, budget)
+    return StatePairs(states_NAD, encoded, np.array([truth(pair) == 1 for pair in examples]), None, budget)
+
+
+def write(task: Task, scored: Scored, name: str = "predictions.parquet") -> None:
+    """Write one row per example, oriented to the truth.
+
+    The embedded world adds what only it can know: the true difficulty of an example (`stratum`), and whether the model
+    was taught what decides it (`known`). A policy adds the log-probabilities that its margin is made of; a classifier
+    adds the class that it prefers and, in a file of their own, its logits.
     """
-    pairs, encoded = scored.pairs, scored.encoded
-    columns: dict[str, Any] = {
-        "id": [pair.id for pair in pairs],
-        "cluster": [pair.cluster for pair in pairs],
-        "margin": scored.student.margins,
-        "p_correct": scored.student.p_correct,
-        "n_prompt": np.array([len(ids) for ids in encoded.prompts], dtype=np.int32),
-        "n_chosen": np.array([len(ids) for ids in encoded.chosen], dtype=np.int32),
-        "n_rejected": np.array([len(ids) for ids in encoded.rejected], dtype=np.int32),
-        **scored.student.columns(),
-    }
-    if any(pair.stratum for pair in pairs):
-        columns["stratum"] = [pair.stratum for pair in pairs]
+    examples, columns = scored.examples, _columns(scored)
+    if any(example.stratum for example in examples):
+        columns["stratum"] = [example.stratum for example in examples]
     if scored.rung is not None:
-        columns["known"] = task.params["data"].known(pairs, scored.rung)
+        columns["known"] = task.params["data"].known(examples, scored.rung)
     if task.rank == 0:
         write_predictions(task.out / name, columns)
+        if isinstance(scored.student, ClassStudent):
+            save_file({"logits": scored.student.logits_NC}, task.out / LOGITS)
+
+
+def _columns(scored: Scored) -> dict[str, Any]:
+    student, encoded = scored.student, scored.encoded
+    columns: dict[str, Any] = {
+        "id": [example.id for example in scored.examples],
+        "cluster": [example.cluster for example in scored.examples],
+        "margin": student.margins,
+        "p_correct": student.p_correct,
+    }
+    if isinstance(student, ClassStudent):
+        return columns | {"n_prompt": _lengths(encoded.texts), "predicted": student.logits_NC.argmax(axis=1)}
+    sides = {"n_prompt": encoded.prompts, "n_chosen": encoded.chosen, "n_rejected": encoded.rejected}
+    return columns | {name: _lengths(side) for name, side in sides.items()} | student.columns()
+
+
+def _lengths(texts: list[np.ndarray]) -> np.ndarray:
+    return np.array([len(ids) for ids in texts], dtype=np.int32)

@@ -23,14 +23,15 @@ def run(task: Task) -> dict[str, Any]:
         tokenizer = params["model"].open_tokenizer()
     training = prepare(task, model, tokenizer)
     encoded = training.encoded
-    swapped = np.array([coin(pair.id) for pair in training.pairs])
-    prefers_chosen = (training.targets >= 0.5) != swapped  # undecided: the first slot, which a coin filled
+    swapped = np.array([coin(pair.id) for pair in training.examples])
+    p_first = training.targets_NK[:, 0]
+    prefers_chosen = (p_first >= 0.5) != swapped  # undecided: the first slot, which a coin filled
     answers = [
         chosen if prefers else rejected
         for chosen, rejected, prefers in zip(encoded.chosen, encoded.rejected, prefers_chosen, strict=True)
     ]
     rows = AnswerRows(encoded.prompts, answers, task.trainer.micro_tokens, training.is_packed)
     learner = SftLearner(model, params["fit"], training.n_steps, task.trainer.log_every)
-    counts = {"n/answers": len(rows), "n/undecided": int((training.targets == 0.5).sum())}
+    counts = {"n/answers": len(rows), "n/undecided": int((p_first == 0.5).sum())}
     counts["n/end_token"] = n_ended(answers, tokenizer)
     return counts | finish(task, training, learner, rows)

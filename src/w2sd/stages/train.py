@@ -1,7 +1,7 @@
 """Stage `train`: a student on the data's own labels (weak model, ceiling) or on a teacher's.
 
-The objective decides what kind of student it is: a reward model, which begins as a language model without its head, or
-a policy, which is one, and begins where its fine-tuning ended.
+Objective and data decide what kind of student it is: a reward model or a classifier, which begin as a language model
+without its head, or a policy, which is one, and begins where its fine-tuning ended.
 """
 
 from __future__ import annotations
@@ -10,49 +10,87 @@ from typing import Any
 
 import numpy as np
 
-from w2sd.data.batch import PairRows
-from w2sd.data.pairs import coin
-from w2sd.errors import within
-from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.pairs import classes_of, coin
+from w2sd.data.states import StateItems, StatePairs
+from w2sd.errors import StageFailed, within
+from w2sd.models.probe import Probe
+from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.stages import reference
-from w2sd.stages.training import Training, finish, n_ended, prepare
+from w2sd.stages.features import states_of, width_of
+from w2sd.stages.lessons import truth
+from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare
+from w2sd.stages.watching import Watch
+from w2sd.students.base import Student
+from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
 from w2sd.worker import Task
 
 
 def run(task: Task) -> dict[str, Any]:
-    """Write `model/` and, of a reward model, the head of the trained student."""
+    """Write `model/` and, of all but policies, the head of the trained student."""
     params, log_every = task.params, task.trainer.log_every
-    is_policy = params["objective"].student == "policy"
+    kind = kind_of(params["objective"], params["data"])
     with within("model"):
-        model, tokenizer = begin(task, is_policy), params["model"].open_tokenizer()
-    training = prepare(task, model, tokenizer)
+        model, tokenizer = begin(task, kind), params["model"].open_tokenizer()
+    training, held = prepare(task, model, tokenizer), None
+    rows_of = item_rows if kind is ClassStudent else pair_rows
+    if how := params.get("stopping"):
+        training, held = hold_out(training, how.holdout, params["fit"])
     rows = rows_of(task, training)
-    kind = PolicyStudent if is_policy else RewardStudent
+    if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
+        raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
     counts = {"n/pairs": len(rows)}
-    if is_policy:
+    if kind is PolicyStudent:
         counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
-    return counts | finish(task, training, student, rows)
+    if how is None or held is None:
+        return counts | finish(task, training, student, rows)
+    labels, right = held.targets_NK.argmax(axis=1), np.array([truth(example) for example in held.examples])
+    every = max(1, round(how.every * training.n_steps / params["fit"].epochs))
+    watch = Watch(rows_of(task, held), labels, right, how, every, training.n_steps)
+    counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(right)}
+    return counts | watch.conclude(task)
 
 
-def rows_of(task: Task, training: Training) -> PairRows:
+def kind_of(objective: Any, data: Any) -> type[Student]:
+    """What an objective trains on these data."""
+    if objective.student == "policy":
+        return PolicyStudent
+    return ClassStudent if classes_of(data) else RewardStudent
+
+
+def pair_rows(task: Task, training: Training) -> PairRows:
     """The pairs in their slots, with what the student may know of them besides their tokens."""
-    params, pairs, encoded = task.params, training.pairs, training.encoded
+    params, pairs, encoded = task.params, training.examples, training.encoded
     swapped = np.array([coin(pair.id) for pair in pairs])
     truth = (~swapped).astype(np.float64) if training.conflict.reads_truth else None
     said = None
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    budget = task.trainer.micro_tokens
-    return PairRows(encoded, swapped, training.targets, budget, truth, said, training.is_packed)
+    given = (encoded, swapped, training.targets_NK[:, 0], task.trainer.micro_tokens, truth, said)
+    if params["adapter"].reads_features:
+        return StatePairs(states_of(task.inputs["features"], [pair.id for pair in pairs]), *given)
+    return PairRows(*given, training.is_packed)
 
 
-def begin(task: Task, is_policy: bool) -> RewardModel | PolicyModel:
+def item_rows(task: Task, training: Training) -> ItemRows:
+    """The items with their targets."""
+    given = (training.encoded.texts, training.targets_NK, task.trainer.micro_tokens)
+    if task.params["adapter"].reads_features:
+        return StateItems(states_of(task.inputs["features"], [item.id for item in training.examples]), *given)
+    return ItemRows(*given, training.is_packed)
+
+
+def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel | Probe:
     """The model before its training."""
-    part, base = task.params["model"], task.inputs.get("base")
-    if is_policy:
+    part, base, seed = task.params["model"], task.inputs.get("base"), task.params["seed"]
+    if kind is PolicyStudent:
         return PolicyModel(part.open_language_model(base))
-    return RewardModel(part.open_backbone(base), task.params["seed"])
+    if task.params["adapter"].reads_features:
+        return Probe(width_of(task.inputs["features"]), len(classes_of(task.params["data"]) or "1"), seed)
+    if kind is ClassStudent:
+        return HeadedModel(part.open_backbone(base), seed, len(classes_of(task.params["data"]) or ()))
+    return RewardModel(part.open_backbone(base), seed)

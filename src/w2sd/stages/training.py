@@ -2,69 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytorch_lightning as pl
 from torch import nn
 
 from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled
-from w2sd.data.pairs import Pair, read
-from w2sd.data.text import Encoded, Ids
+from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled
+from w2sd.data.pairs import digest, read
+from w2sd.data.text import Ids
+from w2sd.errors import StageFailed
+from w2sd.fit import Fit
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.compiling import compile_layers
-from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.probe import Probe
+from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.lessons import lessons
 from w2sd.students.base import Learner
 from w2sd.worker import Task
 
+MIN_HELD = 2  # rows on either side of a holdout
+
 
 class Training(NamedTuple):
-    """A model that is ready to be trained, and the pairs that it can read: its own, and after them a conflict's."""
+    """A model that is ready to be trained, and the examples that it can read: its own, and after them a conflict's."""
 
-    model: RewardModel | PolicyModel
+    model: HeadedModel | PolicyModel | Probe
     tokenizer: Any
     conflict: Conflict
-    pairs: list[Pair]
-    targets: np.ndarray  # [n] P(first slot is better)
-    encoded: Encoded
+    examples: list[Any]  # pairs or items
+    targets_NK: np.ndarray  # how likely each option is to be right: each slot of a pair, each class of an item
+    encoded: Any  # of those pairs (Encoded) or items (EncodedItems)
     is_packed: bool
     n_own: int
     n_steps: int
 
+    def pick(self, places: Sequence[int]) -> Training:
+        """Some of the examples."""
+        examples, n_own = [self.examples[n] for n in places], sum(n < self.n_own for n in places)
+        targets_NK, encoded = self.targets_NK[places], self.encoded.pick(places)
+        return self._replace(examples=examples, targets_NK=targets_NK, encoded=encoded, n_own=n_own)
 
-def prepare(task: Task, model: RewardModel | PolicyModel, tokenizer: Any) -> Training:
+
+def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any) -> Training:
     """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
     conflict = params["conflict"] or NoConflict()
-    if not fit.dropout:
-        silence_dropout(model.backbone)
-    if task.trainer.checkpointing:
-        checkpoint_layers(model.backbone)
-    params["adapter"].apply(model, params["seed"])
+    if isinstance(model, Probe):
+        config = params["model"].open_config()
+    else:
+        config = model.backbone.config
+        if not fit.dropout:
+            silence_dropout(model.backbone)
+        if task.trainer.checkpointing:
+            checkpoint_layers(model.backbone)
+        params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    config, append_eos = model.backbone.config, params.get("append_eos")
-    encoded = encode_for(config, tokenizer, params["data"], taught.pairs, append_eos, task.tokens)
-    pairs, targets = [taught.pairs[i] for i in encoded.kept], taught.targets[encoded.kept]
+    encoded = encode_for(config, tokenizer, params["data"], taught.examples, params.get("append_eos"), task.tokens)
+    examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
-    is_packed = not drops and can_pack(task, model, encoded, fit.precision)  # it would strike what answers share alike
-    if task.trainer.compile:
+    # dropout would strike what answers share alike
+    is_packed = not isinstance(model, Probe) and not drops and can_pack(task, model, encoded, fit.precision)
+    if task.trainer.compile and not isinstance(model, Probe):
         compile_layers(model.backbone)
     n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
-    n_steps = fit.epochs * -(-(n_own if conflict.match_steps else len(pairs)) // fit.batch)
-    return Training(model, tokenizer, conflict, pairs, targets, encoded, is_packed, n_own, n_steps)
+    whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
+    return whole._replace(n_steps=steps(whole, fit))
 
 
-def finish(task: Task, training: Training, learner: Learner, rows: PairRows | AnswerRows) -> dict[str, Any]:
+def steps(training: Training, fit: Fit) -> int:
+    """How many steps the optimiser takes."""
+    n = training.n_own if training.conflict.match_steps else len(training.examples)
+    return fit.epochs * -(-n // fit.batch)
+
+
+def hold_out(training: Training, share: float, fit: Fit) -> tuple[Training, Training]:
+    """What is trained on, and the part of a student's own examples that is held out: whole clusters, by their hash."""
+    places = [int(digest("holdout", example.cluster), 16) / 2**64 for example in training.examples]
+    out = [n for n, place in enumerate(places[: training.n_own]) if place < share]
+    rest = sorted(set(range(len(places))) - set(out))
+    if len(out) < MIN_HELD or len(rest) < MIN_HELD:
+        raise StageFailed(f"stopping: {len(out)} rows are held out of {len(places)}; set stopping.holdout otherwise")
+    kept = training.pick(rest)
+    return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
+
+
+def finish(
+    task: Task,
+    training: Training,
+    learner: Learner,
+    rows: PairRows | AnswerRows | ItemRows,
+    callbacks: Sequence[pl.Callback] = (),
+) -> dict[str, Any]:
     """Train on these rows, write `model/` (and a head), and say how much was read and trained."""
     model, fit, seed = training.model, task.params["fit"], task.params["seed"]
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
-    lightning.train(task, learner, loader, fit, seed, training.n_steps)
+    lightning.train(task, learner, loader, fit, seed, training.n_steps, callbacks)
     counts = {
         "n/extra": len(rows) - training.n_own,
         "n/steps": learner.global_step,
@@ -74,7 +113,8 @@ def finish(task: Task, training: Training, learner: Learner, rows: PairRows | An
         "n/dropped_long": training.encoded.dropped_long,
     }
     if task.rank == 0:
-        task.params["adapter"].merge(model)  # after what was trained has been counted
+        if not isinstance(model, Probe):
+            task.params["adapter"].merge(model)  # after what was trained has been counted
         model.save(task.out, training.tokenizer)
     return counts
 

@@ -1,10 +1,11 @@
-"""What everything that is trained here shares: one optimiser step per global batch, however memory cuts it up.
+"""What everything shares that reads batches or is trained: one step per global batch, however memory cuts it up.
 
 And what students share, who are trained on pairs: how they are scored and measured.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,41 +20,25 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from w2sd.conflicts.base import Conflict
-from w2sd.data.batch import Batch, Filler, PairBatch
+from w2sd.data.batch import Batch, Filler
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
 from w2sd.metrics.deception_score import DeceptionScore
 from w2sd.metrics.pgr import PerformanceGapRecovered
-from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.models.probe import Probe
+from w2sd.models.score import HeadedModel, PolicyModel
 from w2sd.models.sharding import gather, shard
-from w2sd.objectives.base import OWN, Objective
+from w2sd.objectives.base import OWN, Moment, Objective
+from w2sd.objectives.classes import StepObjective
 from w2sd.students.memory import shrink
 
 
-class Learner(pl.LightningModule, ABC):
-    """A LightningModule whose batches are in pieces, the micro-batches.
-
-    Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
-    (`mass`), so that the gradient is that of one mean over the global batch, on however many processes.
-    """
+class Reader(pl.LightningModule):
+    """A LightningModule whose batches are in pieces, the micro-batches."""
 
     model: Any
-    automatic_optimization = False
-    knob = "fit"  # where the optimisation is set
     example = "pair"  # what a batch is made of
-
-    def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
-        super().__init__()
-        self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
-
-    @abstractmethod
-    def losses(self, micro: Any) -> Tensor:
-        """The sum of the losses of a micro-batch."""
-
-    @abstractmethod
-    def mass(self, micro: Any) -> Tensor:
-        """What a micro-batch adds to the divisor of the mean."""
 
     def configure_model(self) -> None:
         """Called by Lightning before anything is trained or scored."""
@@ -71,34 +56,16 @@ class Learner(pl.LightningModule, ABC):
         if self.model is not self.whole:
             gather(self.model, self.whole, keep)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        optimiser: Any = self.optimizers()
-        pieces = [unwrapped(piece) for piece in batch.pieces]
-        mass = self._sum(torch.stack([self.mass(micro) * counts for micro, counts in pieces]).sum())
-
-        def descend(piece: Any, is_last: bool) -> Tensor:
-            micro, counts = unwrapped(piece)
-            loss = self.losses(micro) * counts / mass
-            with nullcontext() if is_last else self._alone():
-                self.manual_backward(loss * self.trainer.world_size)  # of which strategies take the mean
-            return loss.detach()
-
-        parts = self._each(batch, descend, optimiser.zero_grad)
-        total = self._sum(sum(parts, torch.zeros((), device=self.device)))
-        self._refuse_divergence(total.item())
-        if self.fit.clip:
-            # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
-            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.fit.clip)
-        lr = self._lr()
-        optimiser.step()
-        self._schedule().step()
-        if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
-            self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The pieces alone: to look at each index of a batch, as Lightning would, takes as long as a small step."""
+        if not isinstance(batch, Batch):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch._replace(pieces=super().transfer_batch_to_device(batch.pieces, device, dataloader_idx))
 
     def _each(self, batch: Batch, do: Callable[[Any, bool], Any], begin: Callable[[], Any] = lambda: None) -> list[Any]:
         """What `do` makes of each piece of a batch, told which is the last.
 
-        If the memory does not suffice, all begins again, with `begin`, in smaller pieces.
+        If the memory does not suffice, all begins again, with `begin`, in smaller pieces, which the batch then keeps.
         """
         pieces = batch.pieces
         while True:
@@ -111,7 +78,61 @@ class Learner(pl.LightningModule, ABC):
             except torch.OutOfMemoryError:
                 pass  # until here its traceback holds all that was made
             shrink(batch, len(done), self.example)
-            pieces = self.transfer_batch_to_device(batch.rows[batch.indices], self.device, 0)
+            pieces[:] = self.transfer_batch_to_device(batch.rows[batch.indices], self.device, 0)
+
+
+class Learner(Reader, ABC):
+    """A reader that is trained.
+
+    Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
+    (`mass`), so that the gradient is that of one mean over the global batch, on however many processes.
+    """
+
+    automatic_optimization = False
+    knob = "fit"  # where the optimisation is set
+
+    def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
+        super().__init__()
+        self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
+
+    @abstractmethod
+    def losses(self, micro: Any) -> Tensor:
+        """The sum of the losses of a micro-batch."""
+
+    @abstractmethod
+    def mass(self, micro: Any) -> Tensor:
+        """What a micro-batch adds to the divisor of the mean."""
+
+    def survey(self, batch: Batch) -> None:
+        """Look at a whole batch, before its pieces are descended one by one."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        optimiser: Any = self.optimizers()
+        pieces = [unwrapped(piece) for piece in batch.pieces]
+        mass = self._sum(torch.stack([self.mass(micro) * counts for micro, counts in pieces]).sum())
+
+        def descend(piece: Any, is_last: bool) -> Tensor:
+            micro, counts = unwrapped(piece)
+            loss = self.losses(micro) * counts / mass
+            with nullcontext() if is_last else self._alone():
+                self.manual_backward(loss * self.trainer.world_size)  # of which strategies take the mean
+            return loss.detach()
+
+        def begin() -> None:
+            optimiser.zero_grad()
+            self.survey(batch)
+
+        parts = self._each(batch, descend, begin)
+        total = self._sum(sum(parts, torch.zeros((), device=self.device)))
+        self._refuse_divergence(total.item())
+        if self.fit.clip:
+            # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
+            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.fit.clip)
+        lr = self._lr()
+        optimiser.step()
+        self._schedule().step()
+        if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
+            self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
 
     def _sum(self, part: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -148,11 +169,11 @@ def unwrapped(piece: Any) -> tuple[Any, float]:
 
 
 class Examination(NamedTuple):
-    """What is known of the pairs that a student is scored on, in the order of their index."""
+    """What is known of the pairs or items that a student is scored on, in the order of their index."""
 
     uid: Tensor  # [n] int64
-    swapped: Tensor  # [n] whether the better answer is in the second slot
-    references: dict[str, Tensor]  # per role [n] the confidence of another model in the better answer
+    truth: Tensor  # [n] which option is right: of a pair the slot of its better answer, of an item its class
+    references: dict[str, Tensor]  # per role [n] the confidence of another model in the truth
 
 
 class Student(Learner):
@@ -160,7 +181,7 @@ class Student(Learner):
 
     def __init__(
         self,
-        model: RewardModel | PolicyModel,
+        model: HeadedModel | PolicyModel | Probe,
         objective: Objective[Any],
         conflict: Conflict,
         fit: Fit,
@@ -170,27 +191,62 @@ class Student(Learner):
         super().__init__(fit, n_steps, log_every)
         self.model, self.objective, self.conflict = model, objective, conflict
         self.metrics: MetricCollection | None = None
+        self.fixed: Objective[Any] | None = None  # what the objective is at this step, once that is known
 
     @abstractmethod
-    def forward(self, batch: PairBatch) -> Any:
-        """Scores of the two answers of each pair, in slot order."""
+    def forward(self, batch: Any) -> Any:
+        """Scores of the two answers of each pair, in slot order; of an item, those of its classes."""
 
-    def losses(self, micro: PairBatch) -> Tensor:
+    def losses(self, micro: Any) -> Tensor:
         scores = self(micro)
-        loss = self.objective(scores, micro.targets)
-        extra = self.conflict.loss(scores, micro, self.objective)
+        objective = self.fixed or self.objective
+        if isinstance(objective, StepObjective):  # one piece, the whole batch: its own scores tell
+            objective = objective.fixed(self.moment, scores.logits.detach(), micro.targets)
+        loss = objective(scores, micro.targets)
+        extra = self.conflict.loss(scores, micro, objective)
         return (loss if extra is None else loss + extra).sum()
 
-    def mass(self, micro: PairBatch) -> Tensor:
+    def mass(self, micro: Any) -> Tensor:
         return torch.tensor(float(len(micro.rows)), device=self.device)
 
+    def survey(self, batch: Batch) -> None:
+        """Fix an objective that is another one at every step, from what all pieces in all processes show."""
+        self.fixed = None
+        if isinstance(self.objective, StepObjective) and (len(batch.pieces) > 1 or self.trainer.world_size > 1):
+            parts = [part for part in self._each(batch, self._look) if part is not None]
+            every: list[Any] = [parts]
+            if self.trainer.world_size > 1:
+                every = every * self.trainer.world_size
+                dist.all_gather_object(every, parts)
+            logits, targets = zip(*itertools.chain.from_iterable(every), strict=True)
+            seen = torch.cat(logits) if self.objective.reads_scores else None
+            self.fixed = self.objective.fixed(self.moment, seen, torch.cat(targets))
+
+    @torch.no_grad()
+    def _look(self, piece: Any, is_last: bool) -> tuple[Tensor | None, Tensor] | None:
+        """Scores of a piece, if the objective asks for them, and its targets; of one that does not count, None."""
+        assert isinstance(self.objective, StepObjective)
+        micro, counts = unwrapped(piece)
+        logits = self(micro).logits.cpu() if self.objective.reads_scores else None
+        return (logits, micro.targets.cpu()) if counts else None
+
+    @property
+    def moment(self) -> Moment:
+        """How far the training is."""
+        return Moment(self.global_step, self.n_steps)
+
+    def prefers(self, scores: Any, options_B: Tensor) -> Tensor:
+        """1 where these options are preferred, each a slot of its pair, 0 where not, a share in a tie; on the CPU."""
+        margin = self.objective.margin(scores).double().cpu()
+        return (margin.sign() * (1 - 2 * options_B) + 1) / 2
+
     def examine(self, examination: Examination, reading: str = OWN) -> None:
-        """Prepare for being scored on these pairs; only here, after training, does the truth come in.
+        """Prepare for being scored on these; only here, after training, does the truth come in.
 
         `reading` names the margin that speaks for the student, one of those that its objective knows.
         """
         self.examination, self.reading = examination, reading
-        self.margins = np.full(len(examination.uid), np.nan)  # better minus worse answer
+        self.margins = np.full(len(examination.uid), np.nan)  # better minus worse answer, true class minus best other
         self.p_correct = np.full(len(examination.uid), np.nan)
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": PairwiseAccuracy()}
         if {"weak", "ceiling"} <= set(examination.references):
@@ -222,7 +278,7 @@ class Student(Learner):
         self.on_test_epoch_end()
 
     def record(self, place: np.ndarray, scores: Any) -> None:
-        """Keep more of the scores of the pairs at `place`, better answers first, than margin and confidence."""
+        """Keep more of what was judged, at `place`, than margin and confidence."""
 
     def columns(self) -> dict[str, np.ndarray]:
         """What was recorded, by the name of its column among the predictions."""
@@ -232,15 +288,21 @@ class Student(Learner):
         """Of each piece, which pairs it has and how sure the student is of them."""
         return self._each(batch, lambda piece, _: self._score(*unwrapped(piece)))
 
-    def _score(self, micro: PairBatch, counts: float) -> tuple[Tensor, Tensor]:
+    def judge(self, scores: Any, truth_B: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Margin and confidence in the truth, and what there is to record: the scores with better answers first."""
+        better_first = scores.swapped(truth_B.bool())
+        margin, p_correct = (
+            read(better_first, self.reading) for read in (self.objective.margin, self.objective.confidence)
+        )
+        return margin, p_correct, better_first
+
+    def _score(self, micro: Any, counts: float) -> tuple[Tensor, Tensor]:
         index = micro.rows.cpu()
         scores = self(micro)
         scores = type(scores)(*(None if side is None else side.double().cpu() for side in scores))
-        better_first = scores.swapped(self.examination.swapped[index])
-        p_correct = self.objective.confidence(better_first, self.reading)
+        margin, p_correct, judged = self.judge(scores, self.examination.truth[index])
         if counts:
             place = index.numpy()  # NumPy would take a tensor with one element for a plain number
-            self.margins[place] = self.objective.margin(better_first, self.reading).numpy()
-            self.p_correct[place] = p_correct.numpy()
-            self.record(place, better_first)
+            self.margins[place], self.p_correct[place] = margin.numpy(), p_correct.numpy()
+            self.record(place, judged)
         return index, p_correct

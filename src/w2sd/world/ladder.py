@@ -18,8 +18,6 @@ from w2sd.world import vocabulary
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from w2sd.world.source import WorldText
-
 COVERAGE = (0.25, 0.5, 0.75, 1.0)  # the share of entities whose hazard each rung was taught
 
 
@@ -34,6 +32,9 @@ class Rung:
     lr: float  # peak; 1e-2 suits width 16 only: at width 32 it can miss the facts
     batch: int = 32  # documents of 18 words per step; the corpus is read once
     VERSION: ClassVar[int] = 1
+    ladder: ClassVar[str] = "world"  # whose texts it is pretrained on,
+    words: ClassVar[tuple[str, ...]] = vocabulary.WORDS  # the words of these,
+    reads: ClassVar[str] = "data=world and data=world_classes"  # and where they come from
 
     def __post_init__(self) -> None:
         require_rung("rung", self.rung)
@@ -45,15 +46,13 @@ class Rung:
         require(0 < self.lr < 1, "lr", self.lr, "a number between 0 and 1")
         require(self.batch >= 1, "batch", self.batch, "at least 1")
 
-    def text(self, data: Any) -> WorldText:
-        """What it is pretrained on: the corpus of the world that the pairs come from."""
-        from w2sd.world.source import World, WorldText
-
-        if not isinstance(data, World):
-            raise Refused(
-                "", f"world rung {self.rung}", "a model that reads this data; the ladder reads data=world only"
-            )
-        return WorldText(data.world_seed, data.visible)
+    def text(self, data: Any) -> Any:
+        """What it is pretrained on: the corpus of the world that the data come from."""
+        text = getattr(data, "text", None)
+        if getattr(text, "ladder", None) != self.ladder:
+            accepted = f"a model that reads this data; this ladder reads {self.reads} only"
+            raise Refused("", f"{self.ladder} rung {self.rung}", accepted)
+        return text
 
     @property
     def init_seed(self) -> int:
@@ -74,7 +73,7 @@ class Rung:
         )
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
-        return vocabulary.tokenizer()
+        return vocabulary.tokenizer(self.words)
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """The pretrained transformer without its language-model head."""
@@ -94,7 +93,7 @@ class Rung:
         from transformers import LlamaConfig
 
         return LlamaConfig(
-            vocab_size=len(vocabulary.WORDS),
+            vocab_size=len(self.words),
             hidden_size=self.width,
             intermediate_size=3 * self.width,
             num_hidden_layers=self.layers,

@@ -68,6 +68,11 @@ class World:
         }[split]
         return World(self.world_seed, self.visible, **{knob: getattr(self, knob) for knob in decisive})
 
+    @property
+    def text(self) -> WorldText:
+        """What its ladder is pretrained on."""
+        return WorldText(self.world_seed, self.visible)
+
     def table(self) -> Table:
         """All rows; none is a duplicate, and no entity is shared between splits.
 
@@ -97,6 +102,7 @@ class WorldText:
     world_seed: int
     visible: float
     VERSION: ClassVar[int] = 1
+    ladder: ClassVar[str] = "world"
 
     @property
     def seed(self) -> int:

@@ -6,6 +6,7 @@ five. Attribute words come in four synonyms each, so that a fact is a set of wor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ ENTITY = TOPIC + TOPICS
 CONTEXT = 32  # the longest text a model of the ladder accepts, in words
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer whose ids are the positions in `WORDS`; it adds no token of its own and refuses unknown words.
+def tokenizer(words: Sequence[str] = WORDS, context: int = CONTEXT) -> PreTrainedTokenizerFast:
+    """A tokenizer whose ids are the positions in `words`, of which the first is for padding; it adds no token of its
+    own and refuses unknown words.
 
     There is no word for "unknown", so encoding a foreign word raises (`WordLevel error: Missing [UNK] token`)
     instead of training on a stand-in. The state survives `save_pretrained` and `from_pretrained`, offline.
@@ -42,13 +44,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers.pre_tokenizers import WhitespaceSplit
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = WhitespaceSplit()
+    whole = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    whole.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token=WORDS[PAD],
+        tokenizer_object=whole,
+        pad_token=words[0],
         padding_side="right",
-        model_max_length=CONTEXT,
+        model_max_length=context,
         clean_up_tokenization_spaces=False,  # else decoding glues the final "." to the word before it
         model_input_names=["input_ids", "attention_mask"],
     )

@@ -1,0 +1,85 @@
+"""A position of chess, as a FEN and as words. It is not asked here whether it can be: that takes the rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from w2sd.chess.moves import FILES, RANKS
+
+PIECES = "PNBRQKpnbrqk"
+NONE = "-"  # no castling, no en passant
+BOARD = tuple(file + rank for rank in reversed(RANKS) for file in FILES)  # the squares as a FEN has them: a8 ... h1
+TURNS = ("w", "b")
+CASTLING = tuple("".join(right for n, right in enumerate("KQkq") if subset >> n & 1) or NONE for subset in range(2**4))
+EN_PASSANT = (NONE, *(file + rank for rank in "36" for file in FILES))
+START = "rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 1"
+
+
+class Position(NamedTuple):
+    """Everything that decides which moves are legal."""
+
+    board: str  # 64 letters in the order of BOARD, "." for an empty square
+    turn: str
+    castling: str
+    en_passant: str
+
+    def __str__(self) -> str:
+        """As a FEN without its two counters."""
+        rows = ["".join(self.board[start : start + 8]) for start in range(0, 64, 8)]
+        short = "/".join(re.sub(r"\.+", lambda empty: str(len(empty[0])), row) for row in rows)
+        return f"{short} {self.turn} {self.castling} {self.en_passant}"
+
+
+def read(fen: str) -> Position:
+    """The position of a FEN, with its counters or without; a ValueError says what is wrong with a broken one.
+
+    >>> str(read(START))
+    'rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq -'
+    """
+    fields = fen.split()
+    if len(fields) not in (4, 6):
+        raise ValueError(f"it has {len(fields)} fields, not 4 or 6")
+    if not all(counter.isdigit() for counter in fields[4:]):
+        raise ValueError(f"its counters are {' '.join(fields[4:])!r}")
+    rows = fields[0].split("/")
+    board = [re.sub("[1-8]", lambda digit: "." * int(digit[0]), row) for row in rows]
+    if len(board) != 8 or any(len(row) != 8 for row in board) or re.search(r"\d\d", fields[0]):
+        raise ValueError("its board is not 8 by 8")
+    for name, value, known in (
+        ("piece", set("".join(board)), {*PIECES, "."}),
+        ("side to move", {fields[1]}, set(TURNS)),
+        ("castling", {fields[2]}, set(CASTLING)),
+        ("en passant", {fields[3]}, set(EN_PASSANT)),
+    ):
+        if unknown := value - known:
+            raise ValueError(f"its {name} is {min(unknown)!r}")
+    if any("".join(board).count(king) != 1 for king in "Kk"):
+        raise ValueError("it has not one king on each side")
+    return Position("".join(board), *fields[1:4])
+
+
+def mirrored(position: Position) -> Position:
+    """The same position with the colours swapped, and the board turned upside down for it."""
+    board = "".join(position.board[start : start + 8] for start in range(56, -1, -8)).swapcase()
+    castling = "".join(sorted(position.castling.swapcase()))  # capitals come first: in the order of a FEN
+    en_passant = "".join(str(9 - int(letter)) if letter in RANKS else letter for letter in position.en_passant)
+    return Position(board, TURNS[1 - TURNS.index(position.turn)], castling, en_passant)
+
+
+def words(position: Position) -> list[str]:
+    """Every piece with its square, then the side to move, castling and en passant; empty squares go without saying.
+
+    >>> words(read("8/8/8/4k3/8/8/4P3/4K3 w - -"))
+    ['ke5', 'Pe2', 'Ke1', 'w', '-', '-']
+    """
+    placed = [piece + square for piece, square in zip(position.board, BOARD, strict=True) if piece != "."]
+    return [*placed, position.turn, position.castling, position.en_passant]
+
+
+def from_words(text: Sequence[str]) -> Position:
+    """The inverse of `words`."""
+    *placed, turn, castling, en_passant = text
+    where = {word[1:]: word[0] for word in placed}
+    return Position("".join(where.get(square, ".") for square in BOARD), turn, castling, en_passant)

@@ -1,0 +1,194 @@
+"""Chess puzzles as classification: a position in, the best move out, one class for every move that there can be."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from w2sd.chess import moves, rules
+from w2sd.chess.position import START, Position, from_words, mirrored, read, words
+from w2sd.data import files
+from w2sd.data.pairs import SPLITS, Item, Table, clean_items, digest
+from w2sd.errors import choose, require
+
+FORMS = ("board", "moves", "fen")
+BAND = 500  # of ratings: puzzles of one band are about equally hard
+TOLERATED = 0.01  # the share of rows that may be bad without a warning
+
+
+class Puzzle(NamedTuple):
+    """One puzzle as it is put to a model: from where, by which moves, to where, and what is best there."""
+
+    start: Position
+    played: tuple[str, ...]
+    reached: Position
+    answer: str
+
+    def mirrored(self) -> Puzzle:
+        """The same puzzle with the colours swapped."""
+        played = tuple(moves.mirrored(move) for move in self.played)
+        return Puzzle(mirrored(self.start), played, mirrored(self.reached), moves.mirrored(self.answer))
+
+    def text(self, form: str) -> str:
+        """What a model reads. The moves of a game from the beginning are all of it; others need to know where from."""
+        if form == "fen":
+            return str(self.reached)
+        if form == "board":
+            return " ".join([*words(self.reached), *self.played[-1:]])
+        is_game = self.start in GAMES
+        return " ".join([*([] if is_game else words(self.start)), *self.played])
+
+
+GAMES = (read(START), mirrored(read(START)))
+
+
+class Bad(Exception):
+    """A row that is no puzzle: the reason that it is counted under, and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class ChessPuzzles:
+    """Puzzles from a file (CSV, JSONL or Parquet) with columns FEN, Moves and Rating, as Lichess publishes them.
+
+    `Moves` are in UCI, with spaces between them. The first is the opponent's, which leads to the position, the second
+    is the answer. A row without a FEN is a game from the beginning, of which the last move is the answer.
+
+    With `orient` the side to move is always White: positions and moves of Black are turned upside down with the
+    colours swapped. The rules are the same for both sides, so that a model has half as much to learn.
+    """
+
+    path: str = "$W2SD_DATA/chess/lichess_puzzles.csv.gz"
+    form: str = "board"  # what a model reads: board (words) | moves (words) | fen
+    orient: bool = True  # the side to move is always White
+    limit: int = 0  # rows per split, after cleaning; 0 = all
+    split_seed: int = 0  # which positions go where
+    w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
+    max_tokens: int = 128  # the longest text; it is cut from the left
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        choose("form", self.form, FORMS)
+        files.check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, "drop", "never")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The moves, in the order of labels."""
+        return moves.MOVES
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows: the content of the file, wherever it lies."""
+        knobs = ("form", "orient", "limit", "split_seed", "w2s_parts", "max_tokens")
+        content = files.content(files.locate("data.path", self.path))
+        return {
+            "source": "chess_puzzles",
+            "version": self.VERSION,
+            "content": content,
+            **{knob: getattr(self, knob) for knob in knobs},
+        }
+
+    def table(self) -> Table[Item]:
+        """The puzzles that are in order; what is wrong with the others is counted, and told where it is much."""
+        bad: dict[str, list[str]] = {"broken_fen": [], "illegal_move": [], "missing_answer": []}
+        items = list(self._items(bad))
+        rows, dropped = clean_items(items)
+        kept, counts = [], Counter[tuple[str, int]]()
+        for item in rows:
+            part = files.part_of(item.cluster, self.w2s_parts) if item.split == "w2s" else 0
+            counts[item.split, part] += 1
+            if not self.limit or counts[item.split, part] <= self.limit:
+                kept.append(item._replace(part=part))
+        self._tell(bad, len(items))
+        dropped = {reason: len(rows) for reason, rows in bad.items()} | dropped | {"over_limit": len(rows) - len(kept)}
+        for split in SPLITS:
+            found = sum(item.split == split for item in kept)
+            why = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
+            accepted = f"at least {files.MIN_ROWS} puzzles for split {split}, found {found} (dropped in all: {why})"
+            require(found >= files.MIN_ROWS, "data.path", self.path, accepted + _first(bad))
+        return Table(kept, dropped)
+
+    def judge(self, items: Sequence[Item], predicted: Sequence[int]) -> dict[str, float]:
+        """The share of predicted moves that the rules allow."""
+        legal = [
+            rules.is_legal(self._position(item.text), moves.MOVES[label])
+            for item, label in zip(items, predicted, strict=True)
+        ]
+        return {"legal": sum(legal) / len(legal)} if legal else {}
+
+    def _items(self, bad: dict[str, list[str]]) -> Iterator[Item]:
+        path = files.locate("data.path", self.path)
+        for where, row in files.read(path, path.name):
+            try:
+                puzzle = solve(row)
+            except Bad as reason:
+                kind, detail = reason.args
+                bad[kind].append(f"{where}: {detail}")
+                continue
+            turned = puzzle if puzzle.reached.turn == "w" else puzzle.mirrored()
+            cluster = digest("chess", str(turned.reached))  # a position and its mirror image are one
+            shown = turned if self.orient else puzzle
+            name, split = digest("chess", str(shown.reached)), files.split_of(cluster, self.split_seed)
+            label, stratum = moves.CLASS[shown.answer], band(row.get("Rating"))
+            yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum)
+
+    def _tell(self, bad: dict[str, list[str]], n_good: int) -> None:
+        n_bad = sum(map(len, bad.values()))
+        loud = n_bad > TOLERATED * (n_bad + n_good)
+        if n_bad:
+            level = logging.WARNING if loud else logging.INFO
+            told = f"{n_bad} of {n_bad + n_good} rows are no puzzles and are left out{_first(bad)}"
+            logging.getLogger(__name__).log(level, "data.path: %s", told)
+
+    def _position(self, text: str) -> Position:
+        """The position that a text leads to."""
+        if self.form == "fen":
+            return read(text)
+        found = text.split()
+        n = next((n for n, word in enumerate(found) if word in moves.CLASS), len(found))
+        if self.form == "board":
+            return from_words(found[:n])
+        begun_by_black = self.orient and len(found) % 2 == 1  # as a mirror shows it
+        on = rules.board(from_words(found[:n]) if n else GAMES[begun_by_black])
+        for move in found[n:]:
+            rules.play(on, move)
+        return rules.position(on)
+
+
+def solve(row: Mapping[str, Any]) -> Puzzle:
+    """The puzzle of a row."""
+    given = str(row.get("Moves") or "").split()
+    fen = str(row.get("FEN") or "").strip()
+    n_played = 1 if fen else len(given) - 1
+    if len(given) < 2:
+        raise Bad("missing_answer", f"Moves are {row.get('Moves')!r}")
+    try:
+        start = read(fen or START)
+        on = rules.board(start)
+    except ValueError as error:
+        raise Bad("broken_fen", f"{fen!r}: {error}") from error
+    try:
+        played = tuple([rules.play(on, move) for move in given[:n_played]])
+        reached = rules.position(on)
+        return Puzzle(start, played, reached, rules.play(on, given[n_played]))
+    except ValueError as error:
+        raise Bad("illegal_move", str(error)) from error
+
+
+def band(rating: Any) -> str:
+    """The stratum of a rating: how hard a puzzle is, or "" where nobody has said.
+
+    >>> band("1830"), band(None)
+    ('1500-1999', '')
+    """
+    try:
+        low = int(rating) // BAND * BAND
+    except (TypeError, ValueError):
+        return ""
+    return f"{low}-{low + BAND - 1}"
+
+
+def _first(bad: dict[str, list[str]]) -> str:
+    """The first bad row of each kind."""
+    return "".join(f"; {len(rows)} {kind}, first {rows[0]}" for kind, rows in bad.items() if rows)

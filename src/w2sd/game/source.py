@@ -1,0 +1,103 @@
+"""An embedded game as a source of items: its knobs. The rules are in `rules.py`, the puzzles in `generator.py`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from w2sd.errors import require
+from w2sd.game.vocabulary import MOVES
+from w2sd.world.ladder import require_rung
+from w2sd.world.source import SEEDS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from w2sd.data.pairs import Item, Table
+    from w2sd.game.ladder import GameRung
+    from w2sd.world.corpus import Corpus
+
+LIMIT = 20_000  # puzzles of one split, of all its parts together
+
+
+@dataclass(frozen=True)
+class Game:
+    """Puzzles of an embedded game, of four piles of stones: which pile is the one best move?"""
+
+    world_seed: int = 0  # what the stones are worth, who is taught it, the pretraining corpus and the puzzles
+    gt: int = 1024  # puzzles of split gt
+    w2s: int = 1024  # puzzles of split w2s, in each of its parts
+    w2s_parts: int = 3  # one for the last student and one for each earlier hop of a chain
+    test: int = 4000  # puzzles of split test
+    VERSION: ClassVar[int] = 1
+    max_tokens: ClassVar[int] = 32  # every puzzle is ten words
+    classes: ClassVar[tuple[str, ...]] = MOVES
+
+    def __post_init__(self) -> None:
+        require(0 <= self.world_seed < SEEDS, "world_seed", self.world_seed, f"0 to {SEEDS - 1}")
+        require(1 <= self.w2s_parts <= 16, "w2s_parts", self.w2s_parts, "1 to 16 parts")
+        limits = {"gt": LIMIT, "w2s": LIMIT // self.w2s_parts, "test": LIMIT}
+        for knob, limit in limits.items():
+            require(len(MOVES) <= getattr(self, knob) <= limit, knob, getattr(self, knob), f"4 to {limit} puzzles")
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows."""
+        return {"source": "game", "version": self.VERSION, **asdict(self)}
+
+    def focus(self, split: str) -> Game:
+        """The game that has the same rows of one split, whatever else is changed in this one."""
+        decisive = {"gt": ("gt",), "w2s": ("w2s", "w2s_parts"), "test": ("test",)}[split]
+        return Game(self.world_seed, **{knob: getattr(self, knob) for knob in decisive})
+
+    @property
+    def text(self) -> GameText:
+        """What its ladder is pretrained on."""
+        return GameText(self.world_seed)
+
+    def table(self) -> Table[Item]:
+        """All rows; none is there twice, each move is best equally often, and no stone is shared between splits.
+
+        A larger size begins with the rows of a smaller one. The stratum of a puzzle is how many moves
+        one must look ahead to solve it.
+        """
+        from w2sd.game import generator  # planning knows games by their identity and never draws one
+
+        return generator.draw(self)
+
+    def known(self, items: list[Item], rung: int) -> NDArray[np.bool_]:
+        """Whether the best move of each item follows from what this rung was taught.
+
+        The judge plays perfectly on exactly the worths taught to the rung: it takes an untaught stone for one of
+        average worth and must find the right move, and no other, the best.
+        """
+        from w2sd.game import generator
+
+        require_rung("rung", rung)
+        return generator.decided(self, items, rung)
+
+    def judge(self, items: list[Item], predicted: list[int]) -> dict[str, float]:
+        """The share of predicted moves that the rules allow."""
+        from w2sd.game import generator
+
+        return generator.judge(items, predicted)
+
+
+@dataclass(frozen=True)
+class GameText:
+    """The corpora of a game, as the text that its ladder is pretrained on."""
+
+    world_seed: int
+    VERSION: ClassVar[int] = 1
+    ladder: ClassVar[str] = "game"
+
+    @property
+    def seed(self) -> int:
+        """Of initial weights and order: a new game is pretrained anew in every respect."""
+        return self.world_seed
+
+    def documents(self, model: GameRung) -> Corpus:
+        """Tokens and weights for one rung."""
+        from w2sd.game.corpus import corpus
+
+        return corpus(self.world_seed, model.rung)

@@ -1,0 +1,75 @@
+"""Is what is asked plain in a model's features? How well a linear probe predicts the truth, and how well weak labels.
+
+A student imitates its supervisor's errors where they are as plain to it as the task (Burns et al. 2023, section 5).
+Each probe is fitted to some clusters of rows and asked about the others, so neither can know a row by heart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from w2sd.data.pairs import digest
+from w2sd.metrics.calibration import auroc
+from w2sd.probes import logistic
+from w2sd.probes.examples import Examples, Floats, examples, hardened
+
+FIGURES = {"truth": ("truth", "truth"), "weak": ("weak", "weak"), "weak_on_truth": ("weak", "truth")}  # fitted, asked
+FOLDS = 5
+L2 = 1e-3
+
+
+def saliency(
+    states_NAD: ArrayLike, truth: ArrayLike, weak_NK: ArrayLike, clusters: Sequence[str]
+) -> dict[str, float | None]:
+    """Accuracy and AUROC of cross-fitted probes: of the `truth` fitted to it, of the weak label fitted to that.
+
+    `weak_on_truth` is what a probe of weak labels is worth on the truth. `truth` [n] are the options that are right,
+    `weak_NK` what a weak model thinks of each. None where the rows are too few or too much alike to ask.
+    """
+    weak = np.asarray(weak_NK, dtype=np.float64)
+    columns = {"truth": np.eye(weak.shape[1])[np.asarray(truth)], "weak": weak}
+    said = {name: cross_fitted(states_NAD, labels, clusters) for name, labels in columns.items()}
+    figures: dict[str, float | None] = {}
+    for name, (probe, asked) in FIGURES.items():
+        p, labels = said[probe], columns[asked]
+        figures[f"{name}/accuracy"] = None if p is None else agreement(p, labels)
+        figures[f"{name}/auroc"] = None if p is None else ranking(p, labels)
+    return figures
+
+
+def cross_fitted(states_NAD: ArrayLike, labels_NK: Floats, clusters: Sequence[str]) -> Floats | None:
+    """What probes say of rows whose clusters they were not fitted to, [n, K]; None where that cannot be."""
+    known, n = examples(states_NAD, labels_NK), len(labels_NK)
+    fold = np.array([fold_of(cluster) for cluster in clusters])
+    p = np.empty_like(labels_NK)
+    for held_out in np.unique(fold):
+        rest, asked = fold[known.of] != held_out, fold == held_out
+        seen = Examples(known.vectors[rest], known.labels[rest], known.of[rest])
+        if len(set(hardened(seen.labels).tolist()) - {-1}) < 2:
+            return None
+        p[asked] = logistic.fit(seen, L2).predict(known.vectors[:n][asked])
+    return p
+
+
+def fold_of(cluster: str) -> int:
+    """In which part of the rows a cluster is, whatever their order."""
+    return int(digest("fold", cluster), 16) % FOLDS
+
+
+def agreement(p_NK: Floats, labels_NK: Floats) -> float:
+    """How often a probe prefers the option that the labels prefer, its ties half; rows that prefer none left out."""
+    said, meant = hardened(p_NK), hardened(labels_NK)
+    right = np.where(said == meant, 1.0, np.where(said < 0, 0.5, 0.0))
+    return float(right[meant >= 0].mean())
+
+
+def ranking(p_NK: Floats, labels_NK: Floats) -> float | None:
+    """The AUROC of each option against the others, ties half, in the mean; of two options it is the same for both."""
+    meant = hardened(labels_NK)
+    asked = meant >= 0
+    found = [auroc(meant[asked] == option, p_NK[asked, option]) for option in range(p_NK.shape[1])]
+    whole = [value for value in found if value is not None]
+    return float(np.mean(whole)) if whole else None

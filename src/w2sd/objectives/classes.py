@@ -1,0 +1,90 @@
+"""Objectives of distributions over classes: those of a classification head, or the two slots of a pair."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from w2sd.objectives.base import Moment
+from w2sd.objectives.reward import RewardBCE, RewardObjective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Classified(Protocol):
+    """Scores of a reward model (PairScores, whose logits are its two scores) or of a classification head."""
+
+    @property
+    def logits(self) -> Tensor:
+        """[B, C]"""
+
+
+class ClassObjective(RewardObjective, ABC):
+    """What compares the student's distribution p with its target q, of a pair as of a row with any number of classes.
+
+    Targets are q itself, [B, C], or for pairs P(first slot is better), [B].
+    """
+
+    reads_classes: ClassVar[bool] = True
+
+    @property
+    def under_truth(self) -> RewardObjective:
+        """Plain cross-entropy: all that is here is about learning from a teacher, as in the papers and their code."""
+        return RewardBCE()
+
+    @abstractmethod
+    def __call__(self, scores: Classified, targets: Tensor) -> Tensor: ...
+
+
+class RowObjective(ClassObjective):
+    """One whose loss of a row depends on that row alone."""
+
+    def __call__(self, scores: Classified, targets: Tensor) -> Tensor:
+        log_p_BC = scores.logits.log_softmax(-1)
+        return self.loss(log_p_BC, distribution(targets).to(log_p_BC.dtype))
+
+    @abstractmethod
+    def loss(self, log_p_BC: Tensor, q_BC: Tensor) -> Tensor:
+        """The loss of each row."""
+
+
+class StepObjective(ClassObjective):
+    """One that is another one at every step: it depends on how far the training is, or on the whole global batch.
+
+    `fixed` says what it is at a step. The student asks for that before it descends the first piece of a batch, so that
+    neither their number nor that of processes decides a loss. Called itself, it takes the rows that it is given for a
+    whole batch, after the end of the training.
+    """
+
+    reads_scores: ClassVar[bool]  # whether `fixed` needs the logits: a batch in several pieces is then read twice
+
+    @abstractmethod
+    def fixed(self, moment: Moment, logits_BC: Tensor | None, targets: Tensor) -> RowObjective:
+        """What it is at this moment, for these rows, which are the whole global batch."""
+
+    def __call__(self, scores: Classified, targets: Tensor) -> Tensor:
+        return self.fixed(Moment(1, 1), scores.logits.detach(), targets)(scores, targets)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(RowObjective):
+    """−Σ q ln p (Burns et al. 2023, section 3): naive imitation. It is `RewardBCE`, to the last digits."""
+
+    VERSION: ClassVar[int] = 1
+
+    def loss(self, log_p_BC: Tensor, q_BC: Tensor) -> Tensor:
+        return cross_entropy(log_p_BC, q_BC)
+
+
+def distribution(targets: Tensor) -> Tensor:
+    """Targets as distributions, [B, C]; those of pairs are over their slots."""
+    from torch import stack
+
+    return stack([targets, 1 - targets], dim=-1) if targets.ndim == 1 else targets
+
+
+def cross_entropy(log_p_BC: Tensor, q_BC: Tensor) -> Tensor:
+    """−Σ q ln p of each row."""
+    return -(q_BC * log_p_BC).sum(-1)

@@ -1,0 +1,112 @@
+"""What was run to get a page's numbers: stages and their cost, data, configuration, machines."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import pandas as pd
+
+from w2sd.report import estimates, knobs, notation, results, throughput
+from w2sd.report.elements import details, grid, section, table
+
+
+def run(jobs: pd.DataFrame, stages: pd.DataFrame) -> str:
+    commands = dict.fromkeys(command for command in jobs["command"] if command)
+    shown = [*commands][:12] + ([f"… and {len(commands) - 12} more, see results.csv"] if len(commands) > 12 else [])
+    said = f"<pre>{escape(chr(10).join(shown))}</pre>" if shown else ""
+    once = stages.drop_duplicates("key")
+    cost = [notation.duration(_sum(once[column])) for column in ("seconds", "cpu_seconds")]
+    if len(jobs) == 1:
+        overrides = jobs["overrides"].iloc[0]
+        if any(override not in said for override in map(escape, overrides)):  # one job of a sweep
+            said += f"<pre>{escape(' '.join(overrides))}</pre>"
+        columns = ("stage", "key", "time", "CPU time")
+        rows = [[row.stage, row.key, *_cost(row.seconds, row.cpu_seconds)] for row in stages.itertuples()]
+    else:
+        columns = ("stage", "artifacts", "time", "CPU time")
+        rows = [
+            [str(name), str(len(part)), *_cost(_sum(part["seconds"]), _sum(part["cpu_seconds"]))]
+            for name, part in once.groupby("stage", sort=False)
+        ]
+    total = ["total", "" if len(jobs) == 1 else str(len(once)), *cost]
+    return section("What was run", said + grid(columns, rows, n_labels=2 if len(jobs) == 1 else 1, total=total))
+
+
+def speed(stages: pd.DataFrame) -> str:
+    """How fast the stages read."""
+    speeds = throughput.table(stages.drop_duplicates("key"))
+    return section("Throughput", table(speeds)) if speeds else ""
+
+
+def data(jobs: pd.DataFrame) -> str:
+    """Rows per split and what was dropped; a range where jobs differ."""
+    names = [name for name in jobs.attrs["metrics"] if name.startswith(("data/", "n/"))]
+    unit = knobs.unit(jobs)
+    rows = [[_data_name(name, unit), _range(jobs[name])] for name in sorted(names, key=_data_order)]
+    return section("Data", grid(("", ""), rows)) if rows else ""
+
+
+def _data_order(name: str) -> tuple[int, str]:
+    first = ["data/n_gt", "data/n_w2s", "data/n_test", "n/test", "n/clusters", "n/ties"]
+    return (first.index(name) if name in first else len(first), name)
+
+
+def _data_name(name: str, unit: str) -> str:
+    known = {
+        "data/n_gt": f"{unit} with ground truth (gt)",
+        "data/n_w2s": f"{unit} for the weak labels (w2s)",
+        "data/n_test": f"test {unit}",
+        "n/test": f"test {unit} measured",
+        "n/clusters": "clusters among them",
+        "n/ties": "exact ties, half right",
+    }
+    said = name.partition("/")[2].replace("_", " ")
+    return known.get(name, said.replace("dropped ", "dropped: ", 1) if said.startswith("dropped ") else said)
+
+
+def everything(jobs: pd.DataFrame) -> str:
+    """Every metric of a job."""
+    (job,) = estimates.per_job(jobs, results.estimates(jobs), ())
+    rows = [[name, notation.estimate(name, *estimate[:3])] for name, estimate in job.estimates.items()]
+    rows += [[name, str(jobs[name].iloc[0])] for name in jobs.attrs["remarks"]]
+    return details(f"Every metric ({len(rows)})", grid(("", "value [95% interval]"), rows))
+
+
+def config(jobs: pd.DataFrame) -> str:
+    """The resolved configuration by the names that the command line takes."""
+    rows = []
+    for name in jobs.attrs["knobs"]:
+        values = dict.fromkeys(knobs.text(jobs, name))
+        if not any(other.startswith(f"{name}.") for other in jobs.attrs["knobs"]):
+            rows.append([name, ", ".join([*values][:6]) + (", …" if len(values) > 6 else "")])
+    return details(f"Configuration ({len(rows)} knobs)", grid(("knob", "value"), rows, n_labels=2))
+
+
+def machines(stages: pd.DataFrame) -> str:
+    """Hardware, code and package versions; said once where all stages share them."""
+    facts: dict[str, dict[str, list[str]]] = {}
+    for stage in stages.drop_duplicates("key").itertuples():
+        told = {"processor": stage.cpu, "cores": stage.cores, "GPU": stage.gpu, "git commit": stage.git}
+        for name, value in {**told, **(stage.versions or {})}.items():
+            text = notation.NOTHING if value is None else notation.knob(value)
+            facts.setdefault(name, {}).setdefault(text, []).append(stage.stage)
+    rows = [
+        [name, value if len(values) == 1 else f"{value} ({', '.join(dict.fromkeys(where))})"]
+        for name, values in facts.items()
+        for value, where in values.items()
+    ]
+    return details("Versions and hardware", grid(("", ""), rows, n_labels=2)) if rows else ""
+
+
+def _range(column: pd.Series) -> str:
+    low, high = (None if pd.isna(end) else end.item() for end in (column.min(), column.max()))
+    return notation.number(low) if low == high else f"{notation.number(low)} to {notation.number(high)}"
+
+
+def _sum(column: pd.Series) -> float:
+    return math.fsum(value for value in column if value is not None)
+
+
+def _cost(seconds: float | None, cpu_seconds: float | None) -> tuple[str, str]:
+    return notation.duration(seconds), notation.duration(cpu_seconds)

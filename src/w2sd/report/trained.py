@@ -1,0 +1,50 @@
+"""What the trainings behind a job tell of it: how large its models are, and what was seen while its student learned."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from w2sd.config import known_class
+from w2sd.pipeline.store import Store
+from w2sd.report.records import Job
+
+MODELS = {"weak": ("train/weak", "pretrain/weak"), "strong": ("train/ceiling", "pretrain/strong")}
+STUDENT, CURVE = "train/student", "curve.json"
+
+
+class Look(NamedTuple):
+    """What held-out rows said after so many steps: shares of them."""
+
+    step: int
+    labels: float  # where the student prefers what its labels do
+    truth: float  # where it is right
+
+
+def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """`parameters/weak`, `parameters/strong`, and `stopping/…` where the student was watched; less what is gone.
+
+    `known` keeps what was read, by key: jobs share most of their trainings.
+    """
+
+    def read(stage: str) -> dict[str, Any]:
+        at = job.stages.get(stage)
+        if at is None:
+            return {}
+        if at["key"] not in known:
+            known[at["key"]] = store.read(at["kind"], at["key"], "metrics.json") or {}
+        return known[at["key"]]
+
+    # the training of a probe counts its head alone
+    is_probe = getattr(known_class(job.config.get("adapter")), "reads_features", False)
+    sizes = {f"parameters/{role}": read(stages[is_probe]).get("n/parameters") for role, stages in MODELS.items()}
+    watched = {name: value for name, value in read(STUDENT).items() if name.startswith("stopping/")}
+    return {name: value for name, value in sizes.items() if value is not None} | watched
+
+
+def curve(job: Job, store: Store) -> list[Look]:
+    """What was seen of the student, step by step; nothing where nobody looked or the artifact is gone."""
+    at = job.stages.get(STUDENT)
+    spec = store.spec(at["kind"], at["key"]) if at else None
+    if at is None or spec is None or CURVE not in spec["digests"]:
+        return []
+    return [Look(**look) for look in store.read(at["kind"], at["key"], CURVE)]

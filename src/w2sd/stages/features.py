@@ -1,0 +1,79 @@
+"""Stage `features`: what a frozen transformer makes of every row of a split, of whatever facet and part.
+
+It reads each row once; whatever is then made of its states (heads, neighbours, classes) reads this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.pairs import classes_of, coin, read
+from w2sd.errors import StageFailed, within
+from w2sd.fit import Fit
+from w2sd.models.probe import StateModel
+from w2sd.stages import lightning
+from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.students.features import StateReader
+from w2sd.worker import Task
+
+BATCH = 256  # rows handed to Lightning at once
+FILE = "features.safetensors"
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Write the states at the ends of all texts, [n, texts, D], and the ids of the rows.
+
+    A pair has two texts, in slot order: the file knows nothing of the truth, for a coin has put them there.
+    """
+    params = task.params
+    with within("model"):
+        backbone, tokenizer = params["model"].open_backbone(task.inputs.get("base")), params["model"].open_tokenizer()
+    model = StateModel(backbone, params["layer"])
+    model.requires_grad_(False)
+    examples = read(params["data"]).split(params["split"])
+    encoded = encode_for(backbone.config, tokenizer, params["data"], examples, kept=task.tokens)
+    ids = [examples[i].id for i in encoded.kept]
+    is_packed = can_pack(task, model, encoded, params["precision"])
+    how: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "is_packed": is_packed}
+    if classes_of(params["data"]):
+        rows: ItemRows | PairRows = ItemRows(encoded.texts, None, **how)
+    else:
+        rows = PairRows(encoded, np.array([coin(id) for id in ids]), None, **how)
+    reader, fit = StateReader(model, len(ids)), Fit(precision=params["precision"])
+    lightning.predict(task, reader, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)
+    states_NAD = reader.states_NAD
+    assert states_NAD is not None
+    if not states_NAD.isfinite().all():
+        raise StageFailed("features: the model has states without value; its weights or its precision are to blame")
+    if task.rank == 0:
+        save_file({"states": states_NAD.contiguous()}, task.out / FILE, metadata={"ids": json.dumps(ids)})
+    return {"n/rows": len(ids), "n/width": states_NAD.shape[-1]}
+
+
+def ids_in(folder: Path) -> list[str]:
+    """Which rows have states."""
+    with safe_open(folder / FILE, "numpy") as file:
+        return json.loads(file.metadata()["ids"])
+
+
+def width_of(folder: Path) -> int:
+    """How many numbers a state has."""
+    with safe_open(folder / FILE, "numpy") as file:
+        return file.get_slice("states").get_shape()[-1]
+
+
+def states_of(folder: Path, ids: Sequence[str]) -> np.ndarray:
+    """The states of some rows, [n, texts, D]."""
+    place = {id: n for n, id in enumerate(ids_in(folder))}
+    if missing := [id for id in ids if id not in place]:
+        raise StageFailed(f"features: {len(missing)} of {len(ids)} rows have none, {missing[0]} among them")
+    with safe_open(folder / FILE, "numpy") as file:
+        return file.get_tensor("states")[[place[id] for id in ids]]

@@ -1,0 +1,42 @@
+"""Watching a training on rows that it does not see, and where to stop it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from w2sd.errors import choose, require
+
+LABELS, TRUTH, NOTHING = "labels", "truth", "nothing"
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """A share of the training rows is held out; the weights that did best on them are kept.
+
+    `labels`: agreement with the labels that a student is taught, which is what a supervisor has (Burns et al. 2023,
+    appendix A.1). `truth`: an oracle, an upper bound that nobody could reach. `nothing`: trained to the end, but
+    watched.
+    """
+
+    by: str = LABELS  # labels | truth | nothing
+    holdout: float = 0.1  # share of the rows
+    every: float = 0.125  # epochs between two looks
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        choose("by", self.by, (LABELS, TRUTH, NOTHING))
+        require(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
+        require(0 < self.every <= 1000, "every", self.every, "a number of epochs above 0")
+
+    @property
+    def reads_truth(self) -> bool:
+        """Whether the truth decides which weights are kept."""
+        return self.by == TRUTH
+
+
+@dataclass(frozen=True)
+class NoStopping:
+    """All rows are trained on, to the end."""
+
+    VERSION: ClassVar[int] = 1

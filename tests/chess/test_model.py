@@ -1,0 +1,99 @@
+"""Models of chess from scratch, and the text that they are pretrained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from w2sd.chess.corpus import FAINT, FULL, LENGTH, ChessText, corpus, value
+from w2sd.chess.model import ChessModel
+from w2sd.chess.moves import MOVES
+from w2sd.chess.position import from_words
+from w2sd.chess.puzzles import ChessPuzzles
+from w2sd.chess.vocabulary import CONTEXT, ID, PAD, WORDS
+from w2sd.errors import Refused
+from w2sd.world.source import World
+
+TINY = ChessModel(width=8, layers=1, heads=2, documents=0)
+
+
+@pytest.mark.parametrize(
+    "knob", [{"width": 0}, {"layers": 0}, {"heads": 0}, {"batch": 0}, {"documents": 5}, {"lr": 1.0}, {"init_seed": -1}]
+)
+def test_impossible_values_are_refused(knob: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match=f"^{next(iter(knob))}: "):
+        ChessModel(**knob)
+    with pytest.raises(Refused, match=r"^width: 64 is not accepted; expected a multiple of heads \(5\)"):
+        ChessModel(heads=5)
+
+
+def test_it_reads_the_words_of_chess_and_refuses_other_data() -> None:
+    assert replace(TINY, documents=64).text(ChessPuzzles()) == ChessText(64)
+    assert replace(TINY, documents=64).text(ChessPuzzles(form="moves")) == ChessText(64)
+    assert TINY.text(ChessPuzzles()) is None
+    for foreign in (World(), ChessPuzzles(form="fen")):
+        with pytest.raises(Refused, match="data=chess_puzzles with form board or moves"):
+            TINY.text(foreign)
+
+
+def test_the_knobs_are_the_shape_and_the_seed_decides_the_weights() -> None:
+    backbone, again, other = (model.open_backbone(None) for model in (TINY, TINY, replace(TINY, init_seed=1)))
+    hidden_BTE = backbone(input_ids=torch.zeros(2, CONTEXT, dtype=torch.long)).last_hidden_state
+    assert hidden_BTE.shape == (2, CONTEXT, 8)
+    weights = [model.get_input_embeddings().weight for model in (backbone, again, other)]
+    assert weights[0].shape == (len(WORDS), 8)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_pretrained_base_replaces_the_random_weights(tmp_path: Path) -> None:
+    whole = replace(TINY, init_seed=5).open_language_model(None)
+    whole.save_pretrained(tmp_path / "model")
+    backbone = TINY.open_backbone(tmp_path)
+    assert torch.equal(backbone.get_input_embeddings().weight, whole.get_input_embeddings().weight)
+
+
+def test_documents_are_positions_and_all_their_moves_are_legal() -> None:
+    chess = pytest.importorskip("chess", reason="needs the extra chess: pip install 'w2sd[chess]'")
+    tokens, weights = ChessText(40).documents(TINY)
+    assert (tokens.shape, weights.shape, tokens.dtype, weights.dtype) == ((40, LENGTH),) * 2 + (np.int32, np.float32)
+    assert LENGTH <= CONTEXT
+    assert np.array_equal(tokens[:15], corpus(15).tokens)
+    for row, counts in zip(tokens, weights, strict=True):
+        text = [WORDS[token] for token in row if token != PAD]
+        n = text.index(next(word for word in text if word in MOVES))
+        board = chess.Board(f"{from_words(text[:n])} 0 1")
+        assert board.is_valid()
+        assert board.turn == chess.WHITE
+        listed = text[n + 1 :]
+        assert len(listed) == len(set(listed)) == min(board.legal_moves.count(), 24)
+        assert all(chess.Move.from_uci(move) in board.legal_moves for move in listed)
+        assert board.piece_at(chess.parse_square(text[n][2:4])).color == chess.BLACK  # what moved last
+        assert [set(counts[: n + 1]), set(counts[n + 1 : len(text)])] == [{np.float32(FAINT)}, {np.float32(FULL)}]
+        assert not counts[len(text) :].any()
+        assert all(ID[word] == token for word, token in zip(text, row, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("fen", "move", "worth"),
+    [
+        ("6k1/5ppp/8/8/8/8/5PPP/3R2K1 w - - 0 1", "d1d8", 50),  # mate
+        ("6k1/5pp1/7p/8/8/8/5PPP/3R2K1 w - - 0 1", "d1d8", 2),  # a check
+        ("6k1/8/8/3q4/8/8/8/3R2K1 w - - 0 1", "d1d5", 9),  # takes the queen
+        ("6k1/8/4p3/3p4/8/8/8/3R2K1 w - - 0 1", "d1d5", -4),  # takes a pawn, and is taken by another
+        ("6k1/8/4p3/3n4/4P3/8/8/3R2K1 w - - 0 1", "e4d5", 3),  # a pawn for a knight, guarded by the rook
+        ("7k/4P3/8/8/8/8/8/6K1 w - - 0 1", "e7e8q", 10),  # a queen for a pawn, with check
+        ("4k3/8/8/3pP3/8/8/8/4K3 w - d6 0 1", "e5d6", 1),  # in passing
+        ("6k1/8/8/8/8/8/8/3R2K1 w - - 0 1", "d1d2", 0),
+    ],
+)
+def test_the_player_counts_pieces_checks_and_mates(fen: str, move: str, worth: int) -> None:
+    chess = pytest.importorskip("chess", reason="needs the extra chess: pip install 'w2sd[chess]'")
+    board = chess.Board(fen)
+    assert value(board, chess.Move.from_uci(move)) == worth
+    assert board.fen() == chess.Board(fen).fen()

@@ -1,0 +1,72 @@
+"""A position as a FEN and as words: nothing is lost on the way, and what is broken is said to be."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from w2sd.chess.moves import SQUARES
+from w2sd.chess.position import CASTLING, EN_PASSANT, PIECES, START, Position, from_words, mirrored, read, words
+from w2sd.chess.vocabulary import CONTEXT, ID, WORDS, tokenizer
+
+
+def some(n: int) -> list[Position]:
+    """Positions that need not be possible."""
+    rng = random.Random(0)
+    made = []
+    for _ in range(n):
+        board = rng.choices(PIECES.replace("K", "").replace("k", "") + 20 * ".", k=64)
+        for king, square in zip("Kk", rng.sample(range(64), 2), strict=True):
+            board[square] = king
+        made.append(Position("".join(board), rng.choice("wb"), rng.choice(CASTLING), rng.choice(EN_PASSANT)))
+    return made
+
+
+@pytest.mark.parametrize("position", [read(START), *some(20)], ids=str)
+def test_fen_and_words_hold_all_of_a_position(position: Position) -> None:
+    assert read(str(position)) == position
+    assert read(f"{position} 17 42") == position
+    assert from_words(words(position)) == position
+    twin = mirrored(position)
+    assert twin != position
+    assert mirrored(twin) == position
+    assert sorted(twin.board.swapcase()) == sorted(position.board)
+
+
+def test_the_mirror_swaps_colours_and_ranks() -> None:
+    position = read("4k2r/8/8/8/3pP3/8/8/R3K3 b Qk e3 0 1")
+    assert str(mirrored(position)) == "r3k3/8/8/3Pp3/8/8/8/4K2R w Kq e6"
+
+
+@pytest.mark.parametrize(
+    ("fen", "fault"),
+    [
+        ("", "0 fields"),
+        ("8/8/8/8/8/8/8/K6k w -", "3 fields"),
+        ("8/8/8/8/8/8/K6k w - -", "8 by 8"),
+        ("9/8/8/8/8/8/8/K6k w - -", "8 by 8"),
+        ("8/8/8/8/8/8/44/K6k w - -", "8 by 8"),
+        ("8/8/8/8/8/8/7x/K6k w - -", "piece is 'x'"),
+        ("8/8/8/8/8/8/8/K6k W - -", "side to move is 'W'"),
+        ("8/8/8/8/8/8/8/K6k w qK -", "castling is 'qK'"),
+        ("8/8/8/8/8/8/8/K6k w - e4", "en passant is 'e4'"),
+        ("8/8/8/8/8/8/8/K6k w - - zero 1", "counters are 'zero 1'"),
+        ("8/8/8/8/8/8/8/7k w - -", "one king"),
+        ("8/8/8/8/8/8/8/K5kk w - -", "one king"),
+    ],
+)
+def test_a_broken_fen_is_no_position(fen: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read(fen)
+
+
+def test_every_word_is_one_token_and_a_foreign_one_is_refused() -> None:
+    assert len(WORDS) == len(set(WORDS)) == 1 + 2 + 16 + 16 + 12 * 64 + 1968
+    read_by = tokenizer()
+    text = [*words(read(START)), "e2e4", "e7e8q"]
+    assert read_by(" ".join(text))["input_ids"] == [ID[word] for word in text]
+    assert len(text) < CONTEXT
+    assert all(ID[f"K{square}"] for square in SQUARES)
+    with pytest.raises(Exception, match="Missing"):
+        read_by("the best move")

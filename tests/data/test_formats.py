@@ -1,0 +1,258 @@
+"""Formats: a row's texts and classes follow from the row alone, and a row at fault is named."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w2sd.data.choices import MultipleChoice
+from w2sd.data.formats import Format, QuestionAnswer, TextLabel
+from w2sd.data.template import fill
+from w2sd.errors import Refused
+
+HERE = "rows.jsonl:7"
+words = st.text("abc", min_size=1, max_size=3)
+questions = st.builds(lambda q, c: {"question": q, "choices": c}, words, st.lists(words, min_size=2, max_size=5))
+
+
+def message(form: Format, row: dict[str, Any]) -> str:
+    with pytest.raises(Refused) as refused:
+        form.cases(row, HERE)
+    return str(refused.value)
+
+
+# --- templates --------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_made_of_cells() -> None:
+    row = {"a": " x ", "n": 3, "lines": ["one", "two"], "deep": {"text": "down"}, "a.b": "dotted", "odd": "{a}"}
+    assert fill("{a}|{n}", row, HERE) == "x |3"
+    assert fill("{lines}", row, HERE) == "one\ntwo"
+    assert fill("{deep.text} {a.b}", row, HERE) == "down dotted"
+    assert fill("{odd} {}", row, HERE) == "{a} {}"  # what a cell says is no template
+    assert fill("{lines:wo}{n:x}", row, HERE) == "one\nt3"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{txet}", "'text' is not accepted; expected a column 'txet' (data.format asks for it); did you mean 'txet'?"),
+        ("{zzz}", "['text', 'none', 'half'] is not accepted; expected a column 'zzz' (data.format asks for it)"),
+        ("{text.deep}", "['text', 'none', 'half'] is not accepted; expected a column 'text.deep'"),
+        ("{none}", "None is not accepted; expected text in column 'none'"),
+        ("{half}", "'\\ud800' is not accepted; expected valid Unicode in column 'half'"),
+    ],
+)
+def test_cells_that_are_no_text_are_refused(template: str, said: str) -> None:
+    with pytest.raises(Refused) as refused:
+        fill(template, {"text": "t", "none": None, "half": "\ud800"}, HERE)
+    assert str(refused.value).startswith(f"{HERE}: {said}")
+
+
+# --- text and label ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "1", " 1 ", True, "good"])
+def test_a_class_is_read_by_its_value_or_name_in_the_spelling_of_any_format(value: Any) -> None:
+    labels = ["false", "True"] if isinstance(value, bool) else ["0", "1"]
+    form = TextLabel(labels=labels, names=["bad", "good"])
+    assert [case.label for case in form.cases({"text": "t", "label": value}, HERE)] == [1]
+
+
+def test_values_of_one_class_and_classes_as_found() -> None:
+    form = TextLabel(labels=["1|2", "0"], names=["other", "entailed"])
+    assert [form.cases({"text": "t", "label": n}, HERE)[0].label for n in range(3)] == [1, 0, 0]
+    rows = [(HERE, {"label": label}) for label in (10, 9, "b", "a|c", 9.0)]
+    assert TextLabel().settled(rows).classes == ("9", "10", "a|c", "b")
+    assert TextLabel().settled(reversed(rows)) == TextLabel().settled(rows)
+    assert form.settled([]) is form
+
+
+@given(words, words, st.integers(0, 2))
+@settings(database=None, deadline=None)
+def test_what_is_read_does_not_depend_on_the_label(title: str, body: str, label: int) -> None:
+    form = TextLabel(text="{title} {body}", labels=["0", "1", "2"], cluster="{title}")
+    [case] = form.cases({"title": title, "body": body, "label": label}, HERE)
+    [other] = form.cases({"title": title, "body": body, "label": (label + 1) % 3}, HERE)
+    assert case._replace(label=0) == other._replace(label=0)
+    assert (case.text, case.label, case.cluster) == (f"{title} {body}", label, title)
+
+
+def test_labels_outside_the_classes_are_refused() -> None:
+    form = TextLabel(labels=["0", "1"], names=["bad", "good"])
+    accepted = f"{HERE}: 'goood' is not accepted; expected a class in column 'label': 0, bad, 1, good"
+    assert message(form, {"text": "t", "label": "goood"}) == f"{accepted}; did you mean 'good'?"
+    assert message(form, {"text": "t", "label": -1}).startswith(f"{HERE}: '-1' is not accepted; expected a class in ")
+    for nothing in (None, "", float("nan"), [1]):
+        assert message(form, {"text": "t", "label": nothing}).endswith("expected a class in column 'label'")
+    assert message(form, {"text": " ", "label": 1}) == (
+        f"{HERE}: '' is not accepted; expected text that is not empty in 'text'"
+    )
+    with pytest.raises(
+        Refused, match=r"data.format.label: 'label' .* at most 100 different values, or its classes in "
+    ):
+        TextLabel().settled((HERE, {"label": n}) for n in range(101))
+    with pytest.raises(Refused, match=r"data.format.label: 'label' .* at least two different values; found 3"):
+        TextLabel().settled([(HERE, {"label": 3})])
+    with pytest.raises(Refused, match=r"^data.format.labels: \['a\|b', 'b'\] .* 'b' is in two"):
+        TextLabel().settled([(HERE, {"label": "b"}), (HERE, {"label": "a|b"})])
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "label"), [(True, 1), ("True", 1), ("yes", 1), (1, 1), (0.0, 0), ("No", 0)])
+def test_yes_and_no_in_any_spelling(value: Any, label: int) -> None:
+    row = {"passage": "p", "question": "q", "answer": value}
+    assert QuestionAnswer().cases(row, HERE) == [("Passage: p\nQuestion: q", label, "Passage: p\nQuestion: q", "p")]
+
+
+def test_an_answer_that_is_neither_is_refused() -> None:
+    row = {"passage": "p", "question": "q", "answer": "yess"}
+    accepted = "expected an answer in column 'answer': true, yes, 1, false, no, 0"
+    assert message(QuestionAnswer(), row) == f"{HERE}: 'yess' is not accepted; {accepted}; did you mean 'yes'?"
+    assert message(QuestionAnswer(), row | {"answer": None}) == f"{HERE}: None is not accepted; {accepted}"
+
+
+# --- multiple choice --------------------------------------------------------------------------------------------------
+
+
+@given(questions, st.data())
+@settings(database=None, deadline=None)
+def test_a_pair_is_the_right_candidate_and_a_wrong_one(row: dict[str, Any], data: st.DataObject) -> None:
+    choices, right = row["choices"], data.draw(st.integers(0, len(row["choices"]) - 1))
+    cases = MultipleChoice().cases({**row, "answer": right}, HERE)
+    if len(set(choices)) == 1:
+        assert cases == []
+        return
+    shown = {case.label: case.text.removeprefix(f"Q: {row['question']} A: ") for case in cases}
+    assert sorted(case.label for case in cases) == [0, 1]
+    assert shown[1] == choices[right]
+    assert shown[0] in set(choices) - {choices[right]}
+    assert {case.cluster for case in cases} == {f"Q: {row['question']} A:"}
+    all_of_them = MultipleChoice(show="all").cases({**row, "answer": right}, HERE)
+    assert len(all_of_them) == len(set(choices))
+    assert set(cases) <= set(all_of_them)
+    [coin] = MultipleChoice(show="coin").cases({**row, "answer": right}, HERE)
+    assert coin in cases
+
+
+@given(questions, st.data(), st.randoms(use_true_random=False))
+@settings(database=None, deadline=None)
+def test_what_is_shown_depends_on_the_row_alone(row: dict[str, Any], data: st.DataObject, rng: random.Random) -> None:
+    """Not on the order of its candidates either; the unit, which coins are drawn from, not even on the right one."""
+    choices, right = row["choices"], data.draw(st.integers(0, len(row["choices"]) - 1))
+    order = rng.sample(range(len(choices)), len(choices))
+    shuffled = {**row, "choices": [choices[n] for n in order], "answer": order.index(right)}
+    for show in ("pair", "coin", "all"):
+        form = MultipleChoice(show=show)
+        cases = form.cases({**row, "answer": right}, HERE)
+        assert cases == form.cases(shuffled, HERE)
+        other = form.cases({**row, "answer": (right + 1) % len(choices)}, HERE)
+        assert len({case.unit for case in cases + other}) <= 1
+
+
+def test_coins_and_wrong_candidates_are_fair() -> None:
+    rows = [{"question": f"q{n}", "choices": ["a", "b", "c", "d"], "answer": n % 4} for n in range(2000)]
+    coins = [MultipleChoice(show="coin").cases(row, HERE)[0] for row in rows]
+    assert 900 < sum(case.label for case in coins) < 1100
+    by_candidate = [[case.label for case in coins if case.text[-1] == letter] for letter in "abcd"]
+    assert all(0.4 < sum(labels) / len(labels) < 0.6 for labels in by_candidate)  # a candidate tells nothing by itself
+    wrong = [case.text[-1] for row in rows for case in MultipleChoice().cases(row, HERE) if not case.label]
+    assert all(400 < wrong.count(letter) < 600 for letter in "abcd")
+
+
+@pytest.mark.parametrize(
+    ("answer_is", "told"),
+    [("index", 1), ("index", "1"), ("index", 1.0), ("number", "2"), ("letter", "B"), ("text", "y")],
+)
+def test_ways_to_tell_the_right_candidate(answer_is: str, told: Any) -> None:
+    row = {"question": "q", "choices": ["x", "y"], "answer": told}
+    right = [case.text for case in MultipleChoice(answer_is=answer_is).cases(row, HERE) if case.label]
+    assert right == ["Q: q A: y"]
+
+
+def test_candidates_in_columns_and_in_records() -> None:
+    row = {"question": "q", "best": "x", "worse": "y", "choices": {"text": ["y", "x"]}, "key": "B"}
+    columns = MultipleChoice(candidates=["{best}", "{worse}"], answer="")
+    records = MultipleChoice(candidates=["{choices.text}"], answer="key", answer_is="letter")
+    assert columns.cases(row, HERE) == records.cases(row, HERE)
+
+
+def test_none_of_the_above_is_never_shown() -> None:
+    form = MultipleChoice(none="None of", show="all")
+    row = {"question": "q", "choices": ["x", "None of the above", "", "y"]}
+    assert {case.text for case in form.cases(row | {"answer": 0}, HERE)} == {"Q: q A: x", "Q: q A: y"}
+    assert form.cases(row | {"answer": 1}, HERE) == form.cases(row | {"answer": 2}, HERE) == []
+
+
+@pytest.mark.parametrize(
+    ("answer_is", "told", "said"),
+    [
+        ("index", 2, "2 is not accepted; expected the right candidate's index in column 'answer': 0, 1"),
+        ("index", -1, "-1 is not accepted; expected the right candidate's index in column 'answer': 0, 1"),
+        ("index", None, "None is not accepted; expected the right candidate's index in column 'answer': 0, 1"),
+        ("number", 0, "0 is not accepted; expected the right candidate's number in column 'answer': 1, 2"),
+        ("letter", "", "'' is not accepted; expected the right candidate's letter in column 'answer': A, B"),
+        (
+            "text",
+            "yess",
+            "'yess' is not accepted; expected the right candidate's text in column 'answer': no, yes; did",
+        ),
+    ],
+)
+def test_a_row_without_the_right_answer_is_refused(answer_is: str, told: Any, said: str) -> None:
+    row = {"question": "q", "choices": ["no", "yes"], "answer": told}
+    assert message(MultipleChoice(answer_is=answer_is), row).startswith(f"{HERE}: {said}")
+
+
+def test_a_row_without_candidates_is_refused() -> None:
+    row = {"question": "q", "choices": ["no"], "answer": 0}
+    assert message(MultipleChoice(), row) == (
+        f"{HERE}: ['no'] is not accepted; expected at least two candidates: {{choices}}"
+    )
+    assert "expected text in column 'choices'" in message(MultipleChoice(), row | {"choices": ["no", None]})
+    assert "did you mean 'choices'?" in message(MultipleChoice(), {"question": "q", "choice": [], "answer": 0})
+
+
+IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
+    (TextLabel, {"labels": ["0"]}, "labels: ['0'] is not accepted; expected at least two classes, or [] for "),
+    (
+        TextLabel,
+        {"names": ["a", "b"]},
+        "names: ['a', 'b'] is not accepted; expected as many names as data.format.labels",
+    ),
+    (
+        TextLabel,
+        {"labels": ["0", "1"], "names": ["1", "0"]},
+        "labels: ['0', '1'] is not accepted; expected classes of ",
+    ),
+    (TextLabel, {"labels": ["a", "a"]}, "labels: ['a', 'a'] is not accepted; expected classes of their own values"),
+    (TextLabel, {"text": "text"}, "text: 'text' is not accepted; expected a text with the {COLUMN} that is read"),
+    (
+        TextLabel,
+        {"cluster": "{id}"},
+        "cluster: '{id}' is not accepted; expected columns that the text has as well: text",
+    ),
+    (TextLabel, {"cluster": "id"}, "cluster: 'id' is not accepted; expected a text with a {COLUMN}, or "),
+    (MultipleChoice, {"text": "{question}"}, "text: '{question}' is not accepted; expected a text with {candidate}"),
+    (MultipleChoice, {"candidates": []}, "candidates: [] is not accepted; expected texts of columns, or one {COLUMN}"),
+    (MultipleChoice, {"candidates": ["a"]}, "candidates: 'a' is not accepted; expected texts with a {COLUMN}"),
+    (MultipleChoice, {"show": "coins"}, "show: 'coins' is not accepted; expected one of all, coin, pair; did you mean"),
+    (MultipleChoice, {"answer_is": "nth"}, "answer_is: 'nth' is not accepted; expected one of index, letter, number, "),
+    (MultipleChoice, {"text": "{candidate}"}, "cluster: '' is not accepted; expected columns that a question has"),
+    (MultipleChoice, {"cluster": "{candidate}"}, "cluster: '{candidate}' is not accepted; expected columns that a "),
+]
+
+
+@pytest.mark.parametrize(("form", "fields", "said"), IMPOSSIBLE)
+def test_refuses_formats_that_cannot_be_meant(form: type, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused) as refused:
+        form(**fields)
+    assert str(refused.value).startswith(said)
+    assert hash(replace(form())) == hash(form())  # equal sources are read once

@@ -1,0 +1,366 @@
+"""Classification data: balanced, disjoint by cluster, the same in any order, and every text accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from w2sd.config import RunConfig, build, describe
+from w2sd.data.choices import MultipleChoice
+from w2sd.data.formats import QuestionAnswer, TextLabel
+from w2sd.data.hub import CONVERTED
+from w2sd.data.pairs import SPLITS, Item, Table, digest, read
+from w2sd.data.tasks import ClassFiles, ClassHub
+from w2sd.errors import Refused
+
+Rows = list[dict[str, Any]]
+
+
+def some(n: int, start: int = 0) -> Rows:
+    """Rows of three classes, sorted by them, of which the first has a half and the others a quarter each."""
+    return [
+        {"text": f"text {i}", "label": k} for k, share in ((0, n // 2), (1, n // 4), (2, n // 4))
+        for i in range(start + n * k, start + n * k + share)
+    ]  # fmt: skip
+
+
+def questions(n: int) -> Rows:
+    """Several about each story, and every fifth without candidates that differ."""
+    return [
+        {
+            "story": f"s{i // 3}",
+            "question": f"q{i}",
+            "choices": ["a", "b", "c"] if i % 5 else ["a", "a"],
+            "answer": i % 2,
+        }
+        for i in range(n)
+    ]
+
+
+STORIES = MultipleChoice(text="{story} {question} {candidate}", cluster="{story}")
+
+
+def write(path: Path, rows: Rows) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return write(tmp_path / "rows.jsonl", some(400))
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+
+
+def sizes(table: Table[Item]) -> Counter[tuple[str, int, int]]:
+    return Counter((item.split, item.part, item.label) for item in table.examples)
+
+
+def is_sound(table: Table[Item], n_classes: int, even: bool = True) -> None:
+    """What holds for every table: stable ids, clusters at home in one split, all classes in every part of it."""
+    home: dict[str, str] = {}
+    assert all(home.setdefault(item.cluster, item.split) == item.split for item in table.examples)
+    assert all(item.id == digest(item.text) for item in table.examples)
+    assert len({item.id for item in table.examples}) == len(table.examples)
+    n = sizes(table)
+    assert {split for split, *_ in n} == set(SPLITS)
+    for split, part in {(split, part) for split, part, _ in n}:
+        of_each = [n[split, part, label] for label in range(n_classes)]
+        assert min(of_each) >= 2
+        assert not even or len(set(of_each)) == 1
+
+
+# --- what a table holds -----------------------------------------------------------------------------------------------
+
+
+def test_classes_are_balanced_within_each_split_and_what_is_left_out_is_counted(path: str) -> None:
+    source, plain = ClassFiles(path=path), ClassFiles(path=path, balance=False)
+    assert source.classes == ("0", "1", "2")
+    table, full = read(source), plain.table()
+    is_sound(table, 3)
+    is_sound(full, 3, even=False)
+    assert len(full.examples) == 400
+    assert [item for item in full.examples if item in set(table.examples)] == table.examples
+    n = sizes(full)
+    assert len(table.examples) == sum(3 * min(n[split, 0, k] for k in range(3)) for split in SPLITS)
+    assert table.dropped["unbalanced"] == 400 - len(table.examples)
+    assert full.dropped == dict.fromkeys(table.dropped, 0)
+
+
+def test_the_order_of_rows_decides_nothing(path: str, tmp_path: Path) -> None:
+    for rows, form in (
+        (some(400), TextLabel()),
+        (questions(90) * 2, STORIES),
+        (questions(90), replace(STORIES, show="all")),
+    ):
+        sources = []
+        for name in ("sorted", "shuffled"):
+            sources.append(ClassFiles(path=write(tmp_path / f"{name}.jsonl", rows), format=form, limit=24, w2s_parts=2))
+            random.Random(0).shuffle(rows)
+        one, other = (source.table() for source in sources)
+        assert set(one.examples) == set(other.examples)
+        assert one.dropped == other.dropped
+
+
+def test_the_limit_is_a_sample_of_each_class_and_of_each_part(path: str) -> None:
+    table = ClassFiles(path=path, w2s_parts=2, limit=9).table()
+    is_sound(table, 3)
+    assert set(sizes(table).values()) == {3}
+    bigger = ClassFiles(path=path, w2s_parts=2, limit=18).table()
+    assert set(table.examples) < set(bigger.examples)
+    first = [item.text for item in read(ClassFiles(path=path, balance=False)).rows("test")][:20]
+    loose = ClassFiles(path=path, balance=False, limit=20).table()
+    assert len(loose.rows("test")) == 20
+    assert [item.text for item in loose.rows("test")] != first  # files are often sorted by class
+
+
+def test_a_question_is_balanced_and_kept_as_a_whole(tmp_path: Path) -> None:
+    rows = questions(90)
+    extra = {**rows[1], "choices": ["b", "z", "y"], "answer": 0}  # the same question and the same right answer again
+    path = write(tmp_path / "rows.jsonl", [*rows, extra])
+    for limit in (0, 12):
+        table = ClassFiles(path=path, format=STORIES, limit=limit).table()
+        is_sound(table, 2)
+        by_question: dict[str, list[int]] = {}
+        for item in table.examples:
+            by_question.setdefault(item.text[:-1], []).append(item.label)
+        assert all(sorted(labels) == [0, 1] for labels in by_question.values())
+        assert {len(table.rows(split)) for split in SPLITS} == {12} or not limit
+    assert table.dropped["left_out"] == 18
+    assert (table.dropped["duplicates"], table.dropped["unbalanced"]) == (1, 1)
+    assert len(table.examples) + sum(table.dropped.values()) == 2 * (91 - 18) + 18
+
+
+def test_rows_that_belong_together_stay_on_one_side(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", questions(90))
+    for seed in range(3):
+        is_sound(table := ClassFiles(path=path, format=STORIES, split_seed=seed).table(), 2)
+        stories = [{item.text.split()[0] for item in table.rows(split)} for split in SPLITS]
+        assert not stories[0] & stories[1] | stories[1] & stories[2] | stories[0] & stories[2]
+        assert sum(map(len, stories)) == 30
+
+
+def test_three_files_keep_their_splits_and_lose_what_leaks_or_contradicts(tmp_path: Path) -> None:
+    odd = [{"text": "both", "label": 0}, {"text": "both", "label": 1}]
+    source = ClassFiles(
+        gt=write(tmp_path / "gt.jsonl", [*some(40), *some(40, 200)[:5]]),
+        w2s=write(tmp_path / "w2s.jsonl", [*some(40, 1000), *odd]),
+        test=write(tmp_path / "test.jsonl", [*some(40, 200), *some(40, 200)[:3]]),
+        balance=False,
+    )
+    table = source.table()
+    assert {split: len(table.rows(split)) for split in SPLITS} == dict.fromkeys(SPLITS, 40)
+    assert {reason: n for reason, n in table.dropped.items() if n} == {"contradictions": 2, "duplicates": 3, "leaks": 5}
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+def test_another_split_of_a_dataset_serves_as_test(tmp_path: Path) -> None:
+    for name, start in (("train", 0), ("validation", 5000)):
+        write(tmp_path / f"set/{name}.jsonl", some(120, start))
+    table = ClassHub(id="set", test_split="validation").table()
+    is_sound(table, 3)
+    of_train = {row["text"] for row in some(120)}
+    assert {item.split for item in table.examples if item.text in of_train} == {"gt", "w2s"}
+    assert {item.split for item in table.examples if item.text not in of_train} == {"test"}
+    assert ClassHub(id="set").table() == ClassFiles(path="set/train.jsonl").table()
+    some_of_it = ClassHub(id="set/train.jsonl", split="train[:118]", balance=False).table()
+    assert [item.text for item in some_of_it.examples] == [row["text"] for row in some(120)][:118]
+
+
+def test_records_and_lists_are_read_from_the_columns_that_the_format_asks_for(tmp_path: Path) -> None:
+    rows = [
+        {"q": f"q{n}", "choices": {"text": ["a", "b", "c"], "label": ["A", "B", "C"]}, "key": "ABC"[n % 3], "x": n}
+        for n in range(40)
+    ]
+    write(tmp_path / "set/train.jsonl", rows)
+    form = MultipleChoice(
+        text="{q} {candidate}", candidates=["{choices.text}"], answer="key", answer_is="letter", show="pair"
+    )
+    table = ClassHub(id="set", format=form).table()
+    is_sound(table, 2)
+    assert table == ClassFiles(path="set/train.jsonl", format=form).table()
+    assert {item.text for item in table.examples if item.label} == {f"q{n} {'abc'[n % 3]}" for n in range(40)}
+
+
+def test_a_hub_id_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def load(**options: Any) -> datasets.Dataset:
+        asked.append(options)
+        return datasets.Dataset.from_list(some(90, 1000 * len(asked)))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    is_sound(
+        ClassHub(id="a/b", subset="s", test_split="validation", format=TextLabel(labels=["0", "1", "2"])).table(), 3
+    )
+    options = {"path": "a/b", "name": "s", "revision": None}
+    assert asked == [{**options, "split": "train"}, {**options, "split": "validation"}]
+    converted = ClassHub(id="a/b", subset="s", revision=CONVERTED, format=TextLabel(labels=["0", "1", "2"]))
+    asked.clear()
+    converted.table()
+    assert asked == [{"path": "a/b", "name": None, "split": "train", "revision": CONVERTED, "data_dir": "s"}]
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+
+def test_identity_follows_what_decides_the_rows(path: str) -> None:
+    base = ClassFiles(path=path, format=TextLabel(labels=["0", "1", "2"]))
+    assert json.loads(json.dumps(base.identity())) == base.identity()
+    assert build(describe(base), "data") == base
+    moved = Path(path).rename("moved.jsonl")
+    base = replace(base, path=str(moved))
+    changes: list[dict[str, Any]] = [
+        {"format": TextLabel(labels=["0", "1", "2"], names=["a", "b", "c"])},
+        {"format": QuestionAnswer()},
+        {"balance": False},
+        {"limit": 9},
+        {"split_seed": 1},
+        {"w2s_parts": 2},
+        {"max_tokens": 64},
+    ]
+    keys = {json.dumps(replace(base, **change).identity(), sort_keys=True) for change in [{}, *changes]}
+    assert len(keys) == 8
+    remote = ClassHub(id="a/b")
+    more = [*changes, {"id": "a/c"}, {"revision": "v1"}, {"subset": "s"}, {"split": "all"}, {"test_split": "test"}]
+    assert len({json.dumps(replace(remote, **change).identity(), sort_keys=True) for change in [{}, *more]}) == 13
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+LABELS = TextLabel(labels=["0", "1"], names=["bad", "good"])
+UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
+    "a label outside the classes": (
+        lambda: ClassFiles(path="three.jsonl", format=LABELS),
+        "three.jsonl:31: '2' is not accepted; expected a class in column 'label': 0, bad, 1, good",
+    ),
+    "one class": (
+        lambda: ClassFiles(path="one.jsonl", format=LABELS),
+        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found good: 0",
+    ),
+    "one class in one split": (
+        lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="one.jsonl", format=LABELS),
+        "data.test: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split test, found good: 0",
+    ),
+    "one class, unbalanced": (
+        lambda: ClassFiles(path="one.jsonl", format=LABELS, balance=False),
+        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found good: 0",
+    ),
+    "one class, to be found": (
+        lambda: ClassFiles(path="one.jsonl"),
+        "data.format.label: 'label' is not accepted; expected a column of at least two different values; found 0",
+    ),
+    "a part without a class": (
+        lambda: ClassFiles(path="two.jsonl", format=LABELS, w2s_parts=40),
+        "data.path: 'two.jsonl' is not accepted; expected at least 2 texts of each class for split w2s, part 0, found ",
+    ),
+    "all of it leaks": (
+        lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="two.jsonl", format=LABELS),
+        "data.gt: 'two.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found bad: 0, "
+        "good: 0 (dropped in all: 30 leaks)",
+    ),
+    "a row without the right answer": (
+        lambda: ClassFiles(path="lost.jsonl", format=STORIES),
+        "lost.jsonl:4: 7 is not accepted; expected the right candidate's index in column 'answer': 0, 1, 2",
+    ),
+    "an unknown column of a dataset": (
+        lambda: ClassHub(id="three.jsonl", format=TextLabel(text="{txt}")),
+        "data.format: 'txt' is not accepted; expected a column of the dataset: text, label; did you mean 'text'?",
+    ),
+    "an unknown column of a file": (
+        lambda: ClassFiles(path="three.jsonl", format=TextLabel(text="{txt}", labels=["0", "1"])),
+        "three.jsonl:1: 'text' is not accepted; expected a column 'txt' (data.format asks for it); did you mean 'txt'?",
+    ),
+    "an unknown split for test": (
+        lambda: ClassHub(id="set", test_split="dev", format=LABELS),
+        "data.test_split: 'dev' is not accepted; expected a split of the dataset (",
+    ),
+    "another split of one file": (
+        lambda: ClassHub(id="two.jsonl", test_split="test", format=LABELS),
+        "data.test_split: 'test' is not accepted; expected '' beside one file, of which a third is test (two.jsonl)",
+    ),
+    "nothing to read": (
+        lambda: ClassFiles(),
+        "data.path: '' is not accepted; expected a file: either data.path, or all",
+    ),
+    "no dataset": (lambda: ClassHub(), "data.id: '' is not accepted; expected a dataset id (owner/name), or a file"),
+    "a limit below two of each class": (
+        lambda: ClassFiles(path="two.jsonl", format=LABELS, limit=3),
+        "limit: 3 is not accepted; expected 0 (all texts) or at least 4: 2 of each class",
+    ),
+    "one split twice": (
+        lambda: ClassHub(id="set", test_split="train"),
+        "test_split: 'train' is not accepted; expected ",
+    ),
+    "no tokens": (lambda: ClassFiles(max_tokens=0), "max_tokens: 0 is not accepted; expected at least 1"),
+    "no parts": (lambda: ClassHub(w2s_parts=0), "w2s_parts: 0 is not accepted; expected an integer of 1 or more"),
+    "no format": (
+        lambda: ClassFiles(format="text"),
+        "format: 'text' is not accepted; expected a part that has a _target_",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_refuses_in_one_line(name: str, tmp_path: Path) -> None:
+    make, start = UNUSABLE[name]
+    write(tmp_path / "three.jsonl", some(40))
+    write(tmp_path / "two.jsonl", some(40)[:30])
+    write(tmp_path / "more.jsonl", some(40, 1000)[:30])
+    write(tmp_path / "one.jsonl", [{**row, "label": 0} for row in some(40, 5000)])
+    write(tmp_path / "lost.jsonl", [*questions(3), {**questions(2)[1], "answer": 7}])
+    write(tmp_path / "set/train.jsonl", some(40)[:30])
+    with pytest.raises(Refused) as refused:
+        make().table()
+    said = str(refused.value)
+    assert said.startswith(start)
+    assert "\n" not in said
+
+
+# --- the sets that have a file ----------------------------------------------------------------------------------------
+
+LOCAL = {  # texts per split, at least
+    "boolq_local": 500,
+    "sciq_local": 400,
+    "cosmos_qa_local": 1000,
+    "sst2_local": 1000,
+    "imdb": 1500,
+    "amazon_local": 30,
+    "amazon_cells": 150,
+    "amazon_alexa": 80,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOCAL)
+def test_the_real_files_are_read(name: str, asked: Callable[..., RunConfig]) -> None:
+    if not os.environ.get("W2SD_DATA"):
+        pytest.skip("set W2SD_DATA=FOLDER to read the real texts")
+    source = asked(f"data={name}").data
+    table = source.table()
+    is_sound(table, 2)
+    assert min(len(table.rows(split)) for split in SPLITS) >= LOCAL[name]
+    assert source.table() == table
+    limited = replace(source, limit=20, w2s_parts=2).table()
+    assert set(sizes(limited).values()) <= {10, *range(2, 10)}
+    assert set(sizes(limited)) == {
+        (split, part, k) for split, part in [*((s, 0) for s in SPLITS), ("w2s", 1)] for k in (0, 1)
+    }
+    is_sound(limited, 2)

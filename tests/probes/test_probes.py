@@ -1,0 +1,225 @@
+"""Probes: what they promise against the same by brute force, what they must not depend on, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from w2sd.errors import Refused, StageFailed
+from w2sd.probes import knn, logistic, topological
+from w2sd.probes.examples import Examples, Floats, examples, hardened
+
+
+def items(n: int = 120, classes: int = 3, width: int = 4, seed: int = 0) -> Examples:
+    """Clouds around a centre for each class, under labels that are right more often than not."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, classes, n)
+    x = 2 * np.eye(max(classes, width))[true, :width] + rng.normal(size=(n, width))
+    said = np.where(rng.random(n) < 0.75, true, rng.integers(0, classes, n))
+    return examples(x[:, None], 0.7 * np.eye(classes)[said] + 0.3 * rng.dirichlet(np.ones(classes), n))
+
+
+def pairs(n: int = 80, width: int = 4, seed: int = 0) -> tuple[Floats, Floats]:
+    """States of both answers, and how likely each is to be the better one."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2, width))
+    p = 1 / (1 + np.exp(x[:, 1, 0] - x[:, 0, 0] - rng.normal(size=n)))
+    return x, np.column_stack([p, 1 - p])
+
+
+def taken(known: Examples, rows: np.ndarray) -> Examples:
+    return Examples(*(column[rows] for column in known))
+
+
+PROBES = {
+    "knn": lambda known: knn.knn(known, 10),
+    "logistic": lambda known: logistic.fit(known, 1e-2).predict(known.vectors),
+    "topological": lambda known: topological.keep(known, 10, 0.1).astype(float),
+}
+each_probe = pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
+
+
+# --- what each one promises -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [items(), examples(*pairs())], ids=["items", "pairs"])
+@pytest.mark.parametrize("block", [1, 10**6])
+def test_knn_is_the_mean_label_of_the_nearest_others(
+    known: Examples, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "BLOCK", block)
+    p = knn.knn(known, 7)
+    for i, x in enumerate(known.vectors):
+        others = [j for j in range(len(p)) if known.of[j] != known.of[i]]
+        nearest = sorted(others, key=lambda j: float(np.linalg.norm(x - known.vectors[j])))[:7]
+        assert knn.neighbours(known, 7)[i].tolist() == nearest
+        assert p[i] == pytest.approx(known.labels[nearest].mean(axis=0), abs=1e-12)
+
+
+def test_only_voters_vote() -> None:
+    known = items()
+    voters = np.arange(120) % 3 == 0
+    assert voters[knn.neighbours(known, 20, voters)].all()
+    assert (knn.knn(known, 20, np.ones(120, dtype=bool)) == knn.knn(known, 20)).all()
+
+
+@pytest.mark.parametrize("l2", [1e-3, 1.0])
+@pytest.mark.parametrize(
+    "known", [items(), items(classes=2), items(n=30, width=60), examples(*pairs())], ids=["3", "2", "wide", "pairs"]
+)
+def test_logistic_regression_is_at_its_optimum(known: Examples, l2: float) -> None:
+    """The loss is convex: there is one point without a gradient, and that is autograd's word here."""
+    fitted = logistic.fit(known, l2)
+    weights, bias = (torch.from_numpy(part).requires_grad_() for part in fitted)
+    x, q = torch.from_numpy(known.vectors), torch.from_numpy(known.labels)
+    loss = -(q * (x @ weights + bias).log_softmax(dim=1)).sum(dim=1).mean() + l2 / 2 * weights.square().sum()
+    loss.backward()
+    assert max(float(part.grad.abs().max()) for part in (weights, bias)) < 1e-7  # type: ignore[union-attr]
+    assert fitted.predict(known.vectors) == pytest.approx((x @ weights + bias).softmax(dim=1).detach().numpy())
+
+
+def test_logistic_regression_bears_features_of_very_different_sizes() -> None:
+    known = items()
+    sizes = np.array([1e-3, 1.0, 30.0, 1e3])
+    fitted = logistic.fit(known._replace(vectors=known.vectors * sizes), 1e-3)
+    p = fitted.predict(known.vectors * sizes)
+    gradient = (known.vectors * sizes).T @ (p - known.labels) / 120 + 1e-3 * fitted.weights
+    assert np.abs(gradient / sizes[:, None]).max() < 1e-5
+
+
+def test_logistic_regression_that_does_not_arrive_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "STEPS", 1)
+    with pytest.raises(StageFailed, match=r"not converged in 1 steps; its penalty 0\.001 is too small$"):
+        logistic.fit(items(), 1e-3)
+
+
+def by_hand(known: Examples, k: int, share: float) -> list[bool]:
+    """The topological filter, one row at a time."""
+    near, label = knn.neighbours(known, k).tolist(), hardened(known.labels).tolist()
+    linked: dict[int, set[int]] = {i: set() for i in range(len(near))}
+    for i, row in enumerate(near):
+        for j in row:
+            if label[i] == label[j] >= 0:
+                linked[i].add(j)
+                linked[j].add(i)
+    kept = [False] * len(near)
+    for one in sorted({c for c in label if c >= 0}):
+        left, pieces = {i for i in linked if label[i] == one}, []
+        while left:
+            piece, edge = set(), [min(left)]
+            while edge:
+                if (i := edge.pop()) not in piece:
+                    piece.add(i)
+                    edge += linked[i]
+            left -= piece
+            pieces.append(piece)
+        far = {}
+        for i in max(pieces, key=len):
+            same = [known.vectors[j] for j in near[i] if label[j] == one]
+            far[i] = float(np.linalg.norm(known.vectors[i] - np.mean(same, axis=0))) if same else float("inf")
+        for i in sorted(far, key=far.__getitem__)[: len(far) - int(share * len(far))]:
+            kept[i] = True
+    return kept
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 12])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("block", [1, 10**6])
+def test_the_topological_filter_keeps_the_largest_piece_but_for_its_edge(
+    k: int, seed: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topological, "BLOCK", block)
+    known = items(seed=seed)
+    kept = topological.keep(known, k, 0.2)
+    assert kept.tolist() == by_hand(known, k, 0.2)
+    assert 0 < kept.sum() < 120
+
+
+def test_a_label_that_prefers_no_class_belongs_to_none() -> None:
+    known = items()
+    known.labels[:5] = 1 / 3
+    assert not topological.keep(known, 10, 0.0)[:5].any()
+    assert hardened(known.labels)[:5].tolist() == [-1] * 5
+
+
+# --- what they must not depend on -------------------------------------------------------------------------------------
+
+
+@each_probe
+def test_the_order_of_the_rows_is_nothing_to_a_probe(probe) -> None:  # type: ignore[no-untyped-def]
+    known, order = items(), np.random.default_rng(1).permutation(120)
+    assert probe(taken(known, order)) == pytest.approx(probe(known)[order], abs=1e-7)
+
+
+@each_probe
+def test_a_rotation_of_the_features_is_nothing_to_a_probe(probe) -> None:  # type: ignore[no-untyped-def]
+    known = items()
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
+    assert probe(known._replace(vectors=known.vectors @ turn)) == pytest.approx(probe(known), abs=1e-7)
+
+
+@each_probe
+def test_a_pair_with_its_answers_exchanged_is_the_same_pair(probe) -> None:  # type: ignore[no-untyped-def]
+    """Whichever answers a coin puts first: where it does, P(first) is what P(second) was."""
+    (x, y), n = pairs(), 80
+    said = probe(examples(x, y))
+    heads = np.random.default_rng(2).random(n) < 0.5
+    exchanged = np.where(heads[:, None, None], x[:, ::-1], x), np.where(heads[:, None], y[:, ::-1], y)
+    again = probe(examples(*exchanged))[:n]
+    if said.ndim == 1:
+        assert (again == said[:n]).all()
+    else:
+        assert again[:, 0] == pytest.approx(np.where(heads, said[:n, 1], said[:n, 0]), abs=1e-7)
+        assert said[n:] == pytest.approx(said[:n, ::-1], abs=1e-7)
+
+
+def test_no_example_has_a_say_about_itself() -> None:
+    """Neither as it is nor with its answers exchanged, however near that lies."""
+    x, y = pairs()
+    x[0, 0], x[0, 1], y[0] = 0.0, 1e-6, (1.0, 0.0)
+    said = knn.knn(examples(x, y), 10)[0]
+    y[0] = 0.0, 1.0
+    assert (knn.knn(examples(x, y), 10)[0] == said).all()
+
+
+# --- what they refuse -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [120, 500])
+@pytest.mark.parametrize(
+    "probe", [lambda known, k: knn.knn(known, k), lambda known, k: topological.keep(known, k, 0.1)]
+)
+def test_more_neighbours_than_examples_are_refused(probe, k: int) -> None:  # type: ignore[no-untyped-def]
+    line = rf"^k: {k} is not accepted; expected a number of neighbours from 1 to 119, of 120 examples$"
+    with pytest.raises(Refused, match=line):
+        probe(items(), k)
+    probe(items(), 119)
+
+
+def test_more_neighbours_than_voters_are_refused() -> None:
+    with pytest.raises(
+        Refused, match=r"^k: 12 is not accepted; expected a number of neighbours from 1 to 11: that many"
+    ):
+        knn.knn(items(), 12, np.arange(120) < 12)
+
+
+@each_probe
+def test_labels_of_one_class_are_refused(probe) -> None:  # type: ignore[no-untyped-def]
+    known = items()
+    known.labels[:] = [0.2, 0.7, 0.1]
+    if probe is PROBES["knn"]:
+        assert probe(known) == pytest.approx(known.labels)  # which says nothing, but says it
+        return
+    line = r"^probe: 'labels that all prefer class 1' is not accepted; expected labels that prefer two classes or more$"
+    with pytest.raises(Refused, match=line):
+        probe(known)
+
+
+def test_features_without_value_are_an_error() -> None:
+    x, y = pairs()
+    with pytest.raises(ValueError, match="some for each of 80 labels, got the shape"):
+        examples(x[:, 0], y)
+    x[3, 1] = np.nan
+    with pytest.raises(ValueError, match="states: expected finite numbers"):
+        examples(x, y)

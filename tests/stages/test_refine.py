@@ -1,0 +1,95 @@
+"""What a model is shown before it answers anew, and that its answers are log-probabilities of the classes' words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from w2sd.config import RunConfig
+from w2sd.data.layout import Text
+from w2sd.data.pairs import Item, digest
+from w2sd.errors import Refused
+from w2sd.models.score import PolicyModel
+from w2sd.pipeline.plan import plan
+from w2sd.refinement import InContext
+from w2sd.stages.refine import _ask, _check_distinct, contexts
+
+ITEMS = [Item(digest(text), digest(text), "w2s", text, 0) for text in ("ab", "cde", "f", "ghij", "kl")]
+SAID = {item.id: n % 2 for n, item in enumerate(ITEMS)}
+WORDS = [np.array([1], dtype=np.int32), np.array([2, 3], dtype=np.int32)]
+
+
+LEAD = 39
+
+
+def letters(text: str, *, add_special_tokens: bool, verbose: bool) -> dict[str, list[int]]:
+    """A tokenizer of single characters."""
+    return {"input_ids": [LEAD] * add_special_tokens + [ord(letter) - 90 for letter in text]}
+
+
+def own(item: Item) -> list[int]:
+    return letters(item.text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 4, 9])
+@pytest.mark.parametrize("separator", ["", "|"])
+def test_others_stand_before_an_item_with_the_words_of_their_weak_labels(n: int, separator: str) -> None:
+    found = contexts(ITEMS, SAID, WORDS, InContext(n, separator=separator), letters, 1000)
+    for item, ids in zip(ITEMS, found, strict=True):
+        assert ids[0] == LEAD
+        assert ids[-len(item.text) :].tolist() == own(item)
+        before = ids[1 : -len(item.text)].tolist()
+        between = [ord(letter) - 90 for letter in separator]
+        shown = [[*own(other), *WORDS[SAID[other.id]].tolist(), *between] for other in ITEMS if other is not item]
+        seen = [part for part in shown if str(part)[1:-1] in str(before)]
+        assert len(seen) == min(n, 4)  # each once, and never the item itself
+        assert sum(map(len, seen)) == len(before)
+
+
+def test_examples_are_shown_whole_or_not_at_all() -> None:
+    for room in (8, 12, 16):
+        for item, ids in zip(
+            ITEMS, contexts(ITEMS, SAID, WORDS, InContext(3, separator=""), letters, room), strict=True
+        ):
+            assert len(ids) <= room - 2  # and the longest word has two tokens
+            before = ids[1 : -len(item.text)].tolist()
+            shown = [[*own(other), *WORDS[SAID[other.id]].tolist()] for other in ITEMS if other is not item]
+            assert sum(len(part) for part in shown if str(part)[1:-1] in str(before)) == len(before)
+
+
+def test_examples_depend_on_the_seed_and_the_item_alone() -> None:
+    first, again, other = (contexts(ITEMS, SAID, WORDS, InContext(2, seed=seed), letters, 99) for seed in (0, 0, 1))
+    assert all(map(np.array_equal, first, again))
+    assert not all(map(np.array_equal, first, other))
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 10**6])
+def test_answers_are_the_log_probabilities_of_the_words(micro_tokens: int) -> None:
+    torch.manual_seed(0)
+    lm = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=32, vocab_size=40)).eval()
+    texts = [Text(ids, tuple(WORDS)) for ids in contexts(ITEMS, SAID, WORDS, InContext(1, separator=""), letters, 30)]
+    found = _ask(PolicyModel(lm), texts, micro_tokens)
+    for n, (prompt, answers) in enumerate(texts):
+        for word, answer in enumerate(answers):
+            ids = torch.from_numpy(np.concatenate([prompt, answer]).astype(np.int64))[None]
+            log_p = lm(ids).logits[0].log_softmax(dim=-1).detach()
+            places = range(len(prompt), ids.shape[1])
+            assert found[n, word] == pytest.approx(sum(log_p[at - 1, ids[0, at]].item() for at in places), abs=1e-5)
+
+
+def test_words_of_the_same_tokens_are_refused() -> None:
+    with pytest.raises(
+        Refused, match=r"^refinement\.words: 'b' is not accepted; expected a word of other tokens than a"
+    ):
+        _check_distinct([WORDS[0], WORDS[0]], ["a", "b"])
+    with pytest.raises(Refused, match=r"at least one token"):
+        _check_distinct([np.zeros(0, dtype=np.int32)], [""])
+
+
+def test_pairs_are_not_asked_about(asked: Callable[..., RunConfig]) -> None:
+    with pytest.raises(Refused, match=r"^refinement: .* expected refinement=none"):
+        plan(asked("refinement=in_context"))

@@ -1,0 +1,170 @@
+"""Held-out rows: who is held out, which weights are kept, and that nothing changes where a training is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2Model
+
+from w2sd.config import RunConfig
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.batch import ItemRows, Loader, Shuffled
+from w2sd.data.pairs import Item, digest
+from w2sd.data.text import EncodedItems
+from w2sd.errors import Refused, StageFailed
+from w2sd.fit import Fit
+from w2sd.logger import Csv
+from w2sd.models.score import HeadedModel, silence_dropout
+from w2sd.objectives.reward import RewardBCE
+from w2sd.pipeline.plan import plan
+from w2sd.pipeline.store import read_json
+from w2sd.stages import lightning, preflight
+from w2sd.stages.training import Training, hold_out
+from w2sd.stages.watching import Watch
+from w2sd.stopping import Stopping
+from w2sd.students.classifier import ClassStudent
+from w2sd.trainer import Trainer
+from w2sd.worker import Task
+
+N, STEPS, EVERY = 40, 10, 2
+FIT = Fit(lr=3e-2, epochs=2, batch=8)
+RANDOM = np.random.default_rng(0)
+TEXTS = [RANDOM.integers(0, 9, size=RANDOM.integers(1, 5)).astype(np.int32) for _ in range(2 * N)]
+RIGHT = np.array([int(ids[-1]) % 2 for ids in TEXTS])
+SAID = np.where(RANDOM.random(2 * N) < 0.3, 1 - RIGHT, RIGHT)  # labels that are wrong at random
+
+
+class Killed(Exception):
+    """Stands for what ends a process."""
+
+
+def trained(folder: Path, by: str, stop: int | None = None, save: bool = False) -> tuple[ClassStudent, Watch, Task]:
+    """Train on the first half of the texts, watched on the second."""
+    for name in ("out", "work", "logs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def advance(done: int, total: int) -> None:
+        if done == stop:
+            raise Killed
+
+    trainer = Trainer(save_every_s=1e-9 if save else 1e9, micro_tokens=16)
+    places = {name: folder / name for name in ("out", "work", "logs")}
+    task = Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **places)
+    torch.manual_seed(0)
+    backbone = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=8, vocab_size=9))
+    silence_dropout(backbone)
+    student = ClassStudent(HeadedModel(backbone, 0, 2), RewardBCE(), NoConflict(), FIT, STEPS)
+    rows = ItemRows(TEXTS[:N], np.eye(2)[SAID[:N]], 16)
+    watch = Watch(ItemRows(TEXTS[N:], None, 16), SAID[N:], RIGHT[N:], Stopping(by), EVERY, STEPS)
+    with suppress(Killed):
+        lightning.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
+    return student, watch, task
+
+
+def shares(student: ClassStudent) -> tuple[float, float]:
+    """How often the student prefers what labels say and what is right, of the rows that were held out."""
+    rows = ItemRows(TEXTS[N:], None, 10**6)
+    with torch.no_grad():
+        [piece] = rows[list(range(N))]
+        said = student(piece).logits.argmax(dim=1)[piece.rows.argsort()].numpy()
+    return float((said == SAID[N:]).mean()), float((said == RIGHT[N:]).mean())
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ClassStudent, Watch, Task]]:
+    return {by: trained(tmp_path_factory.mktemp(by), by) for by in ("labels", "truth", "nothing")}
+
+
+def test_looks_are_taken_before_in_between_and_at_the_end(watched: Any) -> None:
+    curves = [watch.curve for _, watch, _ in watched.values()]
+    assert [look.step for look in curves[0]] == list(range(0, STEPS + 1, EVERY))
+    assert curves[0] == curves[1] == curves[2]  # who decides changes nothing before the end
+
+
+def test_the_weights_that_did_best_are_kept(watched: Any) -> None:
+    for by, (student, watch, _) in watched.items():
+        assert shares(student) == pytest.approx(watch.best[1:])
+        best = {"labels": max(look.labels for look in watch.curve), "truth": max(look.truth for look in watch.curve)}
+        assert by == "nothing" or getattr(watch.best, by) == best[by]
+    assert watched["nothing"][1].best.step == STEPS
+    assert {watched[by][1].best.step for by in ("labels", "truth")} != {STEPS}  # or nothing is shown here
+
+
+def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> None:
+    _, watch, task = watched["labels"]
+    told = watch.conclude(task)
+    assert told == {
+        "stopping/step": watch.best.step,
+        "stopping/labels": watch.best.labels,
+        "stopping/truth": watch.best.truth,
+    }
+    assert read_json(task.out / "curve.json") == [look._asdict() for look in watch.curve]
+
+
+@pytest.mark.parametrize("stop", [1, 4, 9])
+def test_an_interrupted_training_keeps_the_same_weights_and_the_same_curve(
+    watched: Any, tmp_path: Path, stop: int
+) -> None:
+    whole, watch, _ = watched["labels"]
+    trained(tmp_path, "labels", stop=stop + 1, save=True)
+    resumed, again, _ = trained(tmp_path, "labels")
+    assert again.curve == watch.curve
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def training(n: int, n_own: int) -> Training:
+    items = [Item(digest(str(k)), digest(str(k)), "w2s", str(k), 0) for k in range(n)]
+    encoded = EncodedItems([np.array([k % 9], dtype=np.int32) for k in range(n)], list(range(n)), 0)
+    nothing: Any = None
+    return Training(nothing, None, NoConflict(), items, np.eye(2)[RIGHT[:n]], encoded, False, n_own, 99)
+
+
+def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
+    whole = training(80, n_own=60)
+    kept, held = hold_out(whole, 0.25, FIT)
+    ids = [{item.id for item in part.examples} for part in (kept, held)]
+    assert not ids[0] & ids[1]
+    assert ids[0] | ids[1] == {item.id for item in whole.examples}
+    assert 5 < len(held.examples) < 30
+    assert not ids[1] & {item.id for item in whole.examples[60:]}
+    assert kept.n_own == len(kept.examples) - 20
+    assert kept.n_steps == 2 * -(-len(kept.examples) // 8)
+    for part in (kept, held):
+        assert [int(item.text) % 9 for item in part.examples] == [int(ids[0]) for ids in part.encoded.texts]
+        assert np.array_equal(part.targets_NK, np.eye(2)[[RIGHT[int(item.text)] for item in part.examples]])
+    assert ids[1] <= {item.id for item in hold_out(whole, 0.5, FIT)[1].examples}  # a larger share has the smaller one
+    with pytest.raises(StageFailed, match=r"^stopping: 0 rows are held out of 80; set stopping\.holdout"):
+        hold_out(whole, 1e-9, FIT)
+
+
+def test_what_belongs_together_is_held_out_together() -> None:
+    whole = training(80, n_own=80)
+    examples = [item._replace(cluster=digest(str(int(item.text) // 2))) for item in whole.examples]
+    kept, held = hold_out(whole._replace(examples=examples), 0.25, FIT)
+    clusters = [{item.cluster for item in part.examples} for part in (kept, held)]
+    assert not clusters[0] & clusters[1]
+
+
+def test_only_what_is_watched_gets_another_key(asked: Callable[..., RunConfig]) -> None:
+    usual, watched = plan(asked()), plan(asked("stopping=labels"))
+    assert "stopping" not in usual["train/student"].params
+    changed = {name for name in usual if usual[name].key != watched[name].key}
+    assert changed == {name for name in usual if not name.startswith("pretrain")}
+
+
+def test_shards_are_not_watched(asked: Callable[..., RunConfig]) -> None:
+    run = asked("stopping=labels", "trainer=fsdp2", "trainer.accelerator=cpu")
+    with pytest.raises(Refused, match=r"^stopping: .* expected stopping=none under trainer\.strategy=fsdp2"):
+        preflight.check(run)
+
+
+@pytest.mark.parametrize(("knob", "value"), [("by", "label"), ("holdout", 0.0), ("holdout", 1.0), ("every", 0.0)])
+def test_impossible_looks_are_refused(knob: str, value: Any) -> None:
+    with pytest.raises(Refused, match=f"^{knob}: "):
+        Stopping(**{knob: value})
