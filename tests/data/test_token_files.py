@@ -90,7 +90,7 @@ def test_a_damaged_file_is_told_of_and_made_again(
     damage: Callable[[bytes], bytes], tmp_path: Path, said: Callable[[], list[str]]
 ) -> None:
     whole = encoded(tmp_path)
-    [path] = tmp_path.iterdir()
+    [path] = tmp_path.iterdir()  # one split was read
     sound = path.read_bytes()
     path.write_bytes(damage(sound))
     assert same(encoded(tmp_path), whole)
@@ -157,3 +157,24 @@ def test_another_text_tokenizer_or_context_has_a_file_of_its_own(tmp_path: Path)
     for n, options in enumerate([{}, {"data": Few(word="cake")}, {"family": "opt"}, {"context": 11}, {}], start=1):
         encoded(tmp_path, **options)  # type: ignore[arg-type]
         assert len(list(tmp_path.iterdir())) == min(n, 4)
+
+
+def test_rows_are_known_by_their_texts_and_not_by_an_id_that_a_source_of_yours_may_give_twice() -> None:
+    @dataclass(frozen=True)
+    class Numbered(Few):
+        """Ids that count rows."""
+
+        def table(self) -> Table[Pair]:
+            return Table([pair._replace(id=str(n)) for n, pair in enumerate(super().table().examples)], {})
+
+    class Config:
+        vocab_size, max_position_embeddings = len(FAMILIES[FAMILY]()), 12
+
+    bread, salt = Numbered(), Numbered(word="salt")
+    alone = encoded(None, salt)
+    encoding._known.clear()
+    first, second = (
+        encode_for(Config, FAMILIES[FAMILY](), data, read(data).split("w2s"), "never") for data in (bread, salt)
+    )
+    assert not same(first, alone)
+    assert same(second, alone)

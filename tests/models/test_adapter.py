@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,9 +20,10 @@ from transformers import CohereConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from w2sd import cli
 from w2sd.config import RunConfig
-from w2sd.data.layout import masked
+from w2sd.data.layout import Text, Tokens, masked, packed, plain
 from w2sd.errors import Refused
 from w2sd.models.adapter import Full, HeadOnly, Lora
+from w2sd.models.packing import pack
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 from w2sd.pipeline.plan import plan
@@ -40,6 +42,10 @@ IDS, MASK = (
     torch.tensor([[1, 1, 1, 0], [1] * 4, [1, 1, 0, 0]]),
 )
 ANSWERS = torch.tensor([1, 3, 1])
+TEXTS = [
+    Text(np.array([3, 9, 4]), (np.array([7, 1]), np.array([12]))),
+    Text(np.array([22]), (np.array([5, 8, 2]), np.array([1, 6]))),
+]
 USUAL = dict.fromkeys(ARCHITECTURES, ("q_proj", "v_proj")) | {"gpt2": ("c_attn",)}  # in each of the two layers
 TIED = ("gpt2", "opt")  # whose output embedding is the input embedding
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 11}
@@ -222,6 +228,27 @@ def test_additions_have_a_rank_a_scale_and_a_dropout_of_their_own(fresh: Callabl
     old: Any = before.backbone.get_submodule("layers.0.self_attn.q_proj")
     torch.testing.assert_close(layer.eval()(x), old(x) + 12.0 / 3 * x @ a.T @ b.T)
     assert not torch.equal(layer.train()(x), layer.train()(x))
+
+
+@needs_peft
+@each_kind
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_packed_rows_move_additions_as_padded_rows_do(
+    fresh: Callable[..., Model], kind: type, architecture: str
+) -> None:
+    model = fresh(kind, architecture)
+    Lora(r=2).apply(model, 5)
+    train(model)  # away from nothing
+
+    def gradients(layout: Callable[[list[Text]], Tokens]) -> list[Tensor]:
+        loss = (model(layout(TEXTS)) * torch.tensor([1.0, -2.0, 0.5, 3.0])).sum()
+        return [loss.detach(), *torch.autograd.grad(loss, list(trained(model).values()))]
+
+    padded = gradients(plain)
+    assert all(gradient.abs().max() > 1e-4 for gradient in padded)
+    assert pack(model, 8)
+    for here, there in zip(gradients(packed), padded, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-5)
 
 
 # --- lora: where its weights come from --------------------------------------------------------------------------------

@@ -190,16 +190,21 @@ def test_gradients_are_those_of_the_full_logits(model: PolicyModel) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 @pytest.mark.parametrize("piece", [1, 3, 14, 1000])
-def test_logits_in_pieces_change_nothing(name: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [0, 7 * VOCABULARY, 2**24])
+def test_logits_in_pieces_change_nothing(name: str, piece: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait for their gradient, of which one may be taken twice."""
     model = policy(name)
     weights = list(model.parameters())
     whole = model(masked(*padded(ROWS), torch.tensor(ANSWERS)))
+    expected = torch.autograd.grad(whole.sum(), weights)
     monkeypatch.setattr(kernels, "PIECE", piece)
+    monkeypatch.setattr(kernels, "KEPT", kept)
     monkeypatch.setattr(score, "PIECE", piece)
     in_pieces = model(masked(*padded(ROWS), torch.tensor(ANSWERS)))
     assert_equal(in_pieces, whole)
-    for one, other in zip(*(torch.autograd.grad(said.sum(), weights) for said in (in_pieces, whole)), strict=True):
-        assert_equal(one, other)
+    for _ in range(2):
+        for one, other in zip(torch.autograd.grad(in_pieces.sum(), weights, retain_graph=True), expected, strict=True):
+            assert_equal(one, other)
 
 
 class Logits(TorchDispatchMode):
@@ -218,16 +223,18 @@ class Logits(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("piece", [3, 1000])
+@pytest.mark.parametrize("kept", [0, 2**24])
 def test_logits_are_made_of_answers_alone_and_few_at_a_time(
-    name: str, piece: int, monkeypatch: pytest.MonkeyPatch
+    name: str, piece: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For the scores, and once more for their gradient."""
+    """For the scores, and once more for their gradient where they could not be kept."""
     monkeypatch.setattr(kernels, "PIECE", piece)
+    monkeypatch.setattr(kernels, "KEPT", kept)
     model = policy(name)
     with Logits() as made:
         model(masked(*padded(ROWS), torch.tensor(ANSWERS))).sum().backward()
     assert max(made.n_tokens) == min(piece, sum(ANSWERS))
-    assert sum(made.n_tokens) == 2 * sum(ANSWERS)
+    assert sum(made.n_tokens) == sum(ANSWERS) * (1 if kept else 2)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

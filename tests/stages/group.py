@@ -36,6 +36,7 @@ from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models import packing
 from w2sd.models.adapter import HeadOnly
+from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.packing import pack
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.dpo import DPO
@@ -79,10 +80,9 @@ class Case(NamedTuple):
     n_steps: int
 
 
-def lm(dropout: bool = False) -> GPT2LMHeadModel:
-    """With tied embeddings."""
+def lm(dropout: bool = False, tied: bool = True) -> GPT2LMHeadModel:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(**SHAPE, bos_token_id=None, eos_token_id=None))
+    model = GPT2LMHeadModel(GPT2Config(**SHAPE, bos_token_id=None, eos_token_id=None, tie_word_embeddings=tied))
     if not dropout:
         silence_dropout(model)
     return model
@@ -113,6 +113,14 @@ def policy(n_steps: int = 24) -> Case:
     case = padded(n_steps)
     assert pack(case.learner.model, LONGEST)
     return case._replace(rows=PACKED)
+
+
+def thrifty() -> Case:
+    """With an output embedding of its own, on layers that are computed again on the way back."""
+    model = PolicyModel(lm(tied=False))
+    checkpoint_layers(model.backbone)
+    assert pack(model, LONGEST)
+    return Case(PolicyStudent(model.train(), DPO(), NoConflict(), FIT, 8), PACKED, 8)
 
 
 def sft() -> Case:
@@ -149,7 +157,7 @@ def noisy() -> Case:
 
 
 Build = Callable[[], Case]
-WHOLE: tuple[Build, ...] = (reward, confident, policy, sft, language, head_only)
+WHOLE: tuple[Build, ...] = (reward, confident, policy, sft, language, head_only, thrifty)
 RESUMED: tuple[Build, ...] = (tied, few_weights)
 SCORED: tuple[Build, ...] = (reward, policy)
 

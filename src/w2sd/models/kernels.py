@@ -11,6 +11,7 @@ from transformers.activations import GELUTanh, NewGELUActivation
 
 PIECE = 256  # tokens whose logits are in memory together,
 LOGITS = 2**27  # or on a GPU so many logits: half a GB in single precision
+KEPT = 2**24  # numbers made of logits that wait for their gradient: 64 MB in single precision
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -26,39 +27,50 @@ def with_fewer_kernels(model: Model) -> Model:
 def log_probs(hidden_ND: Tensor, weight_VD: Tensor, ids_N: Tensor) -> Tensor:
     """log softmax(hidden · weightᵀ) at `ids`, [N], in single precision at least.
 
-    Few tokens have logits at a time (`_pieces`): not for the gradient either, which makes them again. One more
-    matrix product costs less than reading and writing a number for every token and word three times over.
+    Few tokens have logits at a time (`_pieces`). Of those that the gradient needs, a bounded number are kept for it
+    (`KEPT`), and the others are made again, for one more matrix product.
     """
     dtype = hidden_ND.dtype
     if torch.is_autocast_enabled(hidden_ND.device.type):
         dtype = torch.get_autocast_dtype(hidden_ND.device.type)
-    return _LogProbs.apply(hidden_ND.to(dtype), weight_VD.to(dtype), ids_N)
+    return _LogProbs.apply(hidden_ND.to(dtype), weight_VD.to(dtype), ids_N, KEPT if torch.is_grad_enabled() else 0)
 
 
 class _LogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, ids_N: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, ids_N: Tensor, room: int) -> Tensor:
         full = torch.promote_types(hidden_ND.dtype, torch.float32)
         total_N = torch.empty(len(ids_N), dtype=full, device=ids_N.device)  # ln of the sum of all e^logit
         chosen_N = torch.empty_like(total_N)
+        ctx.kept = []  # of the first pieces: e^logit, over that of the largest
         for place in _pieces(len(ids_N), weight_VD):
             logits_PV = (hidden_ND[place] @ weight_VD.t()).to(full)
-            total_N[place] = logits_PV.logsumexp(dim=1)
             chosen_N[place] = logits_PV.gather(1, ids_N[place, None]).squeeze(1)
+            largest_P1 = logits_PV.amax(dim=1, keepdim=True)
+            powers_PV = logits_PV.sub_(largest_P1).exp_()
+            total_N[place] = powers_PV.sum(dim=1).log_().add_(largest_P1.squeeze(1))
+            room -= powers_PV.numel()
+            if room >= 0:
+                ctx.kept.append(powers_PV)
         ctx.save_for_backward(hidden_ND, weight_VD, ids_N, total_N)
         return chosen_N - total_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_ND, weight_VD, ids_N, total_N = ctx.saved_tensors
-        of_hidden, of_weight, _ = ctx.needs_input_grad
+        of_hidden, of_weight, *_ = ctx.needs_input_grad
+        kept, ctx.kept = iter(ctx.kept), []  # once: they are overwritten
         grad_ND = torch.empty_like(hidden_ND) if of_hidden else None
         grad_VD = torch.zeros_like(weight_VD, dtype=total_N.dtype) if of_weight else None
         for place in _pieces(len(ids_N), weight_VD):
-            p_PV = (hidden_ND[place] @ weight_VD.t()).to(total_N.dtype).sub_(total_N[place, None]).exp_()
-            of_logits_PV = p_PV.mul_(-grad_N[place, None]).scatter_add_(1, ids_N[place, None], grad_N[place, None])
-            of_logits_PV = of_logits_PV.to(hidden_ND.dtype)
+            grad_P1 = grad_N[place, None]
+            if (p_PV := next(kept, None)) is None:
+                p_PV = (hidden_ND[place] @ weight_VD.t()).to(total_N.dtype).sub_(total_N[place, None]).exp_()
+                p_PV.mul_(-grad_P1)
+            else:
+                p_PV.mul_(-grad_P1 / p_PV.sum(dim=1, keepdim=True))
+            of_logits_PV = p_PV.scatter_add_(1, ids_N[place, None], grad_P1).to(hidden_ND.dtype)
             if grad_ND is not None:
                 torch.mm(of_logits_PV, weight_VD, out=grad_ND[place])
             if grad_VD is not None:
@@ -66,7 +78,7 @@ class _LogProbs(torch.autograd.Function):
                     grad_VD.addmm_(of_logits_PV.t(), hidden_ND[place])
                 else:
                     grad_VD += of_logits_PV.t() @ hidden_ND[place]
-        return grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype), None
+        return grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype), None, None
 
 
 def _pieces(n: int, weight_VD: Tensor) -> list[slice]:

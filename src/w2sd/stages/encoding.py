@@ -14,16 +14,17 @@ from w2sd.data.pairs import classes_of, digest, read, texts_of
 from w2sd.data.text import Encoded, EncodedItems, Row, encode_items, encode_rows, gather, gather_items
 from w2sd.data.token_files import load, save
 from w2sd.models.packing import pack
-from w2sd.pipeline.stage import canonical, identity
 from w2sd.stages import processor
 from w2sd.stages.agreement import objection
 from w2sd.worker import Task
 
-KEPT = 8  # pairs of data and tokenizer whose rows a process remembers: the jobs of a sweep read the same
+KEPT = 8  # tokenizers whose rows a process remembers, and
+ROWS = 50_000  # how many rows of each: the jobs of a sweep read the same
 VERSION = 1  # of the files; another one where `data/text.py` makes other tokens of the same texts
 Encoding = Encoded | EncodedItems
 Make = Callable[[list[Any]], list[Row | None]]
-_known: OrderedDict[str, dict[str, Row | None]] = OrderedDict()  # the rows by the id of their pair or item
+Rows = dict[tuple[str, ...], Row | None]  # by the texts that they are made of
+_known: OrderedDict[str, Rows] = OrderedDict()
 
 
 def encode_for(
@@ -39,8 +40,8 @@ def encode_for(
     `append_eos` is None for a reward model, which reads prompt and response as two texts. A policy reads one text that
     goes on: with `auto` it ends in the tokenizer's end token, if there is one, with `never` where the response ends.
 
-    No pair is encoded twice in a process; where `kept` is a folder, all rows of the data are found there or left there
-    for others.
+    No text is encoded twice in a process; where `kept` is a folder, the rows of the splits that are asked for are found
+    there or left there for others.
     """
     limits = (data.max_tokens, getattr(config, "max_position_embeddings", None))
     how: tuple[Any, ...] = (min(limit for limit in limits if limit), config.vocab_size)
@@ -55,39 +56,43 @@ def encode_for(
     if words is None:  # a tokenizer in Python has no content to know it by
         return collect(make(examples))
     reader = digest(words, *map(str, how))
-    rows = _remembered(digest(reader, canonical(identity(data))))
+    rows = _remembered(reader)
     if kept is not None:
-        _share(rows, kept, reader, read(data).examples, make)
-    new = [example for example in examples if example.id not in rows]
-    rows.update(_by_id(new, make(new)))
-    return collect([rows[example.id] for example in examples])
+        for split in sorted({example.split for example in examples}):
+            _share(rows, kept, reader, read(data).split(split), make)
+    _complete(rows, examples, make)
+    return collect([rows[texts_of(example)] for example in examples])
 
 
-def _remembered(key: str) -> dict[str, Row | None]:
+def _remembered(key: str) -> Rows:
     rows = _known.setdefault(key, {})
     _known.move_to_end(key)
     while len(_known) > KEPT:
         _known.popitem(last=False)
+    if len(rows) > ROWS:
+        rows.clear()
     return rows
 
 
-def _share(rows: dict[str, Row | None], folder: Path, reader: str, examples: list[Any], make: Make) -> None:
+def _share(rows: Rows, folder: Path, reader: str, examples: list[Any], make: Make) -> None:
     """Have the rows of all these examples here and in a file, which is named after everything that they are made of."""
-    texts = (text for example in examples for text in (example.id, *texts_of(example)))
     made_by = (str(VERSION), *map(importlib.metadata.version, ("tokenizers", "transformers")))
-    path = folder / f"{digest(reader, *made_by, *texts)}.safetensors"
-    new = [example for example in examples if example.id not in rows]
-    if not new and path.exists():
+    texts = [texts_of(example) for example in examples]
+    path = folder / f"{digest(reader, *made_by, *(part for text in texts for part in text))}.safetensors"
+    are_here = all(text in rows for text in texts)
+    if are_here and path.exists():
         return
-    if new and (found := load(path)) is not None:
-        rows.update(_by_id(examples, found))
+    if not are_here and (found := load(path)) is not None:
+        rows.update(zip(texts, found, strict=True))
         return
-    rows.update(_by_id(new, make(new)))
-    save(path, [rows[example.id] for example in examples])
+    _complete(rows, examples, make)
+    save(path, [rows[text] for text in texts])
 
 
-def _by_id(examples: list[Any], rows: list[Row | None]) -> dict[str, Row | None]:
-    return dict(zip((example.id for example in examples), rows, strict=True))
+def _complete(rows: Rows, examples: list[Any], make: Make) -> None:
+    """Make the rows that are not there yet."""
+    new = [example for example in examples if texts_of(example) not in rows]
+    rows.update(zip(map(texts_of, new), make(new), strict=True))
 
 
 def can_pack(task: Task, model: Any, encoded: Encoding, precision: str) -> bool:
