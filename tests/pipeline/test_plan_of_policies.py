@@ -382,22 +382,6 @@ def test_where_an_sft_does_not_see_the_conflict_it_does_not_depend_on_it(asked: 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["conflict=explicit", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted; .*reverse"),
-        (["conflict=explicit", "conflict.trigger=policy"], r"^conflict\.trigger: 'policy' is not accepted; .*margin"),
-        (["conflict=explicit_random_mask", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted"),
-    ],
-)
-def test_what_asks_a_reward_model_to_write_is_refused_by_the_plan(
-    asked: Callable[..., RunConfig], overrides: list[str], said: str
-) -> None:
-    with pytest.raises(Refused, match=said):
-        plan(asked(*overrides))
-    assert plan(asked(*DPO_RUN, *overrides))
-
-
 def test_a_fine_tuning_has_an_optimisation(asked: Callable[..., RunConfig]) -> None:
     assert asked().sft.fit == Fit(**{knob.name: getattr(asked().sft.fit, knob.name) for knob in fields(Fit)})
     with pytest.raises(Refused, match=r"^sft\.fit\.lr: -1.0 is not accepted"):
