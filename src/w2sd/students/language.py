@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from w2sd.data.tally import Tally
 from w2sd.fit import Fit
-from w2sd.students.base import Learner
+from w2sd.students.learner import Learner
 
 
 class DocumentBatch(NamedTuple):

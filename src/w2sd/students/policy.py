@@ -11,7 +11,8 @@ from w2sd.data.layout import Tokens
 from w2sd.fit import Fit
 from w2sd.models.score import PairLogProbs, PolicyModel
 from w2sd.objectives.base import OWN
-from w2sd.students.base import Examination, Learner, Student
+from w2sd.students.base import Examination, Student
+from w2sd.students.learner import Learner
 
 LOGP = ("logp_chosen", "logp_rejected")
 REF_LOGP = ("ref_logp_chosen", "ref_logp_rejected")
