@@ -23,7 +23,7 @@ import work
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import Loader, PairRows, Shuffled, in_length_order
 from w2sd.data.pairs import Pair
-from w2sd.data.text import Encoded, encode
+from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
@@ -97,7 +97,8 @@ def encode_all(given: work.Work, n: int) -> Encoded:
     """The first `n` pairs; reward models read the end token too, because the other side's do."""
     tokenizer = load_tokenizer(given.folder / "model")
     pairs = [Pair(str(i), str(i), "gt", "harmless", **pair) for i, pair in enumerate(given.pairs[:n])]
-    return encode(pairs, tokenizer, work.CONTEXT, len(tokenizer), continued=True, end=tokenizer.eos_token_id)
+    end = tokenizer.eos_token_id
+    return gather(encode_rows(pairs, tokenizer, work.CONTEXT, len(tokenizer), continued=True, end=end))
 
 
 def rows_of(encoded: Encoded, task: Task, references: np.ndarray | None) -> PairRows:
