@@ -45,8 +45,8 @@ class Student(Learner):
         n_steps: int = 1,
         log_every: int = 1,
     ) -> None:
-        super().__init__(fit, n_steps, log_every)
-        self.model, self.objective, self.conflict = model, objective, conflict
+        super().__init__(model, fit, n_steps, log_every)
+        self.objective, self.conflict = objective, conflict
         self.metrics: MetricCollection | None = None
         self.fixed: Objective[Any] | None = None  # what the objective is at this step, once that is known
 

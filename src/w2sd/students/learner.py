@@ -76,8 +76,9 @@ class Learner(Reader, ABC):
     automatic_optimization = False
     knob = "fit"  # where the optimisation is set
 
-    def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
+    def __init__(self, model: nn.Module, fit: Fit, n_steps: int, log_every: int) -> None:
         super().__init__()
+        self.model = model
         self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
 
     @abstractmethod

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from w2sd.data.batch import PairBatch
 from w2sd.data.layout import Tokens
-from w2sd.fit import Fit
-from w2sd.models.score import PairLogProbs, PolicyModel
+from w2sd.models.score import PairLogProbs
 from w2sd.objectives.base import OWN
 from w2sd.students.base import Examination, Student
 from w2sd.students.learner import Learner
@@ -53,12 +52,15 @@ class SftLearner(Learner):
     knob = "sft.fit"
     example = "answer"
 
-    def __init__(self, model: PolicyModel, fit: Fit, n_steps: int, log_every: int) -> None:
-        super().__init__(fit, n_steps, log_every)
-        self.model = model
-
     def losses(self, micro: Tokens) -> Tensor:
         return -(self.model(micro) / micro.n_answer_B).sum()
 
     def mass(self, micro: Tokens) -> Tensor:
         return torch.tensor(float(len(micro.n_answer_B)), device=self.device)
+
+
+class TextLearner(SftLearner):
+    """The same over whole texts, of which all is read and nothing is prompt."""
+
+    knob = "generative.fit"
+    example = "text"
