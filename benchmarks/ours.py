@@ -41,7 +41,6 @@ from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
 OBJECTIVES = {"reward": RewardBCE(), "simpo": SimPO(beta=2.0, gamma=1.0), "dpo": DPO(beta=0.1)}
-AT_ONCE = 256  # pairs handed to Lightning at once where nothing is trained, as in the stages
 
 
 class Started(Loader):
@@ -120,7 +119,7 @@ def score(task: Task, student: Student, encoded: Encoded, references: np.ndarray
     rows = rows_of(encoded, task, references)
     examine(student, len(rows))
     began = time.process_time()
-    how(task, student, Loader(rows, in_length_order(rows.lengths, AT_ONCE)), Fit())
+    how(task, student, Loader(rows, in_length_order(rows.lengths)), Fit())
     return time.process_time() - began
 
 

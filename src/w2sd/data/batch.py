@@ -272,6 +272,6 @@ class Loader:
 
 
 def in_length_order(lengths: np.ndarray, batch: int = 256) -> list[list[int]]:
-    """Batches for scoring, where only the cost depends on the order. Memory is bounded by the trainer's micro_tokens."""
+    """Batches for scoring, where only the cost depends on the order; `micro_tokens` bounds the memory."""
     order = np.argsort(lengths, kind="stable").tolist()
     return [order[start : start + batch] for start in range(0, len(order), batch)]
