@@ -23,7 +23,7 @@ import work
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import Loader, PairRows, Shuffled, in_length_order
 from w2sd.data.pairs import Pair
-from w2sd.data.text import Encoded, encode
+from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
@@ -41,7 +41,6 @@ from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
 OBJECTIVES = {"reward": RewardBCE(), "simpo": SimPO(beta=2.0, gamma=1.0), "dpo": DPO(beta=0.1)}
-AT_ONCE = 256  # pairs handed to Lightning at once where nothing is trained, as in the stages
 
 
 class Started(Loader):
@@ -97,7 +96,8 @@ def encode_all(given: work.Work, n: int) -> Encoded:
     """The first `n` pairs; reward models read the end token too, because the other side's do."""
     tokenizer = load_tokenizer(given.folder / "model")
     pairs = [Pair(str(i), str(i), "gt", "harmless", **pair) for i, pair in enumerate(given.pairs[:n])]
-    return encode(pairs, tokenizer, work.CONTEXT, len(tokenizer), continued=True, end=tokenizer.eos_token_id)
+    end = tokenizer.eos_token_id
+    return gather(encode_rows(pairs, tokenizer, work.CONTEXT, len(tokenizer), continued=True, end=end))
 
 
 def rows_of(encoded: Encoded, task: Task, references: np.ndarray | None) -> PairRows:
@@ -119,7 +119,7 @@ def score(task: Task, student: Student, encoded: Encoded, references: np.ndarray
     rows = rows_of(encoded, task, references)
     examine(student, len(rows))
     began = time.process_time()
-    how(task, student, Loader(rows, in_length_order(rows.lengths, AT_ONCE)), Fit())
+    how(task, student, Loader(rows, in_length_order(rows.lengths)), Fit())
     return time.process_time() - began
 
 

@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from w2sd.compose import composed_once
 from w2sd.config import GROUPS, OPTIONAL, RunConfig, read
 from w2sd.errors import Refused, StageFailed, nearest
+from w2sd.kinds import RESULTS
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan
@@ -56,7 +57,6 @@ Values, as KEY=VALUE, with their defaults; those of a part too, as in fit.lr=1e-
 
 Your own options: --config-dir FOLDER. Tab completion: eval "$(w2sd -sc install=bash)". Hydra's: w2sd --hydra-help"""
 
-RESULTS = ("compare", "simulate")  # kinds of stages that a job ends with; they ask no model
 
 made: set[str] = set()  # keys that this process computed: a sweep renews a forced stage once
 failed: list[int] = []  # exit codes of the jobs of this process's sweep that did not finish

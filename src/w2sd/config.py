@@ -18,40 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from w2sd.errors import Refused, choose, nearest, require
+from w2sd.kinds import KINDS
 
 TRUSTED = ("w2sd.",)
-GROUPS = (
-    "data",
-    "weak",
-    "strong",
-    "adapter",
-    "objective",
-    "conflict",
-    "supervision",
-    "refinement",
-    "chain",
-    "fit",
-    "stopping",
-    "generative",
-    "sft",
-    "trainer",
-    "logger",
-)
-OPTIONAL = ("theory",)  # groups that a run may do without
-KINDS = (  # of stages
-    "pretrain",
-    "generative",
-    "sft",
-    "reference",
-    "features",
-    "train",
-    "label",
-    "refine",
-    "evaluate",
-    "generate",
-    "compare",
-    "simulate",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +83,10 @@ class RunConfig(NamedTuple):
     logger: Any
     settings: Settings
     theory: Any = None  # what is simulated instead of anything trained
+
+
+OPTIONAL = tuple(RunConfig._field_defaults)  # groups that a run may do without
+GROUPS = tuple(part for part in RunConfig._fields if part not in ("settings", *OPTIONAL))
 
 
 def read(cfg: DictConfig) -> RunConfig:

@@ -59,6 +59,14 @@ class Fit:
         return self.floor + (1 - self.floor) * falling if self.schedule != "constant" else 1.0
 
 
+def one_pass(lr: float, batch: int) -> Fit:
+    """How small models are pretrained on documents of which there are enough: each is read once.
+
+    A change here must bump the VERSION of every model that is pretrained so: its key has `lr` and `batch` alone.
+    """
+    return Fit(lr=lr, batch=batch, betas=[0.9, 0.98], weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sft:
     """The fine-tuning on preferred answers that a policy begins with, and that its reference ends with."""

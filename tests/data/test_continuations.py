@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.pairs import Pair, digest
-from w2sd.data.text import Encoded, encode
+from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.errors import Refused
 from w2sd.stages.encoding import encode_for
 from w2sd.world.source import World
@@ -100,7 +100,7 @@ def test_prompt_and_answer_together_are_the_tokens_of_the_running_text(family: s
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ADDS_A_SPACE])
 def test_where_no_space_is_added_policies_and_reward_models_read_the_same_tokens(family: str) -> None:
-    apart = encode(PAIRS, FAMILIES[family](), 512, len(FAMILIES[family]()))
+    apart = gather(encode_rows(PAIRS, FAMILIES[family](), 512, len(FAMILIES[family]())))
     continued = encoded(family, "never")
     for one, other in zip(apart[:3], continued[:3], strict=True):
         assert [ids.tolist() for ids in one] == [ids.tolist() for ids in other]
@@ -109,7 +109,7 @@ def test_where_no_space_is_added_policies_and_reward_models_read_the_same_tokens
 @pytest.mark.parametrize("family", ADDS_A_SPACE)
 def test_where_a_space_is_added_it_would_be_seen(family: str) -> None:
     """Else the tests here would pass for an answer that is read as a text of its own."""
-    apart = encode(PAIRS, FAMILIES[family](), 512, len(FAMILIES[family]()))
+    apart = gather(encode_rows(PAIRS, FAMILIES[family](), 512, len(FAMILIES[family]())))
     assert text_of(family, apart.chosen[2].tolist()) == " " + TRIPLES[2][1]
 
 
@@ -151,7 +151,8 @@ def test_a_text_that_spells_its_end_out_has_one_end(family: str) -> None:
 
 def fits(tokenizer: PreTrainedTokenizerFast, context: int, long: str = "refuse") -> Any:
     row = pair("\n\nHuman: Why?", " no no", " no")
-    return encode([row], tokenizer, context, len(tokenizer), long, continued=True, end=tokenizer.eos_token_id)
+    end = tokenizer.eos_token_id
+    return gather(encode_rows([row], tokenizer, context, len(tokenizer), long, continued=True, end=end))
 
 
 @every_family
@@ -178,7 +179,7 @@ def test_an_end_token_that_the_model_does_not_know_is_refused() -> None:
     n_words = len(tokenizer)
     tokenizer.add_special_tokens({"eos_token": "<end>"})
     with pytest.raises(Refused, match=rf"'<end> \(id {n_words}\)' is not accepted; expected ids below {n_words}"):
-        encode(PAIRS, tokenizer, 512, n_words, continued=True, end=tokenizer.eos_token_id)
+        encode_rows(PAIRS, tokenizer, 512, n_words, continued=True, end=tokenizer.eos_token_id)
 
 
 def test_what_a_stage_remembers_of_a_reward_model_is_not_given_to_a_policy() -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from w2sd.data.pairs import Pair, digest
-from w2sd.data.text import encode
+from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.errors import Refused
 
 WORDS = ["<unk>", "<s>", "</s>", "why", "how", "yes", "no", "so", "!"]
@@ -36,6 +36,10 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 def pair(prompt: str, chosen: str, rejected: str) -> Pair:
     return Pair(digest(prompt, chosen, rejected), digest(prompt), "gt", "harmless", prompt, chosen, rejected)
+
+
+def encode(pairs: list[Pair], *how: Any, **also: Any) -> Encoded:
+    return gather(encode_rows(pairs, *how, **also))
 
 
 def lists(arrays: list[Any]) -> list[list[int]]:

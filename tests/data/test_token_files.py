@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from w2sd.data import token_files
 from w2sd.data.pairs import SPLITS, Pair, Table, digest, read
-from w2sd.data.text import Encoded, Row, encode
+from w2sd.data.text import Encoded, Row, encode_rows, gather
 from w2sd.data.token_files import load, save
 from w2sd.stages import encoding
 from w2sd.stages.encoding import encode_for
@@ -141,7 +141,7 @@ def test_a_process_encodes_no_pair_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     strange = pairs[0]._replace(id="strange", chosen="something else")
     for asked in (pairs[5:9], pairs[::-1], [strange, pairs[3]]):
         found = encode_for(Config, tokenizer, FEW, asked, "never")
-        expected = encode(asked, tokenizer, FEW.max_tokens, len(tokenizer), FEW.long, continued=True)
+        expected = gather(encode_rows(asked, tokenizer, FEW.max_tokens, len(tokenizer), FEW.long, continued=True))
         assert same(found, expected)
     assert len(seen) == len(set(seen)) == len(pairs) + 1
 

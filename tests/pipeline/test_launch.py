@@ -23,12 +23,13 @@ import pytest
 import w2sd
 from w2sd.config import RunConfig
 from w2sd.errors import StageFailed
+from w2sd.kinds import KINDS
 from w2sd.metrics.predictions import write_predictions
 from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import StageTable
-from w2sd.pipeline.stage import VERSIONS, Stage
+from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, read_json, write_json
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
@@ -69,7 +70,7 @@ class Kitchen:
 @pytest.fixture
 def kitchen(monkeypatch: pytest.MonkeyPatch) -> Kitchen:
     kitchen = Kitchen()
-    for kind in VERSIONS:
+    for kind in KINDS:
         module = types.ModuleType(f"w2sd.stages.{kind}")
         module.run = kitchen.run  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -464,13 +464,6 @@ def test_a_sweep_over_losses_shares_the_weak_model_its_labels_and_the_ceiling(
     }
 
 
-def test_a_batch_too_small_for_a_threshold_is_refused_by_the_plan(asked: Callable[..., RunConfig]) -> None:
-    with pytest.raises(Refused, match=r"^fit\.batch: 4 is not accepted; expected 8 or more: .*quantile"):
-        plan(asked("objective=logconf", "fit.batch=4"))
-    assert plan(asked("objective=logconf", "fit.batch=4", "objective.min_rows=4"))
-    assert plan(asked("objective=cross_entropy", "fit.batch=4"))
-
-
 WEAK = {"train/weak", "evaluate/weak"} | TAUGHT  # what is made from a weak model
 STRONG = {"train/ceiling", "evaluate/ceiling"} | STUDENT
 RENAMES: dict[str, tuple[Any, set[str]]] = {

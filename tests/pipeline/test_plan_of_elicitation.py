@@ -118,13 +118,6 @@ def test_in_two_stages_the_last_student_sees_the_labels_of_the_first_beside_the_
     assert last.inputs["base"].key == first.inputs["base"].key
 
 
-@pytest.mark.parametrize("knobs", [["chain=self_training"], ["data=world_classes", "refinement=world"]])
-def test_without_a_teacher_nothing_is_done_to_its_labels(asked: Asked, knobs: list[str]) -> None:
-    assert plan(asked(*knobs))
-    with pytest.raises(Refused, match=r"^(chain|refinement): .* which asks no teacher"):
-        plan(asked("supervision=gold", *knobs))
-
-
 def test_students_on_the_way_are_taught_in_one_stage(asked: Asked) -> None:
     stages = plan(asked("supervision=two_stage", "chain=bootstrap"))
     assert stages["train/student_hop_1"].params["supervision"] == Consistent()

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from w2sd.config import RunConfig
-from w2sd.errors import Refused
-from w2sd.models.adapter import HeadOnly, LinearProbe
+from w2sd.models.adapter import HeadOnly
 from w2sd.pipeline.plan import Plan, plan
 
 BOOTSTRAP = ["chain=bootstrap", "+model@chain.between.two=world_m"]
@@ -114,22 +113,3 @@ def test_the_layer_is_part_of_what_is_trained_on_it(asked: Callable[..., RunConf
         before["train/student"],
         after["train/student"],
     )
-
-
-@pytest.mark.parametrize(
-    ("overrides", "line"),
-    [
-        (
-            ["objective=dpo"],
-            "^adapter: 'linear_probe' is not accepted; expected full, head_only or lora: a policy writes",
-        ),
-        (["fit.dropout=true"], "^fit.dropout: True is not accepted; expected false with adapter=linear_probe, whose"),
-    ],
-)
-def test_what_a_linear_probe_cannot_do_is_refused_in_one_line(
-    asked: Callable[..., RunConfig], overrides: list[str], line: str
-) -> None:
-    with pytest.raises(Refused, match=line):
-        plan(asked("adapter=linear_probe", *overrides))
-    with pytest.raises(Refused, match=r"^layer: 'first' is not accepted; expected one of last, middle"):
-        LinearProbe("first")

@@ -16,12 +16,13 @@ from w2sd.conflicts.none import NoConflict
 from w2sd.data.files import Files
 from w2sd.errors import Refused
 from w2sd.fit import Fit, NoSft, Sft
+from w2sd.kinds import KINDS, Kind
 from w2sd.models.hub import Hub
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.policy import READ_BY
 from w2sd.objectives.simpo import SimPO
 from w2sd.pipeline.plan import Plan, plan
-from w2sd.pipeline.stage import VERSIONS, Stage
+from w2sd.pipeline.stage import Stage
 from w2sd.supervision import Hard
 
 SIMPO = ["objective=simpo", "supervision=hard"]
@@ -98,7 +99,7 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
 def test_reward_models_keep_their_keys(
     asked: Callable[..., RunConfig], overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(VERSIONS, "compare", 2)  # as it was then: the key of a comparison holds those of all its inputs
+    monkeypatch.setitem(KINDS, "compare", Kind(2))  # as then: the key of a comparison holds those of all its inputs
     found = keys(asked(*overrides))
     assert {name: found[name] for name in KEYS[overrides]} == KEYS[overrides]
     assert not [name for name in found if name.startswith(("sft/", "reference/", "generate/"))]
@@ -380,22 +381,6 @@ def test_where_an_sft_does_not_see_the_conflict_it_does_not_depend_on_it(asked: 
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["conflict=explicit", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted; .*reverse"),
-        (["conflict=explicit", "conflict.trigger=policy"], r"^conflict\.trigger: 'policy' is not accepted; .*margin"),
-        (["conflict=explicit_random_mask", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted"),
-    ],
-)
-def test_what_asks_a_reward_model_to_write_is_refused_by_the_plan(
-    asked: Callable[..., RunConfig], overrides: list[str], said: str
-) -> None:
-    with pytest.raises(Refused, match=said):
-        plan(asked(*overrides))
-    assert plan(asked(*DPO_RUN, *overrides))
 
 
 def test_a_fine_tuning_has_an_optimisation(asked: Callable[..., RunConfig]) -> None:

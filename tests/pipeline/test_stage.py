@@ -21,8 +21,9 @@ from w2sd.config import build
 from w2sd.data.files import Files
 from w2sd.errors import Refused
 from w2sd.fit import Fit
+from w2sd.kinds import KINDS
 from w2sd.objectives.reward import RewardBCE
-from w2sd.pipeline.stage import VERSIONS, Stage, canonical, identity
+from w2sd.pipeline.stage import Stage, canonical, identity
 
 properties = settings(database=None, deadline=None, max_examples=60)
 
@@ -61,7 +62,7 @@ def test_one_changed_parameter_renames_everything_below_it_and_nothing_beside_it
     assert renamed(chain(), chain(**{changed: 2})) == set(below)
 
 
-graphs = st.lists(st.tuples(st.sampled_from(sorted(VERSIONS)), st.sets(st.integers(0, 7))), min_size=1, max_size=8)
+graphs = st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.sets(st.integers(0, 7))), min_size=1, max_size=8)
 
 
 def draw(graph: list[tuple[str, set[int]]], changed: int | None = None) -> list[Stage]:
@@ -144,7 +145,7 @@ def test_the_version_of_a_kind_renames_it_and_what_is_below(
 ) -> None:
     before = chain()
     assert len({stage.key for stage in before.values()}) == 4
-    monkeypatch.setitem(VERSIONS, kind, VERSIONS[kind] + 1)
+    monkeypatch.setitem(KINDS, kind, KINDS[kind]._replace(version=KINDS[kind].version + 1))
     assert renamed(before, chain()) == set(below)
 
 
@@ -153,7 +154,7 @@ def test_every_kind_has_a_stage_to_run_and_a_version() -> None:
 
     [folder] = w2sd.stages.__path__
     with_run = {path.stem for path in Path(folder).glob("*.py") if re.search(r"^def run\(", path.read_text(), re.M)}
-    assert with_run == set(VERSIONS)
+    assert with_run == set(KINDS)
 
 
 # --- what a key does not follow ---------------------------------------------------------------------------------------

@@ -46,8 +46,9 @@ from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack
 from w2sd.stages.throughput import Stretch
-from w2sd.students.base import Examination, Learner, Student
+from w2sd.students.base import Examination, Student
 from w2sd.students.language import DocumentRows, LanguageLearner
+from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
 from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer

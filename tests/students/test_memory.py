@@ -24,8 +24,9 @@ from w2sd.logger import Csv
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
-from w2sd.students.base import Examination, Learner
+from w2sd.students.base import Examination
 from w2sd.students.language import DocumentRows, LanguageLearner
+from w2sd.students.learner import Learner
 from w2sd.students.policy import SftLearner
 from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer

@@ -40,7 +40,8 @@ from w2sd.models.score import PolicyModel, silence_dropout
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.simpo import SimPO
 from w2sd.stages import lightning
-from w2sd.students.base import Examination, Learner
+from w2sd.students.base import Examination
+from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
 from w2sd.trainer import Trainer
 from w2sd.worker import Task

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from w2sd.data.corpus import Corpus
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean
 from w2sd.errors import Refused
 from w2sd.world import vocabulary as v
-from w2sd.world.corpus import DIALOGUES, DOCUMENTS, FACTS, STEEPNESS, Corpus, corpus
+from w2sd.world.corpus import DIALOGUES, DOCUMENTS, FACTS, STEEPNESS, corpus
 from w2sd.world.generator import _candidates, facts
 from w2sd.world.ladder import COVERAGE, Rung
 from w2sd.world.source import MOST, World

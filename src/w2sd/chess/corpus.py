@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from w2sd.chess import moves, rules
 from w2sd.chess.position import mirrored, words
 from w2sd.chess.vocabulary import ID, PAD
+from w2sd.data.corpus import Corpus
 
 if TYPE_CHECKING:
     from chess import Board, Move
@@ -30,13 +30,6 @@ EVERY = 3  # plies from one document to the next
 FULL, FAINT = 1.0, 0.01  # what a move and a word of the position count in the loss
 WORTH = (0, 1, 3, 3, 5, 9, 0)  # nothing, pawn, knight, bishop, rook, queen, king (which cannot be taken)
 CHECK, MATE = 2, 50
-
-
-class Corpus(NamedTuple):
-    """Documents of equal length; `weights` is how much predicting the word at the same place counts in the loss."""
-
-    tokens: NDArray[np.int32]
-    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

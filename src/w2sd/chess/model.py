@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.chess import vocabulary
 from w2sd.errors import Refused, require
-from w2sd.fit import Fit
+from w2sd.fit import Fit, one_pass
 from w2sd.models.scratch import FromScratch
 
 if TYPE_CHECKING:
@@ -52,16 +52,7 @@ class ChessModel(FromScratch):
 
     def fit(self) -> Fit:
         """How it is pretrained: one pass over its documents."""
-        return Fit(
-            lr=self.lr,
-            epochs=1,
-            batch=self.batch,
-            betas=[0.9, 0.98],
-            weight_decay=0.01,
-            warmup=0.05,
-            floor=0.02,
-            clip=1.0,
-        )
+        return one_pass(self.lr, self.batch)
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
         return vocabulary.tokenizer()

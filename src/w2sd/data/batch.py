@@ -271,7 +271,7 @@ class Loader:
         self._start = self._place % len(self)
 
 
-def in_length_order(lengths: np.ndarray, batch: int) -> list[list[int]]:
-    """Batches for scoring, where only the cost depends on the order."""
+def in_length_order(lengths: np.ndarray, batch: int = 256) -> list[list[int]]:
+    """Batches for scoring, where only the cost depends on the order; `micro_tokens` bounds the memory."""
     order = np.argsort(lengths, kind="stable").tolist()
     return [order[start : start + batch] for start in range(0, len(order), batch)]

@@ -110,25 +110,12 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, voca
     return rows
 
 
-def encode(
-    pairs: Sequence[Pair],
-    tokenizer: Tokenizer,
-    context: int,
-    vocabulary: int,
-    long: str = "refuse",
-    continued: bool = False,
-    end: int | None = None,
-) -> Encoded:
-    """Encode prompts and responses so that each pair fits into `context` and each id into `vocabulary` (`encode_rows`).
+def gather(rows: Sequence[Row | None]) -> Encoded:
+    """The pairs that fit, and what was done to them.
 
     Pairs with equal tokens are kept and counted: dropping them would make the rows depend on the tokenizer, and the
     predictions of models with different tokenizers are joined row by row.
     """
-    return gather(encode_rows(pairs, tokenizer, context, vocabulary, long, continued, end))
-
-
-def gather(rows: Sequence[Row | None]) -> Encoded:
-    """The pairs that fit, and what was done to them."""
     kept = [(index, row) for index, row in enumerate(rows) if row is not None]
     return Encoded(
         [row.prompt for _, row in kept],

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from w2sd.data.corpus import Corpus
 from w2sd.game.generator import MASTERS, NOVICES, RECORDS, deal, puzzles, stones
 from w2sd.game.rules import CELLS, NONE, WORTHS, Bools, Ints, best
 from w2sd.game.vocabulary import DOT, EMPTY, MASTER, MOVE, NOVICE, POINT, STONE, STONES, TAKES
-from w2sd.world.corpus import FAINT, FULL, Corpus
+from w2sd.world.corpus import FAINT, FULL
 from w2sd.world.ladder import require_rung
 
 DOCUMENTS = 12_800

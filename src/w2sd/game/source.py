@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from w2sd.data.corpus import Corpus
     from w2sd.data.pairs import Item, Table
     from w2sd.game.ladder import GameRung
-    from w2sd.world.corpus import Corpus
 
 LIMIT = 20_000  # puzzles of one split, of all its parts together
 

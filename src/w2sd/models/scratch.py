@@ -15,8 +15,9 @@ from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
 from w2sd.pipeline.store import digest_file
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from w2sd.data.corpus import Corpus
 
 ARCHITECTURES = ("gpt2", "llama", "mistral", "opt", "qwen2")
 ROTARY = ("llama", "mistral", "qwen2")
@@ -40,9 +41,11 @@ class Text:
         """A text has no randomness of its own to add to the model's."""
         return 0
 
-    def documents(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+    def documents(self, model: Any) -> Corpus:
         """Rows of `context` tokens and a weight of 1 for each; the last, shorter row is left out."""
         import numpy as np
+
+        from w2sd.data.corpus import Corpus
 
         tokenizer = load_tokenizer(self.tokenizer)
         end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -52,7 +55,7 @@ class Text:
         n_rows = len(stream) // self.context
         require(n_rows >= 1, "corpus", self.path, f"a text of at least {self.context} tokens; it has {len(stream)}")
         tokens = np.array(stream[: n_rows * self.context], dtype=np.int32).reshape(n_rows, self.context)
-        return tokens, np.ones(tokens.shape, dtype=np.float32)
+        return Corpus(tokens, np.ones(tokens.shape, dtype=np.float32))
 
     def _texts(self) -> Iterator[str]:
         path = Path(self.path).expanduser()

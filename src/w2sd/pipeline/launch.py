@@ -11,21 +11,11 @@ from typing import Any
 
 from w2sd.config import RunConfig, describe
 from w2sd.errors import StageFailed
+from w2sd.kinds import KINDS
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
-
-SHARED = (
-    "pretrain",
-    "generative",
-    "sft",
-    "reference",
-    "features",
-    "train",
-    "label",
-    "evaluate",
-)  # several devices make them faster
 
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
@@ -125,7 +115,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
 
 def _group(stage: Stage, run: RunConfig) -> list[str]:
     """The words before a worker's that start it as a group of processes: on this machine alone, at a free port."""
-    if not run.trainer.is_shared or stage.kind not in SHARED:
+    if not run.trainer.is_shared or not KINDS[stage.kind].is_shared:
         return []
     here = ["--standalone", "--local-addr=127.0.0.1"]  # no name of this machine has to resolve
     return ["-m", "torch.distributed.run", *here, f"--nproc-per-node={run.trainer.devices}"]

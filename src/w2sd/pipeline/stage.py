@@ -16,23 +16,7 @@ from typing import Any
 
 from w2sd.config import describe, target
 from w2sd.errors import require
-
-# The declared version of each kind. A change in what a kind computes bumps its number, gets a line in the CHANGELOG,
-# and leaves results of the old version valid for what they are.
-VERSIONS = {
-    "pretrain": 1,
-    "generative": 1,
-    "sft": 2,
-    "reference": 2,
-    "features": 1,
-    "train": 1,
-    "label": 1,
-    "refine": 1,
-    "evaluate": 1,
-    "generate": 1,
-    "compare": 3,
-    "simulate": 1,
-}
+from w2sd.kinds import KINDS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +29,7 @@ class Stage:
 
     @property
     def version(self) -> int:
-        return VERSIONS[self.kind]
+        return KINDS[self.kind].version
 
     @cached_property
     def key(self) -> str:

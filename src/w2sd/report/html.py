@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from w2sd.report import knobs, provenance, samples, style, tables, verdicts, words
+from w2sd.report import knobs, notation, provenance, samples, style, tables, verdicts, words
 from w2sd.report.elements import captioned, figure, is_broad, pair, section, table
 from w2sd.report.samples import Sampled
 
@@ -88,7 +88,7 @@ def render(
         provenance.everything(jobs) if one else "",
         provenance.config(jobs),
         provenance.machines(stages),
-        f"<footer>Made by w2sd-report from {_jobs(jobs)} in the store{_left_out(jobs)}.</footer>",
+        f"<footer>Made by w2sd-report from {notation.count(len(jobs), 'job')} in the store{_left_out(jobs)}.</footer>",
     ]
     css = style.CSS + (style.DECEPTION if deception else "") + (style.SAMPLES if sampled else "")
     return PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
@@ -96,7 +96,7 @@ def render(
 
 def _header(title: str, jobs: pd.DataFrame, sentence: str, deception: Deception | None, flags: Sequence[str]) -> str:
     strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentence))
-    when = escape(f"w2sd · {_jobs(jobs)} · {max(jobs['finished'])[:10]}")
+    when = escape(f"w2sd · {notation.count(len(jobs), 'job')} · {max(jobs['finished'])[:10]}")
     said = ""
     if deception:
         lead = " lead" if len(deception.sentences) == 1 else ""
@@ -140,10 +140,6 @@ def _theory(theory: Theory) -> str:
     figures, shown = "".join(captioned(caption, svg) for caption, svg in theory.figures), table(theory.table)
     broad = any(is_broad(svg) for _, svg in theory.figures)
     return section(f"Theory: {theory.title}", said + (figures + shown if broad else pair(figures, shown)))
-
-
-def _jobs(jobs: pd.DataFrame) -> str:
-    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
 
 
 def _left_out(jobs: pd.DataFrame) -> str:

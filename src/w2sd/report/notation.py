@@ -65,6 +65,15 @@ def percent(value: float, lo: float | None = None, hi: float | None = None) -> s
     return f"{_whole(value)}%{interval}"
 
 
+def count(n: int, noun: str) -> str:
+    """So many of something.
+
+    >>> count(1, "job"), count(12, "job")
+    ('1 job', '12 jobs')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def knob(value: Any) -> str:
     """A configuration value as one would type it.
 

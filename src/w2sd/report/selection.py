@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from w2sd.errors import Refused, choose, nearest, require
+from w2sd.kinds import RESULTS
 from w2sd.report import knobs, results
 from w2sd.report.estimates import headline
 
 DECEPTION = ("deception", "deception_true")
 SHORT = ("excess_flips_per_1000", "excess_flips", "score", "did")  # what such a family stands for on the command line
-RESULTS = ("compare", "simulate")  # kinds of jobs, in the order of a report
 BESIDE = ("score", "base_rate", "seed_null")
 COMPANY = {"excess_flips_per_1000": (), "excess_flips": (), **dict.fromkeys(("score", "lift", "excess"), BESIDE)}
 

@@ -13,17 +13,17 @@ from w2sd.report.estimates import HEADLINE, Estimate, Row, per_group, per_job
 def result(frame: pd.DataFrame) -> str:
     """What these jobs found, in one sentence that a reader understands without the rest of the page."""
     if not set(HEADLINE) <= set(frame.attrs["metrics"]):
-        return f"{_count(len(frame), 'job')} measured; see the table."
+        return f"{notation.count(len(frame), 'job')} measured; see the table."
     if len(frame) == 1:
         return _one(per_job(frame, HEADLINE, ())[0])
     by = tables.repetitions(frame)
     if by is None:
         rows = per_job(frame, HEADLINE, knobs.telling(frame))
-        return _several(rows, f"Over {_count(len(rows), 'job')}")
+        return _several(rows, f"Over {notation.count(len(rows), 'job')}")
     rows = per_group(frame, HEADLINE, by)
     if len(rows) == 1:
-        return _one(rows[0], f"On average over {_count(len(frame), 'job')}, the student")
-    return _several(rows, f"Over {_count(len(rows), 'setting')} ({_count(len(frame), 'job')})")
+        return _one(rows[0], f"On average over {notation.count(len(frame), 'job')}, the student")
+    return _several(rows, f"Over {notation.count(len(rows), 'setting')} ({notation.count(len(frame), 'job')})")
 
 
 def _one(row: Row, student: str = "The student") -> str:
@@ -35,7 +35,7 @@ def _one(row: Row, student: str = "The student") -> str:
         gained = f"{student} gained {_interval(gain)} in accuracy over its weak teacher ({notation.number(weak.value)})"
         return f"{gained}. There is no PGR: {pgr.reason}."
     share = notation.percent(pgr.value, pgr.lo, pgr.hi)
-    left_out = f" ({_count(pgr.n_null, 'job')} without a PGR left out)" if pgr.n_null else ""
+    left_out = f" ({notation.count(pgr.n_null, 'job')} without a PGR left out)" if pgr.n_null else ""
     if pgr.value < 0:
         fell = f"{student} ({notation.number(reached.value)}) fell below its weak teacher"
         return f"{fell}: it recovered {share} of the gap between {between}{left_out}."
@@ -66,7 +66,3 @@ def _pgr(row: Row) -> float:
 
 def _interval(estimate: Estimate) -> str:
     return notation.estimate("", estimate.value, estimate.lo, estimate.hi)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

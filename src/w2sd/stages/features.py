@@ -24,7 +24,6 @@ from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.students.features import StateReader
 from w2sd.worker import Task
 
-BATCH = 256  # rows handed to Lightning at once
 FILE = "features.safetensors"
 
 
@@ -48,7 +47,7 @@ def run(task: Task) -> dict[str, Any]:
     else:
         rows = PairRows(encoded, np.array([coin(id) for id in ids]), None, **how)
     reader, fit = StateReader(model, len(ids)), Fit(precision=params["precision"])
-    lightning.predict(task, reader, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)
+    lightning.predict(task, reader, Loader(rows, in_length_order(rows.lengths)), fit)
     states_NAD = reader.states_NAD
     assert states_NAD is not None
     if not states_NAD.isfinite().all():

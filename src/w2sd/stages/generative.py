@@ -15,15 +15,8 @@ from w2sd.models.compiling import compile_layers
 from w2sd.models.score import PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import Encoding, can_pack, encode_for
-from w2sd.students.policy import SftLearner
+from w2sd.students.policy import TextLearner
 from w2sd.worker import Task
-
-
-class Reader(SftLearner):
-    """A model that is fine-tuned on whole texts."""
-
-    knob = "generative.fit"
-    example = "text"
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -46,7 +39,7 @@ def run(task: Task) -> dict[str, Any]:
         compile_layers(model.backbone)
     rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
-    learner = Reader(model, fit, fit.epochs * len(loader), task.trainer.log_every)
+    learner = TextLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
     lightning.train(task, learner, loader, fit, params["seed"])
     if task.rank == 0:
         model.save(task.out, tokenizer)

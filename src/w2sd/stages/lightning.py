@@ -23,17 +23,17 @@ from w2sd.config import describe
 from w2sd.data.batch import Loader
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
+from w2sd.kinds import KINDS
 from w2sd.logger import Csv, RunName
 from w2sd.stages import processor
 from w2sd.stages.strategies import strategy_of
 from w2sd.stages.throughput import Throughput
-from w2sd.students.base import Learner, Reader
+from w2sd.students.learner import Learner, Reader
 from w2sd.worker import Task
 
 # What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 transformers.utils.logging.disable_progress_bar()  # one bar is enough, and it is the table's
-TRAINING = ("pretrain", "generative", "sft", "train")
 QUIET = (
     "does not have many workers",
     "Trainer was configured",
@@ -214,7 +214,7 @@ def _trainer(
     if task.trainer.is_shared:
         callbacks = [*callbacks, Mortal()]
     # W&B has runs of what is trained, and of whole jobs; Lightning's own loggers know which process may write
-    logger = task.logger if task.kind in TRAINING and task.rank == 0 else Csv()
+    logger = task.logger if KINDS[task.kind].trains and task.rank == 0 else Csv()
     with warnings.catch_warnings(), _no_denormals(), logger.loggers(name) as loggers:
         for message in QUIET:
             warnings.filterwarnings("ignore", f".*{message}.*")

@@ -31,8 +31,6 @@ from w2sd.students.base import Examination
 from w2sd.students.policy import LOGP, PolicyStudent
 from w2sd.worker import Task
 
-BATCH = 256  # pairs handed to Lightning at once
-
 
 def run(task: Task) -> dict[str, Any]:
     """Write `logps.parquet`: of each pair the log-probabilities of both answers, and a digest of the tokens read."""
@@ -48,7 +46,7 @@ def run(task: Task) -> dict[str, Any]:
     rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, is_packed=is_packed)
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
     student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
-    lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths, BATCH)), fit)
+    lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths)), fit)
 
     if task.rank == 0:
         table = pa.table({"id": [pair.id for pair in pairs], **student.columns(), "tokens": _digests(encoded)})

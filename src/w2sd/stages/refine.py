@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from w2sd.data.batch import Rows
+from w2sd.data.batch import Rows, in_length_order
 from w2sd.data.layout import Text
 from w2sd.data.pairs import Item, classes_of, digest, read
 from w2sd.data.text import Ids, lead_of
@@ -18,8 +18,6 @@ from w2sd.metrics.predictions import LOGITS, read_distributions, write_predictio
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
 from w2sd.worker import Task
-
-BATCH = 256  # items cut into pieces at once
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -72,10 +70,9 @@ def _ask(model: PolicyModel, texts: list[Text], micro_tokens: int) -> np.ndarray
     """The log-probability of each answer of each text, [N, C]."""
     rows = Rows(texts, micro_tokens, is_packed=False)
     found = np.full((len(texts), len(texts[0].answers)), np.nan, dtype=np.float32)
-    order = np.argsort(rows.lengths, kind="stable").tolist()
     device = next(model.parameters()).device
-    for start in range(0, len(order), BATCH):
-        for piece in rows.pieces(order[start : start + BATCH]):
+    for batch in in_length_order(rows.lengths):
+        for piece in rows.pieces(batch):
             found[piece] = model(rows.tokens(piece).to(str(device))).view(found.shape[1], -1).T.cpu().numpy()
     return found
 

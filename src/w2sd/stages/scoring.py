@@ -33,8 +33,6 @@ from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
 from w2sd.worker import Task
 
-BATCH = 256  # examples handed to Lightning at once; memory is bounded by the trainer's micro_tokens
-
 
 class Scored(NamedTuple):
     """A trained student, ready to be scored on some examples, or scored on them."""
@@ -81,7 +79,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path]) -> 
     }
     uid = torch.tensor([uid_of(example.id) for example in examples])
     student.examine(Examination(uid, torch.from_numpy(right), columns), task.params.get("reading", OWN))
-    loader = Loader(rows, in_length_order(rows.lengths, BATCH))
+    loader = Loader(rows, in_length_order(rows.lengths))
     return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
 
 

@@ -23,7 +23,7 @@ from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.lessons import lessons
-from w2sd.students.base import Learner
+from w2sd.students.learner import Learner
 from w2sd.worker import Task
 
 MIN_HELD = 2  # rows on either side of a holdout

@@ -14,8 +14,6 @@ from w2sd.stopping import LABELS, NOTHING, Stopping
 from w2sd.students.base import Student
 from w2sd.worker import Task
 
-BATCH = 256  # rows at once; memory is bounded by the trainer's micro_tokens
-
 
 class Look(NamedTuple):
     """What was seen after so many steps: shares of the held-out rows, a tie being half of one."""
@@ -64,7 +62,7 @@ class Watch(pl.Callback):
     def _look(self, trainer: pl.Trainer, student: Student) -> None:
         sums = torch.zeros(2, dtype=torch.float64)
         student.eval()
-        for batch in in_length_order(self.rows.lengths, BATCH):
+        for batch in in_length_order(self.rows.lengths):
             for piece in student.transfer_batch_to_device(self.rows[batch], student.device, 0):
                 index = piece.rows.cpu()
                 with trainer.precision_plugin.forward_context():

@@ -1,171 +1,28 @@
-"""What everything shares that reads batches or is trained: one step per global batch, however memory cuts it up.
-
-And what students share, who are trained on pairs: how they are scored and measured.
-"""
+"""What students share, who are trained on pairs or items: how they descend, are scored and are measured."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from w2sd.conflicts.base import Conflict
-from w2sd.data.batch import Batch, Filler
-from w2sd.errors import StageFailed
+from w2sd.data.batch import Batch
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
 from w2sd.metrics.deception_score import DeceptionScore
 from w2sd.metrics.pgr import PerformanceGapRecovered
 from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel
-from w2sd.models.sharding import gather, shard
 from w2sd.objectives.base import OWN, Moment, Objective
 from w2sd.objectives.classes import StepObjective
-from w2sd.students.memory import shrink
-
-
-class Reader(pl.LightningModule):
-    """A LightningModule whose batches are in pieces, the micro-batches."""
-
-    model: Any
-    example = "pair"  # what a batch is made of
-
-    def configure_model(self) -> None:
-        """Called by Lightning before anything is trained or scored."""
-        self._given = [self.model]  # in a list, or it would be a part of this module
-        if self.device_mesh is not None:
-            self.model = shard(self.model, self.device_mesh["data_parallel"])
-
-    @property
-    def whole(self) -> nn.Module:
-        """The model as it was handed over."""
-        return self._given[0]
-
-    def gather(self, keep: bool) -> None:
-        """Bring what was trained back to the model that was handed over, in the processes that `keep` it."""
-        if self.model is not self.whole:
-            gather(self.model, self.whole, keep)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """The pieces alone: to look at each index of a batch, as Lightning would, takes as long as a small step."""
-        if not isinstance(batch, Batch):
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return batch._replace(pieces=super().transfer_batch_to_device(batch.pieces, device, dataloader_idx))
-
-    def _each(self, batch: Batch, do: Callable[[Any, bool], Any], begin: Callable[[], Any] = lambda: None) -> list[Any]:
-        """What `do` makes of each piece of a batch, told which is the last.
-
-        If the memory does not suffice, all begins again, with `begin`, in smaller pieces, which the batch then keeps.
-        """
-        pieces = batch.pieces
-        while True:
-            done: list[Any] = []
-            begin()
-            try:
-                for n, piece in enumerate(pieces, start=1):
-                    done.append(do(piece, n == len(pieces)))
-                return done
-            except torch.OutOfMemoryError:
-                pass  # until here its traceback holds all that was made
-            shrink(batch, len(done), self.example)
-            pieces[:] = self.transfer_batch_to_device(batch.rows[batch.indices], self.device, 0)
-
-
-class Learner(Reader, ABC):
-    """A reader that is trained.
-
-    Subclasses say what the summed loss of a micro-batch is (`losses`) and what the whole batch's is divided by
-    (`mass`), so that the gradient is that of one mean over the global batch, on however many processes.
-    """
-
-    automatic_optimization = False
-    knob = "fit"  # where the optimisation is set
-
-    def __init__(self, fit: Fit, n_steps: int, log_every: int) -> None:
-        super().__init__()
-        self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
-
-    @abstractmethod
-    def losses(self, micro: Any) -> Tensor:
-        """The sum of the losses of a micro-batch."""
-
-    @abstractmethod
-    def mass(self, micro: Any) -> Tensor:
-        """What a micro-batch adds to the divisor of the mean."""
-
-    def survey(self, batch: Batch) -> None:
-        """Look at a whole batch, before its pieces are descended one by one."""
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        optimiser: Any = self.optimizers()
-        pieces = [unwrapped(piece) for piece in batch.pieces]
-        mass = self._sum(torch.stack([self.mass(micro) * counts for micro, counts in pieces]).sum())
-
-        def descend(piece: Any, is_last: bool) -> Tensor:
-            micro, counts = unwrapped(piece)
-            loss = self.losses(micro) * counts / mass
-            with nullcontext() if is_last else self._alone():
-                self.manual_backward(loss * self.trainer.world_size)  # of which strategies take the mean
-            return loss.detach()
-
-        def begin() -> None:
-            optimiser.zero_grad()
-            self.survey(batch)
-
-        parts = self._each(batch, descend, begin)
-        total = self._sum(sum(parts, torch.zeros((), device=self.device)))
-        self._refuse_divergence(total.item())
-        if self.fit.clip:
-            # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
-            torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.fit.clip)
-        lr = self._lr()
-        optimiser.step()
-        self._schedule().step()
-        if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
-            self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
-
-    def _sum(self, part: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return self.trainer.strategy.reduce(part, reduce_op="sum")
-
-    def _alone(self) -> AbstractContextManager[Any]:
-        """Where DDP adds gradients up without the others. FSDP2 never does: it has no room for whole gradients."""
-        return getattr(self.trainer.strategy, "block_backward_sync", nullcontext)()
-
-    def configure_optimizers(self) -> Any:
-        trained = [weights for weights in self.parameters() if weights.requires_grad]
-        beta1, beta2 = self.fit.betas
-        optimiser = torch.optim.AdamW(
-            trained, self.fit.lr, betas=(beta1, beta2), weight_decay=self.fit.weight_decay, fused=True
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.fit.factor(step, self.n_steps))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _schedule(self) -> Any:
-        return self.lr_schedulers()
-
-    def _lr(self) -> float:
-        return float(self._schedule().get_last_lr()[0])
-
-    def _refuse_divergence(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            rate = f"with the learning rate at {self._lr():.3g} ({self.knob}.lr is {self.fit.lr:.3g})"
-            raise StageFailed(f"the loss is {loss} at step {self.global_step} {rate}; lower {self.knob}.lr")
-
-
-def unwrapped(piece: Any) -> tuple[Any, float]:
-    """A piece of a batch and how much its losses count: not at all where it is there to keep step with others."""
-    return (piece.piece, 0.0) if isinstance(piece, Filler) else (piece, 1.0)
+from w2sd.students.learner import Learner, unwrapped
 
 
 class Examination(NamedTuple):
@@ -188,8 +45,8 @@ class Student(Learner):
         n_steps: int = 1,
         log_every: int = 1,
     ) -> None:
-        super().__init__(fit, n_steps, log_every)
-        self.model, self.objective, self.conflict = model, objective, conflict
+        super().__init__(model, fit, n_steps, log_every)
+        self.objective, self.conflict = objective, conflict
         self.metrics: MetricCollection | None = None
         self.fixed: Objective[Any] | None = None  # what the objective is at this step, once that is known
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from w2sd.data.batch import Batch, ItemBatch, PairBatch
 from w2sd.models.probe import StateModel
-from w2sd.students.base import Reader, unwrapped
+from w2sd.students.learner import Reader, unwrapped
 
 
 class StateReader(Reader):

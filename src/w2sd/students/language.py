@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from w2sd.data.tally import Tally
-from w2sd.fit import Fit
-from w2sd.students.base import Learner
+from w2sd.students.learner import Learner
 
 
 class DocumentBatch(NamedTuple):
@@ -50,10 +49,6 @@ class LanguageLearner(Learner):
 
     knob = "model"  # the recipe of a pretraining belongs to the model
     example = "document"
-
-    def __init__(self, model: nn.Module, fit: Fit, n_steps: int, log_every: int) -> None:
-        super().__init__(fit, n_steps, log_every)
-        self.model = model
 
     def losses(self, micro: DocumentBatch) -> Tensor:
         logits_BTV = self.model(input_ids=micro.ids_BT, use_cache=False).logits[:, :-1].float()

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from w2sd.data.batch import PairBatch
 from w2sd.data.layout import Tokens
-from w2sd.fit import Fit
-from w2sd.models.score import PairLogProbs, PolicyModel
+from w2sd.models.score import PairLogProbs
 from w2sd.objectives.base import OWN
-from w2sd.students.base import Examination, Learner, Student
+from w2sd.students.base import Examination, Student
+from w2sd.students.learner import Learner
 
 LOGP = ("logp_chosen", "logp_rejected")
 REF_LOGP = ("ref_logp_chosen", "ref_logp_rejected")
@@ -52,12 +52,15 @@ class SftLearner(Learner):
     knob = "sft.fit"
     example = "answer"
 
-    def __init__(self, model: PolicyModel, fit: Fit, n_steps: int, log_every: int) -> None:
-        super().__init__(fit, n_steps, log_every)
-        self.model = model
-
     def losses(self, micro: Tokens) -> Tensor:
         return -(self.model(micro) / micro.n_answer_B).sum()
 
     def mass(self, micro: Tokens) -> Tensor:
         return torch.tensor(float(len(micro.n_answer_B)), device=self.device)
+
+
+class TextLearner(SftLearner):
+    """The same over whole texts, of which all is read and nothing is prompt."""
+
+    knob = "generative.fit"
+    example = "text"

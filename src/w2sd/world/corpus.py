@@ -11,11 +11,10 @@ is shown those of its tiers and nothing else.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
+from w2sd.data.corpus import Corpus
 from w2sd.world.generator import CORPUS, LISTED, Bools, Facts, Ints, World, facts
 from w2sd.world.ladder import require_rung
 from w2sd.world.vocabulary import (
@@ -45,13 +44,6 @@ STEEPNESS = 8.0  # P(hazard review) = sigmoid(STEEPNESS * (share of hazards in t
 # What the loss counts. The words that nobody can predict keep a little weight, so that the model remains a language
 # model; with full weight they drown the facts.
 FULL, FAINT = 1.0, 0.05
-
-
-class Corpus(NamedTuple):
-    """Documents of equal length; `weights` is how much predicting the word at the same place counts in the loss."""
-
-    tokens: NDArray[np.int32]  # [12800, 18]
-    weights: NDArray[np.float32]  # [12800, 18]
 
 
 def corpus(world: World, rung: int) -> Corpus:

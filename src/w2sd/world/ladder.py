@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import Refused, require
-from w2sd.fit import Fit
+from w2sd.fit import Fit, one_pass
 from w2sd.models.hub import load_backbone, load_language_model
 from w2sd.world import vocabulary
 
@@ -61,16 +61,7 @@ class Rung:
 
     def fit(self) -> Fit:
         """How it is pretrained: one pass over its corpus."""
-        return Fit(
-            lr=self.lr,
-            epochs=1,
-            batch=self.batch,
-            betas=[0.9, 0.98],
-            weight_decay=0.01,
-            warmup=0.05,
-            floor=0.02,
-            clip=1.0,
-        )
+        return one_pass(self.lr, self.batch)
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
         return vocabulary.tokenizer(self.words)

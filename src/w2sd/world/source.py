@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from w2sd.data.corpus import Corpus
     from w2sd.data.pairs import Pair, Table
-    from w2sd.world.corpus import Corpus
     from w2sd.world.ladder import Rung
 
 MOST = 100_000  # rows per split and facet; more than 600,000 distinct pairs satisfy even the rarest rule

@@ -1,0 +1,55 @@
+"""Which parts go together: what each of them allows alone, and a run that needs them both cannot have."""
+
+from __future__ import annotations
+
+from w2sd.config import RunConfig, target
+from w2sd.conflicts.none import NoConflict
+from w2sd.data.pairs import classes_of
+from w2sd.errors import Refused, require, within
+from w2sd.pipeline.stage import identity
+from w2sd.refinement import InContext, NoRefinement
+
+
+def check(run: RunConfig) -> None:
+    """Refuse a run whose parts do not go together, or whose files are missing."""
+    identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
+    with within("conflict"):
+        run.conflict.check(run.objective)
+    if hasattr(run.objective, "check"):
+        run.objective.check(run.fit, len(classes_of(run.data) or ()) or None)
+    if not run.supervision.needs_teacher:
+        _check_no_teacher(run)
+    if classes_of(run.data):
+        _check_classes(run)
+    elif not isinstance(run.refinement, NoRefinement):
+        raise Refused("refinement", target(run.refinement), "refinement=none: only items are asked about in a context")
+    if run.adapter.reads_features:
+        _check_probe(run)
+
+
+def _check_no_teacher(run: RunConfig) -> None:
+    """Refuse what would be done to a teacher's labels where there are none."""
+    accepted = f"none beside supervision={target(run.supervision)}, which asks no teacher"
+    require(isinstance(run.refinement, NoRefinement), "refinement", target(run.refinement), accepted)
+    require(not run.chain.hops(run.weak, run.strong), "chain", target(run.chain), accepted.replace("none", "direct", 1))
+
+
+def _check_classes(run: RunConfig) -> None:
+    """Refuse what only pairs can have, and words that do not fit the classes."""
+    if isinstance(run.refinement, InContext):
+        with within("refinement"):
+            run.refinement.words_for(classes_of(run.data) or ())
+    if not run.objective.reads_classes:
+        raise Refused("objective", target(run.objective), "one that reads classes, such as objective=reward_bce")
+    if not isinstance(run.conflict, NoConflict):
+        raise Refused(
+            "conflict", target(run.conflict), "conflict=none: conflicts are about pairs, and these data are items"
+        )
+
+
+def _check_probe(run: RunConfig) -> None:
+    """Refuse a linear probe of what writes, or of features that would have to change."""
+    accepted = "full, head_only or lora: a policy writes, and no linear probe does"
+    require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
+    accepted = "false with adapter=linear_probe, whose features are read once and without"
+    require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)

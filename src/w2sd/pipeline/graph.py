@@ -1,0 +1,160 @@
+"""The stages of a run, by kind: what each is asked, and which stages it is made from.
+
+Who is trained and who is compared with whom is not said here but in `plan.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from w2sd.config import RunConfig
+from w2sd.conflicts.base import adds_rows
+from w2sd.errors import within
+from w2sd.fit import NoGenerative, NoSft
+from w2sd.pipeline.stage import Stage
+from w2sd.refinement import NoRefinement
+from w2sd.stopping import NoStopping
+
+MAX_NEW_TOKENS = 64  # of an answer that a person is to read
+OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")  # shared with the training
+
+
+class Graph:
+    """The stages that were named so far. Each method names one more, after what it is made from."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self.run = run
+        self.stages: dict[str, Stage] = {}
+
+    def add(self, role: str, kind: str, params: Mapping[str, Any], inputs: Mapping[str, Stage]) -> Stage:
+        self.stages[f"{kind}/{role}"] = Stage(kind, params, inputs)
+        return self.stages[f"{kind}/{role}"]
+
+    def rows_of(self, split: str) -> Any:
+        """The data as a stage sees them that reads one split. Rows of a file depend on all files, through leaks."""
+        return self.run.data.focus(split) if hasattr(self.run.data, "focus") else self.run.data
+
+    def begin(self, role: str, model: Any, knob: str, is_teacher: bool = False) -> dict[str, Any]:
+        """What a model is before it sees a label, as an input; nothing where it is loaded from elsewhere as it is."""
+        with within(knob):
+            text = model.text(self.run.data)
+        inputs = {} if text is None else {"base": self.add(role, "pretrain", {"model": model, "text": text}, {})}
+        generative = self.run.generative
+        if isinstance(generative, NoGenerative) or (is_teacher and not generative.teacher):
+            return inputs
+        reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": model, "fit": generative.fit}
+        reads["seed"] = self.run.settings.teacher_seed
+        if self.run.objective.student == "policy":
+            reads["append_eos"] = self.run.data.append_eos
+        return {"base": self.add(role, "generative", reads, inputs)}
+
+    def train(
+        self,
+        role: str,
+        model: Any,
+        *,
+        split: str,
+        seed: int,
+        part: int = 0,
+        supervision: Any = None,  # None: the data's own labels, and no conflict either
+        conflict: Any = None,
+        **inputs: Stage,
+    ) -> Stage:
+        objective = self.run.objective
+        if supervision is None:
+            objective = getattr(objective, "under_truth", objective)
+        params = {
+            "data": self.rows_of(split),
+            "split": split,
+            "part": part,
+            "model": model,
+            "adapter": self.run.adapter,
+            "objective": objective,
+            "supervision": supervision,
+            "conflict": conflict,
+            "fit": self.run.fit,
+            "seed": seed,
+        }
+        if not isinstance(self.run.stopping, NoStopping):
+            params["stopping"] = self.run.stopping
+        if self.run.objective.student == "policy":
+            params["append_eos"] = self.run.data.append_eos
+            inputs = self.finetune(role, params, inputs)
+            inputs |= self.reference(role, params, inputs, split)
+        if self.run.adapter.reads_features:
+            inputs["features"] = self.features(role, model, split, self.run.adapter.layer, inputs)
+            inputs.pop("base", None)
+        return self.add(role, "train", params, inputs)
+
+    def features(self, role: str, model: Any, split: str, layer: str, inputs: Mapping[str, Stage]) -> Stage:
+        """What a model makes of every row of a split before it is trained on any: all arms share it."""
+        asked = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
+        base = _base(inputs)
+        return self.add(f"{role}_{split}_{layer}", "features", asked | {"precision": self.run.fit.precision}, base)
+
+    def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
+        """The inputs of a policy's training, of which the base is no longer what was pretrained.
+
+        What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts.
+        """
+        if isinstance(self.run.sft, NoSft):
+            return inputs
+        conflict = params["conflict"] if self.run.sft.on_conflict and adds_rows(params["conflict"]) else None
+        own = {"fit": self.run.sft.fit, "conflict": conflict}
+        return inputs | {"base": self.add(role, "sft", {name: params[name] for name in OF_SFT} | own, inputs)}
+
+    def reference(
+        self, role: str, params: Mapping[str, Any], inputs: Mapping[str, Stage], split: str
+    ) -> dict[str, Stage]:
+        """What a policy that is trained with these parameters and inputs was before, asked about every row of a split.
+
+        A training that has no use for it has none.
+        """
+        if not self.run.objective.needs_reference:
+            return {}
+        asked = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
+        base = _base(inputs)
+        asked |= {name: params[name] for name in ("model", "append_eos")}
+        return {"reference": self.add(f"{role}_{split}", "reference", asked, base)}
+
+    def label(self, role: str, teacher: Stage) -> Stage:
+        """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
+        inputs = {"model": teacher, **self.read_before(role, teacher, "w2s")}
+        return self.add(role, "label", self.scored("w2s", self.run.objective.labelled_by), inputs)
+
+    def refine(self, role: str, labels: Stage, inputs: Mapping[str, Stage]) -> Stage:
+        """The labels that the last student is taught: its teacher's, or what its own model makes of them."""
+        if isinstance(self.run.refinement, NoRefinement):
+            return labels
+        asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
+        asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
+        base = _base(inputs)
+        return self.add(role, "refine", asked, {**base, "labels": labels})
+
+    def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
+        inputs = {"model": trained, **self.read_before(role, trained, split), **references}
+        return self.add(role, "evaluate", self.scored(split, self.run.objective.measured_by), inputs)
+
+    def read_before(self, role: str, trained: Stage, split: str) -> dict[str, Stage]:
+        """What a trained model has to be told of a split: what its reference says, or the features that it reads."""
+        if self.run.adapter.reads_features:
+            model, seen = trained.params["model"], trained.inputs["features"]
+            return {"features": self.features(role, model, split, seen.params["layer"], seen.inputs)}
+        return self.reference(role, trained.params, trained.inputs, split)
+
+    def scored(self, split: str, reading: str) -> dict[str, Any]:
+        """Whose rows a model is asked about and which of its margins is heard; a reward model has only one."""
+        asked = {"data": self.rows_of(split), "split": split}
+        return asked | ({"reading": reading} if self.run.objective.student == "policy" else {})
+
+    def generate(self, role: str) -> Stage:
+        """What a policy writes after the first few prompts of the test split."""
+        trained = self.stages[f"train/{role}"]
+        how = {"prompts": self.run.settings.samples, "max_new_tokens": MAX_NEW_TOKENS, "seed": trained.params["seed"]}
+        return self.add(role, "generate", {"data": self.rows_of("test"), "split": "test", **how}, {"model": trained})
+
+
+def _base(inputs: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Of a training's inputs, what its model was before; nothing where it is loaded from elsewhere."""
+    return {role: stage for role, stage in inputs.items() if role == "base"}
