@@ -31,6 +31,7 @@ from w2sd.conflicts.none import NoConflict
 from w2sd.data.pairs import classes_of
 from w2sd.errors import Refused, require, within
 from w2sd.fit import NoGenerative, NoSft
+from w2sd.hint import NoHint
 from w2sd.pipeline.stage import Stage, identity
 from w2sd.refinement import InContext, NoRefinement
 from w2sd.stopping import NoStopping
@@ -65,6 +66,8 @@ def plan(run: RunConfig) -> Plan:
         raise Refused("refinement", target(run.refinement), "refinement=none: only items are asked about in a context")
     if run.adapter.reads_features:
         _check_probe(run)
+    if not isinstance(run.hint, NoHint):
+        _check_hint(run)
     return _Graph(run).complete()
 
 
@@ -94,6 +97,23 @@ def _check_probe(run: RunConfig) -> None:
     require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
     accepted = "false with adapter=linear_probe, whose features are read once and without"
     require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)
+
+
+def _check_hint(run: RunConfig) -> None:
+    """Refuse a hint to a student that reads no rows, or is not taught by the weak model itself, at once and alone."""
+    against = {
+        "objective": run.objective.student == "policy",
+        "adapter": run.adapter.reads_features,
+        "conflict": not isinstance(run.conflict, NoConflict),
+        "refinement": not isinstance(run.refinement, NoRefinement),
+        "supervision": not run.supervision.needs_teacher or run.supervision.first_stage is not None,
+        "chain": bool(run.chain.hops(run.weak, run.strong)),
+    }
+    for knob, is_against in against.items():
+        accepted = f"none beside {knob}={target(getattr(run, knob))}: it is for rewards and classes from one teacher"
+        require(not is_against, "hint", target(run.hint), accepted)
+    with within("hint"):
+        run.hint.words_for(classes_of(run.data))
 
 
 class _Graph:
@@ -194,7 +214,7 @@ class _Graph:
         if supervision.needs_features:
             inputs["probed"] = self.features(role, run.strong, "w2s", supervision.layer, inputs)
         how: dict[str, Any] = {"seed": seed, "supervision": supervision, "conflict": conflict, **inputs}
-        return self.train(role, run.strong, split="w2s", **how)
+        return self.train(role, run.strong, split="w2s", hint=run.hint, **how)
 
     def add(self, role: str, kind: str, params: Mapping[str, Any], inputs: Mapping[str, Stage]) -> Stage:
         self.stages[f"{kind}/{role}"] = Stage(kind, params, inputs)
@@ -228,6 +248,7 @@ class _Graph:
         part: int = 0,
         supervision: Any = None,  # None: the data's own labels, and no conflict either
         conflict: Any = None,
+        hint: Any = None,  # of the last student, whose `evaluate` then reads the preferences of `weak` as well
         **inputs: Stage,
     ) -> Stage:
         objective = self.run.objective
@@ -247,6 +268,8 @@ class _Graph:
         }
         if not isinstance(self.run.stopping, NoStopping):
             params["stopping"] = self.run.stopping
+        if hint is not None and not isinstance(hint, NoHint):
+            params["hint"] = hint
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)
