@@ -47,7 +47,8 @@ def check(run: RunConfig) -> None:
             _check_enough(table.examples, encoded)
         run.adapter.check(config, is_policy)
     if not isinstance(run.hint, NoHint):
-        _check_hint(run, table, known)
+        with within("hint"):
+            _check_hint(run, table, known)
 
 
 def _check_enough(examples: list[Any], encoded: Any) -> None:
@@ -64,22 +65,24 @@ def _check_hint(run: RunConfig, table: Table, tokens: Path | None) -> None:
     classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
     words = run.hint.words_for(classes)
     config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
+    phrase, ids = "", []
     try:
-        ids = [ids_of(tokenizer, run.hint.phrase(word)) for word in words]
-        check_distinct(ids, words, "hint.words")
+        for phrase in map(run.hint.phrase, words):
+            ids.append(ids_of(tokenizer, phrase))
+        check_distinct(ids, words, "words")
         for option in range(len(words)):
             written = [run.hint.write(row, option, words) for row in (rows[:1] if classes else rows)]
             encoded = encode_for(config, tokenizer, run.data, written, kept=tokens)
             if classes:  # whose texts are cut to fit: the words are what there is to check
                 accepted = f"a text with room before it in a context of {encoded.longest}"
-                require(len(ids[option]) < encoded.longest, "hint.said", run.hint.said, accepted)
+                require(len(ids[option]) < encoded.longest, "said", run.hint.said, accepted)
             else:
                 _check_enough(written, encoded)
     except Refused:
         raise
     except Exception as error:  # what tokenizers raise that have no word for unknown ones
         accepted = f"words that the tokenizer of the strong model has ({error})"
-        raise Refused("hint", run.hint.phrase(words[0]), accepted) from error
+        raise Refused("said", phrase, accepted) from error
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
