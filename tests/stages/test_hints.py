@@ -26,7 +26,8 @@ from w2sd.stages import preflight, training
 from w2sd.stages.lessons import hinted
 from w2sd.world import vocabulary
 
-OF_ITEMS = ["data=world_classes", "data.gt=64", "data.w2s=64", "data.w2s_parts=1", "data.test=60", *SMALL[7:]]
+MODELS = [knob for knob in SMALL if not knob.startswith("data.")]
+OF_ITEMS = ["data=world_classes", "data.gt=64", "data.w2s=64", "data.w2s_parts=1", "data.test=60", *MODELS]
 TOKENIZER = vocabulary.tokenizer()
 
 
@@ -158,8 +159,8 @@ UNREADABLE = {
     "foreign words": (["hint=shown"], r"hint\.said: ' I think this is worse\. .* expected words that the tokenizer"),
     "a foreign word": (["hint=world", "hint.words=[haz0,foo]"], r"hint\.said: ' foo' .* expected words that the tok"),
     "a long phrase": (
-        ["hint=world", f'hint.said="{" ." * 24} {{}}"'],
-        r"hint\.pair \w+: 'a response of 30 tokens' .* or data\.long=drop",
+        ["hint=world", f'hint.said="{" ." * 30} {{}}"'],
+        r"hint\.pair \w+: 'a response of 36 tokens' .* or data\.long=drop",
     ),
     "a long phrase of an item": (
         [*OF_ITEMS, "hint=world_classes", f'hint.said="{" ." * 40} {{}}"'],
