@@ -74,6 +74,7 @@ class RunConfig(NamedTuple):
     conflict: Any
     supervision: Any
     refinement: Any
+    hint: Any
     chain: Any
     fit: Any
     stopping: Any
@@ -129,6 +130,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         "generative": "w2sd.fit.NoGenerative",
         "stopping": "w2sd.stopping.NoStopping",
         "refinement": "w2sd.refinement.NoRefinement",
+        "hint": "w2sd.hint.NoHint",
     }
     full = {group: {"_target_": none} for group, none in later.items()} | full
     objective = known_class(full.get("objective"))

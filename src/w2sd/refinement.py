@@ -24,13 +24,11 @@ class InContext:
     def __post_init__(self) -> None:
         require(0 <= self.examples <= 1000, "examples", self.examples, "an integer from 0 to 1000")
         require(self.seed >= 0, "seed", self.seed, "an integer of 0 or more")
-        require(len(set(self.words)) == len(self.words), "words", self.words, "a different word for each class")
+        require_distinct(self.words)
 
     def words_for(self, classes: tuple[str, ...]) -> list[str]:
         """The word of each class."""
-        accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
-        require(len(self.words) in (0, len(classes)), "words", self.words, accepted)
-        return self.words or list(classes)
+        return words_for(self.words, classes)
 
 
 @dataclass(frozen=True)
@@ -38,3 +36,15 @@ class NoRefinement:
     """None: students are taught what their teacher said."""
 
     VERSION: ClassVar[int] = 1
+
+
+def require_distinct(words: list[str]) -> None:
+    """Refuse one word for two classes."""
+    require(len(set(words)) == len(words), "words", words, "a different word for each class")
+
+
+def words_for(words: list[str], classes: tuple[str, ...]) -> list[str]:
+    """A word for each class: these, or the names of the classes where there are none."""
+    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
+    require(len(words) in (0, len(classes)), "words", words, accepted)
+    return words or list(classes)

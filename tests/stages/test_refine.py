@@ -16,7 +16,7 @@ from w2sd.errors import Refused
 from w2sd.models.score import PolicyModel
 from w2sd.pipeline.plan import plan
 from w2sd.refinement import InContext
-from w2sd.stages.refine import _ask, _check_distinct, contexts
+from w2sd.stages.refine import _ask, check_distinct, contexts
 
 ITEMS = [Item(digest(text), digest(text), "w2s", text, 0) for text in ("ab", "cde", "f", "ghij", "kl")]
 SAID = {item.id: n % 2 for n, item in enumerate(ITEMS)}
@@ -85,9 +85,9 @@ def test_words_of_the_same_tokens_are_refused() -> None:
     with pytest.raises(
         Refused, match=r"^refinement\.words: 'b' is not accepted; expected a word of other tokens than a"
     ):
-        _check_distinct([WORDS[0], WORDS[0]], ["a", "b"])
+        check_distinct([WORDS[0], WORDS[0]], ["a", "b"], "refinement.words")
     with pytest.raises(Refused, match=r"at least one token"):
-        _check_distinct([np.zeros(0, dtype=np.int32)], [""])
+        check_distinct([np.zeros(0, dtype=np.int32)], [""], "refinement.words")
 
 
 def test_pairs_are_not_asked_about(asked: Callable[..., RunConfig]) -> None:

@@ -6,6 +6,7 @@ from w2sd.config import RunConfig, target
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.pairs import classes_of
 from w2sd.errors import Refused, require, within
+from w2sd.hint import NoHint
 from w2sd.pipeline.stage import identity
 from w2sd.refinement import InContext, NoRefinement
 
@@ -25,6 +26,8 @@ def check(run: RunConfig) -> None:
         raise Refused("refinement", target(run.refinement), "refinement=none: only items are asked about in a context")
     if run.adapter.reads_features:
         _check_probe(run)
+    if not isinstance(run.hint, NoHint):
+        _check_hint(run)
 
 
 def _check_no_teacher(run: RunConfig) -> None:
@@ -53,3 +56,20 @@ def _check_probe(run: RunConfig) -> None:
     require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
     accepted = "false with adapter=linear_probe, whose features are read once and without"
     require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)
+
+
+def _check_hint(run: RunConfig) -> None:
+    """Refuse a hint to a student that reads no rows, or is not taught by the weak model itself, at once and alone."""
+    against = {
+        "objective": run.objective.student == "policy",
+        "adapter": run.adapter.reads_features,
+        "conflict": not isinstance(run.conflict, NoConflict),
+        "refinement": not isinstance(run.refinement, NoRefinement),
+        "supervision": not run.supervision.needs_teacher or run.supervision.first_stage is not None,
+        "chain": bool(run.chain.hops(run.weak, run.strong)),
+    }
+    for knob, is_against in against.items():
+        accepted = f"none beside {knob}={target(getattr(run, knob))}: it is for rewards and classes from one teacher"
+        require(not is_against, "hint", target(run.hint), accepted)
+    with within("hint"):
+        run.hint.words_for(classes_of(run.data))

@@ -12,6 +12,7 @@ from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.errors import within
 from w2sd.fit import NoGenerative, NoSft
+from w2sd.hint import NoHint
 from w2sd.pipeline.stage import Stage
 from w2sd.refinement import NoRefinement
 from w2sd.stopping import NoStopping
@@ -59,6 +60,7 @@ class Graph:
         part: int = 0,
         supervision: Any = None,  # None: the data's own labels, and no conflict either
         conflict: Any = None,
+        hint: Any = None,  # of the last student, whose `evaluate` then reads the preferences of `weak` as well
         **inputs: Stage,
     ) -> Stage:
         objective = self.run.objective
@@ -78,6 +80,8 @@ class Graph:
         }
         if not isinstance(self.run.stopping, NoStopping):
             params["stopping"] = self.run.stopping
+        if hint is not None and not isinstance(hint, NoHint):
+            params["hint"] = hint
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)

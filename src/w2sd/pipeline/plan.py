@@ -146,4 +146,4 @@ class _Experiment(Graph):
         if supervision.needs_features:
             inputs["probed"] = self.features(role, run.strong, "w2s", supervision.layer, inputs)
         how: dict[str, Any] = {"seed": seed, "supervision": supervision, "conflict": conflict, **inputs}
-        return self.train(role, run.strong, split="w2s", **how)
+        return self.train(role, run.strong, split="w2s", hint=run.hint, **how)

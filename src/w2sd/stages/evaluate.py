@@ -11,6 +11,8 @@ from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning, scoring
 from w2sd.worker import Task
 
+HELPFUL = "helpful.parquet"  # predictions of held-out pairs of the conflicting facet
+
 
 def run(task: Task) -> dict[str, Any]:
     """Write `predictions.parquet`, and `helpful.parquet` where there are held-out pairs of the conflicting facet.
@@ -35,8 +37,8 @@ def run(task: Task) -> dict[str, Any]:
         judged = task.params["data"].judge(scored.examples, predicted)
         metrics |= {f"judged/{name}": value for name, value in judged.items()}
     if split == "test" and (helpful := table.rows(split, CONFLICTING)):
-        scored = scoring.prepare(task, helpful, {})
+        scored = scoring.prepare(task, helpful, {}, HELPFUL)
         lightning.predict(task, scored.student, scored.loader, scored.student.fit)
-        scoring.write(task, scored, "helpful.parquet")
+        scoring.write(task, scored, HELPFUL)
         metrics["helpful/accuracy"] = accuracy(scored.student.p_correct)
     return metrics

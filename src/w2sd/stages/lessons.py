@@ -22,6 +22,7 @@ from w2sd.worker import Task
 
 Floats = NDArray[np.float64]
 SLOTS = ("first", "second")  # the options of a pair
+PREDICTIONS = "predictions.parquet"
 
 
 class Lessons(NamedTuple):
@@ -104,15 +105,30 @@ def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Le
     )
 
 
-def said(task: Task, role: str, examples: Sequence[Pair | Item]) -> dict[str, Floats]:
+def said(task: Task, role: str, examples: Sequence[Pair | Item], file: str = PREDICTIONS) -> dict[str, Floats]:
     """What a model thinks of each option of these examples, by id; some may not have fitted it."""
     folder = task.inputs[role]
     if classes_of(task.params["data"]):
         return read_distributions(folder)
-    predictions = read_predictions(folder / "predictions.parquet")
+    predictions = read_predictions(folder / file)
     p_correct = dict(zip(predictions.ids, predictions.p_correct.tolist(), strict=True))
     known = [pair.id for pair in examples if pair.id in p_correct]
     return {id: np.array(_in_slots(id, p_correct[id])) for id in known}
+
+
+def hinted(
+    task: Task, hint: Any, role: str, examples: list[Any], file: str = PREDICTIONS
+) -> tuple[list[Any], list[Any]]:
+    """The examples of which another model knows its mind, and the same as a student reads them who is shown that.
+
+    Of options that it finds equally likely the first is shown: of a pair that is a slot, which says nothing about the
+    truth. Without a hint examples are read as they are.
+    """
+    if hint is None:
+        return examples, examples
+    teacher, words = said(task, role, examples, file), hint.words_for(classes_of(task.params["data"]))
+    examples = [example for example in examples if example.id in teacher]
+    return examples, [hint.write(example, int(teacher[example.id].argmax()), words) for example in examples]
 
 
 def _in_slots(id: str, p_correct: float) -> tuple[float, float]:

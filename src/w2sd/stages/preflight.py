@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from w2sd.config import RunConfig, target
-from w2sd.data.pairs import TARGET, Table, read
+from w2sd.data.pairs import TARGET, Table, classes_of, read
 from w2sd.errors import Refused, require, within
+from w2sd.hint import NoHint
 from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import encode_for
+from w2sd.stages.refine import check_distinct, ids_of
 from w2sd.stopping import NoStopping
 
 
@@ -40,14 +44,45 @@ def check(run: RunConfig) -> None:
                 text.documents(model)
             config = model.open_config()
             encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos, known)
-            left = Counter(
-                (table.examples[i].split, table.examples[i].facet, table.examples[i].part) for i in encoded.kept
-            )
-            for split, facet, part in {(pair.split, pair.facet, pair.part) for pair in table.examples}:
-                n = left[split, facet, part]
-                accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
-                require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
+            _check_enough(table.examples, encoded)
         run.adapter.check(config, is_policy)
+    if not isinstance(run.hint, NoHint):
+        with within("hint"):
+            _check_hint(run, table, known)
+
+
+def _check_enough(examples: list[Any], encoded: Any) -> None:
+    """Refuse a context into which next to nothing of some kind of rows fits."""
+    left = Counter((examples[i].split, examples[i].facet, examples[i].part) for i in encoded.kept)
+    for split, facet, part in {(each.split, each.facet, each.part) for each in examples}:
+        n = left[split, facet, part]
+        accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
+        require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
+
+
+def _check_hint(run: RunConfig, table: Table, tokens: Path | None) -> None:
+    """Refuse hints that the strong model cannot read, or tell apart, and answers that do not fit with theirs."""
+    classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
+    words = run.hint.words_for(classes)
+    config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
+    phrase, ids = "", []
+    try:
+        for phrase in map(run.hint.phrase, words):
+            ids.append(ids_of(tokenizer, phrase))
+        check_distinct(ids, words, "words")
+        for option in range(len(words)):
+            written = [run.hint.write(row, option, words) for row in (rows[:1] if classes else rows)]
+            encoded = encode_for(config, tokenizer, run.data, written, kept=tokens)
+            if classes:  # whose texts are cut to fit: the words are what there is to check
+                accepted = f"a text with room before it in a context of {encoded.longest}"
+                require(len(ids[option]) < encoded.longest, "said", run.hint.said, accepted)
+            else:
+                _check_enough(written, encoded)
+    except Refused:
+        raise
+    except Exception as error:  # what tokenizers raise that have no word for unknown ones
+        accepted = f"words that the tokenizer of the strong model has ({error})"
+        raise Refused("said", phrase, accepted) from error
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:

@@ -30,8 +30,8 @@ def run(task: Task) -> dict[str, Any]:
     taught = read_distributions(task.inputs["labels"])
     items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
     names = how.words_for(classes_of(params["data"]) or ())
-    words = [_ids(tokenizer, f" {name}") for name in names]
-    _check_distinct(words, names)
+    words = [ids_of(tokenizer, f" {name}") for name in names]
+    check_distinct(words, names, "refinement.words")
     said = {item.id: int(taught[item.id].argmax()) for item in items}
     context = getattr(model.lm.config, "max_position_embeddings", None) or params["context"]
     prompts = contexts(items, said, words, how, tokenizer, context)
@@ -48,7 +48,7 @@ def contexts(
     items: list[Item], said: dict[str, int], words: list[Ids], how: InContext, tokenizer: Any, context: int
 ) -> list[Ids]:
     """For each item, some others with the words of their labels, and then its text: of the others as many as fit."""
-    own, between = [_ids(tokenizer, item.text) for item in items], _ids(tokenizer, how.separator)
+    own, between = [ids_of(tokenizer, item.text) for item in items], ids_of(tokenizer, how.separator)
     with_word = [np.concatenate([ids, words[said[item.id]], between]) for ids, item in zip(own, items, strict=True)]
     lead = lead_of(tokenizer, items[0].text)
     room = context - len(lead) - max(map(len, words))
@@ -94,13 +94,15 @@ def _write(task: Task, items: list[Item], logits_NC: np.ndarray, prompts: list[I
     save_file({"logits": logits_NC}, task.out / LOGITS)
 
 
-def _ids(tokenizer: Any, text: str) -> Ids:
+def ids_of(tokenizer: Any, text: str) -> Ids:
+    """The tokens of a text by itself."""
     return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
 
 
-def _check_distinct(ids: list[Ids], words: list[str]) -> None:
+def check_distinct(ids: list[Ids], words: list[str], knob: str) -> None:
+    """Refuse words that are one and the same to a tokenizer, or nothing."""
     seen: dict[tuple[int, ...], str] = {}
     for word, tokens in zip(words, ids, strict=True):
-        require(len(tokens) > 0, "refinement.words", word, "a word with at least one token")
+        require(len(tokens) > 0, knob, word, "a word with at least one token")
         other = seen.setdefault(tuple(tokens.tolist()), word)
-        require(other == word, "refinement.words", word, f"a word of other tokens than {other}")
+        require(other == word, knob, word, f"a word of other tokens than {other}")

@@ -26,7 +26,7 @@ from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import states_of
-from w2sd.stages.lessons import truth
+from w2sd.stages.lessons import PREDICTIONS, hinted, truth
 from w2sd.stages.train import kind_of
 from w2sd.students.base import Examination, Student
 from w2sd.students.classifier import ClassStudent
@@ -44,11 +44,12 @@ class Scored(NamedTuple):
     rung: int | None  # of the embedded ladder, if the model is one
 
 
-def prepare(task: Task, examples: list[Any], references: Mapping[str, Path]) -> Scored:
+def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hints: str = PREDICTIONS) -> Scored:
     """Load the trained student, encode the examples, and join the predictions of other models by id.
 
-    Which margin speaks for the student is the stage's to say and not the student's: it may not be the same where a
-    student teaches as where it is measured.
+    A student that was trained with hints reads here what the weak model says in its file `hints`. Which margin speaks
+    for the student is the stage's to say and not the student's: it may not be the same where a student teaches as where
+    it is measured.
     """
     trained = task.inputs["model"]
     spec = read_json(trained / "spec.json")
@@ -69,7 +70,9 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path]) -> 
         config, tokenizer = model.open_config(), model.open_tokenizer()
     else:
         config, tokenizer = student.model.backbone.config, load_tokenizer(trained / "model")
-    encoded = encode_for(config, tokenizer, data, examples, params.get("append_eos"), task.tokens)
+    hint = build(params.get("hint"), "hint", task.trusted)
+    examples, shown = hinted(task, hint, "weak", examples, hints)
+    encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), task.tokens)
     examples = [examples[i] for i in encoded.kept]
     right = np.array([truth(example) for example in examples])
     rows = (_states if is_probe else _texts)(task, spec, student, examples, encoded)
@@ -112,7 +115,7 @@ def _states(task: Task, spec: Any, student: Student, examples: list[Any], encode
     return StatePairs(states_NAD, encoded, np.array([truth(pair) == 1 for pair in examples]), None, budget)
 
 
-def write(task: Task, scored: Scored, name: str = "predictions.parquet") -> None:
+def write(task: Task, scored: Scored, name: str = PREDICTIONS) -> None:
     """Write one row per example, oriented to the truth.
 
     The embedded world adds what only it can know: the true difficulty of an example (`stratum`), and whether the model

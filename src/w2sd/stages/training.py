@@ -22,7 +22,7 @@ from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
-from w2sd.stages.lessons import lessons
+from w2sd.stages.lessons import hinted, lessons
 from w2sd.students.learner import Learner
 from w2sd.worker import Task
 
@@ -64,7 +64,8 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
         params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    encoded = encode_for(config, tokenizer, params["data"], taught.examples, params.get("append_eos"), task.tokens)
+    _, shown = hinted(task, params.get("hint"), "labels", taught.examples)
+    encoded = encode_for(config, tokenizer, params["data"], shown, params.get("append_eos"), task.tokens)
     examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
     # dropout would strike what answers share alike

@@ -1,0 +1,86 @@
+"""A hint renames the student and what is made of it, and nothing else; where it makes no sense it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from w2sd.config import RunConfig, complete
+from w2sd.errors import Refused
+from w2sd.hint import NoHint, Shown
+from w2sd.pipeline.plan import plan
+
+Asked = Callable[..., RunConfig]
+PAIRS, ITEMS = ["hint=world"], ["data=world_classes", "hint=world_classes"]
+
+
+@pytest.mark.parametrize("knobs", [PAIRS, ITEMS, [*ITEMS, "data.n_classes=3", "hint.words=[safe0,dull0,haz0]"]])
+def test_a_hint_renames_the_student_alone_and_changes_no_input(asked: Asked, knobs: list[str]) -> None:
+    hinted = plan(run := asked(*knobs))
+    usual = plan(run._replace(hint=NoHint()))
+    assert {name for name in usual if usual[name].key != hinted[name].key} == {
+        "train/student",
+        "evaluate/student",
+        "compare",
+    }
+    assert {name: [*stage.inputs] for name, stage in hinted.items()} == {
+        name: [*stage.inputs] for name, stage in usual.items()
+    }
+    assert hinted["train/student"].params["hint"] == run.hint
+    assert [name for name, stage in hinted.items() if "hint" in stage.params] == ["train/student"]
+    assert hinted["evaluate/student"].inputs["weak"].key == hinted["evaluate/weak"].key
+
+
+def test_words_and_phrase_are_the_student_s_identity(asked: Asked) -> None:
+    keys = [
+        plan(asked("hint=world", *knobs))["train/student"].key
+        for knobs in ([], ["hint.words=[safe0,haz0]"], ['hint.said=" . {}"'])
+    ]
+    assert len(set(keys)) == 3
+
+
+def test_without_a_hint_no_stage_knows_of_one(asked: Asked) -> None:
+    for knobs in ([], ["data=world_classes"], ["conflict=implicit", "controls=true"], ["objective=dpo"]):
+        assert not any("hint" in stage.params for stage in plan(asked(*knobs)).values())
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        ["objective=simpo"],
+        ["adapter=linear_probe"],
+        ["conflict=implicit"],
+        ["conflict=explicit", "controls=true"],
+        ["supervision=gold"],
+        ["supervision=two_stage"],
+        ["chain=self_training"],
+        ["chain=ladder", "model@weak=world_xs"],
+        [*ITEMS, "refinement=world"],
+    ],
+)
+def test_a_hint_is_for_a_student_that_the_weak_model_teaches_at_once(asked: Asked, knobs: list[str]) -> None:
+    knob = next(word.partition("=")[0] for word in knobs if word not in ITEMS)
+    assert plan(asked(*knobs)._replace(hint=NoHint()))
+    with pytest.raises(Refused, match=rf"^hint: 'w2sd\.hint\.Shown' is not accepted; expected none beside {knob}="):
+        plan(asked("hint=world", *knobs))
+
+
+def test_a_chain_without_a_rung_between_has_no_hop_that_a_hint_could_be_of(asked: Asked) -> None:
+    assert plan(asked("hint=world", "chain=ladder", "model@weak=world_m"))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "classes"), [(PAIRS, "worse, better"), (ITEMS, "harmless, harmful")], ids=["pairs", "items"]
+)
+def test_words_that_do_not_fit_are_refused(asked: Asked, knobs: list[str], classes: str) -> None:
+    with pytest.raises(
+        Refused, match=rf"^hint\.words: \['a'\] .* expected 2 words, one for each of {classes}, or none"
+    ):
+        plan(asked(*knobs, "hint.words=[a]"))
+
+
+def test_records_of_before_there_were_hints_had_none() -> None:
+    assert complete({})["hint"] == {"_target_": "w2sd.hint.NoHint"}
+    told = {"_target_": "w2sd.hint.Shown", "words": ["a", "b"], "said": "{}"}
+    assert complete({"hint": told})["hint"] == told == {**told, "said": Shown(["a", "b"], "{}").said}
