@@ -164,7 +164,11 @@ def test_a_sweep_is_shared_by_several_processes(undisturbed: Ran) -> None:
     for part in range(2):
         assert run(undisturbed.store.parent, "-m", "name=shared", f"jobs={part}/2", "seed=0,1,2").code == 0
     jobs = [json.loads(path.read_text()) for path in undisturbed.store.glob("jobs/shared-*.json")]
-    assert sorted((job["config"]["seed"], job["config"]["jobs"]) for job in jobs) == [(0, "0/2"), (1, "1/2"), (2, "0/2")]
+    assert sorted((job["config"]["seed"], job["config"]["jobs"]) for job in jobs) == [
+        (0, "0/2"),
+        (1, "1/2"),
+        (2, "0/2"),
+    ]
 
 
 def test_flips_are_looked_for_on_training_pairs(undisturbed: Ran, tmp_path: Path) -> None:

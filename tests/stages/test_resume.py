@@ -314,7 +314,7 @@ def test_a_process_is_not_a_task_of_the_job_that_it_runs_in(
     undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of several that a job of SLURM's starts, each for itself: Lightning takes the job's tasks for its group."""
-    job = {"NTASKS": 4, "NTASKS_PER_NODE": 4, "PROCID": 3, "LOCALID": 3, "NODEID": 0, "JOB_ID": 7, "JOB_NAME": "x"}
+    job = {"NTASKS": 4, "PROCID": 3, "LOCALID": 3, "NODEID": 0, "JOB_ID": 7, "JOB_NAME": "x"}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     monkeypatch.setattr(rank_zero_only, "rank", 3)  # as it is where Lightning is imported in such a process
