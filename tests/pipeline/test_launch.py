@@ -678,7 +678,7 @@ class Own:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A user's source of pairs, in a module that the worker can import too."""
     (tmp_path / "pantry.py").write_text(OWN)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("pantry").Own()
     del sys.modules["pantry"]
