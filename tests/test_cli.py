@@ -316,6 +316,17 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["trainer.devices=2"],
         r"trainer\.devices: 2 is not accepted; expected 1, or a strategy .*: trainer=ddp or trainer=fsdp2",
     ),
+    "nodes without a strategy": (
+        ["trainer.nodes=2"],
+        r"trainer\.nodes: 2 is not accepted; expected 1, or a strategy .*: trainer=ddp or trainer=fsdp2",
+    ),
+    "nodes without a job": (
+        [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.nodes=2"],
+        r"trainer\.nodes: 2 is not accepted; expected 1, or as many as the SLURM job has .*",
+    ),
+    "a share of one job": (["jobs=1/2"], r"jobs: '1/2' is not accepted; expected 0/1 without -m, .*"),
+    "a share after the last": (["-m", "jobs=2/2"], r"jobs: '2/2' is not .* K/N with K from 0 to N - 1: .*"),
+    "no share": (["jobs=some"], r"jobs: 'some' is not accepted; expected K/N .*"),
     "no device": (["trainer=ddp", "trainer.devices=0"], r"trainer\.devices: 0 is not .* an integer of 1 or more"),
     "a strategy": (
         ["trainer.strategy=fsdp"],

@@ -29,8 +29,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
 from w2sd.config import GROUPS, OPTIONAL, RunConfig, read
-from w2sd.errors import Refused, StageFailed, nearest
+from w2sd.ending import ENDED, ends_on_sigterm
+from w2sd.errors import Refused, StageFailed, nearest, require
 from w2sd.kinds import RESULTS
+from w2sd.pipeline import nodes
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan
@@ -63,7 +65,7 @@ failed: list[int] = []  # exit codes of the jobs of this process's sweep that di
 
 
 def main() -> int:
-    """The console script. Exit code 0: done; 1: a stage failed; 2: refused before anything was computed."""
+    """Exit code 0: done; 1: a stage failed; 2: refused before anything was computed; 143: SIGTERM."""
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(show_help())
         return 0
@@ -74,8 +76,12 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
-        with composed_once():
+        with composed_once(), ends_on_sigterm():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+    except SystemExit as end:
+        if end.code == ENDED:
+            print("w2sd: ended by SIGTERM; the same command goes on from its last checkpoint", file=sys.stderr)
+        raise
     except (Refused, StageFailed) as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -134,7 +140,11 @@ def run(cfg: DictConfig) -> float:
 def _run(cfg: DictConfig) -> float:
     asked = read(cfg)
     store = Store(asked.settings.store)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    require(is_sweep or asked.settings.takes(0), "jobs", asked.settings.jobs, "0/1 without -m, where there is one job")
+    if is_sweep and not asked.settings.takes(HydraConfig.get().job.num):
+        return math.nan
+    if is_sweep:
         print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)
     stages = plan(asked)
     states = survey(stages, store, asked.settings.force, made)
@@ -152,7 +162,8 @@ def _run(cfg: DictConfig) -> float:
 
 
 def _check_inputs(asked: RunConfig) -> None:
-    """Refuse data that the models could not read, before the store is touched."""
+    """Refuse machines that are not there, and data that the models could not read, before the store is touched."""
+    nodes.check(asked.trainer)
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
     preflight.check(asked)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ class Settings:
     plan_only: bool = False
     force: list[str] = dataclasses.field(default_factory=list)  # kinds of stages to compute again
     launch: str = "inline"  # inline | process
+    jobs: str = "0/1"  # of a sweep: K/N takes every N-th from number K on
     trusted: list[str] = dataclasses.field(default_factory=list)  # prefixes of your own modules that _target_ may name
     traceback: bool = False
 
@@ -59,8 +61,16 @@ class Settings:
         require(self.samples >= 0, "samples", self.samples, "an integer of 0 or more")
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
+        share = re.fullmatch(r"(\d+)/(\d+)", self.jobs)
+        usable = share is not None and int(share[1]) < int(share[2])
+        require(usable, "jobs", self.jobs, "K/N with K from 0 to N - 1: every N-th job of a sweep, from number K on")
         for kind in self.force:
             choose("force", kind, KINDS)
+
+    def takes(self, job: int) -> bool:
+        """Whether the job of this number is one of those that this process is to do."""
+        k, n = map(int, self.jobs.split("/"))
+        return job % n == k
 
 
 class RunConfig(NamedTuple):

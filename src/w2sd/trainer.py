@@ -15,6 +15,7 @@ class Trainer:
 
     accelerator: str = "cpu"  # cpu | gpu
     devices: int = 1  # processes that share every batch; each reads its own part of it
+    nodes: int = 1  # machines with so many devices each, within a job of SLURM that has them
     strategy: str = "auto"  # auto: one process | ddp: whole weights on each | fsdp2: each has a shard
     threads: int = 1  # of torch on the CPU; two that spin on a busy machine are slower than one
     micro_tokens: int = 4096  # tokens in memory at once, padding too: cuts a batch up, never changes it
@@ -27,14 +28,19 @@ class Trainer:
     def __post_init__(self) -> None:
         choose("accelerator", self.accelerator, ("cpu", "gpu"))
         choose("strategy", self.strategy, STRATEGIES)
-        for knob in ("devices", "threads", "micro_tokens", "log_every"):
+        for knob in ("devices", "nodes", "threads", "micro_tokens", "log_every"):
             require(getattr(self, knob) >= 1, knob, getattr(self, knob), "an integer of 1 or more")
         require(0 < self.save_every_s < float("inf"), "save_every_s", self.save_every_s, "a number above 0")
         alone = "1, or a strategy that shares a batch: trainer=ddp or trainer=fsdp2"
-        require(self.devices == 1 or self.is_shared, "devices", self.devices, alone)
-
+        for knob in ("devices", "nodes"):
+            require(getattr(self, knob) == 1 or self.is_shared, knob, getattr(self, knob), alone)
         whole = "false with trainer.checkpointing or strategy fsdp2, which take layers apart"
         require(not (self.compile and (self.checkpointing or self.strategy == "fsdp2")), "compile", True, whole)
+
+    @property
+    def world(self) -> int:
+        """How many processes a group has, on all its machines."""
+        return self.nodes * self.devices
 
     @property
     def is_shared(self) -> bool:

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from w2sd.config import build
+from w2sd.ending import ends_on_sigterm
 from w2sd.errors import Refused, StageFailed
 from w2sd.pipeline.store import Store, read_json, write_json
 from w2sd.trainer import Trainer
@@ -96,14 +96,14 @@ def main(argv: list[str] | None = None) -> int:
     [path] = argv if argv is not None else sys.argv[1:]
     job = read_json(Path(path))
     rank = int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clearing up behind itself
 
     def advance(done: int, total: int) -> None:
         if rank == 0:
             print(f"@progress {done} {total}", flush=True)
 
     try:
-        execute(job["stage"], job["runtime"], Store(job["store"]), advance, rank)
+        with ends_on_sigterm():
+            execute(job["stage"], job["runtime"], Store(job["store"]), advance, rank)
     except (Refused, StageFailed) as error:
         print(f"@failed {error}", flush=True)
         return 1

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.pipeline import slurm
 
 import w2sd
 from w2sd.config import RunConfig
@@ -321,7 +322,7 @@ def wait_for(store: Store, stage: Stage, monkeypatch: pytest.MonkeyPatch, *, fin
     """Another run has this stage; as soon as somebody waits for it, it finishes or fails. Returns what was said."""
     said: list[str] = []
     other = ExitStack()
-    other.enter_context(store.lock(stage.key, pytest.fail))
+    other.enter_context(store.lock([stage.key], pytest.fail))
 
     def note(table: StageTable, name: str, text: str) -> None:
         said.append(f"{name}: {text}")
@@ -369,7 +370,29 @@ def test_a_stage_at_which_another_run_failed_is_computed_here(
     said = wait_for(store, plan["train/weak"], monkeypatch, finish=False)
     go(plan, run, store)
     assert len(said) == 1
-    assert [x for _, x in kitchen.cooked] == [0, 1, 2, 3, 4, 5]
+    assert [x for _, x in kitchen.cooked] == [0, 2, 1, 3, 4, 5]
+
+
+def test_what_can_be_done_is_done_before_anything_is_waited_for(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stages are taken: the one that needs neither is computed, then both are waited for, and each is computed."""
+    plan = menu()
+    other = Stage("train", {"x": 6}, {"base": plan["pretrain/weak"]})
+    plan = {"train/other": other, **plan}
+    said: list[str] = []
+    with ExitStack() as taken:
+        for name in ("train/other", "train/weak"):
+            taken.enter_context(store.lock([plan[name].key], pytest.fail))
+
+        def note(table: StageTable, name: str, text: str) -> None:
+            said.append(name)
+            taken.close()
+
+        monkeypatch.setattr(StageTable, "note", note)
+        go(plan, run, store)
+    assert said == ["train/other", "train/weak"]
+    assert [x for _, x in kitchen.cooked] == [0, 2, 6, 1, 3, 4, 5]
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------
@@ -524,7 +547,7 @@ def run(task):
             time.sleep(0.01)
 
     (task.work / f"rank_{task.rank}").write_text(str(os.getpid()))
-    for rank in range(task.trainer.devices if task.kind == "pretrain" else 1):
+    for rank in range(task.trainer.world if task.kind == "pretrain" else 1):
         wait(f"rank_{rank}")
     task.advance(task.rank + 1, 3)
     if task.params["x"] == 13 and task.rank == 1:
@@ -599,20 +622,37 @@ def test_a_strategy_may_have_one_process(run: RunConfig) -> None:
     alone = run._replace(trainer=replace(run.trainer, strategy="ddp"))
     groups = {stage.kind: launching._group(stage, alone) for stage in menu().values()}
     assert [word for word in groups["train"] if "nproc" in word] == ["--nproc-per-node=1"]
-    assert groups["compare"] == []
-    assert launching._group(menu()["train/weak"], run) == []
+    assert groups["compare"] == launching._group(menu()["train/weak"], run) == [sys.executable]
+
+
+@pytest.fixture
+def on_two_nodes(grouped: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """The same with one process on each of two machines."""
+    slurm.job(2, tmp_path, monkeypatch)
+    return grouped._replace(trainer=replace(grouped.trainer, devices=1, nodes=2))
 
 
 @pytest.mark.ddp
-def test_a_group_ends_with_the_run(grouped: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage("pretrain", {"x": 15})
+def test_the_failure_on_one_node_ends_all_of_them_in_one_line(on_two_nodes: RunConfig, store: Store) -> None:
+    stage = Stage("pretrain", {"x": 13})
+    with pytest.raises(StageFailed, match=r"^the second of two has no luck$"):
+        go({"pretrain/weak": stage}, on_two_nodes, store)
+    assert ended(store, stage)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("where", ["grouped", "on_two_nodes"])
+def test_a_group_ends_with_the_run(
+    where: str, request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, stage = request.getfixturevalue(where), Stage("pretrain", {"x": 15})
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(StageTable, "advance", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        go({"pretrain/weak": stage}, grouped, store)
+        go({"pretrain/weak": stage}, run, store)
     assert ended(store, stage)
 
 
@@ -639,7 +679,7 @@ class Own:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A user's source of pairs, in a module that the worker can import too."""
     (tmp_path / "pantry.py").write_text(OWN)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("pantry").Own()
     del sys.modules["pantry"]

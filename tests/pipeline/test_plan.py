@@ -610,6 +610,7 @@ def test_no_logger_is_hashed(asked: Callable[..., RunConfig], logger: Any) -> No
         ("plan_only", True),
         ("force", ["train"]),
         ("launch", "process"),
+        ("jobs", "1/2"),
         ("trusted", ["mine."]),
         ("traceback", True),
         ("controls", True),  # they decide which arms there are,
@@ -625,7 +626,7 @@ def test_where_and_how_to_run_is_not_hashed(asked: Callable[..., RunConfig], kno
 def test_every_setting_is_known_to_be_hashed_or_not(asked: Callable[..., RunConfig]) -> None:
     hashed = {"seed", "teacher_seed", "ceiling_split"}
     arms = {"twin_seeds", "controls", "training_pairs", "samples"}
-    unhashed = {"name", "store", "out", "plan_only", "force", "launch", "trusted", "traceback"} | arms
+    unhashed = {"name", "store", "out", "plan_only", "force", "launch", "jobs", "trusted", "traceback"} | arms
     assert {knob.name for knob in fields(asked().settings)} == hashed | unhashed
 
 

@@ -260,7 +260,7 @@ def interrupt() -> None:
 
 def test_a_free_lock_is_taken_without_waiting(store: Store) -> None:
     for _ in range(2):
-        with store.lock(KEY, interrupt):
+        with store.lock([KEY], interrupt):
             pass
 
 
@@ -273,11 +273,11 @@ def test_the_second_holder_waits_until_the_first_is_done_and_says_so_once(store:
             said.append("waiting")
             waits.set()
 
-        with Store(store.root).lock(KEY, waiting):
+        with Store(store.root).lock([KEY], waiting):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with store.lock(KEY, interrupt):
+    with store.lock([KEY], interrupt):
         thread.start()
         assert waits.wait(timeout=10)
         order.append("first")
@@ -286,21 +286,21 @@ def test_the_second_holder_waits_until_the_first_is_done_and_says_so_once(store:
 
 
 def test_other_stages_are_not_locked(store: Store) -> None:
-    with store.lock(KEY, interrupt), store.lock("ba9876543210", interrupt):
+    with store.lock([KEY], interrupt), store.lock(["ba9876543210"], interrupt):
         pass
 
 
 def test_a_lock_is_free_again_after_a_failure(store: Store) -> None:
-    with pytest.raises(RuntimeError), store.lock(KEY, interrupt):
+    with pytest.raises(RuntimeError), store.lock([KEY], interrupt):
         raise RuntimeError
-    with store.lock(KEY, interrupt):
+    with store.lock([KEY], interrupt):
         pass
 
 
 def test_a_lock_dies_with_its_process(store: Store) -> None:
     script = (
         "import sys; from w2sd.pipeline.store import Store\n"
-        "with Store(sys.argv[1]).lock(sys.argv[2], sys.exit): print('held', flush=True); sys.stdin.read()"
+        "with Store(sys.argv[1]).lock([sys.argv[2]], sys.exit): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(store.root), KEY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -308,10 +308,10 @@ def test_a_lock_dies_with_its_process(store: Store) -> None:
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(InterruptedError), store.lock(KEY, interrupt):
+        with pytest.raises(InterruptedError), store.lock([KEY], interrupt):
             pass
         holder.kill()
-    with store.lock(KEY, interrupt):
+    with store.lock([KEY], interrupt):
         pass
 
 

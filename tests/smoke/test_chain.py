@@ -108,8 +108,18 @@ def test_a_second_run_computes_nothing_and_imports_no_torch(undisturbed: Ran) ->
     assert "every stage was found in the store" in again.stderr
 
 
-def test_a_run_killed_in_pretraining_resumes_and_gives_the_same_bytes(undisturbed: Ran, tmp_path: Path) -> None:
+def test_a_run_ended_and_killed_in_pretraining_resumes_and_gives_the_same_bytes(
+    undisturbed: Ran, tmp_path: Path
+) -> None:
     """A second run from an empty store: so two runs with the same seeds give the same bytes."""
+    process = start(tmp_path, "trainer.save_every_s=1e6")
+    wait_for(lambda: list((tmp_path / "report" / "logs").glob("*/metrics.csv")), process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[1]
+    assert (process.returncode, said.splitlines()[-1].partition(";")[0]) == (143, "w2sd: ended by SIGTERM")
+    [saved] = (tmp_path / "store" / "work").glob("*/last.ckpt")
+    assert not list((tmp_path / "store" / "tmp").iterdir())
+    saved.unlink()
     process = start(tmp_path, "trainer.save_every_s=0.2")
     wait_for(lambda: list((tmp_path / "store" / "work").glob("*/last.ckpt")), process)
     process.send_signal(signal.SIGKILL)
@@ -148,6 +158,17 @@ def test_a_sweep_over_seeds_shares_everything_above_the_student(undisturbed: Ran
     jobs = [json.loads(path.read_text()) for path in swept.store.glob("jobs/*.json")]
     assert {job["config"]["seed"] for job in jobs} == {0, 1, 2}
     assert len({job["sweep"] for job in jobs}) == 1
+
+
+def test_a_sweep_is_shared_by_several_processes(undisturbed: Ran) -> None:
+    for part in range(2):
+        assert run(undisturbed.store.parent, "-m", "name=shared", f"jobs={part}/2", "seed=0,1,2").code == 0
+    jobs = [json.loads(path.read_text()) for path in undisturbed.store.glob("jobs/shared-*.json")]
+    assert sorted((job["config"]["seed"], job["config"]["jobs"]) for job in jobs) == [
+        (0, "0/2"),
+        (1, "1/2"),
+        (2, "0/2"),
+    ]
 
 
 def test_flips_are_looked_for_on_training_pairs(undisturbed: Ran, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,14 +19,16 @@ import torch
 from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, padded, policy, score, train
 from safetensors.torch import load_file
 from tests.metrics.test_torchmetrics import columns, expected
+from tests.pipeline import slurm
 
 import w2sd
 from w2sd import worker
 from w2sd.cli import CONF
-from w2sd.config import read
+from w2sd.config import RunConfig, read
 from w2sd.metrics.predictions import read_predictions
 from w2sd.models import packing
 from w2sd.models.score import RewardModel
+from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store, read_json
@@ -76,10 +79,15 @@ FAST = [
 ]
 
 
-def chain(place: Path) -> None:
-    """Run stages of the embedded world in one process, and write down the same ones for a group."""
+def small(place: Path) -> RunConfig:
+    """A run on the embedded world."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        run = read(hydra.compose("config", [*FAST, f"out={place / 'logs'}"]))
+        return read(hydra.compose("config", [*FAST, f"out={place / 'logs'}"]))
+
+
+def chain(place: Path) -> None:
+    """Run stages of it in one process, and write down the same ones for a group."""
+    run = small(place)
     stages, jobs = plan(run), []
     for name, strategy in REAL.items():
         worker.execute(stages[name].spec(), runtime(run), Store(place / "one"), lambda *_: None)
@@ -203,3 +211,28 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
             rows, same = (read_predictions(a / "predictions.parquet") for a in (artifact, two[name]))
             assert list(rows.ids) == list(same.ids)
             np.testing.assert_allclose(same.margin, rows.margin, atol=1e-4, rtol=0)
+
+
+def test_two_nodes_train_as_two_devices_do(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process on each of two machines, both of which are this one, as `srun` starts them: here a script."""
+    run = small(folder)
+    trained, steps = plan(run)["train/weak"], slurm.job(2, tmp_path, monkeypatch)
+    devices, nodes = Store(folder / "two"), Store(tmp_path / "nodes")
+    for upstream in trained.inputs.values():
+        shutil.copytree(devices.find(upstream.key), nodes.path(upstream.kind, upstream.key))
+    monkeypatch.setenv("PYTHONPATH", str(Path(w2sd.__file__).parents[1]))
+    trainer = replace(run.trainer, nodes=2, strategy=REAL["train/weak"])
+    launching._in_process(trained, run._replace(trainer=trainer), nodes, lambda *_: None)
+    [step] = steps.read_text().splitlines()
+    assert step.split()[0] == "--nodes=2"
+    one, two = (store.find(trained.key) for store in (devices, nodes))
+    files = [file.relative_to(one) for file in one.rglob("*.safetensors")]
+    assert files
+    for file in files:
+        first, second = load_file(one / file), load_file(two / file)
+        assert first.keys() == second.keys()
+        assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5
+    assert (
+        read_json(two / "runtime.json")["trainer"] | {"nodes": 1, "devices": 2}
+        == read_json(one / "runtime.json")["trainer"]
+    )

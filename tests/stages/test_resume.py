@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
@@ -108,6 +111,7 @@ def run(
     every_s: float = NEVER_SAVES,
     build: Build = reward_student,
     n_steps: int = STEPS,
+    on_step: Callable[[int], None] = lambda done: None,
 ) -> Result:
     """Train a new model, as a new process has it, in `folder`; killed in step `stop`, before that one is saved."""
     steps = []
@@ -115,6 +119,7 @@ def run(
     def advance(done: int, total: int) -> None:
         assert total == n_steps
         steps.append(done)
+        on_step(done)
         if done == stop:
             raise Killed
 
@@ -293,10 +298,34 @@ def test_a_damaged_checkpoint_is_worth_as_much_as_none(
     assert_same(again, undisturbed[reward_student, True])
 
 
+@pytest.mark.parametrize("last", [2, 3, 5, 9])
+def test_a_run_that_is_told_to_end_saves_the_step_that_it_is_in(undisturbed: Any, last: int, tmp_path: Path) -> None:
+    """By SIGTERM, as schedulers do: with a checkpoint that nothing else would have saved, and a code that is not 0."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match=r"^143$"):
+        run(tmp_path, True, on_step=lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == last else None)
+    assert signal.getsignal(signal.SIGTERM) is before
+    resumed = run(tmp_path, True)
+    assert resumed.steps == list(range(last + 1, STEPS + 1))
+    assert_same(resumed, undisturbed[reward_student, True])
+
+
+def test_a_process_is_not_a_task_of_the_job_that_it_runs_in(
+    undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of several that a job of SLURM's starts, each for itself: Lightning takes the job's tasks for its group."""
+    job = {"NTASKS": 4, "PROCID": 3, "LOCALID": 3, "NODEID": 0, "JOB_ID": 7, "JOB_NAME": "x"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as it is where Lightning is imported in such a process
+    assert_same(run(tmp_path, True), undisturbed[reward_student, True])
+    assert (tmp_path / "logs" / "metrics.csv").is_file()
+
+
 def test_a_checkpoint_that_was_not_finished_is_not_seen(undisturbed: Any, tmp_path: Path) -> None:
     """Killed while saving: the last whole one counts."""
     run(tmp_path, True, stop=4, every_s=SAVES_EVERY_STEP)
-    (tmp_path / "work" / "last.ckpt.part").write_bytes(b"half of")
+    (tmp_path / "work" / "last.ckpt.0123.part").write_bytes(b"half of")
     resumed = run(tmp_path, True, every_s=SAVES_EVERY_STEP)
     assert resumed.steps == list(range(4, STEPS + 1))
     assert_same(resumed, undisturbed[reward_student, True])

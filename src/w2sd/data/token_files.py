@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def save(path: Path, rows: list[Row | None]) -> None:
         "sizes": np.array([list(map(len, row.sides)) if row else [0, 0, 0] for row in rows], np.int32),
         "said": np.array([[row.is_cut, row.is_tie] if row else [0, 0] for row in rows], np.int32),
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(arrays, part, {"digest": _digest(arrays)})

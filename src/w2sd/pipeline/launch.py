@@ -12,6 +12,7 @@ from typing import Any
 from w2sd.config import RunConfig, describe
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
+from w2sd.pipeline import nodes
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
@@ -39,30 +40,49 @@ def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] 
 
 
 def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, already: Collection[str] = ()) -> None:
-    """Compute the stages that are to do, in order; a stage that fails leaves the ones before it in the store."""
+    """Compute the stages that are to do; a stage that fails leaves those in the store that finished.
+
+    In order, except that a stage which another run is at waits for as long as there is something else to do.
+    """
     execute = _in_process if run.settings.launch == "process" or run.trainer.is_shared else _inline
-    renewed, done = _renewed(plan, run.settings.force) - set(already), set()
+    renewed = _renewed(plan, run.settings.force) - set(already)
+    pending = {name: plan[name] for name in plan if states[name] == "to do"}
     with StageTable(plan, states) as table:
-        for name, stage in plan.items():
-            if states[name] != "to do":
-                continue
-            if stage.key in done:
-                table.finish(name, "cached")
-                continue
-            with store.lock(stage.key, lambda name=name: table.note(name, "another run is at it; waiting")):  # type: ignore[misc]
-                if stage.key not in renewed and store.has(stage.kind, stage.key):  # since the survey
+        while pending:
+            ready = _ready(pending)
+
+            def note(ready: dict[str, str] = ready) -> None:
+                for name in ready.values():
+                    table.note(name, "another run is at it; waiting")
+
+            with store.lock([*ready], note) as key:
+                name = ready[key]
+                stage = pending.pop(name)
+                if key not in renewed and store.has(stage.kind, key):  # since the survey
                     table.finish(name, "cached")
                 else:
                     table.start(name)
-                    if stage.key in renewed:
-                        store.forget(stage.key)
+                    if key in renewed:
+                        store.forget(key)
                     try:
                         execute(stage, run, store, table.advance)
                     except BaseException:
                         table.finish(name, "failed")
                         raise
                     table.finish(name)
-            done.add(stage.key)
+            for name in [name for name, other in pending.items() if other.key == key]:
+                table.finish(name, "cached")
+                del pending[name]
+
+
+def _ready(pending: Plan) -> dict[str, str]:
+    """The names, by key, of the stages that wait for no other one."""
+    missing = {stage.key for stage in pending.values()}
+    names: dict[str, str] = {}
+    for name, stage in pending.items():
+        if missing.isdisjoint(upstream.key for upstream in stage.inputs.values()):
+            names.setdefault(stage.key, name)
+    return names
 
 
 def _renewed(plan: Plan, force: list[str]) -> set[str]:
@@ -94,8 +114,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
     """The same in an interpreter of its own, or in several: memory and devices are free again when the stage ends."""
     work = store.work(stage.key)
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(run), "store": str(store.root)})
-    group = _group(stage, run)
-    command = [sys.executable, *group, "-m", "w2sd.worker", str(work / "spec.json")]
+    command = [*_group(stage, run), "-m", "w2sd.worker", str(work / "spec.json")]
     with (
         (work / "worker.log").open("a") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -103,22 +122,17 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
         try:
             said = _follow(process, advance)
         except BaseException:
-            if group:
-                process.terminate()  # torchrun ends the group; killed itself, it would leave it running
-                process.wait()
-            else:
-                process.kill()
+            process.terminate()  # not killed: torchrun ends its group, and a worker keeps what it has learnt
+            process.wait()
             raise
     if code := process.returncode:
         raise StageFailed(said or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}")
 
 
 def _group(stage: Stage, run: RunConfig) -> list[str]:
-    """The words before a worker's that start it as a group of processes: on this machine alone, at a free port."""
-    if not run.trainer.is_shared or not KINDS[stage.kind].is_shared:
-        return []
-    here = ["--standalone", "--local-addr=127.0.0.1"]  # no name of this machine has to resolve
-    return ["-m", "torch.distributed.run", *here, f"--nproc-per-node={run.trainer.devices}"]
+    """The words before a worker's that start it alone, or as a group of processes."""
+    is_shared = run.trainer.is_shared and KINDS[stage.kind].is_shared
+    return nodes.torchrun(run.trainer, stage.key) if is_shared else [sys.executable]
 
 
 def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None]) -> str:

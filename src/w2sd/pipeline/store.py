@@ -17,17 +17,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from w2sd.errors import StageFailed
+
+POLL_S = 0.2  # between two looks at locks that others have
 
 
 class Store:
@@ -50,7 +53,10 @@ class Store:
 
     def find(self, key: str) -> Path:
         """The folder of a finished artifact, every file of it checked against its digest."""
-        found = next((self.root / "artifacts").glob(f"*-{key}"), None)
+        found = self._folder(key)
+        if found is None:
+            self._look_anew()
+            found = self._folder(key)
         if found is None:
             raise self._gone(key)
         digests = _spec(found)["digests"]
@@ -107,6 +113,14 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
         self.forget(spec["key"])
 
+    def _folder(self, key: str) -> Path | None:
+        return next((self.root / "artifacts").glob(f"*-{key}"), None)
+
+    def _look_anew(self) -> None:
+        """Know what other machines have committed: NFS may answer from memory until something in the folder changes."""
+        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.root / "artifacts", prefix="."):
+            pass  # of a store that can only be read there is nothing else to try
+
     def _gone(self, key: str) -> StageFailed:
         return StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
 
@@ -120,19 +134,31 @@ class Store:
             shutil.rmtree(old, ignore_errors=True)
 
     @contextmanager
-    def lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """The right to run this stage; calls `waiting` once if another run has it at the moment."""
+    def lock(self, keys: Sequence[str], waiting: Callable[[], None]) -> Iterator[str]:
+        """The right to run the first of these stages that is free.
+
+        Calls `waiting` once if other runs have all of them at the moment.
+        """
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / "locks" / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = self._free(keys)
+        if lock is None:
             waiting()
-            lock.acquire()
+        while lock is None:
+            time.sleep(POLL_S)
+            lock = self._free(keys)
         try:
-            yield
+            self._look_anew()
+            yield Path(lock.lock_file).stem
         finally:
             lock.release()
+
+    def _free(self, keys: Sequence[str]) -> FileLock | None:
+        for key in keys:
+            lock = FileLock(self.root / "locks" / f"{key}.lock")
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                return lock
+        return None
 
     def record(self, job: dict[str, Any]) -> None:
         """Keep the record of a finished run."""
@@ -167,7 +193,7 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in one form (sorted, indented, no NaN), atomically."""
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
 

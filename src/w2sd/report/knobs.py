@@ -10,7 +10,19 @@ from w2sd.config import known_class
 from w2sd.report.notation import knob
 
 # what may differ between runs without making the result another: named last, and only where nothing else helps
-RUNTIME = ("store", "out", "plan_only", "force", "launch", "trusted", "traceback", "trainer", "logger", "samples")
+RUNTIME = (
+    "store",
+    "out",
+    "plan_only",
+    "force",
+    "launch",
+    "jobs",
+    "trusted",
+    "traceback",
+    "trainer",
+    "logger",
+    "samples",
+)
 
 
 def text(frame: pd.DataFrame, column: str) -> list[str]:

@@ -12,7 +12,7 @@ from w2sd.trainer import Trainer
 
 def objection(trainer: Trainer, own: str | None) -> str | None:
     """What the first process that objects says; None where nobody does. Every process of the group has to ask."""
-    if trainer.devices == 1:
+    if trainer.world == 1:
         return own
     is_on_gpu = trainer.accelerator == "gpu"
     if is_on_gpu:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import transformers
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from w2sd.config import describe
 from w2sd.data.batch import Loader
+from w2sd.ending import ENDED
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.kinds import KINDS
@@ -42,6 +47,7 @@ QUIET = (
     "isinstance.treespec",
     "predict returned None",
     "Experiment logs directory",  # of a stage that was interrupted
+    "`srun` command is available",  # on a cluster; what is started through it is up to us
     "returned a view tensor",  # which nobody changes in place
 )
 
@@ -50,19 +56,35 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints that are there completely or not at all, and hold nothing but tensors and plain values."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = f"{path}.part"
-        super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
+        part = Path(f"{path}.{uuid4().hex}.part")  # where locks fail, another machine may be at the same stage
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return super().load_checkpoint(path, map_location, weights_only=True)
 
 
 class Checkpoints(Checkpoint):
-    """Saves every so many seconds. (Lightning's own ModelCheckpoint has no clock under manual optimisation.)"""
+    """Saves every so many seconds. (Lightning's own ModelCheckpoint has no clock under manual optimisation.)
 
-    def __init__(self, path: Path, every_s: float) -> None:
-        self.path, self.every_s, self.saved = path, every_s, time.monotonic()
+    A process that trains `alone` saves once more where SIGTERM tells it to end, and ends then. One of a group cannot:
+    the others would have to save with it, and SIGTERM may be about their death.
+    """
+
+    is_ending = False
+
+    def __init__(self, path: Path, every_s: float, alone: bool) -> None:
+        self.path, self.every_s, self.saved, self.alone = path, every_s, time.monotonic(), alone
+
+    def on_train_start(self, *_: Any) -> None:
+        if self.alone and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._end)  # Lightning, which exits with 0, puts back what was there before
+
+    def _end(self, *_: Any) -> None:
+        self.is_ending = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if not trainer.is_last_batch:  # after a resume from there Lightning would miscount the epochs
@@ -72,9 +94,12 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.strategy.reduce_boolean_decision(time.monotonic() - self.saved >= self.every_s):
+        is_due = self.is_ending or time.monotonic() - self.saved >= self.every_s
+        if trainer.strategy.reduce_boolean_decision(is_due):
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
+        if self.is_ending:
+            sys.exit(ENDED)
 
 
 class RandomState(pl.Callback):
@@ -166,7 +191,11 @@ def train(
     """
     last = task.work / "last.ckpt"
     steps = fit.epochs * len(loader) if n_steps is None else n_steps
-    own = [Checkpoints(last, task.trainer.save_every_s), RandomState(task.rank), Horizon(steps)]
+    own = [
+        Checkpoints(last, task.trainer.save_every_s, not task.trainer.is_shared),
+        RandomState(task.rank),
+        Horizon(steps),
+    ]
     torch.manual_seed(seed + (task.rank << 32))  # no two processes drop the same units out
     with _trainer(task, fit, loader, [*callbacks, *own], fit.epochs, steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
@@ -210,9 +239,12 @@ def _trainer(
     processor.settle(task.trainer, fit.precision)
     config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
     name = RunName(task.name, task.kind, task.key, task.logs, config)
-    loader.rank, loader.world = task.rank, task.trainer.devices
+    loader.rank, loader.world = task.rank, task.trainer.world
     if task.trainer.is_shared:
         callbacks = [*callbacks, Mortal()]
+    # Left to itself, Lightning takes this process for one of the tasks of the SLURM job that it finds itself in.
+    group = TorchElasticEnvironment() if task.trainer.is_shared else LightningEnvironment()
+    rank_zero_only.rank = task.rank  # type: ignore[attr-defined]
     # W&B has runs of what is trained, and of whole jobs; Lightning's own loggers know which process may write
     logger = task.logger if KINDS[task.kind].trains and task.rank == 0 else Csv()
     with warnings.catch_warnings(), _no_denormals(), logger.loggers(name) as loggers:
@@ -221,12 +253,13 @@ def _trainer(
         yield pl.Trainer(
             accelerator=task.trainer.accelerator,
             devices=task.trainer.devices,
+            num_nodes=task.trainer.nodes,
             strategy=strategy_of(task.trainer),
             precision=fit.precision,  # type: ignore[arg-type]
             max_epochs=epochs,
             logger=loggers,
             callbacks=[Throughput(task, loader.rows.is_packed), *callbacks, Progress(task, n_steps or len(loader))],
-            plugins=[AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints(), group],
             log_every_n_steps=1,  # the learner decides
             enable_checkpointing=n_steps is not None,
             enable_progress_bar=False,

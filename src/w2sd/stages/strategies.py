@@ -15,7 +15,7 @@ from w2sd.trainer import Trainer
 def strategy_of(trainer: Trainer) -> Strategy | str:
     """Lightning's part of a trainer."""
     if trainer.strategy == "fsdp2":
-        return Sharded(trainer.devices)
+        return Sharded(trainer.world)
     return trainer.strategy
 
 
@@ -24,8 +24,8 @@ class Sharded(ModelParallelStrategy):
 
     lightning_restore_optimizer = True
 
-    def __init__(self, devices: int) -> None:
-        super().__init__(data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    def __init__(self, world: int) -> None:
+        super().__init__(data_parallel_size=world, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None

@@ -1,0 +1,67 @@
+"""Where a group of several machines is refused, and the words that start one."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+
+import pytest
+
+from w2sd.errors import Refused
+from w2sd.pipeline import nodes
+from w2sd.trainer import Trainer
+
+TWO = Trainer(strategy="ddp", devices=4, nodes=2)
+JOB = {"SLURM_JOB_NUM_NODES": "2", "SLURMD_NODENAME": "a1"}
+
+
+@pytest.fixture(autouse=True)
+def _no_job_of_yours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*JOB, "SLURM_STEP_NUM_TASKS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {},
+        {"SLURM_JOB_NUM_NODES": "2"},
+        {**JOB, "SLURM_JOB_NUM_NODES": "1"},
+        {**JOB, "SLURM_JOB_NUM_NODES": "4"},
+        {**JOB, "SLURM_STEP_NUM_TASKS": "2"},
+    ],
+    ids=["no job", "asked for from elsewhere", "a smaller job", "a larger job", "every node for itself"],
+)
+def test_nodes_that_cannot_be_reached_are_refused(around: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in around.items():
+        monkeypatch.setenv(name, value)
+    known = around.get("SLURM_JOB_NUM_NODES", "not set")
+    said = rf"^trainer\.nodes: 2 is not accepted; expected 1, or as many as .* \(SLURM_JOB_NUM_NODES is {known}\)$"
+    with pytest.raises(Refused, match=said):
+        nodes.check(TWO)
+    nodes.check(Trainer(strategy="ddp", devices=4))
+
+
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_NUM_TASKS": "1"}], ids=["batch script", "interactive"])
+def test_the_nodes_of_a_job_are_accepted(step: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**JOB, **step}.items():
+        monkeypatch.setenv(name, value)
+    nodes.check(TWO)
+
+
+def test_a_group_of_several_nodes_meets_on_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = nodes.torchrun(TWO, "0123456789ab")
+    assert words[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    assert words[words.index(sys.executable) :][:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d", "--rdzv-id=0123456789ab"} < {*words}
+    assert any(re.fullmatch(rf"--rdzv-endpoint={re.escape(socket.gethostname())}:\d+", word) for word in words)
+    assert "--standalone" not in words
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    assert "--cpus-per-task=8" in nodes.torchrun(TWO, "0123456789ab")
+
+
+def test_a_group_on_one_machine_needs_no_job() -> None:
+    words = nodes.torchrun(Trainer(strategy="ddp", devices=4), "0123456789ab")
+    assert words[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert {"--standalone", "--nproc-per-node=4"} < {*words}
