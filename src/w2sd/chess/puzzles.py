@@ -131,7 +131,7 @@ class ChessPuzzles:
             shown = turned if self.orient else puzzle
             name, split = digest("chess", str(shown.reached)), files.split_of(cluster, self.split_seed)
             label, stratum = moves.CLASS[shown.answer], band(row.get("Rating"))
-            yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum)
+            yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum, where=where)
 
     def _tell(self, bad: dict[str, list[str]], n_good: int) -> None:
         n_bad = sum(map(len, bad.values()))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from w2sd.config import RunConfig, target
 from w2sd.data.pairs import TARGET, Table, read
 from w2sd.errors import Refused, require, within
+from w2sd.models.hub import Hub
 from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import encode_for
 from w2sd.stopping import NoStopping
@@ -38,8 +41,12 @@ def check(run: RunConfig) -> None:
         with within(role):
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
-            config = model.open_config()
-            encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos, known)
+            config, tokenizer = model.open_config(), model.open_tokenizer()
+            if isinstance(model, Hub):
+                model.check_weights()
+        with _read_by(role):
+            encoded = encode_for(config, tokenizer, run.data, table.examples, append_eos, known)
+        with within(role):
             left = Counter(
                 (table.examples[i].split, table.examples[i].facet, table.examples[i].part) for i in encoded.kept
             )
@@ -48,6 +55,15 @@ def check(run: RunConfig) -> None:
                 accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
                 require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
         run.adapter.check(config, is_policy)
+
+
+@contextmanager
+def _read_by(role: str) -> Iterator[None]:
+    """A row that is refused is named by where it stands, and not as a knob of the model that cannot read it."""
+    try:
+        yield
+    except Refused as refusal:
+        raise Refused(refusal.knob, refusal.value, f"{refusal.accepted} (model: {role})") from refusal.__cause__
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
