@@ -294,7 +294,8 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an unknown column of a file": (
         lambda: ClassFiles(path="three.jsonl", format=TextLabel(text="{txt}", labels=["0", "1"])),
-        "three.jsonl:1: 'text' is not accepted; expected a column 'txt' (data.format asks for it); did you mean 'txt'?",
+        "three.jsonl:1: ['text', 'label'] is not accepted; expected a column 'txt' (data.format asks for it); "
+        "did you mean 'text'?",
     ),
     "an unknown split for test": (
         lambda: ClassHub(id="set", test_split="dev", format=LABELS),
