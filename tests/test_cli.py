@@ -396,6 +396,18 @@ def test_bad_input_is_one_line_in_a_process_of_its_own(here: Path) -> None:
     assert done.stderr.startswith("w2sd: fit.lrr: '1' is not accepted; ")
 
 
+def test_a_broken_row_is_told_without_waiting_for_torch(here: Path) -> None:
+    words = [*FILES, "data.path=typo.jsonl"]
+    program = (
+        f"import sys, w2sd.cli\nsys.argv[1:] = {words!r}\n"
+        "try: w2sd.cli.main()\nexcept SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.startswith("w2sd: typo.jsonl:1: 'choosen' is not accepted; ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == "2 False\n"
+
+
 @pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_threads_that_wait_sleep_unless_told_otherwise(
     own: str | None, expected: str, w2sd: Callable[..., Said], here: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
 from w2sd.config import GROUPS, RunConfig, read
+from w2sd.data import pairs
 from w2sd.errors import Refused, StageFailed
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
@@ -157,6 +158,7 @@ def _run(cfg: DictConfig) -> float:
 
 def _check_inputs(asked: RunConfig) -> None:
     """Refuse data that the models could not read, before the store is touched."""
+    pairs.read(asked.data)  # what is wrong with rows is told before seconds go into an import
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
     preflight.check(asked)
 

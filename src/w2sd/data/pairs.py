@@ -34,7 +34,7 @@ class Pair(NamedTuple):
     rejected: str
     stratum: str = ""  # true difficulty, where the source knows it (the embedded world)
     part: int = 0  # of the harmless w2s rows: 0 trains the last student, each earlier one of a chain has its own
-    where: str = ""  # FILE:LINE or DATASET[ROW], for a person to find it; a generated row has none
+    where: str = ""  # FILE:LINE, or NAME[ROW] counted from 0 (Parquet, hub), for a person to find it; generated: none
 
 
 class Item(NamedTuple):
