@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,6 +94,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str) -> Pat
         Path(folder, "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     for folder in ("model", "other"):
         save_file({"wte.weight": np.zeros((2, 2), dtype=np.float32)}, f"{folder}/model.safetensors")
+    shutil.copytree("model", "cut")
+    Path("cut/model.safetensors").write_bytes(Path("model/model.safetensors").read_bytes()[:-1])
+    Path("half").mkdir()
+    Path("half/tokenizer.json").write_text(tokenizer[: len(tokenizer) // 2])
     write("good.jsonl", good)
     write("typo.jsonl", [{"prompt": "p", "choosen": "a", "rejected": "b"}])
     write("columns.jsonl", [{"text": "p", "label": 1}])
@@ -126,12 +131,23 @@ BAD: dict[str, tuple[list[str], str]] = {
     "an experiment": (["experiment=dmo"], r"experiment: 'dmo' is not accepted; .*; did you mean 'demo'\?"),
     "a swept key": (["-m", "fit.lrr=1,2"], rf"fit\.lrr: '1,2' is not accepted; expected {KEYS}; did you mean 'lr'\?"),
     # words that Hydra cannot read
-    "half a list": (["fit.betas=[1"], r"command line: .*fit\.betas=\[1.* is not accepted; expected .*"),
+    "half a list": (["fit.betas=[1"], r"fit\.betas: '\[1' is not accepted; expected KEY=VALUE, and quotes .*"),
+    "braces": (["data.format.text={x}"], r"data\.format\.text: '\{x\}' is not accepted; expected KEY=VALUE, and .*"),
+    "a value in a sweep": (["-m", "seed=0,,1"], r"seed: '0,,1' is not accepted; expected KEY=VALUE, and quotes .*"),
     "no value": (["seed"], r"command line: 'seed' is not accepted; expected .*"),
-    "a sweep without -m": (["seed=0,1"], r"command line: 'seed=0,1' is not accepted; expected .*"),
+    "a sweep without -m": (["seed=0,1"], r"seed: '0,1' is not accepted; expected one value, .* -m .* for a sweep"),
+    "-m in the middle": (["seed=1", "-m", "fit.lr=1,2"], r"command line: 'fit\.lr=1,2' is not .* before all .*"),
+    "an option of others": (["--seed", "3"], r"command line: '--seed' is not .*; did you mean 'seed=VALUE'\?"),
     "a folder of options": (["--config-dir", "nowhere"], r"command line: '--config-dir nowhere' is not accepted; .*"),
     # parts that are none
-    "no option": (["fit=null"], r"command line: 'fit=null' is not accepted; expected Config group override must .*"),
+    "no option": (["fit=null"], r"fit: None is not accepted; expected a part; choose one with fit=OPTION"),
+    "a word for a part": (
+        ["data=class_files", "data.path=good.jsonl", "data.format=text"],
+        r"data\.format: 'text' is not accepted; expected a part: .* as in data\.format\.KEY=VALUE",
+    ),
+    "a value of no option": (["stopping.every=1"], r"stopping\.every: '1' is not .* no values for this option .*"),
+    "a value of a model": (["model@weak.id=x"], r"model@weak\.id: 'x' is not accepted; .*mean 'weak\.id=x'\?"),
+    "a value without its part": (["lr=1"], r"lr: '1' is not accepted; expected .*; did you mean 'fit\.lr'\?"),
     "no model": (["weak=null"], r"weak: None is not accepted; expected a part; choose one with model@weak=OPTION"),
     "a part taken away": (["~fit"], r"fit: None is not accepted; expected a part; choose one with fit=OPTION"),
     "a class of others": (["fit._target_=os.system"], r"fit\._target_: 'os\.system' is not .* under w2sd\. .*"),
@@ -143,6 +159,9 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a negative seed": (["seed=-1"], r"seed: -1 is not accepted; expected an integer .*"),
     "no end": (["fit.clip=inf"], r"fit\.clip: inf is not accepted; expected a .*"),
     "a name with a slash": (["name=a/b", "plan_only=true"], r"name: 'a/b' is not accepted; expected .*"),
+    "a store out of reach": (["store=/proc/no/where"], r"store: '/proc/no/where' is not .* can be written \(.*\)"),
+    "a report out of reach": (["out=/proc/no/where"], r"out: '/proc/no/where' is not .* be written \(.*\)"),
+    "a sweep out of reach": (["-m", "seed=0,1", "out=/proc/no/where"], r"command line: '/proc/no' is not .*"),
     "a file for a store": (["store=good.jsonl", "plan_only=true"], r"store: 'good\.jsonl' is not accepted; .*"),
     "a file for a report": (["out=good.jsonl", "plan_only=true"], r"out: 'good\.jsonl' is not accepted; .*"),
     "a bad job of a sweep": (["-m", "seed=-1"], r"seed: -1 is not accepted; expected an integer .*"),
@@ -152,8 +171,17 @@ BAD: dict[str, tuple[list[str], str]] = {
         [*FILES, "data.path=god.jsonl"],
         r"data\.path: 'god\.jsonl' is not accepted; expected a file that exists; did you mean 'good\.jsonl'\?",
     ),
+    "a folder for a file": ([*FILES, "data.path=model"], r"data\.path: 'model' is not .* a file; it is a folder"),
     "a model": (["model@weak=hub", "weak.id=./nowhere"], r"weak\.id: '\./nowhere' is not .* folder that exists.*"),
     "weights": (["model@weak=hub", "weak.id=weightless"], r"weak\.id: 'weightless' is not .* in \*\.safetensors"),
+    "half of the weights": (
+        [*FILES[:2], "weak.tokenizer=tok", "model@strong=hub", "strong.id=cut", "data.path=good.jsonl"],
+        r"strong\.id: 'cut' is not accepted; expected a model whose model\.safetensors is whole \(.*\); copy .*",
+    ),
+    "half a tokenizer": (
+        [*FILES, "weak.tokenizer=half", "data.path=good.jsonl"],
+        r"weak\.tokenizer: 'half' is not accepted; expected a folder with a tokenizer that can be read \(.*\)",
+    ),
     "no tokenizer": (["model@strong=scratch"], r"strong\.tokenizer: '' is not accepted; .* with a tokenizer"),
     "a folder with nothing in it": (
         [*FILES, "strong.tokenizer=empty", "data.path=good.jsonl"],
@@ -178,15 +206,15 @@ BAD: dict[str, tuple[list[str], str]] = {
     "the end of a file": ([*FILES, "data.path=cut.jsonl.gz"], r"cut\.jsonl\.gz: .* is not .* read to its end"),
     "room for a response": (
         [*FILES, "data.path=good.jsonl", "data.max_tokens=4"],
-        r".*: 'a response of \d+ tokens' is not accepted; expected at most 3 in a context of 4, or data\.long=drop",
+        r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: weak\)",
     ),
     "room in the model": (
         [*FILES, "data.path=good.jsonl", "strong.context=4"],
-        r".*: 'a response of \d+ tokens' is not accepted; expected at most 3 in a context of 4, or data\.long=drop",
+        r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: strong\)",
     ),
     "a word for the model": (
         [*FILES[:2], "weak.tokenizer=tok", "model@strong=hub", "strong.id=other", "data.path=good.jsonl"],
-        r"strong.*: '.* \(id \d+\)' is not accepted; expected ids below 40, the model's vocabulary.*",
+        r"good\.jsonl:1: '.* \(id \d+\)' is not .* ids below 40, the model's vocabulary.* \(model: strong\)",
     ),
     # conflicts and their controls
     "a conflict": (
@@ -302,7 +330,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "a response that fills the context of a policy": (
         [*FILES, "objective=dpo", "data.path=good.jsonl", "weak.context=4"],
-        r".*: 'a response of \d+ tokens' is not accepted; expected at most 3 in a context of 4, or data\.long=drop",
+        r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: weak\)",
     ),
     "dialogues without a tag": (
         [*FILES, "objective=simpo", "data.path=tagless.jsonl"],
@@ -377,6 +405,18 @@ def test_bad_input_is_one_line_in_a_process_of_its_own(here: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "w2sd", "fit.lrr=1"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("w2sd: fit.lrr: '1' is not accepted; ")
+
+
+def test_a_broken_row_is_told_without_waiting_for_torch(here: Path) -> None:
+    words = [*FILES, "data.path=typo.jsonl"]
+    program = (
+        f"import sys, w2sd.cli\nsys.argv[1:] = {words!r}\n"
+        "try: w2sd.cli.main()\nexcept SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.startswith("w2sd: typo.jsonl:1: 'choosen' is not accepted; ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == "2 False\n"
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

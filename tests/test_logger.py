@@ -10,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from w2sd.logger import RunName, Wandb, conclude
+from w2sd.errors import Refused, StageFailed
+from w2sd.logger import Csv, RunName, Wandb, conclude
 from w2sd.metrics.regions import REGIONS
 
 COLUMNS = ["kind", "region", "n_all", "n", "flips", "rate", "rate_lo", "rate_hi"]
@@ -92,3 +94,55 @@ def test_table_and_drawing_are_in_the_files_of_an_offline_run(tmp_path: Path) ->
     with Image.open(drawing) as image:
         assert image.format == "PNG"
         assert image.width > image.height > 100
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Somebody who never logged in to W&B."""
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
+        monkeypatch.setenv(name, "")  # and so it is put back, whatever a test sets
+        monkeypatch.delenv(name)
+    for name in ("HOME", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    yield
+    wandb.teardown()  # which remembers a key
+
+
+def test_a_login_is_asked_for_before_anything_is_computed(nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Refused) as caught:
+        Wandb().check()
+    assert str(caught.value) == (
+        "logger: 'wandb' is not accepted; expected a login (no key is configured): "
+        "`wandb login` or WANDB_API_KEY; logger=wandb_offline needs none"
+    )
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(Refused, match=r"a login \(WANDB_API_KEY invalid: .*\): `wandb login` or .*wandb_offline"):
+        Wandb().check()
+
+
+def test_whoever_has_a_key_or_needs_none_is_let_through(
+    nobody: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Wandb(mode="offline").check()
+    Csv().check()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.setup()  # as an earlier job of a sweep leaves it
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {'0' * 40}\n")
+    Wandb().check()
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    Wandb().check()
+
+
+def test_a_server_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise wandb.errors.CommError("Run initialization has timed out\nafter 90.0 sec.")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.raises(StageFailed) as caught:
+        summarise(tmp_path, PLAIN)
+    assert str(caught.value) == (
+        "logger: W&B began no run (Run initialization has timed out after 90.0 sec.); "
+        "logger=wandb_offline needs no network"
+    )

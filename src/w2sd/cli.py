@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import math
 import os
-import re
 import shlex
 import sys
 import textwrap
@@ -19,24 +18,25 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
-from w2sd.config import GROUPS, OPTIONAL, RunConfig, read
+from w2sd.config import GROUPS, RunConfig, read
+from w2sd.data import pairs
 from w2sd.ending import ENDED, ends_on_sigterm
-from w2sd.errors import Refused, StageFailed, nearest, require
+from w2sd.errors import Refused, StageFailed, require
 from w2sd.kinds import RESULTS
 from w2sd.pipeline import nodes
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan
-from w2sd.pipeline.store import Store, read_json
+from w2sd.pipeline.store import Store, read_json, require_writable
+from w2sd.typos import options, refuse_options, translate
 
 HERE = Path(__file__).parent
 CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if place.is_dir())  # in a wheel, in a checkout
@@ -76,6 +76,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
+        refuse_options(sys.argv[1:])
         with composed_once(), ends_on_sigterm():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except SystemExit as end:
@@ -85,7 +86,7 @@ def main() -> int:
     except (Refused, StageFailed) as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return _say(_translate(error), error)
+        return _say(translate(error, CONF), error)
     except (
         ValueError,
         AttributeError,
@@ -94,7 +95,10 @@ def main() -> int:
         frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
         if not frame.f_globals["__name__"].startswith(("hydra.", "omegaconf.")):
             raise
-        return _say(Refused("command line", shlex.join(sys.argv[1:]), str(error)), error)
+        return _say(translate(error, CONF), error)
+    except OSError as error:  # the folder that Hydra makes for a sweep; those of a job are dealt with there
+        within_reach = f"a folder or file within reach ({error.strerror or error})"
+        return _say(Refused("command line", error.filename, within_reach), error)
     except yaml.YAMLError as error:
         return _say(Refused("config", " ".join(str(error).split()), "YAML that can be read"), error)
     return max(failed, default=0)
@@ -102,22 +106,17 @@ def main() -> int:
 
 def show_help() -> str:
     """Examples, parts with their options, and the top-level values, read from `conf/` itself."""
-    options = {
-        folder.name: ", ".join(_options(folder))
+    groups = {
+        folder.name: ", ".join(options(folder))
         for folder in sorted(CONF.iterdir())
         if folder.is_dir() and folder.name != "hydra"
     }
     values = (CONF / "config.yaml").read_text().partition("\n\n")[2].partition("\n\nhydra:")[0]
     lines = (
         textwrap.fill(names, 116, initial_indent=f"  {group:<12} ", subsequent_indent=" " * 15)
-        for group, names in options.items()
+        for group, names in groups.items()
     )
     return HELP.format(options="\n".join(lines), values=values)
-
-
-def _options(folder: Path) -> list[str]:
-    """What can be chosen from a folder of `conf/`, and from those below it as `paper/simpo_cai`."""
-    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
 
 
 def run(cfg: DictConfig) -> float:
@@ -151,6 +150,12 @@ def _run(cfg: DictConfig) -> float:
     if asked.settings.plan_only:
         print(show_plan(stages, states))
         return math.nan
+    for knob in ("store", "out"):
+        require_writable(knob, getattr(asked.settings, knob))
+    job = f"{asked.settings.name}-{[*stages.values()][-1].key}"
+    is_told = "to do" in states.values() or not (store.root / "jobs" / f"{job}.json").exists()
+    if is_told:
+        asked.logger.check()
     if any(state == "to do" and stages[name].kind not in RESULTS for name, state in states.items()):
         _check_inputs(asked)
     if "to do" in states.values():
@@ -158,18 +163,19 @@ def _run(cfg: DictConfig) -> float:
         made.update(stages[name].key for name, state in states.items() if state == "to do")
     else:
         print("[w2sd] every stage was found in the store; nothing to compute", file=sys.stderr)
-    return _conclude(asked, cfg, stages, states, store)
+    return _conclude(asked, cfg, stages, store, job, is_told)
 
 
 def _check_inputs(asked: RunConfig) -> None:
     """Refuse machines that are not there, and data that the models could not read, before the store is touched."""
     nodes.check(asked.trainer)
+    pairs.read(asked.data)  # what is wrong with rows is told before seconds go into an import
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
     preflight.check(asked)
 
 
-def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str, str], store: Store) -> float:
-    """Record the job, log its summary, show the table and write the page."""
+def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_told: bool) -> float:
+    """Record the job, log its summary if that is new, show the table and write the page."""
     compare = [*stages.values()][-1]
     metrics = read_json(store.find(compare.key) / "metrics.json")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -178,7 +184,7 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
     here = HydraConfig.get()
     sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
     job: dict[str, Any] = {
-        "id": f"{asked.settings.name}-{compare.key}",
+        "id": name,
         "name": asked.settings.name,
         "compare": compare.key,
         "stages": {name: {"kind": stage.kind, "key": stage.key} for name, stage in stages.items()},
@@ -189,19 +195,12 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, states: dict[str,
         "sweep": sweep,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    seen = (store.root / "jobs" / f"{job['id']}.json").exists()
     store.record(job)
-    if "to do" in states.values() or not seen:
+    if is_told:
         from w2sd.logger import RunName
 
-        name = RunName(
-            job["name"],
-            "summary",
-            compare.key,
-            Path(asked.settings.out).expanduser() / "logs" / f"job-{compare.key}",
-            job,
-        )
-        asked.logger.summarise(name, metrics)
+        logs = Path(asked.settings.out).expanduser() / "logs" / f"job-{compare.key}"
+        asked.logger.summarise(RunName(job["name"], "summary", compare.key, logs, job), metrics)
 
     if sweep is None:  # a sweep is shown as a whole, at its end
         show(store.root, Path(asked.settings.out).expanduser(), job=job["id"])
@@ -236,53 +235,3 @@ def _say(error: Refused | StageFailed, cause: BaseException | None = None) -> in
         traceback.print_exception(cause or error)
     print(f"w2sd: {error}", file=sys.stderr)
     return 2 if isinstance(error, Refused) else 1
-
-
-def _translate(error: HydraException | OmegaConfBaseException) -> Refused:
-    """Hydra's words for a typo, in ours."""
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).partition("/")
-        if group == "hydra":
-            inner, _, option = option.rpartition("/")
-            group = f"{group}/{inner}"
-        known = sorted({*error.options, *_options(CONF / group)})  # Hydra's list ends at subfolders
-        return Refused(group, option, "one of " + ", ".join(known), nearest=nearest(option, known))
-    text = str(error)
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found[1].split("@")[0] if "=" not in found[1] else found[1])
-    if found := re.search(r"full_key: (\S+)", text):
-        return Refused(found[1], "", text.splitlines()[0])
-    return Refused("command line", shlex.join(sys.argv[1:]), text.splitlines()[0])
-
-
-def _unknown_key(knob: str) -> Refused:
-    """A key that does not exist, with its neighbours."""
-    value = next((word.partition("=")[2] for word in sys.argv[1:] if word.lstrip("+~").startswith(f"{knob}=")), "")
-    part = knob.partition(".")[0]
-    if any(re.match(rf"{part}=.*,", word) for word in sys.argv[1:]) and value and "." in knob:
-        # Hydra first composes without what is swept, where this part is still the default one.
-        return Refused(knob, value, f"a sweep as well, because {part} is one: '{knob}=choice({value})'")
-    if knob == "model":
-        return Refused(knob, value, "a place for it: model@weak=... or model@strong=...")
-    known: Any = {}
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        groups = [word for word in sys.argv[1:] if "=" in word and re.match(r"[a-z]+(@[a-z.]+)?=", word)]
-        if "--config-dir" in sys.argv[:-1]:
-            place = Path(sys.argv[sys.argv.index("--config-dir") + 1]).absolute()
-            groups.append(f"hydra.searchpath=[file://{place}]")
-        try:
-            known = OmegaConf.to_container(
-                hydra.compose("config", [word for word in groups if not word.startswith(f"{knob}=")])
-            )
-        except (HydraException, OmegaConfBaseException):
-            known = OmegaConf.to_container(hydra.compose("config"))
-    *parents, key = knob.split(".")
-    for parent in parents:
-        known = known.get(parent) if isinstance(known, dict) else None
-    if known is None and part in OPTIONAL:
-        return Refused(knob, value, f"a value of {part} only where there is one: choose it with {part}=OPTION")
-    if not isinstance(known, dict):
-        return Refused(knob, value, f"nothing below {'.'.join(parents)}, which is a value and not a part")
-    names = [name for name in known if name != "_target_"]
-    return Refused(knob, value, "one of the keys " + ", ".join(names), nearest=nearest(key, names))

@@ -266,4 +266,6 @@ def _refusal(error: OmegaConfBaseException, cls: type, values: Mapping[str, Any]
         return Refused(knob, values.get(key), "one of the keys " + ", ".join(known), nearest=nearest(key, known))
     types = {field.name: field.type for field in dataclasses.fields(cls)}
     declared = types.get(key.partition("[")[0], "another type")
+    if declared == "Any":  # a field that holds a part
+        return Refused(knob, values.get(key), f"a part: its values are set one by one, as in {knob}.KEY=VALUE")
     return Refused(knob, values.get(key.partition("[")[0]), f"a value of type {declared}")

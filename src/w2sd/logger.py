@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from w2sd.errors import choose
+from w2sd.errors import Refused, StageFailed, choose
 
 COUNTED = ("n_all", "n", "flips", "rate", "rate_lo", "rate_hi")  # of a region
 
@@ -28,6 +28,9 @@ class RunName(NamedTuple):
 @dataclass(frozen=True)
 class Csv:
     """`metrics.csv` in the stage's folder of logs; nothing leaves the machine."""
+
+    def check(self) -> None:
+        """Nothing is needed."""
 
     @contextmanager
     def loggers(self, run: RunName) -> Iterator[list[Any]]:
@@ -51,6 +54,20 @@ class Wandb:
     def __post_init__(self) -> None:
         choose("mode", self.mode, ("online", "offline"))
 
+    def check(self) -> None:
+        """Refuse runs that W&B would not take: without a key, or with one that cannot be one. Asks no server."""
+        if self.mode == "offline":
+            return
+        wandb, why = self._import(), "no key is configured"
+        wandb.teardown()  # it remembers the mode and the key of an earlier job of a sweep
+        try:
+            is_known = wandb.login(prompt=False, verify=False)
+        except wandb.Error as error:  # a key that is too short, say
+            is_known, why = False, str(error)
+        if not is_known:
+            accepted = f"a login ({why}): `wandb login` or WANDB_API_KEY; logger=wandb_offline needs none"
+            raise Refused("logger", "wandb", accepted)
+
     @contextmanager
     def loggers(self, run: RunName) -> Iterator[list[Any]]:
         with Csv().loggers(run) as csv, self._run(run) as wandb_run:
@@ -67,28 +84,36 @@ class Wandb:
 
     @contextmanager
     def _run(self, run: RunName) -> Iterator[Any]:
+        wandb = self._import()
+        run.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            wandb_run = wandb.init(
+                project=self.project,
+                entity=self.entity or None,
+                dir=str(run.folder),
+                group=run.experiment,
+                job_type=run.kind,
+                name=f"{run.kind}-{run.key}",
+                config=run.config,
+                mode=self.mode,
+                reinit="finish_previous",
+            )
+        except wandb.Error as error:  # a server that is out of reach, a key that it does not know
+            said = " ".join(str(error).split())
+            raise StageFailed(f"logger: W&B began no run ({said}); logger=wandb_offline needs no network") from error
+        try:
+            yield wandb_run
+        finally:
+            wandb_run.finish()  # a run left open would swallow the next job of a sweep
+
+    def _import(self) -> Any:
         # Before the import: otherwise even offline mode looks a host up.
         os.environ["WANDB_MODE"] = self.mode
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        run.folder.mkdir(parents=True, exist_ok=True)
-        wandb_run = wandb.init(
-            project=self.project,
-            entity=self.entity or None,
-            dir=str(run.folder),
-            group=run.experiment,
-            job_type=run.kind,
-            name=f"{run.kind}-{run.key}",
-            config=run.config,
-            mode=self.mode,  # type: ignore[arg-type]
-            reinit="finish_previous",
-        )
-        try:
-            yield wandb_run
-        finally:
-            wandb_run.finish()  # a run left open would swallow the next job of a sweep
+        return wandb
 
 
 def conclude(loggers: Iterable[Any], figures: dict[str, Any]) -> None:

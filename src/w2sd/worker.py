@@ -134,15 +134,23 @@ def memory(trainer: Trainer) -> dict[str, int | None]:
     has_gpu = torch is not None and trainer.accelerator == "gpu" and torch.cuda.is_initialized()
     return {
         "memory/peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
-        "memory/peak_gpu_mb": torch.cuda.max_memory_allocated() // 1024**2 if torch is not None and has_gpu else None,
+        "memory/peak_gpu_mb": _peak_on_gpu() // 1024**2 if has_gpu else None,
     }
+
+
+def _peak_on_gpu() -> int:
+    from w2sd.models.gpu_memory import peak
+
+    return peak()
 
 
 def _forget_peak() -> None:
     """What an earlier stage of this process had on the GPU is not this one's."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
+        from w2sd.models.gpu_memory import forget_peak
+
+        forget_peak()
 
 
 def _commit() -> str | None:

@@ -1,10 +1,11 @@
-"""What lies in a layout, read back from its tensors."""
+"""What lies in a layout, read back from its tensors; tables without the places of their rows."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from w2sd.data.layout import Tokens
+from w2sd.data.pairs import Item, Pair, Table
 
 
 def answers_in(tokens: Tokens) -> list[tuple[list[int], list[int]]]:
@@ -16,3 +17,8 @@ def answers_in(tokens: Tokens) -> list[tuple[list[int], list[int]]]:
     parts = iter(np.split(tokens.ids[0].numpy(), cuts))
     texts = [[next(parts).tolist() for _ in size] for size in tokens.sizes]
     return [(text[0], text[slot]) for slot in range(1, len(texts[0])) for text in texts]
+
+
+def anywhere(table: Table[Pair] | Table[Item]) -> tuple[list[Pair | Item], dict[str, int]]:
+    """The rows of a table as they would be in any other file, and what was dropped."""
+    return [example._replace(where="") for example in table.examples], table.dropped

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 from dataclasses import replace
 from itertools import chain, combinations
@@ -18,6 +19,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tests.data.reading import anywhere
 
 from w2sd.data.files import Files
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, digest
@@ -66,7 +68,21 @@ def test_every_format_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
     rows = some(60)
     path = write(tmp_path / "rows.jsonl", rows)
     other = write(tmp_path / f"again{suffix}", rows)
-    assert Files(path=other).table() == Files(path=path).table()
+    assert anywhere(Files(path=other).table()) == anywhere(Files(path=path).table())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".parquet"])
+def test_every_pair_knows_where_it_stands(tmp_path: Path, suffix: str) -> None:
+    rows = some(60)
+    path = write(tmp_path / f"rows{suffix}", rows)
+    lines = gzip.decompress(Path(path).read_bytes()) if suffix.endswith(".gz") else Path(path).read_bytes()
+    for pair in Files(path=path).table().examples:
+        name, number = re.fullmatch(r"(.*)(?::|\[)(\d+)\]?", pair.where).groups()
+        assert name == path
+        if suffix == ".parquet":
+            assert rows[int(number)]["prompt"] == pair.prompt
+        else:
+            assert re.search(r"question \d+\b", pair.prompt).group() in lines.split(b"\n")[int(number) - 1].decode()
 
 
 def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
@@ -75,7 +91,7 @@ def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
     random.Random(0).shuffle(rows)
     shuffled = Files(path=write(tmp_path / "shuffled.jsonl", rows)).table()
     assert shuffled.examples != table.examples
-    assert set(shuffled.examples) == set(table.examples)
+    assert set(anywhere(shuffled)[0]) == set(anywhere(table)[0])
 
 
 def test_one_file_is_split_by_prompt_into_thirds(tmp_path: Path) -> None:
@@ -186,7 +202,7 @@ def test_paths_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HERE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    tables = [Files(path=path).table() for path in ("rows.jsonl", "~/rows.jsonl", "$HERE/rows.jsonl")]
+    tables = [anywhere(Files(path=path).table()) for path in ("rows.jsonl", "~/rows.jsonl", "$HERE/rows.jsonl")]
     assert tables[0] == tables[1] == tables[2]
 
 

@@ -41,7 +41,11 @@ def test_a_text_is_made_of_cells() -> None:
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{txet}", "'text' is not accepted; expected a column 'txet' (data.format asks for it); did you mean 'txet'?"),
+        (
+            "{txet}",
+            "['text', 'none', 'half'] is not accepted; expected a column 'txet' (data.format asks for it); "
+            "did you mean 'text'?",
+        ),
         ("{zzz}", "['text', 'none', 'half'] is not accepted; expected a column 'zzz' (data.format asks for it)"),
         ("{text.deep}", "['text', 'none', 'half'] is not accepted; expected a column 'text.deep'"),
         ("{none}", "None is not accepted; expected text in column 'none'"),
@@ -217,7 +221,7 @@ def test_a_row_without_candidates_is_refused() -> None:
         f"{HERE}: ['no'] is not accepted; expected at least two candidates: {{choices}}"
     )
     assert "expected text in column 'choices'" in message(MultipleChoice(), row | {"choices": ["no", None]})
-    assert "did you mean 'choices'?" in message(MultipleChoice(), {"question": "q", "choice": [], "answer": 0})
+    assert "did you mean 'choice'?" in message(MultipleChoice(), {"question": "q", "choice": [], "answer": 0})
 
 
 IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [

@@ -12,6 +12,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tests.data.reading import anywhere
 
 from w2sd.data.files import Files
 from w2sd.data.hub import Hub
@@ -40,7 +41,10 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_a_folder_gives_the_pairs_of_a_file(tmp_path: Path, suffix: str) -> None:
     file = write(tmp_path / "set" / f"train{suffix}", ROWS)
     write(tmp_path / "set" / f"test{suffix}", ROWS[:5])
-    assert Hub(id="set").table() == Files(path=str(file)).table() == Hub(id=f"set/train{suffix}").table()
+    tables = [source.table() for source in (Hub(id="set"), Files(path=str(file)), Hub(id=f"set/train{suffix}"))]
+    whole, plain, one = map(anywhere, tables)
+    assert whole == plain == one
+    assert [pair.where for pair in tables[0].examples] == [f"set[{n}]" for n in range(len(ROWS))]
 
 
 def test_columns_have_the_names_that_are_given(tmp_path: Path) -> None:
@@ -48,7 +52,7 @@ def test_columns_have_the_names_that_are_given(tmp_path: Path) -> None:
     other = [{"question": r["prompt"], "yes": r["chosen"], "no": r["rejected"], "score": 1} for r in ROWS]
     write(tmp_path / "other/train.jsonl", other)
     named = Hub(id="other", prompt="question", chosen="yes", rejected="no")
-    assert named.table() == Hub(id="set").table()
+    assert anywhere(named.table()) == anywhere(Hub(id="set").table())
 
 
 def test_whole_dialogues_and_messages(tmp_path: Path) -> None:
@@ -69,7 +73,8 @@ def test_whole_dialogues_and_messages(tmp_path: Path) -> None:
         for r in ROWS
     ]
     write(tmp_path / "chat/train.jsonl", chat)
-    assert Hub(id="text").table() == Hub(id="whole").table() == Hub(id="chat").table()
+    text, whole, chat = (anywhere(Hub(id=id).table()) for id in ("text", "whole", "chat"))
+    assert text == whole == chat
 
 
 def test_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import pytest
+from tests.data.reading import anywhere
 
 from w2sd.config import RunConfig, build, describe
 from w2sd.data.choices import MultipleChoice
@@ -113,8 +114,15 @@ def test_the_order_of_rows_decides_nothing(path: str, tmp_path: Path) -> None:
             sources.append(ClassFiles(path=write(tmp_path / f"{name}.jsonl", rows), format=form, limit=24, w2s_parts=2))
             random.Random(0).shuffle(rows)
         one, other = (source.table() for source in sources)
-        assert set(one.examples) == set(other.examples)
+        assert set(anywhere(one)[0]) == set(anywhere(other)[0])
         assert one.dropped == other.dropped
+
+
+def test_every_text_knows_where_it_stands(path: str) -> None:
+    rows = Path(path).read_text().split("\n")
+    for item in ClassFiles(path=path).table().examples:
+        assert item.where.startswith(f"{path}:")
+        assert json.loads(rows[int(item.where.rpartition(":")[2]) - 1])["text"] == item.text
 
 
 def test_the_limit_is_a_sample_of_each_class_and_of_each_part(path: str) -> None:
@@ -179,7 +187,7 @@ def test_another_split_of_a_dataset_serves_as_test(tmp_path: Path) -> None:
     of_train = {row["text"] for row in some(120)}
     assert {item.split for item in table.examples if item.text in of_train} == {"gt", "w2s"}
     assert {item.split for item in table.examples if item.text not in of_train} == {"test"}
-    assert ClassHub(id="set").table() == ClassFiles(path="set/train.jsonl").table()
+    assert anywhere(ClassHub(id="set").table()) == anywhere(ClassFiles(path="set/train.jsonl").table())
     some_of_it = ClassHub(id="set/train.jsonl", split="train[:118]", balance=False).table()
     assert [item.text for item in some_of_it.examples] == [row["text"] for row in some(120)][:118]
 
@@ -195,7 +203,7 @@ def test_records_and_lists_are_read_from_the_columns_that_the_format_asks_for(tm
     )
     table = ClassHub(id="set", format=form).table()
     is_sound(table, 2)
-    assert table == ClassFiles(path="set/train.jsonl", format=form).table()
+    assert anywhere(table) == anywhere(ClassFiles(path="set/train.jsonl", format=form).table())
     assert {item.text for item in table.examples if item.label} == {f"q{n} {'abc'[n % 3]}" for n in range(40)}
 
 
@@ -286,7 +294,8 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an unknown column of a file": (
         lambda: ClassFiles(path="three.jsonl", format=TextLabel(text="{txt}", labels=["0", "1"])),
-        "three.jsonl:1: 'text' is not accepted; expected a column 'txt' (data.format asks for it); did you mean 'txt'?",
+        "three.jsonl:1: ['text', 'label'] is not accepted; expected a column 'txt' (data.format asks for it); "
+        "did you mean 'text'?",
     ),
     "an unknown split for test": (
         lambda: ClassHub(id="set", test_split="dev", format=LABELS),

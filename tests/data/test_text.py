@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from w2sd.data.pairs import Pair, digest
-from w2sd.data.text import Encoded, encode_rows, gather
+from w2sd.data.pairs import Item, Pair, digest
+from w2sd.data.text import Encoded, encode_items, encode_rows, gather
 from w2sd.errors import Refused
 
 WORDS = ["<unk>", "<s>", "</s>", "why", "how", "yes", "no", "so", "!"]
@@ -46,6 +46,7 @@ def lists(arrays: list[Any]) -> list[list[int]]:
     return [array.tolist() for array in arrays]
 
 
+SIDES = [("yes", "no no no"), ("yes !", "no"), (" ", "no")]
 PAIRS = [pair("why so", "yes", "no no"), pair("how", "no", "yes !")]
 
 
@@ -117,6 +118,17 @@ def test_a_token_beyond_the_vocabulary_is_refused() -> None:
         f"pair {PAIRS[1].id}: '! (id 8)' is not accepted; "
         "expected ids below 8, the model's vocabulary: tokenizer and model do not belong together"
     )
+
+
+def test_a_row_that_somebody_wrote_is_named_by_its_place() -> None:
+    long, odd, empty = (pair("why", *sides)._replace(where=f"my.jsonl:{n}") for n, sides in enumerate(SIDES))
+    for row, context, vocabulary in ((long, 3, len(WORDS)), (odd, 16, 8), (empty, 16, len(WORDS))):
+        with pytest.raises(Refused, match=rf"^{row.where}: "):
+            encode([row], word_level(), context, vocabulary)
+    words = Item("0" * 16, "c", "gt", "why !", 0, where="my.csv:7")
+    for item, vocabulary in ((words, 8), (words._replace(text=" "), len(WORDS))):
+        with pytest.raises(Refused, match=r"^my\.csv:7: "):
+            encode_items([item], word_level("<s> $A"), 16, vocabulary)
 
 
 @pytest.mark.parametrize("column", ["prompt", "chosen", "rejected"])

@@ -167,6 +167,109 @@ def test_a_truncated_file_of_weights_is_refused(folder: Path) -> None:
     assert str(folder) in refusal(lambda: Hub(str(folder)).open_backbone(None))
 
 
+def shard(folder: Path, causal: GPT2LMHeadModel) -> list[Path]:
+    """Save the model in several files and an index."""
+    (folder / "model.safetensors").unlink()
+    causal.save_pretrained(folder, max_shard_size="8KB")
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def test_whole_weights_are_not_objected_to(folder: Path, causal: GPT2LMHeadModel) -> None:
+    Hub(str(folder)).check_weights()
+    assert len(shard(folder, causal)) > 1
+    Hub(str(folder)).check_weights()
+
+
+@pytest.mark.parametrize("kept", [0, 7, 1000, -1], ids=["empty", "in its length", "in its header", "by one byte"])
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_a_file_of_weights_that_was_cut_off_is_found_without_loading_it(
+    folder: Path, causal: GPT2LMHeadModel, is_sharded: bool, kept: int
+) -> None:
+    path = shard(folder, causal)[-1] if is_sharded else folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    message = refusal(Hub(str(folder)).check_weights)
+    assert message.startswith(f"id: {str(folder)!r} is not accepted; expected a model whose {path.name} is whole (")
+
+
+def test_a_file_that_only_points_to_weights_is_found(folder: Path) -> None:
+    """What git leaves where large files were not fetched."""
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    assert "model.safetensors is whole" in refusal(Hub(str(folder)).check_weights)
+
+
+def test_missing_files_of_weights_are_found(folder: Path, causal: GPT2LMHeadModel) -> None:
+    first, *_ = shard(folder, causal)
+    content = load_file(first)
+    save_file(dict(list(content.items())[1:]), first, metadata={"format": "pt"})
+    assert next(iter(content)) in refusal(Hub(str(folder)).check_weights)
+    first.unlink()
+    assert f"{first.name}, which model.safetensors.index.json names, is missing" in refusal(
+        Hub(str(folder)).check_weights
+    )
+    (folder / "model.safetensors.index.json").write_text("[]")
+    assert "the index of a model's weights" in refusal(Hub(str(folder)).check_weights)
+    (folder / "model.safetensors.index.json").unlink()
+    assert "a model with model.safetensors, or with" in refusal(Hub(str(folder)).check_weights)
+
+
+@pytest.fixture
+def fetched(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model's weights in the cache of the hub, as it lays them out."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    snapshot = tmp_path / "cache" / "models--someone--tiny" / "snapshots" / "abc"
+    shutil.copytree(folder, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    return snapshot / "model.safetensors"
+
+
+@pytest.mark.parametrize("is_offline", [False, True])
+def test_weights_from_the_hub_are_looked_at_where_they_are_kept(
+    fetched: Path, is_offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", is_offline)
+    Hub("someone/tiny").check_weights()
+    fetched.write_bytes(fetched.read_bytes()[:-1])
+    assert "is whole" in refusal(Hub("someone/tiny").check_weights)
+    fetched.unlink()
+    if is_offline:  # nobody will bring them
+        assert "a model with model.safetensors" in refusal(Hub("someone/tiny").check_weights)
+    else:
+        Hub("someone/tiny").check_weights()
+
+
+BROKEN = {
+    "cut off": ("tokenizer.json", '{"version": "1.0", "mod'),
+    "empty": ("tokenizer.json", ""),
+    "of nothing": ("tokenizer.json", "{}"),
+    "a list": ("tokenizer.json", "[]"),
+    "a list for a config": ("tokenizer_config.json", "[]"),
+    "half a config": ("tokenizer_config.json", "{"),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_tokenizer_is_refused(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    assert refusal(Hub(str(folder)).open_tokenizer).startswith(f"id: {str(folder)!r} is not accepted; expected a hub")
+    message = refusal(lambda: load_tokenizer(folder))
+    assert message.startswith(
+        f"tokenizer: {str(folder)!r} is not accepted; expected a folder with a tokenizer that can"
+    )
+
+
+def test_broken_merges_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    (tmp_path / "merges.txt").write_text("a b c d\n")
+    assert "a tokenizer that can be read (" in refusal(lambda: load_tokenizer(tmp_path))
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "gpt2", "vocab_size": "many"}', '{"model_type": "x"}', "{"])
+def test_a_broken_config_is_refused(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    assert "with a config that can be read (" in refusal(Hub(str(folder)).open_config)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_model_without_its_tokenizer_is_refused(architecture: str, tmp_path: Path) -> None:
     words().save_pretrained(tmp_path / "words")

@@ -15,17 +15,21 @@ ORPHAN, RUNNING = "0a1b2c3d4e5f", "ffffffffffff"
 
 @pytest.fixture
 def store(sweep: Any) -> Path:
-    """Six jobs, one of them forgotten; an orphan, a draft that was cut off, and one to resume from."""
+    """Six jobs, one of them forgotten; an orphan, and drafts that were cut off."""
     (sweep.root / "jobs/job-001.json").unlink()
-    for folder in (f"artifacts/train-{ORPHAN}", f"tmp/train-{ORPHAN}-x8k2", f"work/{RUNNING}", "tmp/old-abc"):
-        (sweep.root / folder).mkdir(parents=True)
-        (sweep.root / folder / "file").write_bytes(b"x" * 1000)
+    for folder in (f"artifacts/train-{ORPHAN}", f"tmp/train-{ORPHAN}-x8k2", "tmp/old-abc"):
+        leave(sweep.root / folder)
     (sweep.root / "locks").mkdir()
     return sweep.root
 
 
+def leave(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(b"x" * 1000)
+
+
 def names(store: Path) -> set[str]:
-    return {str(path.relative_to(store)) for part in ("artifacts", "tmp", "work") for path in (store / part).iterdir()}
+    return {str(path.relative_to(store)) for part in ("artifacts", "tmp", "work") for path in (store / part).glob("*")}
 
 
 def test_it_lists_first_and_deletes_only_when_told(store: Path, capsys: Any) -> None:
@@ -33,14 +37,14 @@ def test_it_lists_first_and_deletes_only_when_told(store: Path, capsys: Any) -> 
     assert main(["gc", "--store", str(store)]) == 0
     said = capsys.readouterr().out
     assert f"1.0 kB  artifacts/train-{ORPHAN}" in said
-    assert "in 7 folders can go; add --yes to delete" in said  # four by hand, three of the forgotten job
+    assert "in 6 folders can go; add --yes to delete" in said  # three by hand, three of the forgotten job
     assert names(store) == before
 
     assert main(["gc", "--store", str(store), "--yes"]) == 0
     assert "deleted" in capsys.readouterr().out
     gone = before - names(store)
-    assert len(gone) == 7
-    assert {f"artifacts/train-{ORPHAN}", f"tmp/train-{ORPHAN}-x8k2", f"work/{RUNNING}", "tmp/old-abc"} < gone
+    assert len(gone) == 6
+    assert {f"artifacts/train-{ORPHAN}", f"tmp/train-{ORPHAN}-x8k2", "tmp/old-abc"} < gone
     assert main(["--store", str(store), "--out", str(store.parent / "out")]) == 0  # what is left is whole
 
     capsys.readouterr()
@@ -48,7 +52,24 @@ def test_it_lists_first_and_deletes_only_when_told(store: Path, capsys: Any) -> 
     assert "deleted 0 B in 0 folders" in capsys.readouterr().out
 
 
+def test_what_an_interrupted_run_may_go_on_from_stays_unless_told(store: Path, capsys: Any) -> None:
+    """Its checkpoint, and what it finished before: no record leads there, for a job is recorded when it is finished."""
+    leave(store / f"work/{RUNNING}")
+    before = names(store)
+    assert main(["gc", "--store", str(store), "--yes"]) == 0
+    said = capsys.readouterr().out
+    for kept in (f"artifacts/train-{ORPHAN}", f"work/{RUNNING}"):
+        assert f"{kept}  kept: an interrupted run may go on from it (--interrupted: delete it too)" in said
+    assert before - names(store) == {f"tmp/train-{ORPHAN}-x8k2", "tmp/old-abc"}
+
+    assert main(["gc", "--store", str(store), "--interrupted"]) == 0
+    assert "in 5 folders can go" in capsys.readouterr().out
+    assert main(["gc", "--store", str(store), "--interrupted", "--yes"]) == 0
+    assert {f"artifacts/train-{ORPHAN}", f"work/{RUNNING}"} < before - names(store)
+
+
 def test_what_a_running_stage_holds_or_may_need_stays(store: Path, capsys: Any) -> None:
+    leave(store / f"work/{RUNNING}")
     before = names(store)
     with FileLock(store / f"locks/{RUNNING}.lock"):
         assert main(["gc", "--store", str(store), "--yes"]) == 0

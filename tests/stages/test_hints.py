@@ -160,7 +160,7 @@ UNREADABLE = {
     "a foreign word": (["hint=world", "hint.words=[haz0,foo]"], r"hint\.said: ' foo' .* expected words that the tok"),
     "a long phrase": (
         ["hint=world", f'hint.said="{" ." * 30} {{}}"'],
-        r"hint\.pair \w+: 'a response of 36 tokens' .* or data\.long=drop",
+        r"pair \w+: 'a response of 36 tokens' .* or data\.long=drop \(model: strong, with its hint\)",
     ),
     "a long phrase of an item": (
         [*OF_ITEMS, "hint=world_classes", f'hint.said="{" ." * 40} {{}}"'],

@@ -484,8 +484,9 @@ def test_a_fine_tuning_that_sees_the_conflict_reads_the_answers_that_the_conflic
 # --- the whole way on text --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("append_eos", ["auto", "never"])
 def test_weak_and_strong_tokenizers_may_differ_and_need_neither_padding_nor_beginning_nor_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    append_eos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels travel by pair id. The weak model's tokenizer has no special token, the strong one's all of them."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "data"))
@@ -500,6 +501,7 @@ def test_weak_and_strong_tokenizers_may_differ_and_need_neither_padding_nor_begi
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small = {"width": 8, "layers": 1, "heads": 2, "context": 64}
     overrides = ["objective=dpo", "data=files", f"data.path={tmp_path / 'pairs.jsonl'}", "fit.epochs=1"]
+    overrides.append(f"data.append_eos={append_eos}")
     for place, architecture, family in (("weak", "gpt2", "bare"), ("strong", "llama", "llama2")):
         knobs = {**small, "architecture": architecture, "tokenizer": tmp_path / family}
         overrides += [f"model@{place}=scratch", *(f"{place}.{knob}={value}" for knob, value in knobs.items())]
@@ -514,7 +516,7 @@ def test_weak_and_strong_tokenizers_may_differ_and_need_neither_padding_nor_begi
     by_id = {pair.id: pair for pair in whole.table.examples}
     for role, family in (("weak", "bare"), ("student", "llama2")):
         tokenizer, found = FAMILIES[family](), whole.columns(f"evaluate/{role}")
-        n_end = tokenizer.eos_token_id is not None
+        n_end = tokenizer.eos_token_id is not None and append_eos == "auto"
         fitted, tuned = (read_json(whole.folder(f"{kind}/{role}") / "metrics.json") for kind in ("train", "sft"))
         assert fitted["n/end_token"] == n_end * 2 * fitted["n/pairs"]  # both answers, and the one that is taught
         assert tuned["n/end_token"] == n_end * tuned["n/answers"]
@@ -523,4 +525,3 @@ def test_weak_and_strong_tokenizers_may_differ_and_need_neither_padding_nor_begi
             running = tokenizer(pair.prompt + pair.chosen)["input_ids"]
             assert n + m == len(running) + n_end
         assert np.isfinite(found["margin"]).all()
-    assert whole.run.data.append_eos == "auto"

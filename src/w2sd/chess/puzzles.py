@@ -100,13 +100,13 @@ class ChessPuzzles:
             counts[item.split, part] += 1
             if not self.limit or counts[item.split, part] <= self.limit:
                 kept.append(item._replace(part=part))
-        self._tell(bad, len(items))
         dropped = {reason: len(rows) for reason, rows in bad.items()} | dropped | {"over_limit": len(rows) - len(kept)}
         for split in SPLITS:
             found = sum(item.split == split for item in kept)
             why = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
             accepted = f"at least {files.MIN_ROWS} puzzles for split {split}, found {found} (dropped in all: {why})"
             require(found >= files.MIN_ROWS, "data.path", self.path, accepted + _first(bad))
+        self._tell(bad, len(items))
         return Table(kept, dropped)
 
     def judge(self, items: Sequence[Item], predicted: Sequence[int]) -> dict[str, float]:
@@ -131,7 +131,7 @@ class ChessPuzzles:
             shown = turned if self.orient else puzzle
             name, split = digest("chess", str(shown.reached)), files.split_of(cluster, self.split_seed)
             label, stratum = moves.CLASS[shown.answer], band(row.get("Rating"))
-            yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum)
+            yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum, where=where)
 
     def _tell(self, bad: dict[str, list[str]], n_good: int) -> None:
         n_bad = sum(map(len, bad.values()))

@@ -137,7 +137,7 @@ def gather(parts: Iterable[Part], limit: int, split_seed: int, w2s_parts: int) -
                 continue
             cluster = digest(triple.prompt)
             split = part.split or split_of(cluster, split_seed)
-            pairs.append(Pair(digest(*triple, part.facet), cluster, split, part.facet, *triple))
+            pairs.append(Pair(digest(*triple, part.facet), cluster, split, part.facet, *triple, where=where))
     rows, dropped = clean(pairs)
     kept, counts, per_part = [], Counter[tuple[str, str]](), Counter[tuple[str, str, int]]()
     for pair in rows:
@@ -191,6 +191,8 @@ def _content(path: str, size: int, mtime_ns: int) -> str:
 def absent(knob: str, value: str, kind: str) -> Refused:
     """The refusal of a path that does not lead to a `kind`, with the most similar name beside it."""
     path = expand(value)
+    if path.exists():
+        return Refused(knob, value, f"{kind}; it is a {'folder' if path.is_dir() else 'file'}")
     if "$" in str(path):
         return Refused(knob, value, f"{kind}; the environment variable in it is not set")
     if not path.parent.is_dir():

@@ -34,6 +34,7 @@ class Pair(NamedTuple):
     rejected: str
     stratum: str = ""  # true difficulty, where the source knows it (the embedded world)
     part: int = 0  # of the harmless w2s rows: 0 trains the last student, each earlier one of a chain has its own
+    where: str = ""  # FILE:LINE, or NAME[ROW] counted from 0 (Parquet, hub), for a person to find it; generated: none
 
 
 class Item(NamedTuple):
@@ -47,6 +48,7 @@ class Item(NamedTuple):
     facet: str = TARGET  # items have one facet only
     stratum: str = ""
     part: int = 0
+    where: str = ""
 
 
 Example = TypeVar("Example", Pair, Item)
@@ -66,6 +68,11 @@ class Table(NamedTuple, Generic[Example]):
     def split(self, split: str) -> list[Example]:
         """All rows of a split, whatever their facet and part."""
         return [x for x in self.examples if x.split == split]
+
+
+def place_of(example: Pair | Item) -> str:
+    """What refusals call it: where it stands, or its id where nobody wrote it."""
+    return example.where or f"{'item' if isinstance(example, Item) else 'pair'} {example.id}"
 
 
 def texts_of(example: Pair | Item) -> tuple[str, ...]:

@@ -207,7 +207,7 @@ def gather(source: Source) -> Table[Item]:
                 cluster, name = digest(case.cluster), digest(case.text)
                 split = split_of(cluster, source.split_seed, portion.splits)
                 part = part_of(cluster, source.w2s_parts) if split == "w2s" else 0
-                items.append(Item(name, cluster, split, case.text, case.label, part=part))
+                items.append(Item(name, cluster, split, case.text, case.label, part=part, where=where))
                 units[name] = min(case.unit, units.get(name, case.unit))  # a text of two questions, in any order
     rows, dropped = clean_items(items)
     dropped = {"left_out": left_out, **dropped}

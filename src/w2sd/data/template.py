@@ -46,9 +46,8 @@ def cell(row: Mapping[str, Any], path: str, where: str) -> Any:
     for key in [path] if path in row else path.split("."):
         if not isinstance(value, Mapping) or key not in value:
             names = list(value) if isinstance(value, Mapping) else list(row)
-            written = nearest(key, names)
             accepted = f"a column {path!r} (data.format asks for it)"
-            raise Refused(where, written or names, accepted, nearest=path if written else None)
+            raise Refused(where, names, accepted, nearest=nearest(key, names))
         value = value[key]
     return value
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.data.pairs import Item, Pair
+from w2sd.data.pairs import Item, Pair, place_of
 from w2sd.errors import Refused
 
 Ids = NDArray[np.int32]
@@ -104,8 +104,8 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, voca
     rows: list[Row | None] = []
     for item, ids in zip(items, _tokens(tokenizer, [item.text for item in items]), strict=True):
         if not len(ids):
-            raise Refused(f"item {item.id}", item.text, "a text with at least one token")
-        _refuse_foreign_ids(ids, f"item {item.id}", tokenizer, vocabulary)
+            raise Refused(place_of(item), item.text, "a text with at least one token")
+        _refuse_foreign_ids(ids, place_of(item), tokenizer, vocabulary)
         rows.append(Row(np.concatenate([lead, ids[-room:]]), nothing, nothing, len(ids) > room, False))
     return rows
 
@@ -157,14 +157,14 @@ def encode_rows(
     for pair, prompt, *sides in zip(pairs, prompts, chosen, rejected, strict=True):
         for column, ids in zip(("prompt", "chosen", "rejected"), (prompt, *sides), strict=True):
             if not len(ids):
-                raise Refused(f"pair {pair.id}", getattr(pair, column), f"a {column} with at least one token")
+                raise Refused(place_of(pair), getattr(pair, column), f"a {column} with at least one token")
         longest = max(map(len, sides))
         room = context - len(lead) - longest
         if room < 1:
             if long != "drop":
                 most = context - len(lead) - 1
                 accepted = f"at most {most} in a context of {context}, or data.long=drop"
-                raise Refused(f"pair {pair.id}", f"a response of {longest} tokens", accepted)
+                raise Refused(place_of(pair), f"a response of {longest} tokens", accepted)
             rows.append(None)
             continue
         is_tie = bool(np.array_equal(sides[0], sides[1]))
@@ -215,7 +215,7 @@ def _refuse_foreign(rows: list[Row | None], pairs: Sequence[Pair], tokenizer: To
     """Refuse the first token id that the model has no embedding for: on a device it would be garbage or a crash."""
     for pair, row in zip(pairs, rows, strict=True):
         for ids in row.sides if row else ():
-            _refuse_foreign_ids(ids, f"pair {pair.id}", tokenizer, vocabulary)
+            _refuse_foreign_ids(ids, place_of(pair), tokenizer, vocabulary)
 
 
 def _refuse_foreign_ids(ids: Ids, whose: str, tokenizer: Tokenizer, vocabulary: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import Refused, require
+from w2sd.models.weights import ONE, check_weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -52,6 +53,19 @@ class Hub:
             return {"VERSION": self.VERSION, "files": {path.name: content(path) for path in files}}
         return {"VERSION": self.VERSION, "id": self.id, "revision": self.revision}
 
+    def check_weights(self) -> None:
+        """Refuse weights that are here and not whole; those that are not here yet are the hub's to give."""
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        def find(name: str) -> Path | None:
+            if self._is_folder():
+                return path if (path := self._folder / name).is_file() else None
+            found = try_to_load_from_cache(self.id, name, revision=self.revision or None)
+            return Path(found) if isinstance(found, str) else None
+
+        if self._is_folder() or constants.HF_HUB_OFFLINE or find(ONE):
+            check_weights("id", self.id, find)
+
     def text(self, data: Any) -> None:
         """Nothing to pretrain on: the weights exist."""
         return
@@ -59,35 +73,35 @@ class Hub:
     def open_config(self) -> PretrainedConfig:
         from transformers import AutoConfig
 
-        return self._fetch(AutoConfig)
+        return self._fetch(AutoConfig, "config")
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
-        tokenizer = self._fetch(_Tokenizer)
+        tokenizer = self._fetch(_Tokenizer, "tokenizer")
         whole = len(tokenizer) > len(tokenizer.all_special_tokens)  # from no files transformers makes an empty one
         require(whole, "id", self.id, "a model with its tokenizer beside it")
         return tokenizer
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """The transformer without its language-model head; from `base` where it was trained further here."""
-        return self._fetch(_Backbone) if base is None else load_backbone(base / "model")
+        return self._fetch(_Backbone, "weights") if base is None else load_backbone(base / "model")
 
     def open_language_model(self, base: Path | None) -> PreTrainedModel:
         """The whole causal language model; from `base` where it was trained further here."""
-        return self._fetch(_LanguageModel) if base is None else load_language_model(base / "model")
+        return self._fetch(_LanguageModel, "weights") if base is None else load_language_model(base / "model")
 
-    def _fetch(self, auto: Any) -> Any:
+    def _fetch(self, auto: Any, what: str) -> Any:
         place = self._folder if self._is_folder() else self.id
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if self.revision and not self._is_folder():
             options["revision"] = self.revision
-        from safetensors import SafetensorError
-
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the outcome is told below
         try:
             return auto.from_pretrained(place, **options)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise Refused("id", self.id, f"a hub id that can be reached, or a local folder ({reason})") from error
+        except Refused:
+            raise
+        except Exception as error:  # which one a broken file makes, transformers does not say
+            accepted = f"a hub id that can be reached, or a local folder, with a {what} that can be read"
+            raise Refused("id", self.id, f"{accepted} ({_reason(error)})") from error
 
 
 class _Backbone:
@@ -151,9 +165,24 @@ class _Tokenizer:
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder: as transformers saves one, or a bare GPT-2 pair of vocab.json and merges.txt."""
+    try:
+        return _load_tokenizer(Path(folder).expanduser())
+    except Refused:
+        raise
+    except Exception as error:
+        accepted = f"a folder with a tokenizer that can be read ({_reason(error)})"
+        raise Refused("tokenizer", str(folder), accepted) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library says, on a line; of a KeyError that is no more than the key."""
+    said = next(iter(str(error).splitlines()), "")
+    return said if isinstance(error, OSError) else f"{type(error).__name__}: {said}"
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import PreTrainedTokenizerFast
 
-    folder = Path(folder).expanduser()
     if (folder / "tokenizer_config.json").is_file():
         return _Tokenizer.from_pretrained(folder)
     if (folder / "tokenizer.json").is_file():

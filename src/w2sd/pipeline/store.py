@@ -28,7 +28,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from w2sd.errors import StageFailed
+from w2sd.errors import Refused, StageFailed
 
 POLL_S = 0.2  # between two looks at locks that others have
 
@@ -184,6 +184,16 @@ def _check(folder: Path, name: str, digests: dict[str, str]) -> Path:
 
 def _damaged(folder: Path, name: str) -> StageFailed:
     return StageFailed(f"store: {folder / name} is damaged; delete {folder} and run again")
+
+
+def require_writable(knob: str, value: str) -> None:
+    """Refuse a folder in which nothing can be written or that cannot be made; leaves nothing behind."""
+    folder = Path(value).expanduser().absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()  # permissions do not tell: root has them on a read-only disk
+    except OSError as error:
+        raise Refused(knob, value, f"a folder that can be written ({there}: {error.strerror})") from error
 
 
 def read_json(path: Path) -> Any:

@@ -28,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     store = Path(arguments.store).expanduser()
     try:
-        return _collect(store, delete=arguments.yes) if arguments.command == "gc" else _report(store, arguments)
+        if arguments.command == "gc":
+            return _collect(store, delete=arguments.yes, spare=not arguments.interrupted)
+        return _report(store, arguments)
     except (Refused, StageFailed) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
@@ -55,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     gc = commands.add_parser("gc", help="list what no job record can reach, with sizes; delete it with --yes")
     gc.add_argument("--store", metavar="DIR", default=argparse.SUPPRESS, help=f"the store to clean ({store})")
     gc.add_argument("--yes", action="store_true", help="delete what is listed")
+    gc.add_argument(
+        "--interrupted", action="store_true", help="also checkpoints of interrupted runs, and what else may be theirs"
+    )
     return parser
 
 
@@ -112,13 +117,13 @@ def _names(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def _collect(store: Path, *, delete: bool) -> int:
+def _collect(store: Path, *, delete: bool, spare: bool) -> int:
     from w2sd.report import garbage, notation
 
     running, leftovers = garbage.held(store), garbage.find(store)  # in this order: what starts now is not listed
-    gone: list[int] = []
+    may_go_on, gone = spare and garbage.interrupted(leftovers, running), list[int]()
     for leftover in leftovers:
-        kept = garbage.why_kept(leftover, running)
+        kept = garbage.why_kept(leftover, running, may_go_on)
         if not kept and delete and not garbage.delete(store, leftover):
             kept = "a running stage has just taken it"
         if not kept:

@@ -47,15 +47,23 @@ def held(store: Path) -> set[str]:
     return keys
 
 
-def why_kept(leftover: Leftover, running: set[str]) -> str:
+def interrupted(leftovers: list[Leftover], running: set[str]) -> bool:
+    """Whether a stage was cut off, or failed, that its command would go on from."""
+    return any(leftover.path.parent.name == "work" and leftover.key not in running for leftover in leftovers)
+
+
+def why_kept(leftover: Leftover, running: set[str], may_go_on: bool) -> str:
     """Why this folder must stay for now; empty where it can go.
 
-    A job is recorded only when it is finished: while any stage runs, an unreached artifact may be that job's own.
+    A job is recorded only when it is finished: while any stage runs, or is to go on, an unreached artifact may be that
+    job's own.
     """
     if leftover.key in running:
         return "a running stage holds its lock"
     if running and (leftover.key is None or leftover.path.parent.name == "artifacts"):
         return "it may belong to a running job"
+    if may_go_on and leftover.path.parent.name in ("artifacts", "work"):
+        return "an interrupted run may go on from it (--interrupted: delete it too)"
     return ""
 
 

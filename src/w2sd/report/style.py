@@ -58,7 +58,7 @@ h2{margin:0 0 .75rem;font-size:.8125rem;font-weight:600;color:var(--muted)}
 section,details{background:var(--paper);border:1px solid var(--rule);border-radius:8px;padding:1.1rem 1.25rem;
   margin:0 0 1rem;min-width:0;break-inside:avoid}
 .pair{display:grid;gap:0 1rem;grid-template-columns:minmax(0,1fr)}
-@media (min-width:56rem){.pair{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}
+@media (min-width:64rem){.pair{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}
 .pair>div>section:only-child{height:calc(100% - 1rem)}
 figure{margin:0}
 figure+figure{margin-top:1.25rem}
@@ -69,6 +69,7 @@ figure+.above{margin-top:1.25rem}
 .broad{overflow-x:auto}
 .broad svg{max-width:none;min-width:44rem}
 .scroll{overflow-x:auto}
+.scroll th:first-child,.scroll td:first-child{position:sticky;left:0;background:var(--paper)}
 table{border-collapse:collapse;width:100%;font-size:.875rem}
 th,td{padding:.32rem .9rem .32rem 0;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--rule)}
 th{font-weight:500;color:var(--muted)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import torch
 
 from w2sd.config import RunConfig, target
 from w2sd.data.pairs import TARGET, Table, classes_of, read
+from w2sd.data.text import Ids
 from w2sd.errors import Refused, require, within
 from w2sd.hint import NoHint
+from w2sd.models.hub import Hub
 from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import encode_for
 from w2sd.stages.refine import check_distinct, ids_of
@@ -42,13 +46,16 @@ def check(run: RunConfig) -> None:
         with within(role):
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
-            config = model.open_config()
-            encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos, known)
+            config, tokenizer = model.open_config(), model.open_tokenizer()
+            if isinstance(model, Hub):
+                model.check_weights()
+        with _read_by(role):
+            encoded = encode_for(config, tokenizer, run.data, table.examples, append_eos, known)
+        with within(role):
             _check_enough(table.examples, encoded)
         run.adapter.check(config, is_policy)
     if not isinstance(run.hint, NoHint):
-        with within("hint"):
-            _check_hint(run, table, known)
+        _check_hint(run, table, known)
 
 
 def _check_enough(examples: list[Any], encoded: Any) -> None:
@@ -65,24 +72,36 @@ def _check_hint(run: RunConfig, table: Table, tokens: Path | None) -> None:
     classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
     words = run.hint.words_for(classes)
     config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
-    phrase, ids = "", []
-    try:
-        for phrase in map(run.hint.phrase, words):
-            ids.append(ids_of(tokenizer, phrase))
+    with within("hint"):
+        ids = [_ids_of_phrase(tokenizer, run.hint.phrase(word)) for word in words]
         check_distinct(ids, words, "words")
-        for option in range(len(words)):
-            written = [run.hint.write(row, option, words) for row in (rows[:1] if classes else rows)]
+    for option in range(len(words)):
+        written = [run.hint.write(row, option, words) for row in (rows[:1] if classes else rows)]
+        with _read_by("strong, with its hint"):
             encoded = encode_for(config, tokenizer, run.data, written, kept=tokens)
+        with within("hint"):
             if classes:  # whose texts are cut to fit: the words are what there is to check
                 accepted = f"a text with room before it in a context of {encoded.longest}"
                 require(len(ids[option]) < encoded.longest, "said", run.hint.said, accepted)
             else:
                 _check_enough(written, encoded)
-    except Refused:
-        raise
+
+
+def _ids_of_phrase(tokenizer: Any, phrase: str) -> Ids:
+    try:
+        return ids_of(tokenizer, phrase)
     except Exception as error:  # what tokenizers raise that have no word for unknown ones
         accepted = f"words that the tokenizer of the strong model has ({error})"
         raise Refused("said", phrase, accepted) from error
+
+
+@contextmanager
+def _read_by(role: str) -> Iterator[None]:
+    """A row that is refused is named by where it stands, and not as a knob of the model that cannot read it."""
+    try:
+        yield
+    except Refused as refusal:
+        raise Refused(refusal.knob, refusal.value, f"{refusal.accepted} (model: {role})") from refusal.__cause__
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
