@@ -2,7 +2,7 @@
 
 A supervision sees how likely each option of an example is to be right: of a pair its two slots, of an item its classes.
 It never sees which slot holds the truth: a coin put the pair in its slots. One that does read the truth says so in
-`reads_truth`, is named for it, and is flagged by the report.
+`reads_truth`, and the report flags its jobs; so it does with one that asks a ceiling, which knows the truth.
 """
 
 from __future__ import annotations

@@ -148,6 +148,7 @@ def test_a_sweep_over_seeds_shares_everything_above_the_student(undisturbed: Ran
     jobs = [json.loads(path.read_text()) for path in swept.store.glob("jobs/*.json")]
     assert {job["config"]["seed"] for job in jobs} == {0, 1, 2}
     assert len({job["sweep"] for job in jobs}) == 1
+    assert [job["oracles"] for job in jobs] == [[]] * 3
 
 
 def test_flips_are_looked_for_on_training_pairs(undisturbed: Ran, tmp_path: Path) -> None:
