@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from w2sd.errors import choose, require
 
@@ -33,6 +33,11 @@ class Lesson(NamedTuple):
     p_ceiling: Floats | None = None  # a ceiling's confidence in the truth; only if `needs_ceiling`
     p_second_NK: Floats | None = None  # that of the student of the first stage in each option; only if there is one
     features_NAD: Floats | None = None  # of each text, of which a pair has two in slot order; only if `needs_features`
+
+    def pick(self, rows: NDArray[np.bool_]) -> Lesson:
+        """Some of the examples."""
+        columns: list[Any] = [None if column is None else column[rows] for column in self]
+        return Lesson(*columns)
 
 
 class Supervision(ABC):

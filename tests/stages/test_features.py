@@ -26,7 +26,9 @@ from w2sd.models.probe import Probe
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.store import Store
+from w2sd.probes.supervised import Filtered, Relabelled
 from w2sd.stages import features, lessons
+from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
@@ -252,6 +254,44 @@ def test_the_other_probes_and_relabelling_run_too(bench: Bench, filtered: Plan) 
 def test_too_many_neighbours_are_refused_in_one_line(bench: Bench, filtered: Plan) -> None:
     with pytest.raises(Refused, match=r"^supervision\.k: 64 is not accepted; .* from 1 to 63, of 64 examples$"):
         bench.run("supervision=filtered", "supervision.k=64")
+
+
+@pytest.mark.parametrize("named", ["filtered", "relabelled"])
+def test_held_out_rows_and_the_others_have_no_say_about_each_other_s_labels(
+    bench: Bench, filtered: Plan, named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage, part = filtered["train/student"], {"filtered": Filtered, "relabelled": Relabelled}[named]
+    stopping = Stopping(holdout=0.4)
+    params = {**stage.params, "supervision": part(k=5, share=0.5), "stopping": stopping}
+    inputs = {role: bench.store.find(made.key) for role, made in stage.inputs.items()}
+    place = (tmp_path, tmp_path, Trainer(), Csv(), "test", tmp_path / "logs")
+    task = Task(stage.key, stage.kind, params, inputs, *place, lambda *_: None)
+    pairs = data.read(stage.params["data"]).rows("w2s")
+    held = {pair.id for pair in pairs if stopping.holds_out(pair.cluster)}
+    assert 5 < len(held) < 59
+    said = lessons.said
+
+    def targets(changed: set[str]) -> dict[str, list[float]]:
+        """What is taught where the teacher says the opposite of these."""
+
+        def turned(*which: Any) -> dict[str, Any]:
+            return {id: p_K[::-1] if id in changed else p_K for id, p_K in said(*which).items()}
+
+        monkeypatch.setattr(lessons, "said", turned)
+        kept, targets_NK = lessons.supervised(task, pairs)
+        return {pair.id: targets_K.tolist() for pair, targets_K in zip(kept, targets_NK, strict=True)}
+
+    usual, others = targets(set()), {pair.id for pair in pairs} - held
+    for changed, same in ((held, others), (others, held)):
+        now = targets(set(list(changed)[::2]))  # to turn all would leave the order as it is
+        assert {id: p for id, p in now.items() if id in same} == {id: p for id, p in usual.items() if id in same}
+        assert {id: p for id, p in now.items() if id in changed} != {id: p for id, p in usual.items() if id in changed}
+
+
+def test_too_few_held_out_rows_for_a_probe_are_refused_in_one_line(bench: Bench) -> None:
+    said = r"^supervision\.k: 20 is not accepted; .* of \d+ examples \(those that stopping\.holdout=0\.1 holds out\)$"
+    with pytest.raises(Refused, match=said):
+        bench.run("supervision=filtered", "supervision.k=20", "stopping=labels")
 
 
 # --- saliency ---------------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def training(n: int, n_own: int) -> Training:
 
 def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     whole = training(80, n_own=60)
-    kept, held = hold_out(whole, 0.25, FIT)
+    kept, held = hold_out(whole, Stopping(holdout=0.25), FIT)
     ids = [{item.id for item in part.examples} for part in (kept, held)]
     assert not ids[0] & ids[1]
     assert ids[0] | ids[1] == {item.id for item in whole.examples}
@@ -138,15 +138,17 @@ def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     for part in (kept, held):
         assert [int(item.text) % 9 for item in part.examples] == [int(ids[0]) for ids in part.encoded.texts]
         assert np.array_equal(part.targets_NK, np.eye(2)[[RIGHT[int(item.text)] for item in part.examples]])
-    assert ids[1] <= {item.id for item in hold_out(whole, 0.5, FIT)[1].examples}  # a larger share has the smaller one
+    assert ids[1] <= {
+        item.id for item in hold_out(whole, Stopping(holdout=0.5), FIT)[1].examples
+    }  # a larger share has the smaller one
     with pytest.raises(StageFailed, match=r"^stopping: 0 rows are held out of 80; set stopping\.holdout"):
-        hold_out(whole, 1e-9, FIT)
+        hold_out(whole, Stopping(holdout=1e-9), FIT)
 
 
 def test_what_belongs_together_is_held_out_together() -> None:
     whole = training(80, n_own=80)
     examples = [item._replace(cluster=digest(str(int(item.text) // 2))) for item in whole.examples]
-    kept, held = hold_out(whole._replace(examples=examples), 0.25, FIT)
+    kept, held = hold_out(whole._replace(examples=examples), Stopping(holdout=0.25), FIT)
     clusters = [{item.cluster for item in part.examples} for part in (kept, held)]
     assert not clusters[0] & clusters[1]
 

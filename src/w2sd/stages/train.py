@@ -37,7 +37,7 @@ def run(task: Task) -> dict[str, Any]:
     training, held = prepare(task, model, tokenizer), None
     rows_of = item_rows if kind is ClassStudent else pair_rows
     if how := params.get("stopping"):
-        training, held = hold_out(training, how.holdout, params["fit"])
+        training, held = hold_out(training, how, params["fit"])
     rows = rows_of(task, training)
     if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
         raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
