@@ -76,8 +76,7 @@ class Hard(Supervision):
     VERSION: ClassVar[int] = 1
 
     def targets(self, lesson: Lesson) -> Floats:
-        preferred_NK = lesson.p_NK == lesson.p_NK.max(axis=1, keepdims=True)
-        return preferred_NK / preferred_NK.sum(axis=1, keepdims=True)
+        return hardened(lesson.p_NK)
 
 
 @dataclass(frozen=True)
@@ -231,6 +230,12 @@ class Balanced(Supervision):
         log_p_NK = np.log(lesson.p_NK + self.added)
         p_NK = np.exp(log_p_NK - log_p_NK.mean(axis=0))
         return p_NK / p_NK.sum(axis=1, keepdims=True)
+
+
+def hardened(p_NK: Floats) -> Floats:
+    """All of each distribution on the option that it prefers, in equal shares where several are exactly as likely."""
+    preferred_NK = p_NK == p_NK.max(axis=1, keepdims=True)
+    return preferred_NK / preferred_NK.sum(axis=1, keepdims=True)
 
 
 def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
