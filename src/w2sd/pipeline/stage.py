@@ -24,7 +24,7 @@ VERSIONS = {
     "generative": 1,
     "sft": 2,
     "reference": 2,
-    "features": 1,
+    "features": 2,
     "train": 1,
     "label": 1,
     "refine": 1,

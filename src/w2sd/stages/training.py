@@ -22,6 +22,7 @@ from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.features import size_of
 from w2sd.stages.lessons import lessons
 from w2sd.stopping import Stopping
 from w2sd.students.base import Learner
@@ -105,10 +106,11 @@ def finish(
     model, fit, seed = training.model, task.params["fit"], task.params["seed"]
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     lightning.train(task, learner, loader, fit, seed, training.n_steps, callbacks)
+    read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head
     counts = {
         "n/extra": len(rows) - training.n_own,
         "n/steps": learner.global_step,
-        "n/parameters": sum(weights.numel() for weights in model.parameters()),
+        "n/parameters": read_by + sum(weights.numel() for weights in model.parameters()),
         "n/trained": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
         "n/truncated_prompts": training.encoded.truncated_prompts,
         "n/dropped_long": training.encoded.dropped_long,
