@@ -9,10 +9,12 @@ from collections import Counter
 import torch
 
 from w2sd.config import RunConfig, target
-from w2sd.data.pairs import TARGET, Table, read
+from w2sd.data.pairs import TARGET, Table, classes_of, read
 from w2sd.errors import Refused, require, within
 from w2sd.pipeline.store import Store
-from w2sd.stages.encoding import encode_for
+from w2sd.refinement import InContext
+from w2sd.stages.encoding import Encoding, encode_for
+from w2sd.stages.refine import words_of
 from w2sd.stopping import NoStopping
 
 
@@ -29,7 +31,6 @@ def check(run: RunConfig) -> None:
     if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
         raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
-    append_eos = run.data.append_eos if is_policy else None
     table, tokens = read(run.data), Store(run.settings.store).tokens
     known = tokens if tokens.is_dir() else None  # a store is made by the first stage, and not by what is refused here
     hops = {f"chain.between.{name}": model for name, model in run.chain.hops(run.weak, run.strong).items()}
@@ -38,16 +39,30 @@ def check(run: RunConfig) -> None:
         with within(role):
             if (text := model.text(run.data)) is not None:
                 text.documents(model)
-            config = model.open_config()
-            encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos, known)
-            left = Counter(
-                (table.examples[i].split, table.examples[i].facet, table.examples[i].part) for i in encoded.kept
-            )
-            for split, facet, part in {(pair.split, pair.facet, pair.part) for pair in table.examples}:
-                n = left[split, facet, part]
-                accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
-                require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
+            config, tokenizer = model.open_config(), model.open_tokenizer()
+            for append_eos in _layouts(run, role):
+                _check_room(table, encode_for(config, tokenizer, run.data, table.examples, append_eos, known))
         run.adapter.check(config, is_policy)
+    if isinstance(run.refinement, InContext):
+        strong, classes = run.strong, classes_of(run.data) or ()
+        words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
+
+
+def _layouts(run: RunConfig, role: str) -> list[str | None]:
+    """How a model is given its texts (see `encode_for`): a policy as such and, where a probe asks it, as any other."""
+    if run.objective.student != "policy":
+        return [None]
+    is_asked = run.supervision.needs_features and role != "weak"  # it teaches, and no probe asks what it reads
+    return [run.data.append_eos, *([None] if is_asked else [])]
+
+
+def _check_room(table: Table, encoded: Encoding) -> None:
+    """Refuse a context that leaves too few rows of any kind."""
+    left = Counter((table.examples[i].split, table.examples[i].facet, table.examples[i].part) for i in encoded.kept)
+    for split, facet, part in {(pair.split, pair.facet, pair.part) for pair in table.examples}:
+        n = left[split, facet, part]
+        accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
+        require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:

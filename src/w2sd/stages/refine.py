@@ -12,7 +12,7 @@ from w2sd.data.batch import Rows
 from w2sd.data.layout import Text
 from w2sd.data.pairs import Item, classes_of, digest, read
 from w2sd.data.text import Ids, lead_of
-from w2sd.errors import require, within
+from w2sd.errors import Refused, require, within
 from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
@@ -31,11 +31,9 @@ def run(task: Task) -> dict[str, Any]:
         tokenizer = params["model"].open_tokenizer()
     taught = read_distributions(task.inputs["labels"])
     items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
-    names = how.words_for(classes_of(params["data"]) or ())
-    words = [_ids(tokenizer, f" {name}") for name in names]
-    _check_distinct(words, names)
+    classes = classes_of(params["data"]) or ()
+    words, context = words_of(how, classes, tokenizer, model.lm.config, params["context"])
     said = {item.id: int(taught[item.id].argmax()) for item in items}
-    context = getattr(model.lm.config, "max_position_embeddings", None) or params["context"]
     prompts = contexts(items, said, words, how, tokenizer, context)
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)
     if task.rank == 0:
@@ -44,6 +42,31 @@ def run(task: Task) -> dict[str, Any]:
     now, before = logits_NC.argmax(axis=1), np.array([said[item.id] for item in items])
     kept = float((now == before).mean())
     return {"n/pairs": len(items), "accuracy": accuracy((now == right).astype(float)), "kept": kept}
+
+
+def words_of(
+    how: InContext, classes: tuple[str, ...], tokenizer: Any, config: Any, max_tokens: int
+) -> tuple[list[Ids], int]:
+    """The tokens of the word of each class, and how many a whole text may have; what cannot be read is refused."""
+    names = how.words_for(classes)
+    words = [_readable("words", f" {name}", tokenizer, config) for name in names]
+    _check_distinct(words, names)
+    _readable("separator", how.separator, tokenizer, config)
+    context = getattr(config, "max_position_embeddings", None) or max_tokens
+    room = context - len(lead_of(tokenizer, names[0])) - max(map(len, words))
+    require(room >= 1, "refinement.words", names, f"words that leave room for an item in a context of {context} tokens")
+    return words, context
+
+
+def _readable(knob: str, text: str, tokenizer: Any, config: Any) -> Ids:
+    """The tokens of a text, all of which the model knows."""
+    try:
+        ids = _ids(tokenizer, text)
+    except Exception as error:  # of no class of its own, where a tokenizer has no token for what it does not know
+        raise Refused(f"refinement.{knob}", text, f"a text in the model's vocabulary ({error})") from error
+    known = int(ids.max(initial=0)) < config.vocab_size
+    require(known, f"refinement.{knob}", text, f"tokens below {config.vocab_size}, the model's vocabulary")
+    return ids
 
 
 def contexts(
