@@ -25,7 +25,7 @@ from w2sd.cli import CONF
 from w2sd.config import read
 from w2sd.metrics.predictions import read_predictions
 from w2sd.models import packing
-from w2sd.models.score import RewardModel
+from w2sd.models.score import HeadedModel
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store, read_json
@@ -57,31 +57,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-REAL = {
-    "pretrain/weak": "ddp",
-    "train/weak": "fsdp2",
-    "label/weak": "ddp",
-    "features/student_w2s_middle": "fsdp2",  # of the same pretrained model
-}
 FAST = [
-    "debug=fast",
+    "model@weak=world_xs",
     "model@strong=world_xs",
     "weak.batch=512",
     "strong.batch=512",
-    "supervision=filtered",
     "trainer.log_every=1",
     "data.gt=40",
     "data.w2s=20",
     "data.test=20",
 ]
+PAIRS = ["debug=fast", "supervision=filtered"]
+ITEMS = [
+    "debug=fast_items",
+    "data=world_classes",
+    "generative=world",
+    "refinement=world",
+    "stopping=labels",
+    "stopping.holdout=0.3",
+    "objective=logconf",
+]
+REAL = {  # stages, and what they are done with in a group
+    ("pretrain/weak", "ddp"): PAIRS,
+    ("train/weak", "fsdp2"): PAIRS,
+    ("label/weak", "ddp"): PAIRS,
+    ("features/student_w2s_middle", "fsdp2"): PAIRS,  # of the same pretrained model
+    ("generative/strong", "fsdp2"): ITEMS,  # of it, too
+    ("train/weak", "ddp"): ITEMS,
+    ("label/weak", "fsdp2"): ITEMS,
+    ("refine/student", "ddp"): ITEMS,
+    ("train/student", "ddp"): ITEMS,
+    ("evaluate/weak", "ddp"): ITEMS,
+}
 
 
 def chain(place: Path) -> None:
     """Run stages of the embedded world in one process, and write down the same ones for a group."""
+    jobs = []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        run = read(hydra.compose("config", [*FAST, f"out={place / 'logs'}"]))
-    stages, jobs = plan(run), []
-    for name, strategy in REAL.items():
+        runs = [read(hydra.compose("config", [*FAST, *knobs, f"out={place / 'logs'}"])) for knobs in (PAIRS, ITEMS)]
+    graphs = [plan(run) for run in runs]
+    for (name, strategy), knobs in REAL.items():
+        run, stages = (several[knobs is ITEMS] for several in (runs, graphs))
         worker.execute(stages[name].spec(), runtime(run), Store(place / "one"), lambda *_: None)
         shared = runtime(run._replace(trainer=replace(run.trainer, devices=2, strategy=strategy)))
         jobs.append({"stage": stages[name].spec(), "runtime": shared, "store": str(place / "two")})
@@ -184,7 +201,7 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
     assert len(one) == len(REAL)
     tokens = [{path.name for path in (folder / place / "tokens").iterdir()} for place in ("one", "two")]
     assert tokens[0] == tokens[1]
-    assert len(tokens[0]) == 2  # one tokenizer, two splits: the sources of stages that read one of them
+    assert len(tokens[0]) == 2 + 3  # splits of pairs and of items: the sources of stages that read one of them
     for name, artifact in one.items():
         files, others = (sorted(str(file.relative_to(a)) for file in a.rglob("*")) for a in (artifact, two[name]))
         assert files == others
@@ -198,7 +215,10 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
                 assert float((first["states"] - second["states"]).abs().max()) < 1e-3 < float(first["states"].std())
         if (artifact / "head.safetensors").exists():
             assert (two[name] / "model/config.json").read_bytes() == (artifact / "model/config.json").read_bytes()
-            assert RewardModel.load(two[name])
+            assert HeadedModel.load(two[name])
+        if (artifact / "curve.json").exists():
+            curves = [[list(look.values()) for look in read_json(a / "curve.json")] for a in (artifact, two[name])]
+            np.testing.assert_allclose(*curves, atol=1e-12, rtol=0)
         if (artifact / "predictions.parquet").exists():
             rows, same = (read_predictions(a / "predictions.parquet") for a in (artifact, two[name]))
             assert list(rows.ids) == list(same.ids)
