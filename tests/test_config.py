@@ -209,14 +209,14 @@ def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., D
 
 
 @dataclasses.dataclass(frozen=True)
-class Peek(supervision.Soft):
+class Peek:
     """Somebody's own supervision."""
 
     reads_truth: ClassVar[bool] = True
 
 
 @dataclasses.dataclass(frozen=True)
-class AfterPeeking(supervision.Soft):
+class AfterPeeking:
     """One whose first student is taught by that."""
 
     first_stage: ClassVar[Any] = Peek()
