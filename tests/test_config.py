@@ -10,19 +10,22 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 from omegaconf import DictConfig, OmegaConf
 
-from w2sd.config import GROUPS, RunConfig, Settings, build, complete, describe, read, target
+from w2sd import supervision
+from w2sd.config import GROUPS, RunConfig, Settings, build, complete, describe, oracles, read, target
+from w2sd.conflicts.explicit import Explicit
 from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.models.scratch import Scratch
 from w2sd.pipeline.chain import Bootstrap
 from w2sd.pipeline.plan import plan
+from w2sd.stopping import Stopping
 from w2sd.world.ladder import Rung
 
 FIT = {"_target_": "w2sd.fit.Fit"}
@@ -203,6 +206,31 @@ def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., D
         read(cfg)
     cfg.trusted = ["kitchen."]
     assert read(cfg).supervision == kitchen.Spice(7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peek:
+    """Somebody's own supervision."""
+
+    reads_truth: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class AfterPeeking:
+    """One whose first student is taught by that."""
+
+    first_stage: ClassVar[Any] = Peek()
+
+
+def test_who_reads_the_truth_is_told_by_what_they_declare(asked: Callable[..., RunConfig]) -> None:
+    run = asked()
+    assert oracles(run) == []
+    for oracle in (Peek(), AfterPeeking(), supervision.Synthetic(), supervision.Gold()):
+        assert oracles(run._replace(supervision=oracle)) == ["supervision"]
+    stopped = [(by, oracles(run._replace(stopping=Stopping(by)))) for by in ("labels", "truth", "nothing")]
+    assert stopped == [("labels", []), ("truth", ["stopping"]), ("nothing", [])]
+    assert oracles(run._replace(conflict=Explicit(), supervision=Peek())) == ["conflict", "supervision"]
+    assert oracles(run._replace(conflict=Explicit(mask="weak"), supervision=supervision.TwoStage())) == []
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

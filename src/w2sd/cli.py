@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
-from w2sd.config import GROUPS, RunConfig, read
+from w2sd.config import GROUPS, RunConfig, oracles, read
 from w2sd.data import pairs
 from w2sd.ending import ENDED, ends_on_sigterm
 from w2sd.errors import Refused, StageFailed, require
@@ -189,6 +189,7 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
         "compare": compare.key,
         "stages": {name: {"kind": stage.kind, "key": stage.key} for name, stage in stages.items()},
         "config": config,
+        "oracles": [] if asked.theory is not None else oracles(asked),
         "choices": {place.rpartition("@")[2]: option for place, option in here.runtime.choices.items() if option},
         "overrides": list(here.overrides.task),
         "command": shlex.join(["w2sd", *sys.argv[1:]]),

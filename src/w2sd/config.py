@@ -113,6 +113,19 @@ def read(cfg: DictConfig) -> RunConfig:
     return RunConfig(**built, settings=settings)
 
 
+def oracles(run: RunConfig) -> list[str]:
+    """The groups whose part declares that it reads what no supervisor knows: the truth, or a ceiling's view of it.
+
+    Of a supervision in stages the first one counts too.
+    """
+    return [group for group in GROUPS if _is_oracle(getattr(run, group))]
+
+
+def _is_oracle(part: Any) -> bool:
+    stages = [part, getattr(part, "first_stage", None)]
+    return any(getattr(stage, trait, False) for stage in stages for trait in ("reads_truth", "needs_ceiling"))
+
+
 def build(node: Any, path: str, trusted: Iterable[str] = ()) -> Any:
     """The object that `node` describes: `_target_` names its dataclass; a field may hold a part or a dict of parts."""
     if not isinstance(node, Mapping):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from w2sd.errors import choose, require
 
@@ -92,6 +92,28 @@ class Generative:
 
     def __post_init__(self) -> None:
         require(isinstance(self.fit, Fit), "fit", self.fit, "an optimisation, as in the group fit")
+
+    def suited(self, model: Any) -> Generative:
+        """What this model gets."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerativeByModel:
+    """The same with a recipe that suits the model, so that one name does on every ladder."""
+
+    made_here: Generative = dataclasses.field(default_factory=Generative)  # models with a recipe of their own making
+    pretrained: Generative = dataclasses.field(default_factory=Generative)  # all others
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for knob in ("made_here", "pretrained"):
+            recipe = getattr(self, knob)
+            require(isinstance(recipe, Generative), knob, recipe, "an option of the group generative other than none")
+
+    def suited(self, model: Any) -> Generative:
+        """What this model gets: one that is made here says how (`fit`), and one from elsewhere has nothing to say."""
+        return self.made_here if hasattr(model, "fit") else self.pretrained
 
 
 @dataclasses.dataclass(frozen=True)

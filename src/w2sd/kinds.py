@@ -20,7 +20,7 @@ KINDS = {
     "generative": Kind(1, is_shared=True, trains=True),
     "sft": Kind(2, is_shared=True, trains=True),
     "reference": Kind(2, is_shared=True),
-    "features": Kind(1, is_shared=True),
+    "features": Kind(2, is_shared=True),
     "train": Kind(1, is_shared=True, trains=True),
     "label": Kind(1, is_shared=True),
     "refine": Kind(1),

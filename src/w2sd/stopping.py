@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from w2sd.data.pairs import digest
 from w2sd.errors import choose, require
 
 LABELS, TRUTH, NOTHING = "labels", "truth", "nothing"
@@ -22,12 +23,20 @@ class Stopping:
     by: str = LABELS  # labels | truth | nothing
     holdout: float = 0.1  # share of the rows
     every: float = 0.125  # epochs between two looks
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         choose("by", self.by, (LABELS, TRUTH, NOTHING))
         require(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
         require(0 < self.every <= 1000, "every", self.every, "a number of epochs above 0")
+
+    def holds_out(self, cluster: str) -> bool:
+        """Whether the rows of a cluster are held out, all of them: by its hash, so that a larger share has the smaller.
+
+        What is held out is to say when those that are trained on are learned too well, so neither has a say in the
+        other's labels: a supervision that compares rows with each other sees these and those apart.
+        """
+        return int(digest("holdout", cluster), 16) / 2**64 < self.holdout
 
     @property
     def reads_truth(self) -> bool:

@@ -2,14 +2,14 @@
 
 A supervision sees how likely each option of an example is to be right: of a pair its two slots, of an item its classes.
 It never sees which slot holds the truth: a coin put the pair in its slots. One that does read the truth says so in
-`reads_truth`, is named for it, and is flagged by the report.
+`reads_truth`, and the report flags its jobs; so it does with one that asks a ceiling, which knows the truth.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from w2sd.errors import choose, require
 
@@ -33,6 +33,11 @@ class Lesson(NamedTuple):
     p_ceiling: Floats | None = None  # a ceiling's confidence in the truth; only if `needs_ceiling`
     p_second_NK: Floats | None = None  # that of the student of the first stage in each option; only if there is one
     features_NAD: Floats | None = None  # of each text, of which a pair has two in slot order; only if `needs_features`
+
+    def pick(self, rows: NDArray[np.bool_]) -> Lesson:
+        """Some of the examples."""
+        columns: list[Any] = [None if column is None else column[rows] for column in self]
+        return Lesson(*columns)
 
 
 class Supervision(ABC):
@@ -71,8 +76,7 @@ class Hard(Supervision):
     VERSION: ClassVar[int] = 1
 
     def targets(self, lesson: Lesson) -> Floats:
-        preferred_NK = lesson.p_NK == lesson.p_NK.max(axis=1, keepdims=True)
-        return preferred_NK / preferred_NK.sum(axis=1, keepdims=True)
+        return hardened(lesson.p_NK)
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,12 @@ class Balanced(Supervision):
         log_p_NK = np.log(lesson.p_NK + self.added)
         p_NK = np.exp(log_p_NK - log_p_NK.mean(axis=0))
         return p_NK / p_NK.sum(axis=1, keepdims=True)
+
+
+def hardened(p_NK: Floats) -> Floats:
+    """All of each distribution on the option that it prefers, in equal shares where several are exactly as likely."""
+    preferred_NK = p_NK == p_NK.max(axis=1, keepdims=True)
+    return preferred_NK / preferred_NK.sum(axis=1, keepdims=True)
 
 
 def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:

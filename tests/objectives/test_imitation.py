@@ -15,7 +15,7 @@ from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
 from w2sd.models.score import ClassScores, PairScores
-from w2sd.objectives.classes import CrossEntropy, distribution
+from w2sd.objectives.classes import cross_entropy, distribution
 from w2sd.objectives.imitation import ForwardKL, Product, ReverseCE, ReverseKL, Squared
 from w2sd.objectives.logconf import Hardened
 from w2sd.objectives.reward import RewardBCE
@@ -52,7 +52,7 @@ def at_a_step(option: str, n_classes: int) -> Any:
 V3_LOGITS = [[2.0, 0.0], [0.2, 0.0], [0.0, 1.0], [-1.0, 0.5]]
 V3_LABELS = [[0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.1, 0.9]]
 V9 = [
-    (CrossEntropy(), 0.5824354614813849),
+    (RewardBCE(), 0.5824354614813849),
     (ForwardKL(), 0.055095119982938444),
     (ReverseKL(), 0.056560938035135025),
     (ReverseCE(), 0.5842510874318372),
@@ -76,7 +76,7 @@ def test_the_mean_over_a_batch_has_its_reference_value(objective: Any, loss: flo
 def test_soft_and_hard_cross_entropy_have_their_reference_values(labels: list[Any], loss: float) -> None:
     """V1."""
     logits, q = doubles([[1.0, -1.0], [0.5, 2.0]], labels)
-    assert CrossEntropy()(ClassScores(logits), q).mean().item() == pytest.approx(loss, abs=1e-9)
+    assert RewardBCE()(ClassScores(logits), q).mean().item() == pytest.approx(loss, abs=1e-9)
 
 
 def test_the_product_of_two_opinions_has_its_reference_values() -> None:
@@ -148,21 +148,26 @@ def test_loss_and_gradient_are_finite_for_extreme_logits(option: str, n_classes:
 
 
 @each_width
-def test_cross_entropy_is_that_of_the_default(n_classes: int) -> None:
+def test_what_losses_of_several_terms_are_made_of_is_the_default(n_classes: int) -> None:
     logits, q = some(n_classes)
     asked = [(ClassScores(logits), q)] + ([(PairScores(*logits.T), q[:, 0])] if n_classes == 2 else [])
+    term = cross_entropy(logits.log_softmax(-1), q)
     for scores, targets in asked:
-        torch.testing.assert_close(CrossEntropy()(scores, targets), RewardBCE()(scores, targets), rtol=0, atol=1e-12)
+        torch.testing.assert_close(RewardBCE()(scores, targets), term, rtol=0, atol=1e-12)
+
+
+def test_cross_entropy_is_another_name_of_the_default() -> None:
+    assert BUILT["cross_entropy"] == BUILT["reward_bce"] == RewardBCE()
 
 
 @each_width
 def test_the_gradient_of_the_forward_divergence_is_that_of_cross_entropy(n_classes: int) -> None:
     logits, q = some(n_classes)
     gradients = []
-    for objective in (CrossEntropy(), ForwardKL()):
+    for objective in (RewardBCE(), ForwardKL()):
         losses = objective(ClassScores(at := logits.clone().requires_grad_()), q)
         gradients += torch.autograd.grad(losses.sum(), at)
-    assert torch.equal(*gradients)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-15)
 
 
 @each_width
@@ -207,7 +212,7 @@ def test_the_target_of_a_product_is_not_differentiated(n_classes: int) -> None:
 def test_a_product_without_the_student_is_cross_entropy(n_classes: int) -> None:
     logits, q = some(n_classes)
     loss = Product(beta=0.0)(ClassScores(logits), q)
-    torch.testing.assert_close(loss, CrossEntropy()(ClassScores(logits), q), rtol=0, atol=1e-12)
+    torch.testing.assert_close(loss, RewardBCE()(ClassScores(logits), q), rtol=0, atol=1e-12)
 
 
 def test_squares_of_pairs() -> None:

@@ -450,7 +450,7 @@ def test_a_sweep_over_losses_shares_the_weak_model_its_labels_and_the_ceiling(
     asked: Callable[..., RunConfig],
 ) -> None:
     """All are ways to learn from a teacher; under the truth there is cross-entropy."""
-    losses = ("reward_bce", "cross_entropy", "logconf", "logconf_legacy", "reverse_kl", "confidence_window")
+    losses = ("reward_bce", "squared", "logconf", "logconf_legacy", "reverse_kl", "confidence_window")
     made = {stage.key: name for loss in losses for name, stage in plan(asked(f"objective={loss}")).items()}
     counts = Counter(made.values())
     assert {name for name, n in counts.items() if n > 1} == STUDENT

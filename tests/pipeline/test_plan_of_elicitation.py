@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from w2sd.cli import CONF
 from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
 from w2sd.errors import Refused
@@ -93,11 +95,82 @@ def test_a_ladder_has_the_rungs_between(asked: Asked, weak: str, strong: str, be
         }
 
 
-def test_only_rungs_are_between(asked: Asked) -> None:
-    from tests.pipeline.test_plan import Hub as Other  # a model that is no rung
+LADDERS = {  # the data that a ladder reads, its ends and what is between them
+    "world": ("world", "world_xs", "world_l", ["world_s", "world_m"]),
+    "classes": ("world_classes", "world_s", "world_l", ["world_m"]),
+    "game": ("game", "game_xs", "game_l", ["game_s", "game_m"]),
+    "chess": ("chess_puzzles", "chess_s", "chess_l", ["chess_m"]),
+    "gpt2": ("world", "gpt2", "gpt2_xl", ["gpt2_medium", "gpt2_large"]),
+    "opt": ("world", "opt_1_3b", "opt_6_7b", ["opt_2_7b"]),
+}
 
-    with pytest.raises(Refused, match=r"^only_between: .* no rungs of a ladder"):
-        plan(asked("chain=ladder")._replace(weak=Other()))
+
+@pytest.fixture(scope="module")
+def built() -> dict[tuple[str, ...], RunConfig]:
+    """Runs that were built before: most of the work, which the tests below share."""
+    return {}
+
+
+@pytest.fixture
+def on_ladder(
+    asked: Asked, built: dict[tuple[str, ...], RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Asked:
+    """A run on one of these with the parts of some overrides. They are composed apart: no option names another's."""
+    monkeypatch.chdir(tmp_path)
+    Path("puzzles.csv").write_text("")  # planning knows a file by its content
+
+    def run(ladder: str, *overrides: str) -> RunConfig:
+        data, weak, strong, _ = LADDERS[ladder]
+        path = ["data.path=puzzles.csv"] if data == "chess_puzzles" else []
+        choices = (f"data={data}", f"model@weak={weak}", f"model@strong={strong}", *path)
+        for words in (choices, overrides):
+            built[words] = built.get(words) or asked(*words)
+        models = built[choices]
+        return built[overrides]._replace(data=models.data, weak=models.weak, strong=models.strong)
+
+    return run
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("method", [path.stem for path in sorted((CONF / "method").glob("*.yaml"))])
+def test_every_method_is_for_every_ladder(on_ladder: Asked, ladder: str, method: str) -> None:
+    run = on_ladder(ladder, f"method={method}")
+    rungs = on_ladder(ladder, "method=bootstrap").chain.between
+    between = [rungs[name] for name in LADDERS[ladder][-1]] if method == "bootstrap" else []
+    seen = [stage.params["model"] for stage in plan(run).values() if stage.kind == "train"]
+    assert [model for model in seen if model not in (run.weak, run.strong)] == between
+
+
+@pytest.mark.parametrize(("ladder", "recipe"), [("world", "world"), ("chess", "world"), ("gpt2", "real")])
+def test_a_model_reads_by_a_recipe_that_suits_it(on_ladder: Asked, ladder: str, recipe: str) -> None:
+    named, by_model = (plan(on_ladder(ladder, part)) for part in (f"generative={recipe}", "method=generative"))
+    assert {name: stage.key for name, stage in named.items()} == {name: stage.key for name, stage in by_model.items()}
+
+
+@pytest.mark.parametrize(
+    ("weak", "strong", "said"),
+    [
+        ("world_xs", "gpt2", "between world and gpt2-"),
+        ("gpt2", "opt_1_3b", "between gpt2-. and facebook/opt-.' "),
+        ("mistral_7b", "mistral_7b", "between mistralai/Mistral-.-v0.1 and "),  # a ladder without a rung here
+    ],
+)
+def test_models_of_no_one_ladder_are_told_what_to_set(asked: Asked, weak: str, strong: str, said: str) -> None:
+    with pytest.raises(Refused, match=rf"^chain: '{said}.*chain=bootstrap model@chain\.between\.one=OPTION"):
+        plan(asked("method=bootstrap", f"model@weak={weak}", f"model@strong={strong}"))
+
+
+def test_a_model_without_a_size_is_no_rung(asked: Asked) -> None:
+    with pytest.raises(Refused, match=r"^chain\.between\.mine: .* expected a rung of a ladder"):
+        asked("chain=ladder", "+model@chain.between.mine=hub", "chain.between.mine.id=distilgpt2")
+
+
+def test_rungs_of_your_own_come_in_the_order_of_their_sizes(asked: Asked) -> None:
+    sizes = {"weak": "14m", "chain.between.one": "1.4b", "chain.between.two": "410m", "strong": "2.8b"}
+    parts = [f"{'+' * ('chain' in place)}model@{place}=hub" for place in sizes]
+    ids = [f"{place}.id=EleutherAI/pythia-{size}-deduped" for place, size in sizes.items()]
+    run = asked("chain=ladder", *parts, *ids)
+    assert [model.id.split("-")[1] for model in run.chain.hops(run.weak, run.strong).values()] == ["410m", "1.4b"]
 
 
 @pytest.mark.parametrize("rounds", [0, -1, 101])

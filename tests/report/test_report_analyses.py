@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,25 @@ def test_supervision_that_reads_the_truth_is_flagged_without_a_conflict(fake: An
     fake.add(knobs={"supervision": {"_target_": "w2sd.supervision.Gold"}})
     (flag,) = oracles.flags(results.load(fake.root))
     assert flag.startswith("Reads the truth: supervision Gold.")
+
+
+def record_again(fake: Any, record: dict[str, Any], **said: Any) -> None:
+    (fake.root / "jobs" / f"{record['id']}.json").write_text(json.dumps(record | said))
+
+
+def test_what_a_part_declared_is_flagged_whatever_its_name(fake: Any) -> None:
+    part = {"supervision": {"_target_": "my.own.Peek"}}
+    record = fake.add(knobs=part)
+    assert oracles.flags(results.load(fake.root)) == []  # nobody can tell any more
+    record_again(fake, record, oracles=["supervision"])
+    (flag,) = oracles.flags(results.load(fake.root))
+    assert flag.startswith("Reads the truth: supervision Peek.")
+
+
+def test_what_is_recorded_counts_and_not_a_name(fake: Any) -> None:
+    record = fake.add(knobs={"supervision": {"_target_": "my.own.Gold"}})
+    record_again(fake, record, oracles=[])
+    assert oracles.flags(results.load(fake.root)) == []
 
 
 def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from tests.report.test_report_page import read
 from writing import write_page
 
-from w2sd import supervision
 from w2sd.metrics.verdict import trend
 from w2sd.pipeline.store import Store
 from w2sd.report import (
@@ -138,11 +136,6 @@ def test_no_flips_is_a_dash_with_the_reason(fake: Any) -> None:
     table = deceptions.per_job(rule(fake))
     assert table.rows[0][1] == "–¹"
     assert table.notes == ("¹ excess flips: no flips at all", "² score: no flips at all")
-
-
-def test_every_supervision_that_reads_the_truth_is_known_here() -> None:
-    classes = inspect.getmembers(supervision, inspect.isclass)
-    assert set(oracles.ORACLES) == {name for name, cls in classes if getattr(cls, "reads_truth", False)}
 
 
 def test_oracles_and_unequal_steps_are_flagged(fake: Any) -> None:

@@ -23,8 +23,11 @@ def rung(name: str) -> dict[str, Any]:
     return {"_target_": "w2sd.world.ladder.Rung", "rung": "sml".index(name)}
 
 
-def add_pair(fake: Any, weak: str, strong: str, reached: float, seed: int = 0, **knobs: Any) -> None:
-    """A job whose weak model and ceiling are as good as they are in every job."""
+def add_pair(
+    fake: Any, weak: str, strong: str, reached: float, seed: int = 0, n_trained: int = 0, **knobs: Any
+) -> None:
+    """A job whose weak model and ceiling are as good as they are in every job; all of their weights are trained."""
+    counts = [{"n/parameters": SIZES[name], "n/trained": n_trained or SIZES[name]} for name in (weak, strong)]
     low, high = ACCURACIES[weak], ACCURACIES[strong]
     share = (reached - low) / (high - low) if high > low else None
     fake.add(
@@ -33,8 +36,8 @@ def add_pair(fake: Any, weak: str, strong: str, reached: float, seed: int = 0, *
         overrides=[f"model@weak={weak}", f"model@strong={strong}", f"seed={seed}", *(f"{k}=x" for k in knobs)],
         knobs={"weak": rung(weak), "strong": rung(strong), **knobs},
         trained={
-            "weak": {"metrics": {"n/parameters": SIZES[weak]}},
-            "ceiling": {"metrics": {"n/parameters": SIZES[strong]}},
+            "weak": {"metrics": counts[0]},
+            "ceiling": {"metrics": counts[1]},
         },
         accuracy__weak=low, accuracy__student=reached, accuracy__ceiling=high, gain=reached - low,
         pgr=share, pgr_lo=None, pgr_hi=None,
@@ -102,7 +105,12 @@ def test_methods_that_every_job_took_by_name_are_called_so(fake: Any) -> None:
     assert pairs_of_models.methods_of(results.load(fake.root)) == ["supervision"]
 
 
-def test_a_probe_counts_its_head_alone_and_its_model_is_what_was_pretrained(fake: Any) -> None:
+def test_a_probe_is_as_large_as_the_model_that_it_reads(fake: Any) -> None:
+    add_pair(fake, "s", "l", 0.7, n_trained=13, adapter={"_target_": "w2sd.models.adapter.LinearProbe"})
+    assert results.load(fake.root)["parameters/strong"].tolist() == [SIZES["l"]]
+
+
+def test_a_probe_of_old_counted_its_head_alone_and_its_model_is_what_was_pretrained(fake: Any) -> None:
     add_pair(fake, "s", "l", 0.7, adapter={"_target_": "w2sd.models.adapter.LinearProbe"})
     frame = results.load(fake.root)
     assert not [name for name in frame if name.startswith("parameters/")]

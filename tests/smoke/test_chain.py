@@ -158,6 +158,7 @@ def test_a_sweep_over_seeds_shares_everything_above_the_student(undisturbed: Ran
     jobs = [json.loads(path.read_text()) for path in swept.store.glob("jobs/*.json")]
     assert {job["config"]["seed"] for job in jobs} == {0, 1, 2}
     assert len({job["sweep"] for job in jobs}) == 1
+    assert [job["oracles"] for job in jobs] == [[]] * 3
 
 
 def test_a_sweep_is_shared_by_several_processes(undisturbed: Ran) -> None:

@@ -30,15 +30,16 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd import worker
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, Loader, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.fit import Fit
+from w2sd.kinds import KINDS
 from w2sd.logger import Csv
 from w2sd.models import packing
 from w2sd.models.adapter import HeadOnly
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.packing import pack
-from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.score import HeadedModel, PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.logconf import LogConf
 from w2sd.objectives.reward import RewardBCE
@@ -47,6 +48,7 @@ from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack
 from w2sd.stages.throughput import Stretch
 from w2sd.students.base import Examination, Student
+from w2sd.students.classifier import ClassStudent
 from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
@@ -68,6 +70,7 @@ WEIGHTS = RNG.random((N, 6)).astype(np.float32)
 PAIRS, PACKED = (
     PairRows(ENCODED, SWAPPED, TARGETS, micro_tokens=60, references=SAID, is_packed=packed) for packed in (False, True)
 )
+ITEMS = ItemRows(PROMPTS, np.random.default_rng(1).dirichlet(np.ones(3), N), micro_tokens=20, is_packed=True)
 LONGEST = 10  # tokens of a prompt and an answer
 
 
@@ -103,6 +106,16 @@ def confident() -> Case:
     case = reward(8)
     case.learner.objective = LogConf(min_rows=2)
     return case
+
+
+def items() -> Case:
+    """Three classes on packed rows, with a threshold for each of the whole batch."""
+    torch.manual_seed(0)
+    backbone = GPT2Model(GPT2Config(**SHAPE, bos_token_id=None, eos_token_id=None))
+    silence_dropout(backbone)
+    model = HeadedModel(backbone, n_outputs=3).double()
+    assert pack(model, LONGEST)
+    return Case(ClassStudent(model, LogConf(min_rows=2), NoConflict(), FIT, 8), ITEMS, 8)
 
 
 def padded(n_steps: int = 24) -> Case:
@@ -158,9 +171,9 @@ def noisy() -> Case:
 
 
 Build = Callable[[], Case]
-WHOLE: tuple[Build, ...] = (reward, confident, policy, sft, language, head_only, thrifty)
+WHOLE: tuple[Build, ...] = (reward, confident, items, policy, sft, language, head_only, thrifty)
 RESUMED: tuple[Build, ...] = (tied, few_weights)
-SCORED: tuple[Build, ...] = (reward, policy)
+SCORED: tuple[Build, ...] = (reward, items, policy)
 
 
 def task(folder: Path, trainer: Trainer, rank: int, advance: Callable[[int, int], None]) -> Task:
@@ -198,7 +211,7 @@ def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[s
     assert isinstance(student, Student)
     student.requires_grad_(False)
     references = {role: torch.from_numpy(SURE[role]) for role in SURE}
-    student.examine(Examination(torch.arange(N), torch.from_numpy(SWAPPED), references))
+    student.examine(Examination(torch.arange(N), torch.from_numpy(SWAPPED.astype(np.int64)), references))
     loader = Loader(rows, in_length_order(rows.lengths, 6))  # the last batch has one row
     took: list[Stretch] = []
     job = task(folder, trainer, rank, lambda *_: None)._replace(measured=took.append)
@@ -246,7 +259,8 @@ def main(folder: Path) -> None:
     measured = one_of_two.measure(rank, json.loads((folder / "rows.json").read_text()))
     (folder / f"measured_{rank}.json").write_text(json.dumps(measured))
     for job in json.loads((folder / "jobs.json").read_text()):
-        worker.execute(job["stage"], job["runtime"], Store(job["store"]), lambda *_: None, rank)
+        if rank == 0 or KINDS[job["stage"]["kind"]].is_shared:  # others have one process, whatever the devices
+            worker.execute(job["stage"], job["runtime"], Store(job["store"]), lambda *_: None, rank)
         dist.barrier()  # the next one reads what the first process has committed
     dist.destroy_process_group()
 

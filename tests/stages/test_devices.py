@@ -27,7 +27,7 @@ from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
 from w2sd.metrics.predictions import read_predictions
 from w2sd.models import packing
-from w2sd.models.score import RewardModel
+from w2sd.models.score import HeadedModel
 from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
@@ -60,36 +60,52 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-REAL = {
-    "pretrain/weak": "ddp",
-    "train/weak": "fsdp2",
-    "label/weak": "ddp",
-    "features/student_w2s_middle": "fsdp2",  # of the same pretrained model
-}
 FAST = [
-    "debug=fast",
+    "model@weak=world_xs",
     "model@strong=world_xs",
     "weak.batch=512",
     "strong.batch=512",
-    "supervision=filtered",
     "trainer.log_every=1",
     "data.gt=40",
     "data.w2s=20",
     "data.test=20",
 ]
+PAIRS = ["debug=fast", "supervision=filtered"]
+ITEMS = [
+    "debug=fast_items",
+    "data=world_classes",
+    "generative=world",
+    "refinement=world",
+    "stopping=labels",
+    "stopping.holdout=0.3",
+    "objective=logconf",
+]
+REAL = {  # stages, and what they are done with in a group
+    ("pretrain/weak", "ddp"): PAIRS,
+    ("train/weak", "fsdp2"): PAIRS,
+    ("label/weak", "ddp"): PAIRS,
+    ("features/student_w2s_middle", "fsdp2"): PAIRS,  # of the same pretrained model
+    ("generative/strong", "fsdp2"): ITEMS,  # of it, too
+    ("train/weak", "ddp"): ITEMS,
+    ("label/weak", "fsdp2"): ITEMS,
+    ("refine/student", "ddp"): ITEMS,
+    ("train/student", "ddp"): ITEMS,
+    ("evaluate/weak", "ddp"): ITEMS,
+}
 
 
-def small(place: Path) -> RunConfig:
+def small(place: Path, knobs: list[str]) -> RunConfig:
     """A run on the embedded world."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return read(hydra.compose("config", [*FAST, f"out={place / 'logs'}"]))
+        return read(hydra.compose("config", [*FAST, *knobs, f"out={place / 'logs'}"]))
 
 
 def chain(place: Path) -> None:
     """Run stages of it in one process, and write down the same ones for a group."""
-    run = small(place)
-    stages, jobs = plan(run), []
-    for name, strategy in REAL.items():
+    jobs, runs = [], [small(place, knobs) for knobs in (PAIRS, ITEMS)]
+    graphs = [plan(run) for run in runs]
+    for (name, strategy), knobs in REAL.items():
+        run, stages = (several[knobs is ITEMS] for several in (runs, graphs))
         worker.execute(stages[name].spec(), runtime(run), Store(place / "one"), lambda *_: None)
         shared = runtime(run._replace(trainer=replace(run.trainer, devices=2, strategy=strategy)))
         jobs.append({"stage": stages[name].spec(), "runtime": shared, "store": str(place / "two")})
@@ -192,7 +208,7 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
     assert len(one) == len(REAL)
     tokens = [{path.name for path in (folder / place / "tokens").iterdir()} for place in ("one", "two")]
     assert tokens[0] == tokens[1]
-    assert len(tokens[0]) == 2  # one tokenizer, two splits: the sources of stages that read one of them
+    assert len(tokens[0]) == 2 + 3  # splits of pairs and of items: the sources of stages that read one of them
     for name, artifact in one.items():
         files, others = (sorted(str(file.relative_to(a)) for file in a.rglob("*")) for a in (artifact, two[name]))
         assert files == others
@@ -206,7 +222,10 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
                 assert float((first["states"] - second["states"]).abs().max()) < 1e-3 < float(first["states"].std())
         if (artifact / "head.safetensors").exists():
             assert (two[name] / "model/config.json").read_bytes() == (artifact / "model/config.json").read_bytes()
-            assert RewardModel.load(two[name])
+            assert HeadedModel.load(two[name])
+        if (artifact / "curve.json").exists():
+            curves = [[list(look.values()) for look in read_json(a / "curve.json")] for a in (artifact, two[name])]
+            np.testing.assert_allclose(*curves, atol=1e-12, rtol=0)
         if (artifact / "predictions.parquet").exists():
             rows, same = (read_predictions(a / "predictions.parquet") for a in (artifact, two[name]))
             assert list(rows.ids) == list(same.ids)
@@ -215,13 +234,13 @@ def test_a_group_leaves_the_artifacts_that_one_process_leaves(folder: Path) -> N
 
 def test_two_nodes_train_as_two_devices_do(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process on each of two machines, both of which are this one, as `srun` starts them: here a script."""
-    run = small(folder)
+    run = small(folder, PAIRS)
     trained, steps = plan(run)["train/weak"], slurm.job(2, tmp_path, monkeypatch)
     devices, nodes = Store(folder / "two"), Store(tmp_path / "nodes")
     for upstream in trained.inputs.values():
         shutil.copytree(devices.find(upstream.key), nodes.path(upstream.kind, upstream.key))
     monkeypatch.setenv("PYTHONPATH", str(Path(w2sd.__file__).parents[1]))
-    trainer = replace(run.trainer, nodes=2, strategy=REAL["train/weak"])
+    trainer = replace(run.trainer, nodes=2, strategy="fsdp2")  # as in REAL
     launching._in_process(trained, run._replace(trainer=trainer), nodes, lambda *_: None)
     [step] = steps.read_text().splitlines()
     assert step.split()[0] == "--nodes=2"

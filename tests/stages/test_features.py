@@ -26,7 +26,9 @@ from w2sd.models.probe import Probe
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.store import Store
+from w2sd.probes.supervised import Filtered, Relabelled
 from w2sd.stages import features, lessons
+from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
 from w2sd.trainer import Trainer
 from w2sd.worker import Task, execute
@@ -133,7 +135,11 @@ def test_features_are_the_states_at_the_ends_of_both_answers_in_slot_order(
     assert features.states_of(folder, ids) == pytest.approx(expected, abs=1e-5)
     assert features.width_of(folder) == 12
     assert features.states_of(folder, ids[40:5:-3]) == pytest.approx(expected[40:5:-3], abs=1e-5)
-    assert bench.metrics(stages, name) == {"n/rows": len(pairs), "n/width": 12}
+    assert bench.metrics(stages, name) == {
+        "n/rows": len(pairs),
+        "n/width": 12,
+        "n/parameters": AutoModel.from_pretrained(bench.folder(stages, "pretrain/strong") / "model").num_parameters(),
+    }
 
 
 def test_rows_that_were_not_read_are_named(bench: Bench, probed: Plan) -> None:
@@ -169,7 +175,7 @@ def test_a_linear_probe_is_what_training_the_head_alone_comes_to(bench: Bench, p
         assert one.ids == other.ids
         assert one.margin == pytest.approx(other.margin, abs=0.01 * np.std(other.margin))
     said, expected = (bench.metrics(of, "train/student") for of in (probed, whole))
-    assert said == expected | {"n/parameters": 13, "n/trained": 13}
+    assert said == expected | {"n/trained": 13}  # its size is that of the model that it reads, with the head
     helpful = [bench.folder(of, "evaluate/student") / "helpful.parquet" for of in (probed, whole)]
     one, other = map(read_predictions, helpful)
     assert one.margin == pytest.approx(other.margin, abs=0.01 * np.std(other.margin))
@@ -252,6 +258,44 @@ def test_the_other_probes_and_relabelling_run_too(bench: Bench, filtered: Plan) 
 def test_too_many_neighbours_are_refused_in_one_line(bench: Bench, filtered: Plan) -> None:
     with pytest.raises(Refused, match=r"^supervision\.k: 64 is not accepted; .* from 1 to 63, of 64 examples$"):
         bench.run("supervision=filtered", "supervision.k=64")
+
+
+@pytest.mark.parametrize("named", ["filtered", "relabelled"])
+def test_held_out_rows_and_the_others_have_no_say_about_each_other_s_labels(
+    bench: Bench, filtered: Plan, named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage, part = filtered["train/student"], {"filtered": Filtered, "relabelled": Relabelled}[named]
+    stopping = Stopping(holdout=0.4)
+    params = {**stage.params, "supervision": part(k=5, share=0.5), "stopping": stopping}
+    inputs = {role: bench.store.find(made.key) for role, made in stage.inputs.items()}
+    place = (tmp_path, tmp_path, Trainer(), Csv(), "test", tmp_path / "logs")
+    task = Task(stage.key, stage.kind, params, inputs, *place, lambda *_: None)
+    pairs = data.read(stage.params["data"]).rows("w2s")
+    held = {pair.id for pair in pairs if stopping.holds_out(pair.cluster)}
+    assert 5 < len(held) < 59
+    said = lessons.said
+
+    def targets(changed: set[str]) -> dict[str, list[float]]:
+        """What is taught where the teacher says the opposite of these."""
+
+        def turned(*which: Any) -> dict[str, Any]:
+            return {id: p_K[::-1] if id in changed else p_K for id, p_K in said(*which).items()}
+
+        monkeypatch.setattr(lessons, "said", turned)
+        kept, targets_NK = lessons.supervised(task, pairs)
+        return {pair.id: targets_K.tolist() for pair, targets_K in zip(kept, targets_NK, strict=True)}
+
+    usual, others = targets(set()), {pair.id for pair in pairs} - held
+    for changed, same in ((held, others), (others, held)):
+        now = targets(set(list(changed)[::2]))  # to turn all would leave the order as it is
+        assert {id: p for id, p in now.items() if id in same} == {id: p for id, p in usual.items() if id in same}
+        assert {id: p for id, p in now.items() if id in changed} != {id: p for id, p in usual.items() if id in changed}
+
+
+def test_too_few_held_out_rows_for_a_probe_are_refused_in_one_line(bench: Bench) -> None:
+    said = r"^supervision\.k: 20 is not accepted; .* of \d+ examples \(those that stopping\.holdout=0\.1 holds out\)$"
+    with pytest.raises(Refused, match=said):
+        bench.run("supervision=filtered", "supervision.k=20", "stopping=labels")
 
 
 # --- saliency ---------------------------------------------------------------------------------------------------------

@@ -85,9 +85,9 @@ def test_words_of_the_same_tokens_are_refused() -> None:
     with pytest.raises(
         Refused, match=r"^refinement\.words: 'b' is not accepted; expected a word of other tokens than a"
     ):
-        check_distinct([WORDS[0], WORDS[0]], ["a", "b"], "refinement.words")
+        check_distinct("refinement.words", [WORDS[0], WORDS[0]], ["a", "b"])
     with pytest.raises(Refused, match=r"at least one token"):
-        check_distinct([np.zeros(0, dtype=np.int32)], [""], "refinement.words")
+        check_distinct("refinement.words", [np.zeros(0, dtype=np.int32)], [""])
 
 
 def test_pairs_are_not_asked_about(asked: Callable[..., RunConfig]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from w2sd.data.text import EncodedItems
 from w2sd.errors import Refused, StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv
-from w2sd.models.score import HeadedModel, silence_dropout
+from w2sd.models.score import ClassScores, HeadedModel, PairScores, silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import read_json
@@ -29,6 +30,7 @@ from w2sd.stages.training import Training, hold_out
 from w2sd.stages.watching import Watch
 from w2sd.stopping import Stopping
 from w2sd.students.classifier import ClassStudent
+from w2sd.students.reward import RewardStudent
 from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
@@ -44,8 +46,10 @@ class Killed(Exception):
     """Stands for what ends a process."""
 
 
-def trained(folder: Path, by: str, stop: int | None = None, save: bool = False) -> tuple[ClassStudent, Watch, Task]:
-    """Train on the first half of the texts, watched on the second."""
+def trained(
+    folder: Path, by: str, stop: int | None = None, save: bool = False, undecided: int = 0
+) -> tuple[ClassStudent, Watch, Task]:
+    """Train on the first half of the texts, watched on the second, whose first labels may be undecided."""
     for name in ("out", "work", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -61,7 +65,9 @@ def trained(folder: Path, by: str, stop: int | None = None, save: bool = False) 
     silence_dropout(backbone)
     student = ClassStudent(HeadedModel(backbone, 0, 2), RewardBCE(), NoConflict(), FIT, STEPS)
     rows = ItemRows(TEXTS[:N], np.eye(2)[SAID[:N]], 16)
-    watch = Watch(ItemRows(TEXTS[N:], None, 16), SAID[N:], RIGHT[N:], Stopping(by), EVERY, STEPS)
+    soft = np.where(np.eye(2)[SAID[N:]] > 0, 0.7, 0.3)
+    soft[:undecided] = 0.5
+    watch = Watch(ItemRows(TEXTS[N:], None, 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
         lightning.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
     return student, watch, task
@@ -107,6 +113,28 @@ def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> 
     assert read_json(task.out / "curve.json") == [look._asdict() for look in watch.curve]
 
 
+def test_undecided_labels_are_met_half_whatever_the_student_prefers(tmp_path: Path) -> None:
+    student, watch, _ = trained(tmp_path, "nothing", undecided=10)
+    rows = ItemRows(TEXTS[N:], None, 10**6)
+    with torch.no_grad():
+        [piece] = rows[list(range(N))]
+        said = student(piece).logits.argmax(dim=1)[piece.rows.argsort()].numpy()
+    expected = (10 / 2 + (said[10:] == SAID[N + 10 :]).sum()) / N
+    assert len(set(said[:10].tolist())) == 2  # neither option is taken for the label
+    assert watch.best.labels == pytest.approx(expected)
+
+
+def test_ties_are_shared_by_the_options_that_are_tied() -> None:
+    three = ClassScores(torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0], [3.0, 3.0, 3.0]]))
+    student: Any = SimpleNamespace(objective=RewardBCE())
+    assert torch.allclose(
+        ClassStudent.prefers(student, three),
+        torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [1 / 3, 1 / 3, 1 / 3]], dtype=torch.float64),
+    )
+    pairs = PairScores(torch.tensor([2.0, 1.0, 1.0]), torch.tensor([1.0, 2.0, 1.0]))
+    assert RewardStudent.prefers(student, pairs).tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
+
+
 @pytest.mark.parametrize("stop", [1, 4, 9])
 def test_an_interrupted_training_keeps_the_same_weights_and_the_same_curve(
     watched: Any, tmp_path: Path, stop: int
@@ -127,7 +155,7 @@ def training(n: int, n_own: int) -> Training:
 
 def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     whole = training(80, n_own=60)
-    kept, held = hold_out(whole, 0.25, FIT)
+    kept, held = hold_out(whole, Stopping(holdout=0.25), FIT)
     ids = [{item.id for item in part.examples} for part in (kept, held)]
     assert not ids[0] & ids[1]
     assert ids[0] | ids[1] == {item.id for item in whole.examples}
@@ -138,15 +166,17 @@ def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     for part in (kept, held):
         assert [int(item.text) % 9 for item in part.examples] == [int(ids[0]) for ids in part.encoded.texts]
         assert np.array_equal(part.targets_NK, np.eye(2)[[RIGHT[int(item.text)] for item in part.examples]])
-    assert ids[1] <= {item.id for item in hold_out(whole, 0.5, FIT)[1].examples}  # a larger share has the smaller one
+    assert ids[1] <= {
+        item.id for item in hold_out(whole, Stopping(holdout=0.5), FIT)[1].examples
+    }  # a larger share has the smaller one
     with pytest.raises(StageFailed, match=r"^stopping: 0 rows are held out of 80; set stopping\.holdout"):
-        hold_out(whole, 1e-9, FIT)
+        hold_out(whole, Stopping(holdout=1e-9), FIT)
 
 
 def test_what_belongs_together_is_held_out_together() -> None:
     whole = training(80, n_own=80)
     examples = [item._replace(cluster=digest(str(int(item.text) // 2))) for item in whole.examples]
-    kept, held = hold_out(whole._replace(examples=examples), 0.25, FIT)
+    kept, held = hold_out(whole._replace(examples=examples), Stopping(holdout=0.25), FIT)
     clusters = [{item.cluster for item in part.examples} for part in (kept, held)]
     assert not clusters[0] & clusters[1]
 

@@ -28,6 +28,7 @@ class ChessModel(FromScratch):
     batch: int = 16  # documents per step; each is read once
     init_seed: int = 0
     VERSION: ClassVar[int] = 1
+    ladder: ClassVar[str] = "chess"
 
     def __post_init__(self) -> None:
         for knob in ("width", "layers", "heads", "batch"):
@@ -37,6 +38,11 @@ class ChessModel(FromScratch):
         require(enough, "documents", self.documents, f"0 (random weights) or at least one batch ({self.batch})")
         require(0 < self.lr < 1, "lr", self.lr, "a number between 0 and 1")
         require(self.init_seed >= 0, "init_seed", self.init_seed, "an integer of 0 or more")
+
+    @property
+    def height(self) -> int:
+        """Its place on the ladder: the weights of its blocks."""
+        return 12 * self.layers * self.width**2
 
     def text(self, data: Any) -> ChessText | None:
         """What it is pretrained on; whatever else it is to read must be in its words too."""

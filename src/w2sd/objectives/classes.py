@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from w2sd.objectives.base import Moment
@@ -68,16 +67,6 @@ class StepObjective(ClassObjective):
         return self.fixed(Moment(1, 1), scores.logits.detach(), targets)(scores, targets)
 
 
-@dataclass(frozen=True)
-class CrossEntropy(RowObjective):
-    """−Σ q ln p (Burns et al. 2023, section 3): naive imitation. It is `RewardBCE`, to the last digits."""
-
-    VERSION: ClassVar[int] = 1
-
-    def loss(self, log_p_BC: Tensor, q_BC: Tensor) -> Tensor:
-        return cross_entropy(log_p_BC, q_BC)
-
-
 def distribution(targets: Tensor) -> Tensor:
     """Targets as distributions, [B, C]; those of pairs are over their slots."""
     from torch import stack
@@ -86,5 +75,5 @@ def distribution(targets: Tensor) -> Tensor:
 
 
 def cross_entropy(log_p_BC: Tensor, q_BC: Tensor) -> Tensor:
-    """−Σ q ln p of each row."""
+    """−Σ q ln p of each row: what losses of several terms are made of. By itself it is `RewardBCE`."""
     return -(q_BC * log_p_BC).sum(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from w2sd.errors import require
+from w2sd.errors import Refused, require
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Bootstrap:
     between: dict[str, Any] = field(default_factory=dict)  # models from weak to strong, in this order
     reuse_prompts: bool = False  # label the same prompts at every hop
     conflict_everywhere: bool = False  # the conflict at every hop, not at the last alone
-    only_between: bool = False  # of the rungs of a ladder, leave out those that are not between weak and strong
+    only_between: bool = False  # of the rungs of ladders, those between weak and strong on the ladder of both
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -66,15 +66,26 @@ class Bootstrap:
         for name, model in self.between.items():
             accepted = f"a model; choose one with model@chain.between.{name}=OPTION"
             require(hasattr(model, "open_backbone"), f"between.{name}", model, accepted)
-            is_rung = not self.only_between or hasattr(model, "rung")
+            is_rung = not self.only_between or _ladder(model) != ""
             require(is_rung, f"between.{name}", model, "a rung of a ladder beside only_between=true")
 
     def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
         """The models that are students before the last, by name."""
         if not self.only_between:
             return self.between
-        for model in (weak, strong):
-            require(
-                hasattr(model, "rung"), "only_between", True, "false where weak and strong are no rungs of a ladder"
-            )
-        return {name: model for name, model in self.between.items() if weak.rung < model.rung < strong.rung}
+        ladder = _ladder(strong)
+        rungs = {name: model for name, model in self.between.items() if model.ladder == ladder}
+        if _ladder(weak) != ladder or not rungs:
+            said = " and ".join(_ladder(model) or "a model of no ladder" for model in (weak, strong))
+            accepted = "weak and strong models of one ladder, or chain=bootstrap model@chain.between.one=OPTION"
+            raise Refused("chain", f"between {said}", f"{accepted}; ladders: {self._ladders()}")
+        within = {name: model for name, model in rungs.items() if weak.height < model.height < strong.height}
+        return dict(sorted(within.items(), key=lambda named: named[1].height))
+
+    def _ladders(self) -> str:
+        return ", ".join(dict.fromkeys(model.ladder for model in self.between.values()))
+
+
+def _ladder(model: Any) -> str:
+    """Which ladder a model is a rung of; the empty word where it is of none. Its `height` is its place there."""
+    return getattr(model, "ladder", "")

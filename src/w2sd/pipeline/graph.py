@@ -42,7 +42,10 @@ class Graph:
             text = model.text(self.run.data)
         inputs = {} if text is None else {"base": self.add(role, "pretrain", {"model": model, "text": text}, {})}
         generative = self.run.generative
-        if isinstance(generative, NoGenerative) or (is_teacher and not generative.teacher):
+        if isinstance(generative, NoGenerative):
+            return inputs
+        generative = generative.suited(model)
+        if is_teacher and not generative.teacher:
             return inputs
         reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": model, "fit": generative.fit}
         reads["seed"] = self.run.settings.teacher_seed

@@ -8,6 +8,7 @@ from typing import Any
 
 from w2sd.errors import Refused
 from w2sd.pipeline.store import read_json
+from w2sd.stopping import TRUTH
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Job:
     stages: dict[str, dict[str, str]]  # by name: kind and key
     config: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # the option taken from each config group
+    oracles: list[str] | None = None  # groups whose part reads the truth; None: of a version that did not record them
     overrides: tuple[str, ...] = ()
     command: str = ""
     sweep: str | None = None
@@ -29,6 +31,36 @@ class Job:
     def kind(self) -> str:
         """Of the artifact that holds its results: models compared, or a theory simulated."""
         return next((stage["kind"] for stage in self.stages.values() if stage["key"] == self.compare), "compare")
+
+    @property
+    def reads_truth(self) -> str:
+        """The parts that no one without the truth could use, in words; else nothing.
+
+        >>> own = {"supervision": {"_target_": "my.own.Peek"}}
+        >>> Job("", "", "", {}, config=own, oracles=["supervision"]).reads_truth
+        'supervision Peek'
+        """
+        groups = _oracles_of_old(self.config) if self.oracles is None else self.oracles
+        return ", ".join(_in_words(group, self.config.get(group) or {}) for group in groups)
+
+
+def _oracles_of_old(config: dict[str, Any]) -> list[str]:
+    """The groups whose part read the truth when records did not say so: there were no others, and none is added."""
+    group = config.get("supervision") or {}
+    is_old = str(group.get("_target_", "")).rpartition(".")[2] in ("OracleConfident", "Gold", "NoisyGold", "Synthetic")
+    found = {"conflict": _set_to_truth(config.get("conflict")), "supervision": is_old}
+    return [name for name, reads in {**found, "stopping": _set_to_truth(config.get("stopping"))}.items() if reads]
+
+
+def _set_to_truth(part: Any) -> str | None:
+    """The knob by which a part is told to read the truth, if there is one."""
+    return next((knob for knob in ("mask", "by") if (part or {}).get(knob) == TRUTH), None)
+
+
+def _in_words(group: str, part: dict[str, Any]) -> str:
+    words = {"mask": f"{group} with mask={TRUTH}", "by": f"{group} by {TRUTH}"}
+    knob = _set_to_truth(part)
+    return words[knob] if knob else f"{group} {str(part.get('_target_', '')).rpartition('.')[2]}"
 
 
 def read_jobs(store: Path) -> list[Job]:

@@ -16,7 +16,7 @@ from w2sd.report.knobs import RUNTIME
 from w2sd.report.records import Job, read_jobs
 from w2sd.report.trained import measures
 
-IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides")
+IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides", "reads_truth")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
     "throughput/pairs_per_cpu_s": "pairs_per_cpu_s",
     "throughput/tokens_per_s": "tokens_per_s",

@@ -26,6 +26,8 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
     `known` keeps what was read, by key: jobs share most of their trainings.
     """
 
+    is_probe = getattr(known_class(job.config.get("adapter")), "reads_features", False)
+
     def read(stage: str) -> dict[str, Any]:
         at = job.stages.get(stage)
         if at is None:
@@ -34,11 +36,15 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
             known[at["key"]] = store.read(at["kind"], at["key"], "metrics.json") or {}
         return known[at["key"]]
 
-    # the training of a probe counts its head alone
-    is_probe = getattr(known_class(job.config.get("adapter")), "reads_features", False)
-    sizes = {f"parameters/{role}": read(stages[is_probe]).get("n/parameters") for role, stages in MODELS.items()}
+    sizes = {f"parameters/{role}": _size(*map(read, stages), is_probe=is_probe) for role, stages in MODELS.items()}
     watched = {name: value for name, value in read(STUDENT).items() if name.startswith("stopping/")}
     return {name: value for name, value in sizes.items() if value is not None} | watched
+
+
+def _size(trained: dict[str, Any], pretrained: dict[str, Any], *, is_probe: bool) -> int | None:
+    """How large a model is; trainings of probes once counted their head alone, and then its pretraining may know."""
+    only_head = is_probe and trained.get("n/parameters") == trained.get("n/trained")
+    return (pretrained if only_head else trained).get("n/parameters")
 
 
 def curve(job: Job, store: Store) -> list[Look]:

@@ -19,6 +19,7 @@ from w2sd.data.pairs import classes_of, coin, read
 from w2sd.errors import StageFailed, within
 from w2sd.fit import Fit
 from w2sd.models.probe import StateModel
+from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.students.features import StateReader
@@ -35,6 +36,7 @@ def run(task: Task) -> dict[str, Any]:
     params = task.params
     with within("model"):
         backbone, tokenizer = params["model"].open_backbone(task.inputs.get("base")), params["model"].open_tokenizer()
+    n_parameters = sum(weights.numel() for weights in backbone.parameters())
     model = StateModel(backbone, params["layer"])
     model.requires_grad_(False)
     examples = read(params["data"]).split(params["split"])
@@ -54,7 +56,7 @@ def run(task: Task) -> dict[str, Any]:
         raise StageFailed("features: the model has states without value; its weights or its precision are to blame")
     if task.rank == 0:
         save_file({"states": states_NAD.contiguous()}, task.out / FILE, metadata={"ids": json.dumps(ids)})
-    return {"n/rows": len(ids), "n/width": states_NAD.shape[-1]}
+    return {"n/rows": len(ids), "n/width": states_NAD.shape[-1], "n/parameters": n_parameters}
 
 
 def ids_in(folder: Path) -> list[str]:
@@ -67,6 +69,11 @@ def width_of(folder: Path) -> int:
     """How many numbers a state has."""
     with safe_open(folder / FILE, "numpy") as file:
         return file.get_slice("states").get_shape()[-1]
+
+
+def size_of(folder: Path) -> int:
+    """How many parameters the transformer has that was asked."""
+    return read_json(folder / "metrics.json")["n/parameters"]
 
 
 def states_of(folder: Path, ids: Sequence[str]) -> np.ndarray:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from w2sd.conflicts.base import COIN, OWN, Conflict, Extra
 from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest, texts_of
-from w2sd.errors import StageFailed, within
+from w2sd.errors import Refused, StageFailed, within
 from w2sd.metrics.predictions import read_distributions, read_predictions
 from w2sd.stages import features
+from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
 from w2sd.worker import Task
 
@@ -72,12 +73,27 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     if supervision.needs_features:
         states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
         lesson = lesson._replace(features_NAD=states_NAD)
-    with within("supervision"):
-        targets_NK = np.asarray(supervision.targets(lesson), dtype=np.float64)
+    targets_NK = _targets(supervision, lesson, examples, task.params.get("stopping"))
     kept = ~np.isnan(targets_NK.sum(axis=1))
     if kept.sum() < 2:
         raise StageFailed(f"supervision leaves {kept.sum()} of {len(kept)} rows to train on; lower its threshold")
     return [example for example, keep in zip(examples, kept, strict=True) if keep], targets_NK[kept]
+
+
+def _targets(supervision: Any, lesson: Lesson, examples: Sequence[Pair | Item], how: Stopping | None) -> Floats:
+    """What a supervision makes of these examples: of those that are held out and of the others apart."""
+    held = np.array([how is not None and how.holds_out(example.cluster) for example in examples], dtype=bool)
+    targets_NK = np.full(lesson.p_NK.shape, np.nan)
+    with within("supervision"):
+        targets_NK[~held] = supervision.targets(lesson.pick(~held))
+        if how is None or not held.any():
+            return targets_NK
+        try:
+            targets_NK[held] = supervision.targets(lesson.pick(held))
+        except Refused as refusal:
+            accepted = f"{refusal.accepted} (those that stopping.holdout={how.holdout:g} holds out)"
+            raise Refused(refusal.knob, refusal.value, accepted) from None
+    return targets_NK
 
 
 def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:

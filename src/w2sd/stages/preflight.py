@@ -14,13 +14,14 @@ import torch
 
 from w2sd.config import RunConfig, target
 from w2sd.data.pairs import TARGET, Table, classes_of, read
-from w2sd.data.text import Ids
 from w2sd.errors import Refused, require, within
 from w2sd.hint import NoHint
 from w2sd.models.hub import Hub
 from w2sd.pipeline.store import Store
-from w2sd.stages.encoding import encode_for
-from w2sd.stages.refine import check_distinct, ids_of
+from w2sd.refinement import InContext
+from w2sd.stages.encoding import Encoding, encode_for
+from w2sd.stages.refine import words_of
+from w2sd.stages.words import check_distinct, readable
 from w2sd.stopping import NoStopping
 
 
@@ -37,7 +38,6 @@ def check(run: RunConfig) -> None:
     if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
         raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
-    append_eos = run.data.append_eos if is_policy else None
     table, tokens = read(run.data), Store(run.settings.store).tokens
     known = tokens if tokens.is_dir() else None  # a store is made by the first stage, and not by what is refused here
     hops = {f"chain.between.{name}": model for name, model in run.chain.hops(run.weak, run.strong).items()}
@@ -49,17 +49,29 @@ def check(run: RunConfig) -> None:
             config, tokenizer = model.open_config(), model.open_tokenizer()
             if isinstance(model, Hub):
                 model.check_weights()
-        with _read_by(role):
-            encoded = encode_for(config, tokenizer, run.data, table.examples, append_eos, known)
-        with within(role):
-            _check_enough(table.examples, encoded)
+        for append_eos in _layouts(run, role):
+            with _read_by(role):
+                encoded = encode_for(config, tokenizer, run.data, table.examples, append_eos, known)
+            with within(role):
+                _check_room(table.examples, encoded)
         run.adapter.check(config, is_policy)
+    if isinstance(run.refinement, InContext):
+        strong, classes = run.strong, classes_of(run.data) or ()
+        words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
     if not isinstance(run.hint, NoHint):
         _check_hint(run, table, known)
 
 
-def _check_enough(examples: list[Any], encoded: Any) -> None:
-    """Refuse a context into which next to nothing of some kind of rows fits."""
+def _layouts(run: RunConfig, role: str) -> list[str | None]:
+    """How a model is given its texts (see `encode_for`): a policy as such and, where a probe asks it, as any other."""
+    if run.objective.student != "policy":
+        return [None]
+    is_asked = run.supervision.needs_features and role != "weak"  # it teaches, and no probe asks what it reads
+    return [run.data.append_eos, *([None] if is_asked else [])]
+
+
+def _check_room(examples: list[Any], encoded: Encoding) -> None:
+    """Refuse a context that leaves too few rows of any kind."""
     left = Counter((examples[i].split, examples[i].facet, examples[i].part) for i in encoded.kept)
     for split, facet, part in {(each.split, each.facet, each.part) for each in examples}:
         n = left[split, facet, part]
@@ -72,9 +84,8 @@ def _check_hint(run: RunConfig, table: Table, tokens: Path | None) -> None:
     classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
     words = run.hint.words_for(classes)
     config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
-    with within("hint"):
-        ids = [_ids_of_phrase(tokenizer, run.hint.phrase(word)) for word in words]
-        check_distinct(ids, words, "words")
+    ids = [readable("hint.said", run.hint.phrase(word), tokenizer, config) for word in words]
+    check_distinct("hint.words", ids, words)
     for option in range(len(words)):
         written = [run.hint.write(row, option, words) for row in (rows[:1] if classes else rows)]
         with _read_by("strong, with its hint"):
@@ -84,15 +95,7 @@ def _check_hint(run: RunConfig, table: Table, tokens: Path | None) -> None:
                 accepted = f"a text with room before it in a context of {encoded.longest}"
                 require(len(ids[option]) < encoded.longest, "said", run.hint.said, accepted)
             else:
-                _check_enough(written, encoded)
-
-
-def _ids_of_phrase(tokenizer: Any, phrase: str) -> Ids:
-    try:
-        return ids_of(tokenizer, phrase)
-    except Exception as error:  # what tokenizers raise that have no word for unknown ones
-        accepted = f"words that the tokenizer of the strong model has ({error})"
-        raise Refused("said", phrase, accepted) from error
+                _check_room(written, encoded)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
+from w2sd.stages.words import check_distinct, ids_of, readable
 from w2sd.worker import Task
 
 
@@ -29,11 +30,9 @@ def run(task: Task) -> dict[str, Any]:
         tokenizer = params["model"].open_tokenizer()
     taught = read_distributions(task.inputs["labels"])
     items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
-    names = how.words_for(classes_of(params["data"]) or ())
-    words = [ids_of(tokenizer, f" {name}") for name in names]
-    check_distinct(words, names, "refinement.words")
+    classes = classes_of(params["data"]) or ()
+    words, context = words_of(how, classes, tokenizer, model.lm.config, params["context"])
     said = {item.id: int(taught[item.id].argmax()) for item in items}
-    context = getattr(model.lm.config, "max_position_embeddings", None) or params["context"]
     prompts = contexts(items, said, words, how, tokenizer, context)
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)
     if task.rank == 0:
@@ -42,6 +41,20 @@ def run(task: Task) -> dict[str, Any]:
     now, before = logits_NC.argmax(axis=1), np.array([said[item.id] for item in items])
     kept = float((now == before).mean())
     return {"n/pairs": len(items), "accuracy": accuracy((now == right).astype(float)), "kept": kept}
+
+
+def words_of(
+    how: InContext, classes: tuple[str, ...], tokenizer: Any, config: Any, max_tokens: int
+) -> tuple[list[Ids], int]:
+    """The tokens of the word of each class, and how many a whole text may have; what cannot be read is refused."""
+    names = how.words_for(classes)
+    words = [readable("refinement.words", f" {name}", tokenizer, config) for name in names]
+    check_distinct("refinement.words", words, names)
+    readable("refinement.separator", how.separator, tokenizer, config)
+    context = getattr(config, "max_position_embeddings", None) or max_tokens
+    room = context - len(lead_of(tokenizer, names[0])) - max(map(len, words))
+    require(room >= 1, "refinement.words", names, f"words that leave room for an item in a context of {context} tokens")
+    return words, context
 
 
 def contexts(
@@ -92,17 +105,3 @@ def _write(task: Task, items: list[Item], logits_NC: np.ndarray, prompts: list[I
     }
     write_predictions(task.out / "predictions.parquet", columns)
     save_file({"logits": logits_NC}, task.out / LOGITS)
-
-
-def ids_of(tokenizer: Any, text: str) -> Ids:
-    """The tokens of a text by itself."""
-    return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
-
-
-def check_distinct(ids: list[Ids], words: list[str], knob: str) -> None:
-    """Refuse words that are one and the same to a tokenizer, or nothing."""
-    seen: dict[tuple[int, ...], str] = {}
-    for word, tokens in zip(words, ids, strict=True):
-        require(len(tokens) > 0, knob, word, "a word with at least one token")
-        other = seen.setdefault(tuple(tokens.tolist()), word)
-        require(other == word, knob, word, f"a word of other tokens than {other}")

@@ -37,7 +37,7 @@ def run(task: Task) -> dict[str, Any]:
     training, held = prepare(task, model, tokenizer), None
     rows_of = item_rows if kind is ClassStudent else pair_rows
     if how := params.get("stopping"):
-        training, held = hold_out(training, how.holdout, params["fit"])
+        training, held = hold_out(training, how, params["fit"])
     rows = rows_of(task, training)
     if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
         raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
@@ -47,7 +47,7 @@ def run(task: Task) -> dict[str, Any]:
         counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
     if how is None or held is None:
         return counts | finish(task, training, student, rows)
-    labels, right = held.targets_NK.argmax(axis=1), np.array([truth(example) for example in held.examples])
+    labels, right = held.targets_NK, np.eye(held.targets_NK.shape[1])[[truth(each) for each in held.examples]]
     every = max(1, round(how.every * training.n_steps / params["fit"].epochs))
     watch = Watch(rows_of(task, held), labels, right, how, every, training.n_steps)
     counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(right)}

@@ -12,7 +12,7 @@ from torch import nn
 from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled
-from w2sd.data.pairs import digest, read
+from w2sd.data.pairs import read
 from w2sd.data.text import Ids
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -22,7 +22,9 @@ from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.features import size_of
 from w2sd.stages.lessons import hinted, lessons
+from w2sd.stopping import Stopping
 from w2sd.students.learner import Learner
 from w2sd.worker import Task
 
@@ -83,13 +85,13 @@ def steps(training: Training, fit: Fit) -> int:
     return fit.epochs * -(-n // fit.batch)
 
 
-def hold_out(training: Training, share: float, fit: Fit) -> tuple[Training, Training]:
-    """What is trained on, and the part of a student's own examples that is held out: whole clusters, by their hash."""
-    places = [int(digest("holdout", example.cluster), 16) / 2**64 for example in training.examples]
-    out = [n for n, place in enumerate(places[: training.n_own]) if place < share]
-    rest = sorted(set(range(len(places))) - set(out))
+def hold_out(training: Training, how: Stopping, fit: Fit) -> tuple[Training, Training]:
+    """What is trained on, and the part of a student's own examples that is held out: whole clusters."""
+    n_rows = len(training.examples)
+    out = [n for n, example in enumerate(training.examples[: training.n_own]) if how.holds_out(example.cluster)]
+    rest = sorted(set(range(n_rows)) - set(out))
     if len(out) < MIN_HELD or len(rest) < MIN_HELD:
-        raise StageFailed(f"stopping: {len(out)} rows are held out of {len(places)}; set stopping.holdout otherwise")
+        raise StageFailed(f"stopping: {len(out)} rows are held out of {n_rows}; set stopping.holdout otherwise")
     kept = training.pick(rest)
     return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
 
@@ -105,10 +107,11 @@ def finish(
     model, fit, seed = training.model, task.params["fit"], task.params["seed"]
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     lightning.train(task, learner, loader, fit, seed, training.n_steps, callbacks)
+    read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head
     counts = {
         "n/extra": len(rows) - training.n_own,
         "n/steps": learner.global_step,
-        "n/parameters": sum(weights.numel() for weights in model.parameters()),
+        "n/parameters": read_by + sum(weights.numel() for weights in model.parameters()),
         "n/trained": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
         "n/truncated_prompts": training.encoded.truncated_prompts,
         "n/dropped_long": training.encoded.dropped_long,

@@ -12,6 +12,7 @@ from w2sd.data.batch import ItemRows, PairRows, in_length_order
 from w2sd.pipeline.store import write_json
 from w2sd.stopping import LABELS, NOTHING, Stopping
 from w2sd.students.base import Student
+from w2sd.supervision import hardened
 from w2sd.worker import Task
 
 
@@ -26,14 +27,16 @@ class Look(NamedTuple):
 class Watch(pl.Callback):
     """Looks at held-out rows before the first step, every so many steps, and after the last.
 
-    Of equally good looks the first one counts. The truth is looked at in any case, and decides nothing unless asked to.
+    Labels may be soft, and count as what they prefer: an undecided one is met half by either option of a pair, as
+    wherever agreement is counted. Of equally good looks the first one counts. The truth is looked at in any case, and
+    decides nothing unless asked to.
     """
 
     def __init__(
         self, rows: PairRows | ItemRows, labels: np.ndarray, truth: np.ndarray, how: Stopping, every: int, n_steps: int
     ) -> None:
         self.rows, self.how, self.every, self.n_steps = rows, how, every, n_steps
-        self.labels, self.truth = torch.from_numpy(labels), torch.from_numpy(truth)  # [n] options
+        self.labels, self.truth = torch.from_numpy(hardened(labels)), torch.from_numpy(truth)  # [n, K]
         self.curve: list[Look] = []
         self.kept: dict[str, torch.Tensor] = {}
 
@@ -67,7 +70,8 @@ class Watch(pl.Callback):
                 index = piece.rows.cpu()
                 with trainer.precision_plugin.forward_context():
                     scores = student(piece)
-                sums += torch.stack([student.prefers(scores, said[index]).sum() for said in (self.labels, self.truth)])
+                preferred_BK = student.prefers(scores)
+                sums += torch.stack([(preferred_BK * said[index]).sum() for said in (self.labels, self.truth)])
         student.train()
         self.curve.append(Look(trainer.global_step, *(sums / len(self.rows)).tolist()))
         if self.how.by != NOTHING and self.best is self.curve[-1]:

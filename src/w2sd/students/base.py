@@ -92,10 +92,10 @@ class Student(Learner):
         """How far the training is."""
         return Moment(self.global_step, self.n_steps)
 
-    def prefers(self, scores: Any, options_B: Tensor) -> Tensor:
-        """1 where these options are preferred, each a slot of its pair, 0 where not, a share in a tie; on the CPU."""
-        margin = self.objective.margin(scores).double().cpu()
-        return (margin.sign() * (1 - 2 * options_B) + 1) / 2
+    def prefers(self, scores: Any) -> Tensor:
+        """1 for the option that is preferred, of a pair a slot, 0 for others, a share in a tie; [B, K], on the CPU."""
+        sign_B = self.objective.margin(scores).double().cpu().sign()
+        return torch.stack([1 + sign_B, 1 - sign_B], dim=1) / 2
 
     def examine(self, examination: Examination, reading: str = OWN) -> None:
         """Prepare for being scored on these; only here, after training, does the truth come in.

@@ -24,9 +24,9 @@ class ClassStudent(Student):
     def forward(self, batch: ItemBatch) -> ClassScores:
         return ClassScores(self.model(batch.tokens).float())
 
-    def prefers(self, scores: ClassScores, options_B: Tensor) -> Tensor:
+    def prefers(self, scores: ClassScores) -> Tensor:
         strongest_BC = (scores.logits == scores.logits.amax(dim=1, keepdim=True)).double().cpu()
-        return (strongest_BC / strongest_BC.sum(dim=1, keepdim=True)).gather(1, options_B[:, None]).squeeze(1)
+        return strongest_BC / strongest_BC.sum(dim=1, keepdim=True)
 
     def examine(self, examination: Examination, reading: str = OWN) -> None:
         super().examine(examination, reading)

@@ -55,6 +55,11 @@ class Rung:
         return text
 
     @property
+    def height(self) -> int:
+        """Its place on the ladder."""
+        return self.rung
+
+    @property
     def init_seed(self) -> int:
         """Of the weights before pretraining."""
         return self.rung
