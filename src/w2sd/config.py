@@ -25,6 +25,7 @@ GROUPS = (
     "weak",
     "strong",
     "adapter",
+    "head",
     "objective",
     "conflict",
     "supervision",
@@ -44,6 +45,7 @@ KINDS = (  # of stages
     "sft",
     "reference",
     "features",
+    "zero_shot",
     "train",
     "label",
     "refine",
@@ -101,6 +103,7 @@ class RunConfig(NamedTuple):
     weak: Any
     strong: Any
     adapter: Any
+    head: Any
     objective: Any
     conflict: Any
     supervision: Any
@@ -156,6 +159,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         "generative": "w2sd.fit.NoGenerative",
         "stopping": "w2sd.stopping.NoStopping",
         "refinement": "w2sd.refinement.NoRefinement",
+        "head": "w2sd.head.NewHead",
     }
     full = {group: {"_target_": none} for group, none in later.items()} | full
     objective = known_class(full.get("objective"))

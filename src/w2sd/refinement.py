@@ -26,12 +26,6 @@ class InContext:
         require(self.seed >= 0, "seed", self.seed, "an integer of 0 or more")
         require(len(set(self.words)) == len(self.words), "words", self.words, "a different word for each class")
 
-    def words_for(self, classes: tuple[str, ...]) -> list[str]:
-        """The word of each class."""
-        accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
-        require(len(self.words) in (0, len(classes)), "words", self.words, accepted)
-        return self.words or list(classes)
-
 
 @dataclass(frozen=True)
 class NoRefinement:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from w2sd.errors import require
 from w2sd.pipeline.stage import canonical, identity
 
 SPLITS = ("gt", "w2s", "test")
@@ -76,6 +77,13 @@ def texts_of(example: Pair | Item) -> tuple[str, ...]:
 def classes_of(source: Any) -> tuple[str, ...] | None:
     """The classes of a source of items, in the order of their labels; a source of pairs has none."""
     return getattr(source, "classes", None)
+
+
+def words_for(words: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The word of each class: those that are given, or the names of the classes."""
+    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
+    require(len(words) in (0, len(classes)), "words", words, accepted)
+    return list(words or classes)
 
 
 class Source(Protocol):

@@ -6,6 +6,7 @@ data ──► pairs (splits gt | w2s | test, disjoint by cluster)
    └────────► train(strong, gt) = ceiling ──────────────────────────────────────────► evaluate ─┤
                     weak ───────────────────────────────────────────────────────────► evaluate ─┴► compare
 
+With a head of words the strong model is also asked before it is taught: [pretrain] ─► zero_shot ─► evaluate ─► compare.
 With `generative` the strong models, and at will the weak one, read the texts of w2s between `pretrain` and all else.
 
 A policy is fine-tuned before it is trained, and where its objective needs a reference, that is what it was until then:
@@ -28,9 +29,10 @@ from typing import Any
 from w2sd.config import RunConfig, target
 from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.pairs import classes_of
+from w2sd.data.pairs import classes_of, words_for
 from w2sd.errors import Refused, require, within
 from w2sd.fit import NoGenerative, NoSft
+from w2sd.head import NewHead, WordHead
 from w2sd.pipeline.stage import Stage, identity
 from w2sd.refinement import InContext, NoRefinement
 from w2sd.stopping import NoStopping
@@ -63,6 +65,8 @@ def plan(run: RunConfig) -> Plan:
         _check_classes(run)
     elif not isinstance(run.refinement, NoRefinement):
         raise Refused("refinement", target(run.refinement), "refinement=none: only items are asked about in a context")
+    elif not isinstance(run.head, NewHead):
+        raise Refused("head", target(run.head), "head=new: these data are pairs, and only classes have words")
     if run.adapter.reads_features:
         _check_probe(run)
     return _Graph(run).complete()
@@ -79,7 +83,10 @@ def _check_classes(run: RunConfig) -> None:
     """Refuse what only pairs can have, and words that do not fit the classes."""
     if isinstance(run.refinement, InContext):
         with within("refinement"):
-            run.refinement.words_for(classes_of(run.data) or ())
+            words_for(run.refinement.words, classes_of(run.data) or ())
+    if isinstance(run.head, WordHead):
+        with within("head"):
+            words_for(run.head.words, classes_of(run.data) or ())
     if not run.objective.reads_classes:
         raise Refused("objective", target(run.objective), "one that reads classes, such as objective=reward_bce")
     if not isinstance(run.conflict, NoConflict):
@@ -92,6 +99,7 @@ def _check_probe(run: RunConfig) -> None:
     """Refuse a linear probe of what writes, or of features that would have to change."""
     accepted = "full, head_only or lora: a policy writes, and no linear probe does"
     require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
+    require(isinstance(run.head, NewHead), "head", target(run.head), "head=new with adapter=linear_probe")
     accepted = "false with adapter=linear_probe, whose features are read once and without"
     require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)
 
@@ -113,6 +121,8 @@ class _Graph:
         self.weak = self.train("weak", run.weak, split="gt", seed=seed, **weak_base)
         self.ceiling = self.train("ceiling", run.strong, split=settings.ceiling_split, seed=seed, **self.strong_base)
         self.measured |= {role: self.evaluate(role, self.stages[f"train/{role}"]) for role in ("weak", "ceiling")}
+        if not isinstance(run.head, NewHead):
+            self.measured["zero_shot"] = self.evaluate("zero_shot", self.zero_shot())
         if isinstance(run.conflict, NoConflict):
             self.examine("student", seed=settings.seed, conflict=run.conflict)
         else:
@@ -129,6 +139,13 @@ class _Graph:
         if features is None or "labels" not in student.inputs:
             return {}
         return {f"{SALIENCY}features": features, f"{SALIENCY}labels": student.inputs["labels"]}
+
+    def zero_shot(self) -> Stage:
+        """The strong model as a classifier that nobody has trained."""
+        run = self.run
+        parts = {"model": run.strong, "head": run.head, "objective": run.objective, "adapter": run.adapter}
+        asked = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
+        return self.add("strong", "zero_shot", parts | asked, self.strong_base)
 
     def oppose(self) -> None:
         """A conflict, what it is compared with, and its controls."""
@@ -247,6 +264,8 @@ class _Graph:
         }
         if not isinstance(self.run.stopping, NoStopping):
             params["stopping"] = self.run.stopping
+        if not isinstance(self.run.head, NewHead):
+            params["head"] = self.run.head
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)

@@ -25,6 +25,7 @@ VERSIONS = {
     "sft": 2,
     "reference": 2,
     "features": 1,
+    "zero_shot": 1,
     "train": 1,
     "label": 1,
     "refine": 1,

@@ -9,8 +9,9 @@ from collections import Counter
 import torch
 
 from w2sd.config import RunConfig, target
-from w2sd.data.pairs import TARGET, Table, read
+from w2sd.data.pairs import TARGET, Table, classes_of, read
 from w2sd.errors import Refused, require, within
+from w2sd.head import WordHead
 from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import encode_for
 from w2sd.stopping import NoStopping
@@ -37,9 +38,9 @@ def check(run: RunConfig) -> None:
     for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):
             if (text := model.text(run.data)) is not None:
-                text.documents(model)
-            config = model.open_config()
-            encoded = encode_for(config, model.open_tokenizer(), run.data, table.examples, append_eos, known)
+                getattr(text, "check", text.documents)(model)  # a text that is slow to write says itself what it lacks
+            config, tokenizer = model.open_config(), model.open_tokenizer()
+            encoded = encode_for(config, tokenizer, run.data, table.examples, append_eos, known)
             left = Counter(
                 (table.examples[i].split, table.examples[i].facet, table.examples[i].part) for i in encoded.kept
             )
@@ -48,6 +49,9 @@ def check(run: RunConfig) -> None:
                 accepted = f"2 or more {facet} rows of split {split} that fit this model's context; {n} do"
                 require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
         run.adapter.check(config, is_policy)
+        if isinstance(run.head, WordHead):
+            with within("head"):
+                run.head.tokens(tokenizer, classes_of(run.data) or ())
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from w2sd.data.batch import Rows
 from w2sd.data.layout import Text
-from w2sd.data.pairs import Item, classes_of, digest, read
+from w2sd.data.pairs import Item, classes_of, digest, read, words_for
 from w2sd.data.text import Ids, lead_of
 from w2sd.errors import require, within
 from w2sd.metrics.functional import accuracy
@@ -31,7 +31,7 @@ def run(task: Task) -> dict[str, Any]:
         tokenizer = params["model"].open_tokenizer()
     taught = read_distributions(task.inputs["labels"])
     items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
-    names = how.words_for(classes_of(params["data"]) or ())
+    names = words_for(how.words, classes_of(params["data"]) or ())
     words = [_ids(tokenizer, f" {name}") for name in names]
     _check_distinct(words, names)
     said = {item.id: int(taught[item.id].argmax()) for item in items}
