@@ -21,7 +21,7 @@ from w2sd.world.ladder import COVERAGE
 from w2sd.world.lists import turns
 
 FEWEST, MANIEST = 3, 7  # stones in a position
-DEEP = 4  # of so many rows the last one is a deep puzzle: it is not best to take the most points now
+DEEP = 4  # of so many rows the last one is a deep puzzle, in which it is not best to take the most points now
 AHEAD = (1, 3, 5, CELLS)  # how many moves the masters look ahead whose records each rung reads
 AVERAGE = WORTHS[len(WORTHS) // 2]  # what somebody expects of a stone who was not taught its worth
 
