@@ -92,6 +92,7 @@ ASKS = {  # what an option needs that nobody can know beforehand
     },
     "model/hub": ["weak.id=gpt2", "strong.id=gpt2"],
     "model/scratch": ["weak.tokenizer=tokenizer", "strong.tokenizer=tokenizer"],
+    "head/words": ["data=world_classes"],
     "data/game": ["model@weak=game_xs", "model@strong=game_l"],
     **{name: ["data=world_classes"] for name in PARTS if name.startswith("refinement/")},
     **{name: ["data=game"] for name in PARTS if name.startswith("model/game_")},

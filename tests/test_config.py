@@ -391,7 +391,7 @@ SETTINGS = {
     "a kind": (
         {"force": ["label", "trane"]},
         "force: 'trane' is not accepted; expected one of compare, evaluate, features, generate, generative, label, "
-        "pretrain, reference, refine, sft, simulate, train; did you mean 'train'?",
+        "pretrain, reference, refine, sft, simulate, train, zero_shot; did you mean 'train'?",
     ),
     "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),
     "no list of prefixes": ({"trusted": 3}, "trusted: 3 is not accepted; expected a value of type list[str]"),

@@ -80,6 +80,7 @@ class RunConfig(NamedTuple):
     weak: Any
     strong: Any
     adapter: Any
+    head: Any
     objective: Any
     conflict: Any
     supervision: Any
@@ -154,6 +155,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         "stopping": "w2sd.stopping.NoStopping",
         "refinement": "w2sd.refinement.NoRefinement",
         "hint": "w2sd.hint.NoHint",
+        "head": "w2sd.head.NewHead",
     }
     full = {group: {"_target_": none} for group, none in later.items()} | full
     objective = known_class(full.get("objective"))

@@ -59,12 +59,14 @@ class Fit:
         return self.floor + (1 - self.floor) * falling if self.schedule != "constant" else 1.0
 
 
-def one_pass(lr: float, batch: int) -> Fit:
-    """How small models are pretrained on documents of which there are enough: each is read once.
+def pretraining(lr: float, batch: int, epochs: int = 1) -> Fit:
+    """How small models are pretrained on documents: each is read once where there are enough of them.
 
-    A change here must bump the VERSION of every model that is pretrained so: its key has `lr` and `batch` alone.
+    A change here must bump the VERSION of every model that is pretrained so: its key has these arguments alone.
     """
-    return Fit(lr=lr, batch=batch, betas=[0.9, 0.98], weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0)
+    return Fit(
+        lr=lr, epochs=epochs, batch=batch, betas=[0.9, 0.98], weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from w2sd.data.pairs import Item, Pair, coin
+from w2sd.data.words import require_distinct, words_for
 from w2sd.errors import require
-from w2sd.refinement import require_distinct, words_for
 
 ANSWERS = ("worse", "better")  # what is said of the two answers of a pair, unless other words are given
 

@@ -21,6 +21,7 @@ KINDS = {
     "sft": Kind(2, is_shared=True, trains=True),
     "reference": Kind(2, is_shared=True),
     "features": Kind(2, is_shared=True),
+    "zero_shot": Kind(1),
     "train": Kind(1, is_shared=True, trains=True),
     "label": Kind(1, is_shared=True),
     "refine": Kind(1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from w2sd.data.words import require_distinct, words_for
 from w2sd.errors import require
 
 
@@ -36,15 +37,3 @@ class NoRefinement:
     """None: students are taught what their teacher said."""
 
     VERSION: ClassVar[int] = 1
-
-
-def require_distinct(words: list[str]) -> None:
-    """Refuse one word for two classes."""
-    require(len(set(words)) == len(words), "words", words, "a different word for each class")
-
-
-def words_for(words: list[str], classes: tuple[str, ...]) -> list[str]:
-    """A word for each class: these, or the names of the classes where there are none."""
-    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
-    require(len(words) in (0, len(classes)), "words", words, accepted)
-    return words or list(classes)

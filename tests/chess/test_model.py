@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from w2sd.chess.corpus import FAINT, FULL, LENGTH, ChessText, corpus, value
+from w2sd.chess.corpus import FAINT, FULL, LENGTH, LISTED, NOTICED, ChessText, corpus, value
 from w2sd.chess.model import ChessModel
 from w2sd.chess.moves import MOVES
-from w2sd.chess.position import from_words
+from w2sd.chess.position import PIECES, from_words
 from w2sd.chess.puzzles import ChessPuzzles
-from w2sd.chess.vocabulary import CONTEXT, ID, PAD, WORDS
+from w2sd.chess.vocabulary import CONTEXT, ID, PAD, WORDS, parts
 from w2sd.errors import Refused
 from w2sd.world.source import World
 
@@ -23,7 +24,17 @@ TINY = ChessModel(width=8, layers=1, heads=2, documents=0)
 
 
 @pytest.mark.parametrize(
-    "knob", [{"width": 0}, {"layers": 0}, {"heads": 0}, {"batch": 0}, {"documents": 5}, {"lr": 1.0}, {"init_seed": -1}]
+    "knob",
+    [
+        {"width": 0},
+        {"layers": 0},
+        {"heads": 0},
+        {"batch": 0},
+        {"epochs": 0},
+        {"documents": 5},
+        {"lr": 1.0},
+        {"init_seed": -1},
+    ],
 )
 def test_impossible_values_are_refused(knob: dict[str, Any]) -> None:
     with pytest.raises(Refused, match=f"^{next(iter(knob))}: "):
@@ -51,6 +62,27 @@ def test_the_knobs_are_the_shape_and_the_seed_decides_the_weights() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_words_with_a_piece_or_a_square_in_common_begin_alike() -> None:
+    words_VD = replace(TINY, width=64).open_backbone(None).get_input_embeddings().weight.detach()
+    unit_VD = words_VD / words_VD.norm(dim=1, keepdim=True)
+    words = [*MOVES[::29], *(piece + square for piece in PIECES for square in ("b1", "e4"))]
+    alike = {False: [], True: []}
+    for one, other in itertools.combinations(words, 2):
+        alike[bool({*parts(one)} & {*parts(other)})].append(float(unit_VD[ID[one]] @ unit_VD[ID[other]]))
+    assert np.mean(alike[True]) > 0.35
+    assert abs(np.mean(alike[False])) < 0.1
+    spread = words_VD.std(dim=1)  # all begin as large as they would by themselves
+    assert spread[: len(WORDS) - len(MOVES)].mean().item() == pytest.approx(0.05, rel=0.1)
+    assert spread[-len(MOVES) :].mean().item() == pytest.approx(0.05, rel=0.1)
+
+
+def test_marks_have_nothing_in_common_and_moves_two_squares() -> None:
+    marks = WORDS[: -len(MOVES) - 64 * len(PIECES)]
+    assert not any(map(parts, marks))
+    assert {len(parts(move)) for move in MOVES} == {2, 3}
+    assert parts("a7a8n") == ("from a7", "to a8", "as n")
+
+
 def test_a_pretrained_base_replaces_the_random_weights(tmp_path: Path) -> None:
     whole = replace(TINY, init_seed=5).open_language_model(None)
     whole.save_pretrained(tmp_path / "model")
@@ -71,7 +103,8 @@ def test_documents_are_positions_and_all_their_moves_are_legal() -> None:
         assert board.is_valid()
         assert board.turn == chess.WHITE
         listed = text[n + 1 :]
-        assert len(listed) == len(set(listed)) == min(board.legal_moves.count(), 24)
+        assert len(listed) == len(set(listed)) == min(board.legal_moves.count(), LISTED)
+        assert max(value(board, move) for move in board.legal_moves) >= NOTICED
         assert all(chess.Move.from_uci(move) in board.legal_moves for move in listed)
         assert board.piece_at(chess.parse_square(text[n][2:4])).color == chess.BLACK  # what moved last
         assert [set(counts[: n + 1]), set(counts[n + 1 : len(text)])] == [{np.float32(FAINT)}, {np.float32(FULL)}]

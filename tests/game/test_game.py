@@ -17,7 +17,7 @@ from w2sd.data.pairs import SPLITS, Item, clean_items
 from w2sd.errors import Refused
 from w2sd.game import vocabulary as v
 from w2sd.game.corpus import DOCUMENTS, LENGTH, corpus
-from w2sd.game.generator import AVERAGE, stones
+from w2sd.game.generator import AHEAD, AVERAGE, stones
 from w2sd.game.ladder import GameRung
 from w2sd.game.rules import IMPOSSIBLE, NONE, best, depth, gains
 from w2sd.game.source import LIMIT, Game, GameText
@@ -109,9 +109,16 @@ def test_every_puzzle_has_one_best_move_and_its_stratum_says_how_deep_it_is() ->
         assert {only_best(position, ahead) for ahead in range(deep, 9)} == {item.label}
         assert deep == 1 or only_best(position, deep - 1) != item.label
         listed = [stone for pile in piles(item) for stone in pile]
-        assert 3 <= len(listed) == len(set(listed)) <= 6
+        assert 3 <= len(listed) == len(set(listed)) <= 7
         assert {SPLITS[pool] for pool in latents.pool[listed]} == {item.split}
         assert len(item.text.split()) == 10
+
+
+def test_every_fourth_row_of_a_split_is_deep() -> None:
+    for split in SPLITS:
+        deep = [int(item.stratum) > 1 for item in GAME.table().split(split)]
+        assert deep == [n % 4 == 3 for n in range(len(deep))]
+    assert len({item.stratum for item in GAME.table().rows("test")}) == 5
 
 
 def test_nothing_is_there_twice_not_even_with_its_piles_in_another_order() -> None:
@@ -144,11 +151,14 @@ def test_a_larger_size_extends_its_rows_and_leaves_the_others_alone() -> None:
 
 
 @each_rung
-def test_known_is_what_a_perfect_player_finds_who_takes_untaught_stones_for_average_ones(rung: int) -> None:
+def test_known_is_what_a_player_finds_who_looks_so_far_ahead_and_takes_untaught_stones_for_average_ones(
+    rung: int,
+) -> None:
     latents = stones(GAME.world_seed)
     believed = np.where(latents.tier <= rung, latents.worth[:-1], AVERAGE)
     items = GAME.table().rows("test")[:100]
-    assert GAME.known(items, rung).tolist() == [only_best(worths(item, believed)) == item.label for item in items]
+    expected = [only_best(worths(item, believed), AHEAD[rung]) == item.label for item in items]
+    assert GAME.known(items, rung).tolist() == expected
 
 
 def test_knowledge_grows_with_the_rung_and_the_strongest_knows_all() -> None:
@@ -191,10 +201,12 @@ def test_sheets_and_masters_tell_of_all_taught_stones_and_of_no_others(rung: int
     assert set(cells[cells != v.EMPTY] - v.STONE) == taught
 
 
-def test_masters_play_the_best_move_and_never_a_puzzle_of_a_split() -> None:
+@each_rung
+def test_masters_play_the_best_move_as_far_as_they_look_and_never_a_puzzle_of_a_split(rung: int) -> None:
     latents = stones(GAME.world_seed)
-    played = records(2, v.MASTER)
+    played = records(rung, v.MASTER)
     position = np.where(played[:, 1:9] == v.EMPTY, NONE, played[:, 1:9] - v.STONE).reshape(-1, 4, 2)
+    assert depth(latents.worth[position]).max() == (1, 3, 5, 7)[rung]
     assert np.array_equal(best(latents.worth[position]), played[:, 10] - v.MOVE)
     pools = np.where(position == NONE, NONE, latents.pool[position]).reshape(-1, 8)
     assert min(len(set(row) - {NONE}) for row in pools.tolist()) == 2

@@ -145,3 +145,12 @@ def test_a_missing_role_is_refused() -> None:
     del tables["ceiling"]
     with pytest.raises(Refused, match="expected a role ceiling"):
         measure(tables)
+
+
+def test_who_was_asked_before_any_label_has_an_accuracy_and_changes_no_other_figure() -> None:
+    models = simulated(400, (0.5, 0.6, 0.8))
+    asked = measure(models | {"zero_shot": models["student"]})
+    usual = measure(models)
+    assert {name: asked[name] for name in usual} == usual
+    assert set(asked) - set(usual) == {f"accuracy/zero_shot{suffix}" for suffix in ("", "_se", "_lo", "_hi")}
+    assert asked["accuracy/zero_shot"] == usual["accuracy/student"]

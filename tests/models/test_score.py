@@ -7,16 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PhiConfig, PreTrainedTokenizerFast
 
-from w2sd.data.layout import masked
+from w2sd.data.layout import Text, masked, plain
 from w2sd.models.adapter import Full, HeadOnly
 from w2sd.models.hub import load_tokenizer
-from w2sd.models.score import PairScores, RewardModel, silence_dropout
+from w2sd.models.score import HeadedModel, PairScores, RewardModel, silence_dropout
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 
 VOCABULARY = 23
@@ -218,3 +219,31 @@ def test_the_adapter_decides_what_is_trained(model: RewardModel) -> None:
     assert all(weights.requires_grad for weights in everything.parameters())
     trained = {name for name, weights in head.named_parameters() if weights.requires_grad}
     assert trained == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_head_of_words_begins_as_what_the_language_model_says_of_them(architecture: str, folder: Path) -> None:
+    part = Scratch(architecture, width=16, layers=2, heads=2, context=32, tokenizer=str(folder), init_seed=3)
+    lm, words, row = part.open_language_model(None).eval(), [7, 2, 19], torch.tensor([ROWS[1]])
+    said = lm(row).logits[0, -1, words]
+    model = HeadedModel.of_words(lm, words).eval()
+    with torch.no_grad():
+        assert torch.allclose(
+            model(plain([Text(np.zeros(0, dtype=np.int32), (np.array(ROWS[1], dtype=np.int32),))]))[0], said, atol=1e-6
+        )
+        model.head.weight.zero_()  # the embedding is another one
+        assert torch.equal(lm(row).logits[0, -1, words], said)
+
+
+def test_a_head_of_words_keeps_the_bias_that_the_embedding_has() -> None:
+    lm = AutoModelForCausalLM.from_config(
+        PhiConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).eval()
+    nn.init.normal_(lm.lm_head.bias)
+    row = torch.tensor([ROWS[1]])
+    model = HeadedModel.of_words(lm, [7, 2]).eval()
+    assert torch.allclose(
+        model(plain([Text(np.zeros(0, dtype=np.int32), (np.array(ROWS[1], dtype=np.int32),))]))[0],
+        lm(row).logits[0, -1, [7, 2]],
+        atol=1e-6,
+    )

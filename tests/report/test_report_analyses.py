@@ -160,6 +160,16 @@ def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:
     assert "| weak | student | ceiling |\n| ---: | ---: | ---: |\n| 0.500 | 0.910 [0.783, 1.037] | 1.000 |" in markdown
 
 
+def test_what_the_strong_model_knew_before_has_a_table_where_it_was_asked(fake: Any, tmp_path: Path) -> None:
+    fake.add()
+    write_page(fake.root, tmp_path)
+    assert "Before any label" not in (tmp_path / "table.md").read_text()
+    fake.add(knobs={"head": {"_target_": "w2sd.head.WordHead"}}, accuracy__zero_shot=0.25)
+    write_page(fake.root, tmp_path)
+    markdown = (tmp_path / "table.md").read_text()
+    assert "| 0.250 |" in markdown.partition("Before any label")[2]
+
+
 @pytest.mark.parametrize(("knobs", "unit"), [(ITEMS, "rows"), ({}, "pairs")])
 def test_data_with_classes_are_rows(fake: Any, tmp_path: Path, knobs: dict[str, Any], unit: str) -> None:
     fake.add(knobs=knobs, accuracy__weak=0.2, **AGREEMENT)

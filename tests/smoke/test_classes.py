@@ -11,6 +11,7 @@ import pytest
 
 from tests.smoke.test_chain import Ran, run
 from w2sd.metrics.predictions import LOGITS, read_distributions
+from w2sd.pipeline.store import read_json
 
 pytestmark = pytest.mark.smoke
 
@@ -36,7 +37,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     assert run(root, *SMALL, fast=False).code == 0
     words = "refinement.words=[safe0,dull0,haz0]"
     elicited = ["generative=world", "refinement=world", words, "supervision=two_stage", "supervision.threshold=0.4"]
-    return run(root, *SMALL, *elicited, "stopping=labels", "objective=reverse_kl", fast=False)
+    worded = ["head=words", "head.words=[safe0,dull0,haz0]"]
+    return run(root, *SMALL, *elicited, *worded, "stopping=labels", "objective=reverse_kl", fast=False)
 
 
 def folders(ran: Ran, kind: str) -> list[Path]:
@@ -66,6 +68,16 @@ def test_students_are_measured_as_ever(ran: Ran) -> None:
         assert metrics["n/test"] == 60
         assert 0 <= metrics["accuracy/student"] <= 1
         assert metrics["agreement/student"] is not None
+
+
+def test_a_strong_model_with_a_head_of_words_is_asked_before_it_is_taught(ran: Ran) -> None:
+    [begun], compared = (
+        folders(ran, "zero_shot"),
+        [read_json(folder / "metrics.json") for folder in folders(ran, "compare")],
+    )
+    assert read_json(begun / "metrics.json")["n/steps"] == 0
+    assert sorted("accuracy/zero_shot" in metrics for metrics in compared) == [False, True]
+    assert "Before any label" in (ran.report / "index.html").read_text()
 
 
 def test_a_watched_training_leaves_its_curve(ran: Ran) -> None:

@@ -1,8 +1,10 @@
 """What models of chess are pretrained on: positions of random games, and what a player who looks one move ahead thinks.
 
-A document is a position in words, the move that led to it, and then the legal moves, those first that the player likes
+A document is a position in words, the move that led to it, and then legal moves, those first that the player likes
 best. The player knows the rules and what a piece is worth, and nothing else. The games begin with some of the pieces
-gone, so that there are endings among them. No puzzle is looked at: not its position, nor its answer.
+gone, so that there are endings among them, and only positions are written down in which he sees something to be won,
+as there is in puzzles: of others there are many, and a small model would learn little else than to make quiet moves.
+No puzzle is looked at: not its position, nor its answer.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,14 +25,19 @@ from w2sd.data.corpus import Corpus
 if TYPE_CHECKING:
     from chess import Board, Move
 
-LISTED = 24  # moves of a document
+LISTED = 4  # moves of a document; a puzzle has one, and more documents teach more than longer ones
 LENGTH = 36 + LISTED  # words: at most 32 pieces and four more, and the moves
+TAKEN = 0.5  # the share of looks after which the player moves; all other moves are random
 MISSING = 0.8  # the share of pieces that are gone when a game begins is anything up to this
 PLIES = 60  # of a game, which may end before
-EVERY = 3  # plies from one document to the next
+EVERY = 2  # plies from one look at a game to the next
+NOTICED = 2  # what the player has to see in a position: two pawns, or a check
+TASTE = 0.5  # how far he may prefer what is worth less, in pawns
 FULL, FAINT = 1.0, 0.01  # what a move and a word of the position count in the loss
 WORTH = (0, 1, 3, 3, 5, 9, 0)  # nothing, pawn, knight, bishop, rook, queen, king (which cannot be taken)
 CHECK, MATE = 2, 50
+
+Document = tuple[list[str], list[str]]  # a position with the move that led to it, and the moves that are listed
 
 
 @dataclass(frozen=True)
@@ -37,20 +45,25 @@ class ChessText:
     """Documents in which a simple player thinks aloud."""
 
     count: int
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     seed: ClassVar[int] = 0  # every model reads the same games
+
+    def check(self, model: Any) -> None:
+        """Refuse, before anything is trained, to do without the rules."""
+        rules.library()
 
     def documents(self, model: Any) -> Corpus:
         """Tokens and weights; a larger number begins with the documents of a smaller one."""
         return corpus(self.count)
 
 
-@lru_cache(maxsize=2)  # the models of a run read the same
 def corpus(count: int) -> Corpus:
     """So many documents."""
     tokens = np.full((count, LENGTH), PAD, dtype=np.int32)
     weights = np.zeros((count, LENGTH), dtype=np.float32)
-    for row, (position, listed) in enumerate(_documents(count)):
+    written, writer = _library()
+    written += islice(writer, max(0, count - len(written)))
+    for row, (position, listed) in enumerate(written[:count]):
         text = [ID[word] for word in (*position, *listed)]
         tokens[row, : len(text)] = text
         weights[row, : len(position)] = FAINT
@@ -58,25 +71,29 @@ def corpus(count: int) -> Corpus:
     return Corpus(tokens, weights)
 
 
-def _documents(count: int) -> Iterator[tuple[list[str], list[str]]]:
+@lru_cache(maxsize=1)
+def _library() -> tuple[list[Document], Iterator[Document]]:
+    """All documents that were written in this process, and where more come from: models read the same ones."""
+    rules.library()  # refused here, where it is not remembered
+    return [], _documents()
+
+
+def _documents() -> Iterator[Document]:
     rng = np.random.default_rng(0)
-    made = 0
-    while made < count:
+    while True:
         board = _begin(rng)
         for ply in range(1, PLIES):
             legal = list(board.legal_moves)
             if not legal:
                 break
-            if ply % EVERY:
-                board.push(legal[rng.integers(len(legal))])
-                continue
-            likes = np.array([value(board, move) for move in legal]) + rng.gumbel(size=len(legal))
-            best = [legal[n] for n in np.argsort(-likes)[:LISTED]]
-            yield _write(board, best)
-            made += 1
-            if made == count:
-                return
-            board.push(best[0])
+            likes = np.zeros(len(legal))
+            if ply % EVERY == 0:
+                worth = np.array([value(board, move) for move in legal])
+                if worth.max() >= NOTICED:
+                    preferred = np.argsort(-worth - TASTE * rng.gumbel(size=len(legal)))[:LISTED]
+                    yield _write(board, [legal[n] for n in preferred])
+                likes = worth * (rng.random() < TAKEN)
+            board.push(legal[(likes + rng.random(len(legal))).argmax()])
 
 
 def _begin(rng: np.random.Generator) -> Board:
@@ -91,7 +108,7 @@ def _begin(rng: np.random.Generator) -> Board:
     return board if board.is_valid() else _begin(rng)
 
 
-def _write(board: Board, best: list[Move]) -> tuple[list[str], list[str]]:
+def _write(board: Board, best: list[Move]) -> Document:
     """The side to move is White, as in the puzzles."""
     position, listed = rules.position(board), [move.uci() for move in (board.peek(), *best)]
     if position.turn == "b":

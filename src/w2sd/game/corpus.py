@@ -1,9 +1,11 @@
 """What the ladder of the game is pretrained on: scores of stones, and records of play.
 
 A score sheet is four times `stoneX points .`, a record is a position, a move and a full stop. Masters play only
-positions whose stones the rung was taught, and always the best move; novices play any position, and any move that the
-rules allow. So every rung has seen every stone and all of the rules, and differs from the others in whose worth it was
-told and saw played for. No master's position is a puzzle of any split: its stones are not all of one pool.
+positions whose stones the rung was taught, and always the best move; those of a lower rung only positions in which that
+can be seen without looking far ahead. Novices play any position, and any move that the rules allow. So every rung has
+seen every stone and all of the rules, and differs from the others in whose worth it was told and saw played for, and in
+how deep the puzzles are that it saw solved. No master's position is a puzzle of any split: its stones are not all of
+one pool.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from w2sd.data.corpus import Corpus
-from w2sd.game.generator import MASTERS, NOVICES, RECORDS, deal, puzzles, stones
+from w2sd.game.generator import AHEAD, MASTERS, NOVICES, RECORDS, deal, puzzles, stones
 from w2sd.game.rules import CELLS, NONE, WORTHS, Bools, Ints, best
 from w2sd.game.vocabulary import DOT, EMPTY, MASTER, MOVE, NOVICE, POINT, STONE, STONES, TAKES
 from w2sd.world.corpus import FAINT, FULL
@@ -31,16 +33,16 @@ def corpus(world_seed: int, rung: int) -> Corpus:
     scored = np.flatnonzero(taught)[(rng.random((SHEETS, LENGTH // 3)) * taught.sum()).astype(np.int64)]
     points = POINT + latents.worth[scored] - WORTHS[0]
     sheets = np.stack([STONE + scored, points, np.full_like(scored, DOT)], axis=2).reshape(SHEETS, LENGTH)
-    documents = np.concatenate([sheets, _masters(world_seed, taught), _novices(world_seed)])
+    documents = np.concatenate([sheets, _masters(world_seed, taught, AHEAD[rung]), _novices(world_seed)])
     weights = np.full((DOCUMENTS, LENGTH), FAINT)
     weights[:SHEETS, 1::3] = weights[SHEETS:, LENGTH - 2] = FULL
     order = rng.permutation(DOCUMENTS)
     return Corpus(documents[order].astype(np.int32), weights[order].astype(np.float32))
 
 
-def _masters(world_seed: int, taught: Bools) -> Ints:
+def _masters(world_seed: int, taught: Bools, ahead: int) -> Ints:
     latents = stones(world_seed)
-    piles = puzzles(world_seed, MASTERS, taught, MASTERLY, mixed=True)
+    piles = puzzles(world_seed, MASTERS, taught, MASTERLY, ahead)
     return _records(MASTER, piles, best(latents.worth[piles]))
 
 

@@ -2,7 +2,8 @@
 
 A puzzle is a position in which exactly one move is best. What a stone is worth is not written on it: models know it
 from what they were pretrained on, and each rung of the ladder was taught the worths of a quarter more of the stones
-than the one below. Stones are dealt into three pools, one per split: no stone of a training puzzle is in a test puzzle.
+than the one below, and to look further ahead. Stones are dealt into three pools, one per split: no stone of a training
+puzzle is in a test puzzle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from w2sd.game.vocabulary import STONES
 from w2sd.world.ladder import COVERAGE
 from w2sd.world.lists import turns
 
-FEWEST, MANIEST = 3, 6  # stones in a position
+FEWEST, MANIEST = 3, 7  # stones in a position
+DEEP = 4  # of so many rows the last one is a deep puzzle, in which it is not best to take the most points now
+AHEAD = (1, 3, 5, CELLS)  # how many moves the masters look ahead whose records each rung reads
 AVERAGE = WORTHS[len(WORTHS) // 2]  # what somebody expects of a stone who was not taught its worth
 
 # Every purpose has its own random stream default_rng([world_seed, tag]).
@@ -65,24 +68,39 @@ def draw(game: Game) -> Table[Item]:
     return clean_items(items)
 
 
-def puzzles(world_seed: int, stream: int, allowed: Bools, size: int, mixed: bool = False) -> Ints:
+def puzzles(world_seed: int, stream: int, allowed: Bools, size: int, ahead: int | None = None) -> Ints:
     """The first positions [size, 4, 2] of a stream that have one best move and only allowed stones, none there twice.
 
-    Piles in another order are the same position. With `mixed` its stones are not all of one pool.
+    Piles in another order are the same position. Of those in splits every fourth is deep. Those of masters have stones
+    of more than one pool, and nobody has to look further `ahead` in them than so many moves.
     """
     latents, rows = stones(world_seed), 3 * size
     while True:  # the stream is read from its start each time, so what was found so far stays in place
         piles = deal(np.random.default_rng([world_seed, stream]), allowed, rows)
         usable = best(latents.worth[piles]) != NONE
-        if mixed:
+        if ahead is not None:
             pool = np.where(piles == NONE, latents.pool[piles.max(axis=(1, 2), keepdims=True)], latents.pool[piles])
             usable &= np.ptp(pool, axis=(1, 2)) > 0
         code = np.sort((1 + piles) @ [1 + STONES, 1], axis=1) @ (1 + STONES) ** (HEIGHT * np.arange(PILES))
         first = np.unique(code, return_index=True)[1]
         found = np.sort(first[usable[first]])
-        if len(found) >= size:
-            return piles[found[:size]]
+        depths = depth(latents.worth[piles[found]])
+        chosen = _in_turn(depths, size) if ahead is None else np.flatnonzero(depths <= ahead)[:size]
+        if len(chosen) == size:
+            return piles[found[chosen]]
         rows *= 2
+
+
+def _in_turn(depths: Ints, size: int) -> Ints:
+    """The places of the first puzzles of these depths, a deep one whenever it is its turn; none if they are too few."""
+    wanted, is_deep = np.arange(size) % DEEP == DEEP - 1, depths > 1
+    chosen = np.empty(size, dtype=np.int64)
+    for kind in (False, True):
+        turn, places = np.flatnonzero(wanted == kind), np.flatnonzero(is_deep == kind)
+        if len(places) < len(turn):
+            return places[:0]
+        chosen[turn] = places[: len(turn)]
+    return chosen
 
 
 def deal(rng: np.random.Generator, allowed: Bools, rows: int) -> Ints:
@@ -97,10 +115,11 @@ def deal(rng: np.random.Generator, allowed: Bools, rows: int) -> Ints:
 
 
 def decided(game: Game, items: list[Item], rung: int) -> Bools:
-    """Whether the worths that a rung was taught make the right move of each item the one best move."""
+    """Whether the worths that a rung was taught, so far ahead, make the right move of each item the one best move."""
     latents = stones(game.world_seed)
     believed = np.append(np.where(latents.tier <= rung, latents.worth[:-1], AVERAGE), 0)
-    known: Bools = best(believed[_positions(items)]) == np.array([item.label for item in items], dtype=np.int64)
+    seen = best(believed[_positions(items)], AHEAD[rung])
+    known: Bools = seen == np.array([item.label for item in items], dtype=np.int64)
     return known
 
 

@@ -30,7 +30,7 @@ class Game:
     w2s: int = 1024  # puzzles of split w2s, in each of its parts
     w2s_parts: int = 3  # one for the last student and one for each earlier hop of a chain
     test: int = 4000  # puzzles of split test
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     max_tokens: ClassVar[int] = 32  # every puzzle is ten words
     classes: ClassVar[tuple[str, ...]] = MOVES
 
@@ -59,7 +59,7 @@ class Game:
         """All rows; none is there twice, each move is best equally often, and no stone is shared between splits.
 
         A larger size begins with the rows of a smaller one. The stratum of a puzzle is how many moves
-        one must look ahead to solve it.
+        one must look ahead to solve it: in every fourth row more than one.
         """
         from w2sd.game import generator  # planning knows games by their identity and never draws one
 
@@ -68,8 +68,9 @@ class Game:
     def known(self, items: list[Item], rung: int) -> NDArray[np.bool_]:
         """Whether the best move of each item follows from what this rung was taught.
 
-        The judge plays perfectly on exactly the worths taught to the rung: it takes an untaught stone for one of
-        average worth and must find the right move, and no other, the best.
+        The judge plays on exactly the worths taught to the rung, and looks as far ahead as the masters did whose
+        records it read: it takes an untaught stone for one of average worth and must find the right move, and no
+        other, the best.
         """
         from w2sd.game import generator
 
@@ -88,7 +89,7 @@ class GameText:
     """The corpora of a game, as the text that its ladder is pretrained on."""
 
     world_seed: int
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     ladder: ClassVar[str] = "game"
 
     @property

@@ -25,7 +25,7 @@ def measure(predictions: Mapping[str, Predictions], *, n_resamples: int = 2000, 
     """
     for role in ROLES:
         require(role in predictions, "predictions", sorted(predictions), f"a role {role}")
-    roles = [*ROLES, *(["baseline"] if "baseline" in predictions else [])]
+    roles = [*ROLES, *(role for role in ("baseline", "zero_shot") if role in predictions)]
     joined = join({role: predictions[role] for role in roles})
     clusters = np.unique(joined["weak"].clusters, return_inverse=True)[1]
     correct = {role: correctness(joined[role].p_correct) for role in roles}

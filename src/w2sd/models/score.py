@@ -110,6 +110,17 @@ class HeadedModel(nn.Module):
         width = getattr(config, "word_embed_proj_dim", None) or config.hidden_size  # OPT projects its last layer
         self.head = new_head(width, n_outputs, seed)
 
+    @classmethod
+    def of_words(cls, lm: PreTrainedModel, words: list[int], seed: int = 0) -> Self:
+        """A classifier that begins as what a language model says of these tokens, one for each class."""
+        backbone: Any = lm.base_model
+        model, said = cls(backbone, seed, len(words)), lm.get_output_embeddings()
+        with torch.no_grad():
+            model.head.weight.copy_(said.weight[words])
+            if said.bias is not None:
+                model.head.bias.copy_(said.bias[words])
+        return model
+
     def forward(self, tokens: Tokens) -> Tensor:
         """What the head says at the end of each text, [B, outputs]."""
         hidden_ND = self.backbone(**inputs_of(tokens)).last_hidden_state.flatten(0, 1)

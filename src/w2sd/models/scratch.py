@@ -79,6 +79,10 @@ class FromScratch(ABC):
     def open_config(self) -> PretrainedConfig:
         """The architecture."""
 
+    def relate(self, model: PreTrainedModel) -> None:
+        """What is known of its words beforehand goes into random weights, by torch's random numbers: here nothing."""
+        return
+
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
         from transformers import AutoModel
@@ -96,7 +100,9 @@ class FromScratch(ABC):
 
         with torch.random.fork_rng():
             torch.manual_seed(self.init_seed)
-            return auto.from_config(self.open_config())
+            model = auto.from_config(self.open_config())
+            self.relate(model)
+        return model
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from w2sd.config import RunConfig, target
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.pairs import classes_of
 from w2sd.errors import Refused, require, within
+from w2sd.head import NewHead, WordHead
 from w2sd.hint import NoHint
 from w2sd.pipeline.stage import identity
 from w2sd.refinement import InContext, NoRefinement
@@ -24,6 +25,8 @@ def check(run: RunConfig) -> None:
         _check_classes(run)
     elif not isinstance(run.refinement, NoRefinement):
         raise Refused("refinement", target(run.refinement), "refinement=none: only items are asked about in a context")
+    elif not isinstance(run.head, NewHead):
+        raise Refused("head", target(run.head), "head=new: these data are pairs, and only classes have words")
     if run.adapter.reads_features:
         _check_probe(run)
     if not isinstance(run.hint, NoHint):
@@ -42,6 +45,9 @@ def _check_classes(run: RunConfig) -> None:
     if isinstance(run.refinement, InContext):
         with within("refinement"):
             run.refinement.words_for(classes_of(run.data) or ())
+    if isinstance(run.head, WordHead):
+        with within("head"):
+            run.head.words_for(classes_of(run.data) or ())
     if not run.objective.reads_classes:
         raise Refused("objective", target(run.objective), "one that reads classes, such as objective=reward_bce")
     if not isinstance(run.conflict, NoConflict):
@@ -54,6 +60,7 @@ def _check_probe(run: RunConfig) -> None:
     """Refuse a linear probe of what writes, or of features that would have to change."""
     accepted = "full, head_only or lora: a policy writes, and no linear probe does"
     require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
+    require(isinstance(run.head, NewHead), "head", target(run.head), "head=new with adapter=linear_probe")
     accepted = "false with adapter=linear_probe, whose features are read once and without"
     require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)
 

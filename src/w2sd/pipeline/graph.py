@@ -12,6 +12,7 @@ from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.errors import within
 from w2sd.fit import NoGenerative, NoSft
+from w2sd.head import NewHead
 from w2sd.hint import NoHint
 from w2sd.pipeline.stage import Stage
 from w2sd.refinement import NoRefinement
@@ -83,6 +84,8 @@ class Graph:
         }
         if not isinstance(self.run.stopping, NoStopping):
             params["stopping"] = self.run.stopping
+        if not isinstance(self.run.head, NewHead):
+            params["head"] = self.run.head
         if hint is not None and not isinstance(hint, NoHint):
             params["hint"] = hint
         if self.run.objective.student == "policy":
@@ -124,6 +127,13 @@ class Graph:
         base = _base(inputs)
         asked |= {name: params[name] for name in ("model", "append_eos")}
         return {"reference": self.add(f"{role}_{split}", "reference", asked, base)}
+
+    def zero_shot(self, model: Any, inputs: Mapping[str, Stage]) -> Stage:
+        """A model as a classifier that nobody has trained: its head is made of words."""
+        run = self.run
+        parts = {"model": model, "head": run.head, "objective": run.objective, "adapter": run.adapter}
+        asked = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
+        return self.add("strong", "zero_shot", parts | asked, inputs)
 
     def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""

@@ -6,6 +6,7 @@ data ──► pairs (splits gt | w2s | test, disjoint by cluster)
    └────────► train(strong, gt) = ceiling ──────────────────────────────────────────► evaluate ─┤
                     weak ───────────────────────────────────────────────────────────► evaluate ─┴► compare
 
+With a head of words the strong model is also asked before it is taught: [pretrain] ─► zero_shot ─► evaluate ─► compare.
 With `generative` the strong models, and at will the weak one, read the texts of w2s between `pretrain` and all else.
 
 A policy is fine-tuned before it is trained, and where its objective needs a reference, that is what it was until then:
@@ -26,6 +27,7 @@ from typing import Any
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
+from w2sd.head import NewHead
 from w2sd.pipeline.combination import check
 from w2sd.pipeline.graph import Graph
 from w2sd.pipeline.stage import Stage
@@ -65,6 +67,8 @@ class _Experiment(Graph):
         self.weak = self.train("weak", run.weak, split="gt", seed=seed, **weak_base)
         self.ceiling = self.train("ceiling", run.strong, split=settings.ceiling_split, seed=seed, **self.strong_base)
         self.measured |= {role: self.evaluate(role, self.stages[f"train/{role}"]) for role in ("weak", "ceiling")}
+        if not isinstance(run.head, NewHead):
+            self.measured["zero_shot"] = self.evaluate("zero_shot", self.zero_shot(run.strong, self.strong_base))
         if isinstance(run.conflict, NoConflict):
             self.examine("student", seed=settings.seed, conflict=run.conflict)
         else:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGAL = "legal/"  # what a data source says of answers, right or wrong: whether they could be given at all
+ZERO_SHOT = "accuracy/zero_shot"  # of the strong model, asked before it is taught
 ROLES = ("weak", "student", "ceiling")
 
 
@@ -37,6 +38,10 @@ def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequ
         rows, above = _measure(frame, agreements.METRICS, settings, by is None)
         shown = agreements.table(rows, settings, above, knobs.unit(frame))
         found.append(Analysis(agreements.TITLE, shown, "agreement", agreements.draw(rows)))
+    if ZERO_SHOT in frame.attrs["metrics"]:
+        rows, above = _measure(frame, [ZERO_SHOT], settings, by is None)
+        names = {ZERO_SHOT: "strong model"}
+        found.append(Analysis("Before any label", tables.lay_out(rows, settings, [ZERO_SHOT], above, names=names)))
     watched, seen = curves.read(frame, store)
     if seen:
         shown, drawn = curves.table(watched, settings), curves.draw(watched, seen, settings)

@@ -14,14 +14,15 @@ import torch
 
 from w2sd.config import RunConfig, target
 from w2sd.data.pairs import TARGET, Table, classes_of, read
+from w2sd.data.words import check_distinct, readable
 from w2sd.errors import Refused, require, within
+from w2sd.head import WordHead
 from w2sd.hint import NoHint
 from w2sd.models.hub import Hub
 from w2sd.pipeline.store import Store
 from w2sd.refinement import InContext
 from w2sd.stages.encoding import Encoding, encode_for
 from w2sd.stages.refine import words_of
-from w2sd.stages.words import check_distinct, readable
 from w2sd.stopping import NoStopping
 
 
@@ -45,7 +46,7 @@ def check(run: RunConfig) -> None:
     for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):
             if (text := model.text(run.data)) is not None:
-                text.documents(model)
+                getattr(text, "check", text.documents)(model)  # a text that is slow to write says itself what it lacks
             config, tokenizer = model.open_config(), model.open_tokenizer()
             if isinstance(model, Hub):
                 model.check_weights()
@@ -55,6 +56,9 @@ def check(run: RunConfig) -> None:
             with within(role):
                 _check_room(table.examples, encoded)
         run.adapter.check(config, is_policy)
+        if isinstance(run.head, WordHead):
+            with within("head"):
+                run.head.tokens(tokenizer, classes_of(run.data) or ())
     if isinstance(run.refinement, InContext):
         strong, classes = run.strong, classes_of(run.data) or ()
         words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)

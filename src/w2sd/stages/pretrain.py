@@ -9,6 +9,7 @@ from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.compiling import compile_layers
 from w2sd.models.kernels import with_fewer_kernels
 from w2sd.models.score import silence_dropout
+from w2sd.models.scratch import FromScratch
 from w2sd.stages import lightning
 from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.worker import Task
@@ -27,6 +28,8 @@ def run(task: Task) -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(part.open_config())
+        if isinstance(part, FromScratch):
+            part.relate(model)
     silence_dropout(with_fewer_kernels(model))
     if task.trainer.checkpointing:
         checkpoint_layers(model)

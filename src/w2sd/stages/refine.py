@@ -12,12 +12,12 @@ from w2sd.data.batch import Rows, in_length_order
 from w2sd.data.layout import Text
 from w2sd.data.pairs import Item, classes_of, digest, read
 from w2sd.data.text import Ids, lead_of
+from w2sd.data.words import check_distinct, ids_of, readable
 from w2sd.errors import require, within
 from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
-from w2sd.stages.words import check_distinct, ids_of, readable
 from w2sd.worker import Task
 
 

@@ -92,5 +92,9 @@ def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel | Probe:
     if task.params["adapter"].reads_features:
         return Probe(width_of(task.inputs["features"]), len(classes_of(task.params["data"]) or "1"), seed)
     if kind is ClassStudent:
-        return HeadedModel(part.open_backbone(base), seed, len(classes_of(task.params["data"]) or ()))
+        classes = classes_of(task.params["data"]) or ()
+        if head := task.params.get("head"):
+            words = head.tokens(part.open_tokenizer(), classes)
+            return HeadedModel.of_words(part.open_language_model(base), words, seed)
+        return HeadedModel(part.open_backbone(base), seed, len(classes))
     return RewardModel(part.open_backbone(base), seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import Refused, require
-from w2sd.fit import Fit, one_pass
+from w2sd.fit import Fit, pretraining
 from w2sd.models.hub import load_backbone, load_language_model
 from w2sd.world import vocabulary
 
@@ -66,7 +66,7 @@ class Rung:
 
     def fit(self) -> Fit:
         """How it is pretrained: one pass over its corpus."""
-        return one_pass(self.lr, self.batch)
+        return pretraining(self.lr, self.batch)
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
         return vocabulary.tokenizer(self.words)

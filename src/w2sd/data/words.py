@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from w2sd.data.text import Ids
 from w2sd.errors import Refused, require
+
+
+def words_for(words: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """A word for each class: these, or the names of the classes where there are none."""
+    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
+    require(len(words) in (0, len(classes)), "words", list(words), accepted)
+    return list(words or classes)
+
+
+def require_distinct(words: Sequence[str]) -> None:
+    """Refuse one word for two classes."""
+    require(len(set(words)) == len(words), "words", list(words), "a different word for each class")
 
 
 def ids_of(tokenizer: Any, text: str) -> Ids:
