@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
-from w2sd.config import GROUPS, RunConfig, oracles, read
+from w2sd.config import GROUPS, RunConfig, oracles, read, takes
 from w2sd.data import pairs
 from w2sd.ending import ENDED, ends_on_sigterm
 from w2sd.errors import Refused, StageFailed, require
@@ -137,12 +137,12 @@ def run(cfg: DictConfig) -> float:
 
 
 def _run(cfg: DictConfig) -> float:
+    jobs, is_sweep = str(cfg.jobs), HydraConfig.get().mode == RunMode.MULTIRUN
+    require(is_sweep or takes(jobs, 0), "jobs", jobs, "0/1 without -m, where there is one job")
+    if is_sweep and not takes(jobs, HydraConfig.get().job.num):
+        return math.nan  # whatever may be wrong with it: another share is to say so
     asked = read(cfg)
     store = Store(asked.settings.store)
-    is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    require(is_sweep or asked.settings.takes(0), "jobs", asked.settings.jobs, "0/1 without -m, where there is one job")
-    if is_sweep and not asked.settings.takes(HydraConfig.get().job.num):
-        return math.nan
     if is_sweep:
         print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)
     stages = plan(asked)

@@ -61,16 +61,17 @@ class Settings:
         require(self.samples >= 0, "samples", self.samples, "an integer of 0 or more")
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
-        share = re.fullmatch(r"(\d+)/(\d+)", self.jobs)
-        usable = share is not None and int(share[1]) < int(share[2])
-        require(usable, "jobs", self.jobs, "K/N with K from 0 to N - 1: every N-th job of a sweep, from number K on")
+        takes(self.jobs, 0)
         for kind in self.force:
             choose("force", kind, KINDS)
 
-    def takes(self, job: int) -> bool:
-        """Whether the job of this number is one of those that this process is to do."""
-        k, n = map(int, self.jobs.split("/"))
-        return job % n == k
+
+def takes(jobs: str, job: int) -> bool:
+    """Whether the share `jobs` of a sweep, K/N, has the job of this number."""
+    share = re.fullmatch(r"(\d+)/(\d+)", jobs)
+    k, n = map(int, share.groups()) if share else (0, 0)
+    require(k < n, "jobs", jobs, "K/N with K from 0 to N - 1: every N-th job of a sweep, from number K on")
+    return job % n == k
 
 
 class RunConfig(NamedTuple):

@@ -99,18 +99,24 @@ def main(argv: list[str] | None = None) -> int:
 
     def advance(done: int, total: int) -> None:
         if rank == 0:
-            print(f"@progress {done} {total}", flush=True)
+            _say(f"@progress {done} {total}")
 
     try:
         with ends_on_sigterm():
             execute(job["stage"], job["runtime"], Store(job["store"]), advance, rank)
     except (Refused, StageFailed) as error:
-        print(f"@failed {error}", flush=True)
+        _say(f"@failed {error}")
         return 1
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
+
+
+def _say(line: str) -> None:
+    """Tell whoever launched this process, at one go: the processes of a group share a pipe."""
+    sys.stdout.write(f"{line}\n")  # print would write the end of the line apart
+    sys.stdout.flush()
 
 
 def _cpu_seconds() -> float:

@@ -105,7 +105,7 @@ def test_the_side_to_move_is_white_where_the_board_is_oriented(file: Callable[..
     needs_chess()
     black = [(white_to_black(fen), " ".join(map(turned, moves.split())), rating) for fen, moves, rating in ROWS]
     white, mirror = file(ROWS).table().examples, file(black).table().examples
-    assert mirror == white
+    assert [item._replace(where="") for item in mirror] == [item._replace(where="") for item in white]
     raw = file(black, orient=False).table().examples
     assert [item.cluster for item in raw] == [item.cluster for item in white]
     assert [item.split for item in raw] == [item.split for item in white]
@@ -190,7 +190,9 @@ def test_a_bad_row_is_counted_named_and_left_out(
     needs_chess()
     puzzles = file([*ROWS[:9], row, *ROWS[9:]])
     examples, dropped = puzzles.table()
-    assert examples == file(ROWS).table().examples
+    assert [item._replace(where="") for item in examples] == [
+        item._replace(where="") for item in file(ROWS).table().examples
+    ]
     assert {why: n for why, n in dropped.items() if n} == {reason: 1}
     [said] = caplog.messages
     assert said.startswith(f"data.path: 1 of {len(ROWS) + 1} rows are no puzzles and are left out; 1 {reason}, first ")

@@ -164,6 +164,8 @@ def test_a_sweep_over_seeds_shares_everything_above_the_student(undisturbed: Ran
 def test_a_sweep_is_shared_by_several_processes(undisturbed: Ran) -> None:
     for part in range(2):
         assert run(undisturbed.store.parent, "-m", "name=shared", f"jobs={part}/2", "seed=0,1,2").code == 0
+    # what another share is to refuse is none of this one's business
+    assert run(undisturbed.store.parent, "-m", "name=shared", "jobs=0/2", "seed=0,-1").code == 0
     jobs = [json.loads(path.read_text()) for path in undisturbed.store.glob("jobs/shared-*.json")]
     assert sorted((job["config"]["seed"], job["config"]["jobs"]) for job in jobs) == [
         (0, "0/2"),

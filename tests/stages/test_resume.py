@@ -310,6 +310,14 @@ def test_a_run_that_is_told_to_end_saves_the_step_that_it_is_in(undisturbed: Any
     assert_same(resumed, undisturbed[reward_student, True])
 
 
+def test_a_run_that_is_told_to_end_after_its_last_step_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning still has things to do then, and would go on as if nothing had been said."""
+    told = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    monkeypatch.setattr(lightning.RandomState, "on_train_end", told)
+    with pytest.raises(SystemExit, match=r"^143$"):
+        run(tmp_path, True)
+
+
 def test_a_process_is_not_a_task_of_the_job_that_it_runs_in(
     undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,7 +333,9 @@ def test_a_process_is_not_a_task_of_the_job_that_it_runs_in(
 def test_a_checkpoint_that_was_not_finished_is_not_seen(undisturbed: Any, tmp_path: Path) -> None:
     """Killed while saving: the last whole one counts."""
     run(tmp_path, True, stop=4, every_s=SAVES_EVERY_STEP)
-    (tmp_path / "work" / "last.ckpt.0123.part").write_bytes(b"half of")
+    part = tmp_path / "work" / "last.ckpt.0123.part"
+    part.write_bytes(b"half of")
     resumed = run(tmp_path, True, every_s=SAVES_EVERY_STEP)
+    assert not part.exists()
     assert resumed.steps == list(range(4, STEPS + 1))
     assert_same(resumed, undisturbed[reward_student, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection
@@ -140,10 +141,8 @@ def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None])
     said = ""
     assert process.stdout is not None
     for line in process.stdout:
-        word, _, rest = line.rstrip("\n").partition(" ")
-        if word == "@progress":
-            done, total = rest.split()
-            advance(int(done), int(total))
-        elif word == "@failed":
-            said = rest
+        if progress := re.fullmatch(r"@progress (\d+) (\d+)\n", line):
+            advance(int(progress[1]), int(progress[2]))
+        elif line.startswith("@failed "):
+            said = line.removeprefix("@failed ").rstrip("\n")
     return said

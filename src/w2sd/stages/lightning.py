@@ -190,15 +190,17 @@ def train(
     An interrupted stage goes on from its last checkpoint, with the same result to the bit.
     """
     last = task.work / "last.ckpt"
+    if task.rank == 0:
+        for part in task.work.glob(f"{last.name}.*.part"):  # of a process that was killed while it saved
+            part.unlink(missing_ok=True)
     steps = fit.epochs * len(loader) if n_steps is None else n_steps
-    own = [
-        Checkpoints(last, task.trainer.save_every_s, not task.trainer.is_shared),
-        RandomState(task.rank),
-        Horizon(steps),
-    ]
+    checkpoints = Checkpoints(last, task.trainer.save_every_s, not task.trainer.is_shared)
+    own = [checkpoints, RandomState(task.rank), Horizon(steps)]
     torch.manual_seed(seed + (task.rank << 32))  # no two processes drop the same units out
     with _trainer(task, fit, loader, [*callbacks, *own], fit.epochs, steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
+    if checkpoints.is_ending:  # told so after the last step, when there was nothing left to save
+        sys.exit(ENDED)
     learner.gather(keep=task.rank == 0)
     if not all(weights.isfinite().all() for weights in learner.whole.parameters()):
         raise StageFailed(
