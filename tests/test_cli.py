@@ -30,6 +30,7 @@ from w2sd.config import RunConfig, Settings
 from w2sd.data import pairs
 from w2sd.errors import StageFailed
 from w2sd.pipeline.plan import Plan
+from w2sd.typos import translate
 
 
 class Said(NamedTuple):
@@ -138,6 +139,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a sweep without -m": (["seed=0,1"], r"seed: '0,1' is not accepted; expected one value, .* -m .* for a sweep"),
     "-m in the middle": (["seed=1", "-m", "fit.lr=1,2"], r"command line: 'fit\.lr=1,2' is not .* before all .*"),
     "an option of others": (["--seed", "3"], r"command line: '--seed' is not .*; did you mean 'seed=VALUE'\?"),
+    "a value of an option of others": (["--foo=1"], r"command line: '--foo=1' is not .*; did you mean 'foo=1'\?"),
     "a folder of options": (["--config-dir", "nowhere"], r"command line: '--config-dir nowhere' is not accepted; .*"),
     # parts that are none
     "no option": (["fit=null"], r"fit: None is not accepted; expected a part; choose one with fit=OPTION"),
@@ -172,6 +174,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         r"data\.path: 'god\.jsonl' is not accepted; expected a file that exists; did you mean 'good\.jsonl'\?",
     ),
     "a folder for a file": ([*FILES, "data.path=model"], r"data\.path: 'model' is not .* a file; it is a folder"),
+    "a device for a file": ([*FILES, "data.path=/dev/null"], r"data\.path: '/dev/null' .*; it is neither .*"),
     "a model": (["model@weak=hub", "weak.id=./nowhere"], r"weak\.id: '\./nowhere' is not .* folder that exists.*"),
     "weights": (["model@weak=hub", "weak.id=weightless"], r"weak\.id: 'weightless' is not .* in \*\.safetensors"),
     "half of the weights": (
@@ -295,6 +298,18 @@ BAD: dict[str, tuple[list[str], str]] = {
         r"data\.w2s_parts: 2 is not accepted; expected 3 or more: a placebo has a part of its own, which trains no .*",
     ),
     "no parts": (["data.w2s_parts=0"], r"data\.w2s_parts: 0 is not accepted; expected 1 to 16 parts"),
+    "a rung that is none": (
+        ["chain=ladder", "model@chain.between.gpt2_medum=gpt2"],
+        r"model@chain\.between\.gpt2_medum: 'gpt2' .*; did you mean '\+model@chain\.between\.gpt2_medum=gpt2'\?",
+    ),
+    "a key of a model between": (
+        ["chain=bootstrap", "+model@chain.between.two_2=scratch", "chain.between.two_2.widht=8"],
+        r"chain\.between\.two_2\.widht: '8' is not accepted; expected one of .*; did you mean 'width'\?",
+    ),
+    "a part between taken away": (
+        ["chain=bootstrap", "+model@chain.between.two_2=null"],
+        r"model@chain\.between\.two_2: None is not accepted; expected a part; choose one with .*",
+    ),
     "a word between": (
         ["chain=bootstrap", "chain.between.one=world_m"],
         r"chain\.between\.one: 'world_m' is not accepted; expected a model; choose one with model@chain\..*",
@@ -376,6 +391,11 @@ def test_bad_input_is_one_line_and_exit_code_2_and_changes_nothing(
     assert (said.code, said.out) == (2, "")
     assert not Path("store").exists()
     assert "-m" in words or sorted(here.rglob("*")) == before  # Hydra makes a folder for a sweep
+
+
+def test_an_error_without_words_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["w2sd", "seed=1"])
+    assert str(translate(TypeError(), CONF)).startswith("command line: 'seed=1' is not accepted; expected TypeError")
 
 
 def test_a_gpu_that_is_not_there_is_refused(
@@ -481,6 +501,9 @@ def test_your_own_folder_of_options_joins(w2sd: Callable[..., Said], here: Path)
     said = w2sd("--config-dir", "mine", "fit=slow", "--cfg", "job")
     assert (said.code, said.err) == (0, "")
     assert "lr: 1.0e-09" in said.out
+    for words in (["--config-dir", "mine"], ["--config-dir=mine"]):
+        wrong = w2sd(*words, "fit=slow", "fit.warm=1")
+        assert re.match(r"w2sd: fit\.warm: '1' is not accepted; expected one of the keys lr$", wrong.err), wrong.err
     wrong = w2sd("--config-dir", "mine", "fit=slw")
     known = ", ".join(sorted([*(path.stem for path in (CONF / "fit").glob("*.yaml")), "slow"]))
     assert wrong.err.endswith(f"expected one of {known}; did you mean 'slow'?\n")

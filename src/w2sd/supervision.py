@@ -54,6 +54,11 @@ class Supervision(ABC):
         """What a student is taught by first, whose labels the last one then sees beside the teacher's."""
         return None
 
+    @property
+    def neighbours(self) -> int:
+        """With how many other examples, the knob `k`, each one is compared; 0: there is no such number."""
+        return 0
+
     @abstractmethod
     def targets(self, lesson: Lesson) -> Floats:
         """What the student is trained towards."""

@@ -34,7 +34,8 @@ def refuse_options(words: list[str]) -> None:
     def refuse(complaint: str) -> None:
         unread = complaint.partition("unrecognized arguments: ")[2].split()
         accepted = "values as KEY=VALUE, and options such as -m before all of them (w2sd --hydra-help)"
-        meant = f"{unread[0].lstrip('-')}=VALUE" if unread and unread[0].startswith("--") else None
+        key, _, value = unread[0].lstrip("-").partition("=") if unread else ("", "", "")
+        meant = f"{key}={value or 'VALUE'}" if unread and unread[0].startswith("--") else None
         raise Refused("command line", unread[0] if unread else complaint, accepted, nearest=meant)
 
     parser = get_args_parser()
@@ -51,7 +52,7 @@ def translate(error: Exception, conf: Path) -> Refused:
             group = f"{group}/{inner}"
         known = sorted({*error.options, *options(conf / group)})  # Hydra's list ends at subfolders
         return Refused(group, option, "one of " + ", ".join(known), nearest=nearest(option, known))
-    text = str(error)
+    text = str(error).strip() or type(error).__name__
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], conf)
     if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'$", text.splitlines()[0]):
@@ -61,7 +62,7 @@ def translate(error: Exception, conf: Path) -> Refused:
         return Refused(key, value, QUOTED) if value else Refused("command line", key, "values as KEY=VALUE")
     if found := re.search(r"full_key: (\S+)", text):
         return Refused(found[1], "", text.splitlines()[0])
-    empty = next((word for word in sys.argv[1:] if re.fullmatch(r"[+~]*[a-z_@.]+=null", word)), None)
+    empty = next((word for word in sys.argv[1:] if re.fullmatch(r"[+~]*[a-z0-9_@.]+=null", word)), None)
     if empty and "must be a string or a list" in text:
         knob = empty.lstrip("+~").partition("=")[0]
         return Refused(knob, None, f"a part; choose one with {knob}=OPTION")
@@ -77,8 +78,10 @@ def _unknown_key(written: str, conf: Path) -> Refused:
         # Hydra first composes without what is swept, where this part is still the default one.
         return Refused(knob, value, f"a sweep as well, because {part} is one: '{knob}=choice({value})'")
     if knob == "model":
-        meant = f"{place}={value}" if "." in place else None
-        return Refused(written, value, "a place for it: model@weak=... or model@strong=...", nearest=meant)
+        is_new = re.fullmatch(r"chain\.between\.[^.]+", place)  # of a chain, which has places of any name
+        meant = f"+model@{place}={value}" if is_new else f"{place}={value}" if "." in place else None
+        accepted = "a place for it: model@weak=..., model@strong=... or +model@chain.between.NAME=..."
+        return Refused(written, value, accepted, nearest=meant)
     known = _compose(written, conf)
     *parents, key = knob.split(".")
     below: Any = known
@@ -106,11 +109,10 @@ def _compose(without: str, conf: Path) -> dict[str, Any]:
     """The configuration that was asked for, less one word of it."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        groups = [word for word in sys.argv[1:] if "=" in word and re.match(r"[a-z]+(@[a-z.]+)?=", word)]
-        if "--config-dir" in sys.argv[:-1]:
-            place = Path(sys.argv[sys.argv.index("--config-dir") + 1]).absolute()
-            groups.append(f"hydra.searchpath=[file://{place}]")
-        wanted = [word for word in groups if not word.startswith(f"{without}=")]
+        groups = [word for word in sys.argv[1:] if re.match(r"\+*[a-z0-9_]+(@[a-z0-9_.]+)?=", word)]
+        if own := get_args_parser().parse_args(sys.argv[1:]).config_dir:
+            groups.append(f"hydra.searchpath=[file://{Path(own).absolute()}]")
+        wanted = [word for word in groups if not word.lstrip("+").startswith(f"{without}=")]
         try:
             return OmegaConf.to_container(hydra.compose("config", wanted))  # type: ignore[return-value]
         except (HydraException, OmegaConfBaseException):

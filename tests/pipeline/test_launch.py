@@ -291,6 +291,7 @@ def test_a_failing_stage_keeps_the_earlier_ones_and_a_later_run_computes_only_th
     assert raised.value is error
     assert [store.has(stage.kind, stage.key) for stage in plan.values()] == [True, True, True, False, False, False]
     assert capsys.readouterr().err.endswith("[w2sd] label/weak ...\n[w2sd] label/weak failed\n")
+    assert not list((store.root / "work").iterdir())  # of what there is nothing to go on from
 
     kitchen.failing.clear()
     kitchen.cooked.clear()

@@ -152,12 +152,20 @@ def test_a_model_reads_by_a_recipe_that_suits_it(on_ladder: Asked, ladder: str, 
     [
         ("world_xs", "gpt2", "between world and gpt2-"),
         ("gpt2", "opt_1_3b", "between gpt2-. and facebook/opt-.' "),
-        ("mistral_7b", "mistral_7b", "between mistralai/Mistral-.-v0.1 and "),  # a ladder without a rung here
     ],
 )
 def test_models_of_no_one_ladder_are_told_what_to_set(asked: Asked, weak: str, strong: str, said: str) -> None:
     with pytest.raises(Refused, match=rf"^chain: '{said}.*chain=bootstrap model@chain\.between\.one=OPTION"):
         plan(asked("method=bootstrap", f"model@weak={weak}", f"model@strong={strong}"))
+
+
+def test_a_ladder_of_which_no_rung_is_listed_asks_for_one(asked: Asked) -> None:
+    models = [f"model@{role}=hub" for role in ("weak", "strong")]
+    ids = [f"{role}.id=EleutherAI/pythia-{size}" for role, size in (("weak", "70m"), ("strong", "1.4b"))]
+    with pytest.raises(
+        Refused, match=r"^chain: 'between .* expected a rung of .*: \+model@chain\.between\.NAME=OPTION$"
+    ):
+        plan(asked("chain=ladder", *models, *ids))
 
 
 def test_a_model_without_a_size_is_no_rung(asked: Asked) -> None:

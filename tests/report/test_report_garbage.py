@@ -55,6 +55,7 @@ def test_it_lists_first_and_deletes_only_when_told(store: Path, capsys: Any) -> 
 def test_what_an_interrupted_run_may_go_on_from_stays_unless_told(store: Path, capsys: Any) -> None:
     """Its checkpoint, and what it finished before: no record leads there, for a job is recorded when it is finished."""
     leave(store / f"work/{RUNNING}")
+    (store / f"work/{RUNNING}/last.ckpt").touch()
     before = names(store)
     assert main(["gc", "--store", str(store), "--yes"]) == 0
     said = capsys.readouterr().out
@@ -66,6 +67,13 @@ def test_what_an_interrupted_run_may_go_on_from_stays_unless_told(store: Path, c
     assert "in 5 folders can go" in capsys.readouterr().out
     assert main(["gc", "--store", str(store), "--interrupted", "--yes"]) == 0
     assert {f"artifacts/train-{ORPHAN}", f"work/{RUNNING}"} < before - names(store)
+
+
+def test_a_stage_that_failed_without_a_checkpoint_keeps_nothing(store: Path) -> None:
+    leave(store / f"work/{RUNNING}")  # with the log of its worker
+    (store / f"work/{ORPHAN}").mkdir()
+    assert main(["gc", "--store", str(store), "--yes"]) == 0
+    assert not {f"work/{RUNNING}", f"work/{ORPHAN}", f"artifacts/train-{ORPHAN}"} & names(store)
 
 
 def test_what_a_running_stage_holds_or_may_need_stays(store: Path, capsys: Any) -> None:

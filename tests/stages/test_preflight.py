@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,3 +60,34 @@ def test_words_that_a_refinement_cannot_ask_for_are_refused_before_anything_is_t
     preflight.check(asked(*small, "refinement=world"))
     with pytest.raises(Refused, match=said):
         preflight.check(asked(*small, *knobs))
+
+
+SMALL = ["data=world_classes", "data.gt=64", "data.w2s=64", "data.test=60", "supervision=filtered"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "which"),
+    [
+        (["stopping=labels"], r"that stopping\.holdout=0\.1 holds out"),
+        (["stopping=labels", "stopping.holdout=0.9"], r"that stopping\.holdout=0\.9 leaves"),
+        (["supervision.k=64"], "of w2s"),
+        (["stopping=labels", "supervision=relabelled", "supervision.probe=topological"], r".* holds out"),
+    ],
+)
+def test_more_neighbours_than_a_half_has_are_refused_before_anything_is_trained(
+    asked: Asked, tmp_path: Path, knobs: list[str], which: str
+) -> None:
+    run = asked(*SMALL, f"store={tmp_path / 'store'}", *knobs)
+    with pytest.raises(Refused, match=rf"^supervision\.k: \d+ .* at most \d+, .* each of the \d+ rows {which} has"):
+        preflight.check(run)
+
+
+def test_as_many_neighbours_as_the_smallest_half_has_are_taken(asked: Asked, tmp_path: Path) -> None:
+    words = [*SMALL, f"store={tmp_path / 'store'}", "stopping=labels"]
+    with pytest.raises(Refused, match=r"^supervision\.k: ") as refusal:
+        preflight.check(asked(*words))
+    most = int(re.search(r"at most (\d+)", str(refusal.value))[1])
+    preflight.check(asked(*words, f"supervision.k={most}"))
+    preflight.check(asked(*words, "supervision.probe=logistic"))
+    with pytest.raises(Refused, match=r"^supervision\.k: "):
+        preflight.check(asked(*words, f"supervision.k={most + 1}"))

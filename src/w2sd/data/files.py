@@ -192,7 +192,8 @@ def absent(knob: str, value: str, kind: str) -> Refused:
     """The refusal of a path that does not lead to a `kind`, with the most similar name beside it."""
     path = expand(value)
     if path.exists():
-        return Refused(knob, value, f"{kind}; it is a {'folder' if path.is_dir() else 'file'}")
+        found = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither a file nor a folder"
+        return Refused(knob, value, f"{kind}; it is {found}")
     if "$" in str(path):
         return Refused(knob, value, f"{kind}; the environment variable in it is not set")
     if not path.parent.is_dir():

@@ -77,6 +77,9 @@ class Bootstrap:
         rungs = {name: model for name, model in self.between.items() if model.ladder == ladder}
         if _ladder(weak) != ladder or not rungs:
             said = " and ".join(_ladder(model) or "a model of no ladder" for model in (weak, strong))
+            if ladder and _ladder(weak) == ladder:
+                accepted = "a rung of this ladder, of which none is listed: +model@chain.between.NAME=OPTION"
+                raise Refused("chain", f"between {said}", accepted)
             accepted = "weak and strong models of one ladder, or chain=bootstrap model@chain.between.one=OPTION"
             raise Refused("chain", f"between {said}", f"{accepted}; ladders: {self._ladders()}")
         within = {name: model for name, model in rungs.items() if weak.height < model.height < strong.height}

@@ -95,6 +95,11 @@ class Store:
         """Drop what an interrupted stage left to go on from."""
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
 
+    def leave(self, key: str) -> None:
+        """Take the folder of a stage that failed away if there is nothing in it."""
+        with suppress(OSError):  # it is not empty, or was never made
+            (self.root / "work" / key).rmdir()
+
     @contextmanager
     def writing(self, spec: dict[str, Any]) -> Iterator[Path]:
         """A folder to write an artifact in; leaving the block commits it, an exception leaves nothing behind."""

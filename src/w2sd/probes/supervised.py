@@ -41,6 +41,11 @@ class Probed:
         require(self.k >= 1, "k", self.k, "an integer of 1 or more")
         require(0 < self.l2 < float("inf"), "l2", self.l2, "a number above 0")
 
+    @property
+    def neighbours(self) -> int:
+        """With how many other examples each one is compared; a fit to all of them compares none."""
+        return 0 if self.probe == "logistic" else self.k
+
     def opinion(self, lesson: Lesson) -> Floats:
         """What the probe thinks of each option, [n, K]."""
         from w2sd.probes import knn, logistic, topological

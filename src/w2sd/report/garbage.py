@@ -48,8 +48,9 @@ def held(store: Path) -> set[str]:
 
 
 def interrupted(leftovers: list[Leftover], running: set[str]) -> bool:
-    """Whether a stage was cut off, or failed, that its command would go on from."""
-    return any(leftover.path.parent.name == "work" and leftover.key not in running for leftover in leftovers)
+    """Whether a stage was cut off, or failed, that its command would go on from: one that left a checkpoint."""
+    stopped = [each.path for each in leftovers if each.path.parent.name == "work" and each.key not in running]
+    return any(any(path.glob("*.ckpt")) for path in stopped)
 
 
 def why_kept(leftover: Leftover, running: set[str], may_go_on: bool) -> str:

@@ -42,7 +42,8 @@ def check(run: RunConfig) -> None:
     table, tokens = read(run.data), Store(run.settings.store).tokens
     known = tokens if tokens.is_dir() else None  # a store is made by the first stage, and not by what is refused here
     hops = {f"chain.between.{name}": model for name, model in run.chain.hops(run.weak, run.strong).items()}
-    _check_extra_rows(run, table, 1 if run.chain.reuse_prompts else 1 + len(hops))
+    n_parts = 1 if run.chain.reuse_prompts else 1 + len(hops)
+    _check_extra_rows(run, table, n_parts)
     for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):
             if (text := model.text(run.data)) is not None:
@@ -64,6 +65,7 @@ def check(run: RunConfig) -> None:
         words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
     if not isinstance(run.hint, NoHint):
         _check_hint(run, table, known)
+    _check_neighbours(run, table, n_parts)
 
 
 def _layouts(run: RunConfig, role: str) -> list[str | None]:
@@ -129,3 +131,17 @@ def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
             if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
                 accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
                 raise Refused("data.w2s_parts", given, accepted)
+
+
+def _check_neighbours(run: RunConfig, table: Table, n_parts: int) -> None:
+    """Refuse more neighbours than a student's rows have: those that are held out, and the others, are labelled apart.
+
+    Rows that a model cannot fit are counted too: what is taken here may still be refused by the stage that trains.
+    """
+    k, how = run.supervision.neighbours, None if isinstance(run.stopping, NoStopping) else run.stopping
+    for part in range(n_parts if k else 0):
+        n_of = Counter(how is not None and how.holds_out(row.cluster) for row in table.rows("w2s", part=part))
+        for is_held, n in n_of.items():
+            which = f"that stopping.holdout={how.holdout:g} {'holds out' if is_held else 'leaves'}" if how else "of w2s"
+            accepted = f"at most {n - 1}, the neighbours that each of the {n} rows {which} has among them"
+            require(k < n, "supervision.k", k, accepted)
