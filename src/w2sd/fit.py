@@ -106,6 +106,7 @@ class GenerativeByModel:
 
     made_here: Generative = dataclasses.field(default_factory=Generative)  # models with a recipe of their own making
     pretrained: Generative = dataclasses.field(default_factory=Generative)  # all others
+    teacher: bool = False  # the weak model as well, whichever of the two suits it
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -115,7 +116,8 @@ class GenerativeByModel:
 
     def suited(self, model: Any) -> Generative:
         """What this model gets: one that is made here says how (`fit`), and one from elsewhere has nothing to say."""
-        return self.made_here if hasattr(model, "fit") else self.pretrained
+        recipe = self.made_here if hasattr(model, "fit") else self.pretrained
+        return dataclasses.replace(recipe, teacher=self.teacher or recipe.teacher)
 
 
 @dataclasses.dataclass(frozen=True)

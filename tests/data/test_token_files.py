@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -151,6 +152,25 @@ def test_the_source_of_these_tests_has_every_kind_of_row() -> None:
     assert found[0].truncated_prompts > 0
     assert found[0].dropped_long > 0
     assert found[1].dropped_long == 0
+
+
+@pytest.mark.parametrize(("of_data", "of_model", "context"), [(40, 12, 12), (12, 40, 12), (40, None, 40), (0, 12, 12)])
+def test_a_text_has_to_fit_the_model_and_the_data(of_data: int, of_model: int | None, context: int) -> None:
+    config, data = SimpleNamespace(max_position_embeddings=of_model), SimpleNamespace(max_tokens=of_data)
+    assert encoding.context_of(config, data) == context
+
+
+def test_more_rows_than_a_process_keeps_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Config:
+        vocab_size = len(FAMILIES[FAMILY]())
+
+    pairs, seen, make = read(FEW).examples, [], encoding.encode_rows
+    monkeypatch.setattr(encoding, "ROWS", len(pairs) - 1)
+    monkeypatch.setattr(encoding, "encode_rows", lambda some, *how: seen.extend(some) or make(some, *how))
+    encoding._known.clear()
+    first, second = (encode_for(Config, FAMILIES[FAMILY](), FEW, pairs, "never") for _ in range(2))
+    assert same(first, second)
+    assert seen == [*pairs, *pairs]
 
 
 def test_another_text_tokenizer_or_context_has_a_file_of_its_own(tmp_path: Path) -> None:

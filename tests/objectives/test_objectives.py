@@ -43,7 +43,7 @@ OBJECTIVES = {name: pure(objective) for name, objective in OPTIONS.items()} | {
     "product, hesitant": Product(alpha=0.5, beta=2.0),
 }
 CLASSES = [name for name, objective in OBJECTIVES.items() if objective.reads_classes]
-MIXING = {"reward_bce", "cross_entropy", "confidence_window", "entropy", "logconf", "logconf_legacy"}  # of the classes'
+MIXING = {"reward_bce", "confidence_window", "entropy", "logconf", "logconf_legacy"}  # of the classes'
 
 
 @pytest.fixture(params=OBJECTIVES)

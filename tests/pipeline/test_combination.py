@@ -16,7 +16,7 @@ def test_a_batch_too_small_for_a_threshold_is_refused_by_the_plan(asked: Callabl
     with pytest.raises(Refused, match=r"^fit\.batch: 4 is not accepted; expected 8 or more: .*quantile"):
         plan(asked("objective=logconf", "fit.batch=4"))
     assert plan(asked("objective=logconf", "fit.batch=4", "objective.min_rows=4"))
-    assert plan(asked("objective=cross_entropy", "fit.batch=4"))
+    assert plan(asked("objective=reward_bce", "fit.batch=4"))
 
 
 @pytest.mark.parametrize("knobs", [["chain=self_training"], ["data=world_classes", "refinement=world"]])

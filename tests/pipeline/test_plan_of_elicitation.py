@@ -41,8 +41,9 @@ def test_a_generative_reading_comes_before_student_and_ceiling_and_not_before_th
         assert read[untouched].key == usual[untouched].key
 
 
-def test_the_teacher_reads_as_well_where_it_is_asked_to(asked: Asked) -> None:
-    stages = plan(asked("generative=world", "generative.teacher=true"))
+@pytest.mark.parametrize("part", ["generative=world", "method=generative"])
+def test_the_teacher_reads_as_well_where_it_is_asked_to(asked: Asked, part: str) -> None:
+    stages = plan(asked(part, "generative.teacher=true"))
     assert stages["train/weak"].inputs["base"].key == stages["generative/weak"].key
 
 

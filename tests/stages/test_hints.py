@@ -22,7 +22,7 @@ from w2sd.metrics.predictions import LOGITS, read_distributions, read_prediction
 from w2sd.models.score import HeadedModel, RewardModel
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.store import Store
-from w2sd.stages import preflight, training
+from w2sd.stages import preflight, scoring, training
 from w2sd.stages.lessons import hinted
 from w2sd.world import vocabulary
 
@@ -112,14 +112,15 @@ def test_training_reads_the_hardened_labels_that_it_is_taught_by(
     stages = request.getfixturevalue(which)
     seen: list[Any] = []
 
-    def encode(config: Any, tokenizer: Any, source: Any, examples: list[Any], *rest: Any) -> None:
+    def encode(config: Any, tokenizer: Any, source: Any, examples: list[Any], end: Any, kept: Path | None) -> None:
         seen.extend(examples)
+        assert kept is None  # nobody reads the rows without hints that are there
         raise Stopped
 
     monkeypatch.setattr(training, "encode_for", encode)
     folder = bench.folder(stages, "label/weak")
     params = dict(stages["train/student"].params)
-    task: Any = SimpleNamespace(params=params, inputs={"labels": folder}, trainer=compose().trainer, tokens=None)
+    task: Any = SimpleNamespace(params=params, inputs={"labels": folder}, trainer=compose().trainer, tokens=folder)
     model = (RewardModel if which == "pairs" else HeadedModel).load(bench.folder(stages, "train/student"))
     with pytest.raises(Stopped):
         training.prepare(task, model, TOKENIZER)
@@ -135,6 +136,24 @@ def test_training_reads_the_hardened_labels_that_it_is_taught_by(
             right = said[row.id] > 0.5
             assert read.chosen == f"{row.chosen} {'safe0' if right else 'haz0'}"
             assert read.rejected == f"{row.rejected} {'haz0' if right else 'safe0'}"
+
+
+@pytest.mark.parametrize("role", ["student", "ceiling"])
+def test_kept_tokens_are_asked_for_where_nothing_is_added_to_them(
+    bench: Bench, pairs: Plan, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*given: Any) -> None:
+        assert given[-1] == (None if role == "student" else tmp_path)
+        raise Stopped
+
+    monkeypatch.setattr(scoring, "encode_for", encode)
+    params = pairs[f"evaluate/{role}"].params
+    inputs = {"model": bench.folder(pairs, f"train/{role}"), "weak": bench.folder(pairs, "evaluate/weak")}
+    task: Any = SimpleNamespace(
+        kind="evaluate", params=params, inputs=inputs, trainer=compose().trainer, tokens=tmp_path, trusted=()
+    )
+    with pytest.raises(Stopped):
+        scoring.prepare(task, data.read(params["data"]).split("test"), {})
 
 
 def test_of_a_tie_the_first_slot_is_shown_and_of_what_nobody_labelled_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from w2sd.stages.agreement import objection
 from w2sd.worker import Task
 
 KEPT = 8  # tokenizers whose rows a process remembers, and
-ROWS = 50_000  # how many rows of each: the jobs of a sweep read the same
+ROWS = 50_000  # of each, above which they are forgotten: the jobs of a sweep read the same
 VERSION = 1  # of the files; another one where `data/text.py` makes other tokens of the same texts
 Encoding = Encoded | EncodedItems
 Make = Callable[[list[Any]], list[Row | None]]
@@ -40,11 +40,11 @@ def encode_for(
     `append_eos` is None for a reward model, which reads prompt and response as two texts. A policy reads one text that
     goes on: with `auto` it ends in the tokenizer's end token, if there is one, with `never` where the response ends.
 
-    No text is encoded twice in a process; where `kept` is a folder, the rows of the splits that are asked for are found
-    there or left there for others.
+    A process remembers rows, and begins anew when it has more than `ROWS` of a tokenizer; where `kept` is a folder, the
+    rows of the splits that are asked for are found there or left there for others. Rows that are not as `data` has them
+    are no part of that, and need no folder.
     """
-    limits = (data.max_tokens, getattr(config, "max_position_embeddings", None))
-    how: tuple[Any, ...] = (min(limit for limit in limits if limit), config.vocab_size)
+    how: tuple[Any, ...] = (context_of(config, data), config.vocab_size)
     encode, collect = (encode_items, gather_items) if classes_of(data) else (encode_rows, gather)
     if not classes_of(data):
         how = (*how, data.long, append_eos is not None, tokenizer.eos_token_id if append_eos == "auto" else None)
@@ -62,6 +62,12 @@ def encode_for(
             _share(rows, kept, reader, read(data).split(split), make)
     _complete(rows, examples, make)
     return collect([rows[texts_of(example)] for example in examples])
+
+
+def context_of(config: Any, data: Any) -> int:
+    """How many tokens a text may have: as many as the model takes, and the data allow."""
+    limits = (data.max_tokens, getattr(config, "max_position_embeddings", None))
+    return min(limit for limit in limits if limit)
 
 
 def _remembered(key: str) -> Rows:

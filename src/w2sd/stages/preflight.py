@@ -7,7 +7,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from w2sd.hint import NoHint
 from w2sd.models.hub import Hub
 from w2sd.pipeline.store import Store
 from w2sd.refinement import InContext
-from w2sd.stages.encoding import Encoding, encode_for
+from w2sd.stages.encoding import Encoding, context_of, encode_for
 from w2sd.stages.refine import words_of
 from w2sd.stopping import NoStopping
 
@@ -64,7 +63,7 @@ def check(run: RunConfig) -> None:
         strong, classes = run.strong, classes_of(run.data) or ()
         words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
     if not isinstance(run.hint, NoHint):
-        _check_hint(run, table, known)
+        _check_hint(run, table)
     _check_neighbours(run, table, n_parts)
 
 
@@ -85,23 +84,24 @@ def _check_room(examples: list[Any], encoded: Encoding) -> None:
         require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
 
 
-def _check_hint(run: RunConfig, table: Table, tokens: Path | None) -> None:
+def _check_hint(run: RunConfig, table: Table) -> None:
     """Refuse hints that the strong model cannot read, or tell apart, and answers that do not fit with theirs."""
     classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
     words = run.hint.words_for(classes)
     config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
     ids = [readable("hint.said", run.hint.phrase(word), tokenizer, config) for word in words]
     check_distinct("hint.words", ids, words)
+    if classes:  # whose texts are cut to fit: the words are what there is to check
+        context = context_of(config, run.data)
+        accepted = f"a text with room before it in a context of {context}"
+        require(max(map(len, ids)) < context, "hint.said", run.hint.said, accepted)
+        return
     for option in range(len(words)):
-        written = [run.hint.write(row, option, words) for row in (rows[:1] if classes else rows)]
+        written = [run.hint.write(row, option, words) for row in rows]
         with _read_by("strong, with its hint"):
-            encoded = encode_for(config, tokenizer, run.data, written, kept=tokens)
+            encoded = encode_for(config, tokenizer, run.data, written)
         with within("hint"):
-            if classes:  # whose texts are cut to fit: the words are what there is to check
-                accepted = f"a text with room before it in a context of {encoded.longest}"
-                require(len(ids[option]) < encoded.longest, "said", run.hint.said, accepted)
-            else:
-                _check_room(written, encoded)
+            _check_room(written, encoded)
 
 
 @contextmanager

@@ -72,7 +72,8 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
         config, tokenizer = student.model.backbone.config, load_tokenizer(trained / "model")
     hint = build(params.get("hint"), "hint", task.trusted)
     examples, shown = hinted(task, hint, "weak", examples, hints)
-    encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), task.tokens)
+    kept = task.tokens if hint is None else None  # there are the rows as they are without one
+    encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), kept)
     examples = [examples[i] for i in encoded.kept]
     right = np.array([truth(example) for example in examples])
     rows = (_states if is_probe else _texts)(task, spec, student, examples, encoded)

@@ -66,8 +66,10 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
         params["adapter"].apply(model, params["seed"])
 
     taught = lessons(task, read(params["data"]), conflict)
-    _, shown = hinted(task, params.get("hint"), "labels", taught.examples)
-    encoded = encode_for(config, tokenizer, params["data"], shown, params.get("append_eos"), task.tokens)
+    hint = params.get("hint")
+    _, shown = hinted(task, hint, "labels", taught.examples)
+    kept = task.tokens if hint is None else None  # there are the rows as they are without one
+    encoded = encode_for(config, tokenizer, params["data"], shown, params.get("append_eos"), kept)
     examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
     # dropout would strike what answers share alike
