@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from w2sd.data.text import Ids
-from w2sd.data.words import check_distinct, ids_of, require_distinct, words_for
-from w2sd.errors import require
+from w2sd.data.pairs import require_distinct, words_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,18 +38,6 @@ class WordHead:
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase, classes: tuple[str, ...]) -> list[int]:
         """The token of each class's word; a refusal of words that are not one token each, and of their own."""
-        words, found = self.words_for(classes), []
-        for word in words:
-            ids = _ids(tokenizer, f" {word}")
-            accepted = f"a word that is one token of the model; its tokenizer makes {len(ids)} of it"
-            require(len(ids) == 1 and ids[0] != tokenizer.unk_token_id, "words", word, accepted)
-            found.append(ids)
-        check_distinct("words", found, words)
-        return [int(ids[0]) for ids in found]
+        from w2sd.data.words import one_token_each  # planning does without NumPy, which is slow to load
 
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
-    try:
-        return ids_of(tokenizer, text)
-    except Exception:  # bare, and of the tokenizers that have no token for words that they do not know
-        return np.zeros(0, dtype=np.int32)
+        return one_token_each("words", self.words_for(classes), tokenizer)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from w2sd.data.pairs import Item, Pair, coin
-from w2sd.data.words import require_distinct, words_for
+from w2sd.data.pairs import Item, Pair, coin, require_distinct, words_for
 from w2sd.errors import require
 
 ANSWERS = ("worse", "better")  # what is said of the two answers of a pair, unless other words are given

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from w2sd.data.words import require_distinct, words_for
+from w2sd.data.pairs import require_distinct, words_for
 from w2sd.errors import require
 
 

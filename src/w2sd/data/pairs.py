@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from w2sd.errors import require
 from w2sd.pipeline.stage import canonical, identity
 
 SPLITS = ("gt", "w2s", "test")
@@ -83,6 +84,18 @@ def texts_of(example: Pair | Item) -> tuple[str, ...]:
 def classes_of(source: Any) -> tuple[str, ...] | None:
     """The classes of a source of items, in the order of their labels; a source of pairs has none."""
     return getattr(source, "classes", None)
+
+
+def words_for(words: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """A word for each class: these, or the names of the classes where there are none."""
+    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
+    require(len(words) in (0, len(classes)), "words", list(words), accepted)
+    return list(words or classes)
+
+
+def require_distinct(words: Sequence[str]) -> None:
+    """Refuse one word for two classes."""
+    require(len(set(words)) == len(words), "words", list(words), "a different word for each class")
 
 
 class Source(Protocol):

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from w2sd.data.text import Ids
 from w2sd.errors import Refused, require
-
-
-def words_for(words: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """A word for each class: these, or the names of the classes where there are none."""
-    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
-    require(len(words) in (0, len(classes)), "words", list(words), accepted)
-    return list(words or classes)
-
-
-def require_distinct(words: Sequence[str]) -> None:
-    """Refuse one word for two classes."""
-    require(len(set(words)) == len(words), "words", list(words), "a different word for each class")
 
 
 def ids_of(tokenizer: Any, text: str) -> Ids:
@@ -46,3 +33,18 @@ def check_distinct(knob: str, ids: list[Ids], words: list[str]) -> None:
         require(len(tokens) > 0, knob, word, "a word with at least one token")
         other = seen.setdefault(tuple(tokens.tolist()), word)
         require(other == word, knob, word, f"a word of other tokens than {other}")
+
+
+def one_token_each(knob: str, words: list[str], tokenizer: Any) -> list[int]:
+    """The token of each word; refused are words that are several, or unknown, or one and the same."""
+    found = []
+    for word in words:
+        try:
+            ids = ids_of(tokenizer, f" {word}")
+        except Exception:  # bare, and of the tokenizers that have no token for words that they do not know
+            ids = np.zeros(0, dtype=np.int32)
+        accepted = f"a word that is one token of the model; its tokenizer makes {len(ids)} of it"
+        require(len(ids) == 1 and ids[0] != tokenizer.unk_token_id, knob, word, accepted)
+        found.append(ids)
+    check_distinct(knob, found, words)
+    return [int(ids[0]) for ids in found]
