@@ -36,6 +36,7 @@ TYPES = {
     "predicted": pa.int32(),
 }
 COUNTS = ("n_chosen", "n_rejected", "predicted")  # whole numbers
+PREDICTIONS = "predictions.parquet"  # a row for every example that a model was asked about
 LOGITS = "logits.safetensors"  # what a classifier says of every class, beside its predictions
 REQUIRED = ("id", "cluster", "margin", "p_correct")
 OPTIONAL = ("stratum", "known", "n_chosen", "n_rejected", "predicted")
@@ -72,7 +73,7 @@ def read_predictions(path: str | Path) -> Predictions:
 
 def read_distributions(folder: str | Path) -> dict[str, Column]:
     """How likely a classifier finds each class, by the id of the item."""
-    ids = read_predictions(Path(folder) / "predictions.parquet").ids
+    ids = read_predictions(Path(folder) / PREDICTIONS).ids
     logits_NC = load_file(Path(folder) / LOGITS)["logits"].astype(np.float64)
     odds_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
     return dict(zip(ids, odds_NC / odds_NC.sum(axis=1, keepdims=True), strict=True))

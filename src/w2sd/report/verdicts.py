@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from w2sd.errors import Refused, StageFailed
-from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
+from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
 from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.verdict import Verdict, holm, judge
 from w2sd.pipeline.store import Store, digest_file
@@ -177,7 +177,7 @@ def _arms(group: Group) -> list[dict[str, str]]:
 def _files(group: Group, store: Path) -> dict[str, Path]:
     """The predictions of each of these evaluations, checked."""
     keys = dict.fromkeys(key for arms in _arms(group) for key in arms.values())
-    return {key: Store(store).file("evaluate", key, "predictions.parquet") for key in keys}
+    return {key: Store(store).file("evaluate", key, PREDICTIONS) for key in keys}
 
 
 def _drops_pairs(group: Group) -> bool:

@@ -11,7 +11,7 @@ from w2sd.metrics import diagnosis
 from w2sd.metrics.agreement import agreement
 from w2sd.metrics.deceived import measure_deception
 from w2sd.metrics.measurement import measure
-from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select
+from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
 from w2sd.metrics.saliency import saliency
 from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
 from w2sd.pipeline.store import read_json
@@ -78,7 +78,7 @@ def _generation(inputs: Mapping[str, Path]) -> dict[str, Any]:
 
 def _join(folders: Mapping[str, Path], only_common: bool) -> dict[str, Predictions]:
     """The predictions of several models by id, of all pairs or only of those that every model has a score for."""
-    tables = {role: read_predictions(folder / "predictions.parquet") for role, folder in folders.items()}
+    tables = {role: read_predictions(folder / PREDICTIONS) for role, folder in folders.items()}
     if only_common:
         common = set.intersection(*(set(rows.ids) for rows in tables.values()))
         tables = {

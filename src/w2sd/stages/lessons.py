@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from w2sd.conflicts.base import COIN, OWN, Conflict, Extra
 from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest, texts_of
 from w2sd.errors import Refused, StageFailed, within
-from w2sd.metrics.predictions import read_distributions, read_predictions
+from w2sd.metrics.predictions import PREDICTIONS, read_distributions, read_predictions
 from w2sd.stages import features
 from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
@@ -23,7 +23,6 @@ from w2sd.worker import Task
 
 Floats = NDArray[np.float64]
 SLOTS = ("first", "second")  # the options of a pair
-PREDICTIONS = "predictions.parquet"
 
 
 class Lessons(NamedTuple):
@@ -52,7 +51,7 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
         teacher = said(task, "labels", examples)
         examples = [example for example in examples if example.id in teacher]
     if supervision.needs_ceiling:
-        ceiling = read_predictions(task.inputs["ceiling_labels"] / "predictions.parquet")
+        ceiling = read_predictions(task.inputs["ceiling_labels"] / PREDICTIONS)
         p_ceiling = dict(zip(ceiling.ids, ceiling.p_correct.tolist(), strict=True))
         examples = [example for example in examples if example.id in p_ceiling]
     if supervision.needs_features:

@@ -15,7 +15,7 @@ from w2sd.data.text import Ids, lead_of
 from w2sd.data.words import check_distinct, ids_of, readable
 from w2sd.errors import require, within
 from w2sd.metrics.functional import accuracy
-from w2sd.metrics.predictions import LOGITS, read_distributions, write_predictions
+from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
 from w2sd.worker import Task
@@ -103,5 +103,5 @@ def _write(task: Task, items: list[Item], logits_NC: np.ndarray, prompts: list[I
         "n_prompt": np.array([len(ids) for ids in prompts], dtype=np.int32),
         "predicted": logits_NC.argmax(axis=1),
     }
-    write_predictions(task.out / "predictions.parquet", columns)
+    write_predictions(task.out / PREDICTIONS, columns)
     save_file({"logits": logits_NC}, task.out / LOGITS)

@@ -17,7 +17,7 @@ from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import uid_of
-from w2sd.metrics.predictions import LOGITS, read_predictions, write_predictions
+from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_predictions, write_predictions
 from w2sd.models.hub import load_tokenizer
 from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
@@ -26,7 +26,7 @@ from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import states_of
-from w2sd.stages.lessons import PREDICTIONS, hinted, truth
+from w2sd.stages.lessons import hinted, truth
 from w2sd.stages.train import kind_of
 from w2sd.students.base import Examination, Student
 from w2sd.students.classifier import ClassStudent
@@ -60,7 +60,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
     student = _load(kind, trained, objective, fit, is_probe)
 
-    known = {role: read_predictions(folder / "predictions.parquet") for role, folder in references.items()}
+    known = {role: read_predictions(folder / PREDICTIONS) for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
     if len(examples) < n_asked and getattr(data, "long", None) != "drop":
