@@ -68,7 +68,7 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                     try:
                         execute(stage, run, store, table.advance)
                     except BaseException:
-                        store.leave(key)
+                        store.drop_empty_work(key)
                         table.finish(name, "failed")
                         raise
                     table.finish(name)

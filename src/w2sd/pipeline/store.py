@@ -95,7 +95,7 @@ class Store:
         """Drop what an interrupted stage left to go on from."""
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
 
-    def leave(self, key: str) -> None:
+    def drop_empty_work(self, key: str) -> None:
         """Take the folder of a stage that failed away if there is nothing in it."""
         with suppress(OSError):  # it is not empty, or was never made
             (self.root / "work" / key).rmdir()
