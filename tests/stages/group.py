@@ -25,9 +25,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from tests.metrics import one_of_two
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
+from tests.metrics import one_of_two
 from w2sd import worker
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled, in_length_order

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
 from torch import nn
 
+from tests.stages.group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
 from w2sd.data.batch import Batch, Filler, Loader, Shuffled, in_length_order
 from w2sd.data.tally import Tally
 from w2sd.models.flops import work_of

@@ -35,7 +35,6 @@ from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.models.score import PolicyModel, silence_dropout
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.simpo import SimPO
@@ -43,7 +42,6 @@ from w2sd.stages import lightning
 from w2sd.students.base import Examination
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
 N, VOCABULARY = 22, 31
@@ -71,21 +69,6 @@ PULLS: dict[str, Conflict] = {
     "random mask": RandomMask(rate=0.5),
 }
 FIT = Fit(lr=1e-3, clip=0.5, warmup=0.3)
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
-    """What a stage gets, with a trainer of one's own."""
-
-    def made(**knobs: Any) -> Task:
-        folders = {name: tmp_path / name for name in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
-        trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        key, advance = "0" * 12, lambda done, total: None
-        return Task(key, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
 
 
 def policy(architecture: str = "llama", seed: int = 0) -> PolicyModel:

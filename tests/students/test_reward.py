@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from w2sd.data.batch import Filler, Loader, PairBatch, PairRows, Shuffled, in_le
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.metrics import functional
 from w2sd.models.adapter import HeadOnly
 from w2sd.models.score import PairScores, RewardModel, silence_dropout
@@ -27,26 +25,10 @@ from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Examination
 from w2sd.students.reward import RewardStudent
-from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
 N, VOCABULARY = 22, 31
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]  # the last one is smaller
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
-    """What a stage gets, with a trainer of one's own."""
-
-    def made(**knobs: Any) -> Task:
-        folders = {name: tmp_path / name for name in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
-        trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        key, advance = "0" * 12, lambda done, total: None
-        return Task(key, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
 
 
 def reward_model(architecture: str = "gpt2", seed: int = 0) -> RewardModel:

@@ -6,25 +6,23 @@ import csv
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from tests.students.test_classifier import TEXTS
 from tests.students.test_classifier import N as N_ITEMS
 from tests.students.test_classifier import model as classifier
 from tests.students.test_memory import PLENTY, Memory
 from tests.students.test_memory import reward as limited
 from tests.students.test_reward import BATCHES, FIT, TARGETS, by_hand, distance, reward_model, rows, train
-from torch import Tensor, nn
-
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import ItemRows, Loader, PairBatch, Shuffled
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.models.score import PairScores, RewardModel
 from w2sd.objectives.base import Moment, Objective
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
@@ -33,27 +31,12 @@ from w2sd.objectives.window import ConfidenceWindow
 from w2sd.stages import lightning
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
-from w2sd.trainer import Trainer
 from w2sd.worker import Task
 
 N = len(TARGETS)
 LOGCONF = LogConf(alpha=0.75, warmup_steps=1, min_rows=4)
 SITUATED = [LOGCONF, replace(LOGCONF, threshold="mean_label"), Entropy(warmup_steps=2), ConfidenceWindow()]
 each_objective = pytest.mark.parametrize("objective", SITUATED, ids=["half", "mean_label", "entropy", "midweak"])
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
-    """What a stage gets, in a folder of its own."""
-
-    def made(name: str = "one", advance: Any = lambda done, total: None, **knobs: Any) -> Task:
-        folders = {folder: tmp_path / name / folder for folder in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        return Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
 
 
 def curve(at: Task) -> list[float]:
