@@ -16,7 +16,6 @@ from w2sd.metrics.statistics import (
     clustered_standard_error,
     interval,
     mcnemar_exact,
-    pairs_for_half_width,
     standard_error,
     wilson,
 )
@@ -46,7 +45,6 @@ def naive_bootstrap(columns: list[np.ndarray], clusters: np.ndarray, n_resamples
 def test_reference_vector_v32() -> None:
     assert mcnemar_exact(40, 25) == pytest.approx(0.08168153394154005, abs=1e-9)
     assert wilson(30, 100) == pytest.approx((0.2189488529493276, 0.3958485463334666), abs=1e-9)
-    assert pairs_for_half_width(0.3, 0.05) == pytest.approx(322.7, abs=0.05)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (3, 7), (30, 100), (99_999, 100_000)])
@@ -86,8 +84,6 @@ def test_mcnemar_is_stable_for_large_counts() -> None:
         (lambda: wilson(-1, 2), "wilson: .* got k=-1, n=2"),
         (lambda: wilson(1, 2, level=1.0), "level: .* got 1.0"),
         (lambda: mcnemar_exact(-1, 2), "mcnemar_exact: .* got a=-1, b=2"),
-        (lambda: pairs_for_half_width(0.3, 0), "pairs_for_half_width: .* got 0.3 and 0"),
-        (lambda: pairs_for_half_width(float("nan"), 0.1), "pairs_for_half_width: .* got nan and 0.1"),
         (lambda: standard_error([1.0, float("nan")]), "values: row 1 is NaN"),
         (lambda: standard_error([]), "at least one row"),
         (lambda: clustered_standard_error([1.0, 2.0], ["a"]), "values: 2 rows, but clusters has 1"),

@@ -73,17 +73,6 @@ def mcnemar_exact(a: int, b: int) -> float:
     return min(1.0, 2 * largest * (1 + float(np.cumprod(k / (n - k + 1)).sum())))
 
 
-def pairs_for_half_width(p: float, half_width: float, level: float = 0.95) -> float:
-    """How many independent rows give a proportion near p this half-width: z^2 p (1 - p) / half_width^2.
-
-    >>> round(pairs_for_half_width(0.3, 0.05), 1)
-    322.7
-    """
-    if not 0 <= p <= 1 or not half_width > 0:
-        raise ValueError(f"pairs_for_half_width: expected 0 <= p <= 1 and half_width > 0, got {p} and {half_width}")
-    return _quantile(level) ** 2 * p * (1 - p) / half_width**2
-
-
 def standard_error(values: ArrayLike) -> float | None:
     """The standard error of a mean of independent rows, sd / sqrt(n) with n - 1 in sd; None for fewer than two."""
     column = as_column("values", values)
