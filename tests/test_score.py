@@ -35,6 +35,7 @@ NUMBERS = {
     "deception/rate_ratio": 1.2,
     "deception/p_region": 0.803030303030303,
     "deception/margin_matched": 0.5,  # in bins of .5, .6, .7, .8, .9, 1
+    "agreement/student": 0.625,
     "region/kk/flips": 2,
     "region/ku/flips": 3,
     "region/uk/flips": 1,

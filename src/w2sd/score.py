@@ -70,10 +70,11 @@ def _score(arguments: argparse.Namespace) -> int:
     seeds = _roles(arguments)
     require(0 < arguments.threshold <= 1, "--threshold", arguments.threshold, "a number above 0 and up to 1")
     from w2sd import scorecard
+    from w2sd.metrics.comparison import compare
     from w2sd.metrics.verdict import judge
 
     replicates = _replicates(seeds)
-    students = [_measure(replicate, arguments.threshold) for replicate in replicates]
+    students = [compare(replicate.predictions, threshold=arguments.threshold) for replicate in replicates]
     verdict = judge(replicates, threshold=arguments.threshold)
     metrics = {**_pool(students), **verdict.metrics()}
     if arguments.json:
@@ -127,18 +128,6 @@ def _replicates(seeds: Sequence[Mapping[str, str]]) -> list[Replicate]:
         strata, lengths = predictions["weak"].stratum, length_difference(predictions["baseline"])
         replicates.append(Replicate("data", str(seed), predictions, strata, lengths))
     return replicates
-
-
-def _measure(replicate: Replicate, threshold: float) -> Metrics:
-    from w2sd.metrics import diagnosis
-    from w2sd.metrics.deceived import measure_deception
-    from w2sd.metrics.measurement import measure
-
-    arms = replicate.predictions
-    how: dict[str, Any] = {"strata": replicate.strata, "lengths": replicate.lengths}
-    metrics = {**measure(arms), **measure_deception(arms, threshold=threshold, **how)}
-    located = diagnosis.locate(arms["baseline"], arms["student"], arms["weak"], "test")
-    return {**metrics, **diagnosis.describe(arms), **diagnosis.vary(arms, threshold=threshold, **how), **located}
 
 
 def _pool(students: Sequence[Metrics]) -> Metrics:
