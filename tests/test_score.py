@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2sd import score
-from w2sd.metrics.simulation import PLANTED, Study, draw
+from w2sd.metrics.verdict_errors import PLANTED, Study, draw
 
 V27 = {
     "ceiling": [0.95, 0.90, 0.80, 0.78, 0.97, 0.60, 0.85, 0.40, 0.92, 0.76, 0.30, 0.88],

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from w2sd.report import conflicts, notation, tables, verdicts
+from w2sd.report import notation, tables, verdicts
 from w2sd.report.estimates import Estimate, of_job, over_units
+from w2sd.report.replicates import worlds_and_seeds
 from w2sd.report.verdicts import Ruling
 
 EXCESS = "deception/excess_flips_per_1000"
@@ -183,4 +184,4 @@ def _steps(jobs: pd.DataFrame) -> tuple[str, str]:
 
 
 def _named(ruling: Ruling) -> list[tuple[str, str]]:
-    return conflicts.replicates(ruling.group.jobs)
+    return worlds_and_seeds(ruling.group.jobs)

@@ -18,9 +18,9 @@ from w2sd.report import (
     estimates,
     figures,
     gaps,
-    html,
     knobs,
     oracles,
+    page,
     pairs_of_models,
     results,
     samples,
@@ -77,7 +77,7 @@ def write(
     made = analyses.make(frame, store, None if by is None else varying, pairs)
     drawings = _write_figures(figures.draw(rows, knobs.unit(frame)), out)
     drawn_too = _write_figures({part.name: part.figure for part in made if part.figure}, out)
-    analysed = [html.Part(part.title, part.table, part.name, drawn_too.get(part.name, "")) for part in made]
+    analysed = [page.Part(part.title, part.table, part.name, drawn_too.get(part.name, "")) for part in made]
     deception = _deception(verdicts.rule(frame, store) if rulings is None else rulings, out)
     stages = results.stages(store, *frame["id"])
     _replace(out / "results.csv", _to_csv(frame).encode())
@@ -90,8 +90,9 @@ def write(
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
     _replace(out / "table.md", "\n".join(written).encode())
     told, flags = [_theory(section, out) for section in sections], oracles.flags(frame)
-    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store), analysed, flags, told)
-    _replace(out / "index.html", page.encode())
+    sampled = samples.read(frame, store)
+    text = page.render(frame, stages, drawings, shown, deception, sampled, analysed, flags, told)
+    _replace(out / "index.html", text.encode())
     return out / "index.html"
 
 
@@ -118,7 +119,7 @@ def arrange(
     return shown
 
 
-def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
+def _deception(rulings: Sequence[Ruling], out: Path) -> page.Deception | None:
     """What there is to say of jobs with a conflict, if there are any."""
     if not rulings:
         return None
@@ -130,14 +131,14 @@ def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
         shown |= {"Deception by job": deceptions.per_job(measured)}
     drawings = _write_figures(deception_figures.draw(rulings), out)
     findings = {"gap": gaps.caption(rulings)}
-    return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings, findings)
+    return page.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings, findings)
 
 
-def _theory(section: theories.Section, out: Path) -> html.Theory:
+def _theory(section: theories.Section, out: Path) -> page.Theory:
     """The section of a theory with its drawings as they stand in a page."""
     drawings = _write_figures({name: drawn.figure for name, drawn in section.drawn.items()}, out)
     figures = [(section.drawn[name].caption, svg) for name, svg in drawings.items()]
-    return html.Theory(section.title, section.commands, section.table, figures)
+    return page.Theory(section.title, section.commands, section.table, figures)
 
 
 def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from w2sd.report import knobs, notation, provenance, samples, style, tables, verdicts, words
+from w2sd.report import knobs, notation, provenance, samples, sentence, style, tables, verdicts
 from w2sd.report.elements import captioned, figure, is_broad, pair, section, table
 from w2sd.report.samples import Sampled
 
@@ -77,7 +77,7 @@ def render(
         listed = others[-1:]  # the jobs, below what was made of them
         top = "".join([first, pair(*(f"<section>{drawn}</section>" for drawn in figures)), *others[:-1]])
     parts = [
-        _header(title, jobs, words.result(jobs), deception, flags),
+        _header(title, jobs, deception, flags),
         _deception(deception),
         top,
         *(_part(part, unit) for part in analysed),
@@ -94,22 +94,22 @@ def render(
     return PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
 
 
-def _header(title: str, jobs: pd.DataFrame, sentence: str, deception: Deception | None, flags: Sequence[str]) -> str:
-    strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentence))
+def _header(title: str, jobs: pd.DataFrame, deception: Deception | None, flags: Sequence[str]) -> str:
+    strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentence.result(jobs)))
     when = escape(f"w2sd · {notation.count(len(jobs), 'job')} · {max(jobs['finished'])[:10]}")
     said = ""
     if deception:
         lead = " lead" if len(deception.sentences) == 1 else ""
-        said += "".join(f'<p class="verdict{lead}">{_verdict(sentence)}</p>' for sentence in deception.sentences)
+        said += "".join(f'<p class="verdict{lead}">{_verdict(verdict)}</p>' for verdict in deception.sentences)
     known = [*flags, *(deception.flags if deception else ())]
     said += "".join(f'<p class="flag">{escape(flag)}</p>' for flag in known)
     return f'<header><p>{when}</p><h1>{escape(title)}</h1>{said}<p class="result">{strong}</p></header>'
 
 
-def _verdict(sentence: str) -> str:
-    """The sentence with its one word set off."""
+def _verdict(said: str) -> str:
+    """A verdict with its one word set off."""
     words = "|".join((*verdicts.WORDS.values(), verdicts.ALONE))
-    return re.sub(rf": ({words}):", r": <strong>\1</strong>:", escape(sentence), count=1)
+    return re.sub(rf": ({words}):", r": <strong>\1</strong>:", escape(said), count=1)
 
 
 def _deception(deception: Deception | None) -> str:
