@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from w2sd.data.pairs import digest
 from w2sd.errors import choose, require
 
 LABELS, TRUTH, NOTHING = "labels", "truth", "nothing"
+CURVE = "curve.json"  # every look at a training, among the files of its artifact
+
+
+class Look(NamedTuple):
+    """What was seen after so many steps: shares of the held-out rows, a tie being half of one."""
+
+    step: int
+    labels: float  # where the student prefers what its labels do
+    truth: float  # where it is right
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def saliency(
     figures: dict[str, float | None] = {}
     for name, (probe, asked) in FIGURES.items():
         p, labels = said[probe], columns[asked]
-        figures[f"{name}/accuracy"] = None if p is None else agreement(p, labels)
+        figures[f"{name}/accuracy"] = None if p is None else alike(p, labels)
         figures[f"{name}/auroc"] = None if p is None else ranking(p, labels)
     return figures
 
@@ -59,7 +59,7 @@ def fold_of(cluster: str) -> int:
     return int(digest("fold", cluster), 16) % FOLDS
 
 
-def agreement(p_NK: Floats, labels_NK: Floats) -> float:
+def alike(p_NK: Floats, labels_NK: Floats) -> float:
     """How often a probe prefers the option that the labels prefer, its ties half; rows that prefer none left out."""
     said, meant = hardened(p_NK), hardened(labels_NK)
     right = np.where(said == meant, 1.0, np.where(said < 0, 0.5, 0.0))

@@ -8,10 +8,8 @@ from typing import Any
 
 from w2sd.data.pairs import SPLITS, Table, read
 from w2sd.metrics import diagnosis
-from w2sd.metrics.agreement import agreement
-from w2sd.metrics.deceived import measure_deception
-from w2sd.metrics.measurement import measure
-from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
+from w2sd.metrics.comparison import compare
+from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, read_predictions, select
 from w2sd.metrics.saliency import saliency
 from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
 from w2sd.pipeline.store import read_json
@@ -30,11 +28,7 @@ def run(task: Task) -> dict[str, Any]:
         {role.replace("placebo_", "placebo/"): at for role, at in folders.items()},
         getattr(data, "long", None) == "drop",
     )
-    metrics: dict[str, Any] = {**measure(joined), **agreement(joined), **diagnosis.describe(joined)}
-    if "baseline" in joined:  # there is a conflict, and something to depart from
-        how: dict[str, Any] = {"strata": joined["weak"].stratum, "lengths": length_difference(joined["baseline"])}
-        metrics |= {**measure_deception(joined, **how), **diagnosis.vary(joined, **how)}
-        metrics |= diagnosis.locate(joined["baseline"], joined["student"], joined["weak"], "test")
+    metrics: dict[str, Any] = compare(joined)
     if f"{TRAINING}student" in task.inputs:
         before, after, weak = (task.inputs[TRAINING + role] for role in ("baseline", "student", "weak"))
         seen = _join({"before": before, "after": after, "weak": weak}, True)  # the teacher labelled all rows of w2s

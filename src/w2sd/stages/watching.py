@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,18 +10,10 @@ import torch
 
 from w2sd.data.batch import ItemRows, PairRows, in_length_order
 from w2sd.pipeline.store import write_json
-from w2sd.stopping import LABELS, NOTHING, Stopping
+from w2sd.stopping import CURVE, LABELS, NOTHING, Look, Stopping
 from w2sd.students.base import Student
 from w2sd.supervision import hardened
 from w2sd.worker import Task
-
-
-class Look(NamedTuple):
-    """What was seen after so many steps: shares of the held-out rows, a tie being half of one."""
-
-    step: int
-    labels: float  # where the student prefers what its labels do
-    truth: float  # where it is right
 
 
 class Watch(pl.Callback):
@@ -86,7 +78,7 @@ class Watch(pl.Callback):
     def conclude(self, task: Task) -> dict[str, float]:
         """Write the curve, and say where the weights that were kept come from."""
         if task.rank == 0:
-            write_json(task.out / "curve.json", [look._asdict() for look in self.curve])
+            write_json(task.out / CURVE, [look._asdict() for look in self.curve])
         return {f"stopping/{name}": value for name, value in self.best._asdict().items()}
 
 
