@@ -37,8 +37,8 @@ from w2sd.stages import lightning
 from w2sd.students.base import Examination, Student
 from w2sd.students.policy import LOGP, PolicyStudent
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 OBJECTIVES = {"reward": RewardBCE(), "simpo": SimPO(beta=2.0, gamma=1.0), "dpo": DPO(beta=0.1)}
 

@@ -44,8 +44,9 @@ from w2sd.pipeline.store import Store
 from w2sd.stages import lessons, lightning, train, training
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, OracleConfident, TwoStage
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 
 BCE = RewardBCE()
 OPTIONS: dict[str, Conflict] = {

@@ -53,8 +53,8 @@ from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N = 25  # four steps an epoch, the last of them on one row, which leaves a process without any
 STOP = 6  # the step in which trainings are stopped that are to go on elsewhere

@@ -30,8 +30,9 @@ from w2sd.probes.supervised import Filtered, Relabelled
 from w2sd.stages import features, lessons
 from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 from w2sd.world import vocabulary
 
 SMALL = [

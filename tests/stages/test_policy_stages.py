@@ -37,8 +37,9 @@ from w2sd.pipeline.store import Store, read_json, write_json
 from w2sd.stages import evaluate, label, lightning, reference, sft, train
 from w2sd.stages.encoding import encode_for
 from w2sd.supervision import Hard, Soft
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 
 OVERRIDES = [
     *("objective=dpo", "objective.beta=.5", "objective.labelled_by=reference_free", "supervision=hard"),

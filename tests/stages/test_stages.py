@@ -37,8 +37,9 @@ from w2sd.pipeline.store import Store, write_json
 from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 
 OVERRIDES = [
     *("data.gt=64", "data.w2s=64", "data.w2s_parts=2", "data.test=100"),

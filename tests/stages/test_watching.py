@@ -31,8 +31,8 @@ from w2sd.stages.watching import Watch
 from w2sd.stopping import Stopping
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N, STEPS, EVERY = 40, 10, 2
 FIT = Fit(lr=3e-2, epochs=2, batch=8)

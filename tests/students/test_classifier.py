@@ -24,8 +24,8 @@ from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Examination
 from w2sd.students.classifier import ClassStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N, VOCABULARY, CLASSES = 19, 31, 3
 RANDOM = np.random.default_rng(0)

@@ -21,8 +21,8 @@ from w2sd.logger import Csv
 from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
 from w2sd.students.language import DocumentRows, LanguageLearner
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N, LENGTH, VOCABULARY = 14, 6, 17
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, size=(N, LENGTH)).astype(np.int32)

@@ -29,8 +29,8 @@ from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import SftLearner
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N, VOCABULARY, LENGTH = 22, 31, 6
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]

@@ -33,8 +33,8 @@ from w2sd.objectives.window import ConfidenceWindow
 from w2sd.stages import lightning
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N = len(TARGETS)
 LOGCONF = LogConf(alpha=0.75, warmup_steps=1, min_rows=4)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from w2sd.data.tally import Tally
-from w2sd.models.gpu_memory import uncounted
+from w2sd.models.peak_memory import uncounted
 
 SIDES = (128, 256, 512, 1024, 2048, 4096)  # of the matrices that are multiplied
 SHAPE = ("num_hidden_layers", "hidden_size")  # by these names every config of transformers knows them

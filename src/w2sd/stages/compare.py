@@ -17,7 +17,7 @@ from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
 from w2sd.pipeline.store import read_json
 from w2sd.stages.features import ids_in, states_of
 from w2sd.stages.lessons import said, truth
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from w2sd.data.token_files import load, save
 from w2sd.models.packing import pack
 from w2sd.stages import processor
 from w2sd.stages.agreement import objection
-from w2sd.worker import Task
+from w2sd.task import Task
 
 KEPT = 8  # tokenizers whose rows a process remembers, and
 ROWS = 50_000  # of each, above which they are forgotten: the jobs of a sweep read the same

@@ -23,7 +23,7 @@ from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.students.features import StateReader
-from w2sd.worker import Task
+from w2sd.task import Task
 
 FILE = "features.safetensors"
 

@@ -16,7 +16,7 @@ from w2sd.models.score import PolicyModel, silence_dropout
 from w2sd.stages import lightning
 from w2sd.stages.encoding import Encoding, can_pack, encode_for
 from w2sd.students.policy import TextLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from w2sd.metrics.predictions import PREDICTIONS, read_distributions, read_predi
 from w2sd.stages import features
 from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
-from w2sd.worker import Task
+from w2sd.task import Task
 
 Floats = NDArray[np.float64]
 SLOTS = ("first", "second")  # the options of a pair

@@ -34,7 +34,7 @@ from w2sd.stages import processor
 from w2sd.stages.strategies import strategy_of
 from w2sd.stages.throughput import Throughput
 from w2sd.students.learner import Learner, Reader
-from w2sd.worker import Task
+from w2sd.task import Task
 
 # What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -12,7 +12,7 @@ from w2sd.models.score import silence_dropout
 from w2sd.models.scratch import FromScratch
 from w2sd.stages import lightning
 from w2sd.students.language import DocumentRows, LanguageLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

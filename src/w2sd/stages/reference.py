@@ -29,7 +29,7 @@ from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.students.base import Examination
 from w2sd.students.policy import LOGP, PolicyStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

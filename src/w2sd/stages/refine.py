@@ -18,7 +18,7 @@ from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from w2sd.stages.train import kind_of
 from w2sd.students.base import Examination, Student
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 class Scored(NamedTuple):

@@ -12,7 +12,7 @@ from w2sd.errors import within
 from w2sd.models.score import PolicyModel
 from w2sd.stages.training import finish, n_ended, prepare
 from w2sd.students.policy import SftLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from w2sd.data.batch import Batch
 from w2sd.data.tally import Tally
 from w2sd.logger import conclude
 from w2sd.models.flops import ceiling, work_of
+from w2sd.models.peak_memory import memory
 from w2sd.students.learner import unwrapped
-from w2sd.worker import Task, memory
+from w2sd.task import Task
 
 
 class Stretch(NamedTuple):

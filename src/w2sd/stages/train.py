@@ -25,7 +25,7 @@ from w2sd.students.base import Student
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

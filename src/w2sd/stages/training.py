@@ -26,7 +26,7 @@ from w2sd.stages.features import size_of
 from w2sd.stages.lessons import hinted, lessons
 from w2sd.stopping import Stopping
 from w2sd.students.learner import Learner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 MIN_HELD = 2  # rows on either side of a holdout
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from w2sd.models.gpu_memory import forget_peak, peak, uncounted
+from w2sd.models.peak_memory import forget_peak, peak, uncounted
 
 GPU = torch.device("cuda")
 
@@ -25,6 +25,7 @@ def allocate(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         nonlocal highest
         highest = 0
 
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: highest)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
     return allocate
