@@ -22,7 +22,8 @@ import torch._inductor.config
 
 import ours
 import work
-from w2sd.data.batch import PairRows, Shuffled
+from w2sd.data.batch import PairRows
+from w2sd.data.loader import Shuffled
 from w2sd.fit import Fit
 from w2sd.models.compiling import compile_layers
 from w2sd.trainer import Trainer

@@ -21,7 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import work
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import PairRows
+from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.pairs import Pair
 from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.fit import Fit

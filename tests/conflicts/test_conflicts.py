@@ -28,7 +28,8 @@ from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
 from w2sd.data import pairs as data
-from w2sd.data.batch import Loader, PairBatch, PairRows, Shuffled
+from w2sd.data.batch import PairBatch, PairRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Pair, Table, coin
 from w2sd.data.text import Encoded
 from w2sd.errors import Refused

@@ -30,7 +30,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd import worker
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import AnswerRows, ItemRows, PairRows
+from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.fit import Fit
 from w2sd.kinds import KINDS

@@ -21,7 +21,8 @@ from w2sd.config import RunConfig, read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import RandomHelpful
 from w2sd.data import pairs as data
-from w2sd.data.batch import AnswerRows, Loader
+from w2sd.data.batch import AnswerRows
+from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import Refused, StageFailed
 from w2sd.fit import Fit

@@ -20,7 +20,7 @@ from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.data import pairs as data
-from w2sd.data.batch import Loader
+from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit

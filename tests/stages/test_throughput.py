@@ -14,7 +14,7 @@ import torch
 from group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
 from torch import nn
 
-from w2sd.data.batch import Batch, Filler, Loader, Shuffled, in_length_order
+from w2sd.data.loader import Batch, Filler, Loader, Shuffled, in_length_order
 from w2sd.data.tally import Tally
 from w2sd.models.flops import work_of
 from w2sd.stages import lightning, throughput

@@ -15,7 +15,8 @@ from transformers import GPT2Config, GPT2Model
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, Shuffled
+from w2sd.data.batch import ItemRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Item, digest
 from w2sd.data.text import EncodedItems
 from w2sd.errors import Refused, StageFailed

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, in_length_order
+from w2sd.data.batch import ItemRows
 from w2sd.data.layout import Text, plain
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import Item, digest
 from w2sd.data.text import encode_items, gather_items
 from w2sd.errors import Refused

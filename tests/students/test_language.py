@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from w2sd.data.batch import Loader
+from w2sd.data.loader import Loader
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv

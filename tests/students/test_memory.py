@@ -16,7 +16,8 @@ from torchmetrics import MetricCollection
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import AnswerRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit

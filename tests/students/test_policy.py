@@ -31,7 +31,8 @@ from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import RandomMask
-from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import AnswerRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Filler, Loader, PairBatch, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import PairBatch, PairRows
+from w2sd.data.loader import Filler, Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit

@@ -21,7 +21,8 @@ from tests.students.test_reward import BATCHES, FIT, TARGETS, by_hand, distance,
 from torch import Tensor, nn
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, PairBatch, Shuffled
+from w2sd.data.batch import ItemRows, PairBatch
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.logger import Csv

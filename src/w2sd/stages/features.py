@@ -14,7 +14,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import classes_of, coin, read
 from w2sd.errors import StageFailed, within
 from w2sd.fit import Fit

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from w2sd.data.batch import AnswerRows, Loader, Shuffled
+from w2sd.data.batch import AnswerRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import EncodedItems, Ids
 from w2sd.errors import within

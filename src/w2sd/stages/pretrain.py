@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from w2sd.data.batch import Loader, Shuffled
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.compiling import compile_layers
 from w2sd.models.kernels import with_fewer_kernels

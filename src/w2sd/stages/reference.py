@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import torch
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, in_length_order
+from w2sd.data.batch import PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import Pair, digest, read
 from w2sd.data.text import Encoded
 from w2sd.errors import Refused, require, within

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from w2sd.data.batch import Rows, in_length_order
+from w2sd.data.batch import Rows
 from w2sd.data.layout import Text
+from w2sd.data.loader import in_length_order
 from w2sd.data.pairs import Item, classes_of, digest, read
 from w2sd.data.text import Ids, lead_of
 from w2sd.data.words import check_distinct, ids_of, readable

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from w2sd.config import build
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit

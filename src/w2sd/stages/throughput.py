@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 
-from w2sd.data.batch import Batch
+from w2sd.data.loader import Batch
 from w2sd.data.tally import Tally
 from w2sd.logger import conclude
 from w2sd.models.flops import ceiling, work_of

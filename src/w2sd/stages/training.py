@@ -11,7 +11,8 @@ from torch import nn
 
 from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled
+from w2sd.data.batch import AnswerRows, ItemRows, PairRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import Ids
 from w2sd.errors import StageFailed

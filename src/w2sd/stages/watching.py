@@ -8,7 +8,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from w2sd.data.batch import ItemRows, PairRows, in_length_order
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.loader import in_length_order
 from w2sd.pipeline.store import write_json
 from w2sd.stopping import LABELS, NOTHING, Stopping
 from w2sd.students.base import Student

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from w2sd.conflicts.base import Conflict
-from w2sd.data.batch import Batch
+from w2sd.data.loader import Batch
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
 from w2sd.metrics.deception_score import DeceptionScore
