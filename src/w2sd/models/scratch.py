@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from w2sd.data.files import content, read
+from w2sd.data.reading import content, read
 from w2sd.errors import Refused, choose, require
 from w2sd.fit import Fit
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
