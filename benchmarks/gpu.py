@@ -36,7 +36,8 @@ from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.models import flex, packing, score
 from w2sd.models.kernels import log_probs
-from w2sd.models.score import PairLogProbs, PairScores, PolicyModel, RewardModel, silence_dropout
+from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.scores import PairLogProbs, PairScores
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.objectives.simpo import SimPO

@@ -36,7 +36,8 @@ from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions
-from w2sd.models.score import PairScores, RewardModel, silence_dropout
+from w2sd.models.score import RewardModel, silence_dropout
+from w2sd.models.scores import PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan

@@ -22,7 +22,8 @@ from w2sd.data.text import EncodedItems
 from w2sd.errors import Refused, StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv
-from w2sd.models.score import ClassScores, HeadedModel, PairScores, silence_dropout
+from w2sd.models.score import HeadedModel, silence_dropout
+from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import read_json

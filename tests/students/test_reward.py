@@ -23,7 +23,8 @@ from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.metrics import functional
 from w2sd.models.adapter import HeadOnly
-from w2sd.models.score import PairScores, RewardModel, silence_dropout
+from w2sd.models.score import RewardModel, silence_dropout
+from w2sd.models.scores import PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Examination

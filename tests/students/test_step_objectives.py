@@ -26,7 +26,8 @@ from w2sd.data.loader import Loader, Shuffled
 from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.logger import Csv
-from w2sd.models.score import PairScores, RewardModel
+from w2sd.models.score import RewardModel
+from w2sd.models.scores import PairScores
 from w2sd.objectives.base import Moment, Objective
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
 from w2sd.objectives.reward import RewardBCE
