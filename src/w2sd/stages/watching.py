@@ -13,7 +13,7 @@ from w2sd.data.loader import in_length_order
 from w2sd.pipeline.store import write_json
 from w2sd.stopping import LABELS, NOTHING, Stopping
 from w2sd.students.base import Student
-from w2sd.supervision import hardened
+from w2sd.targets import hardened
 from w2sd.task import Task
 
 
