@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytorch_lightning as pl
 import torch
@@ -17,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from w2sd.ending import ENDED
+from w2sd.pipeline.store import beside
 from w2sd.task import Task
 
 
@@ -24,12 +24,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints that are there completely or not at all, and hold nothing but tensors and plain values."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = Path(f"{path}.{uuid4().hex}.part")  # where locks fail, another machine may be at the same stage
-        try:
+        with beside(Path(path)) as part:
             super().save_checkpoint(checkpoint, part, storage_options)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return super().load_checkpoint(path, map_location, weights_only=True)
