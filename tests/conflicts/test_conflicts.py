@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, build, read
-from w2sd.conflicts.base import COIN, OWN, TEACHER, Conflict, Extra
+from w2sd.conflicts.base import COIN, SOURCE, TEACHER, Conflict, Extra
 from w2sd.conflicts.explicit import Explicit, contradicts
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
@@ -512,10 +512,10 @@ def test_the_truth_is_in_the_batches_only_for_a_conflict_that_declares_it(
 # --- extra rows -------------------------------------------------------------------------------------------------------
 
 KINDS: dict[type, tuple[str, int, str]] = {  # facet, part, whose labels
-    Implicit: (data.CONFLICTING, 0, OWN),
+    Implicit: (data.CONFLICTING, 0, SOURCE),
     MoreData: (data.TARGET, 2, TEACHER),  # the last part of three
     RandomHelpful: (data.CONFLICTING, 0, COIN),
-    Unrelated: (data.UNRELATED, 0, OWN),
+    Unrelated: (data.UNRELATED, 0, SOURCE),
     Agreeing: (data.CONFLICTING, 0, TEACHER),
 }
 

@@ -52,12 +52,12 @@ def test_what_is_tried_out_is_no_part_of_the_peak(
 
 @pytest.mark.gpu
 def test_a_ceiling_hides_no_peak() -> None:
-    from w2sd.models.flops import ceiling
+    from w2sd.models.flops import peak_flops
 
     forget_peak()
     kept = torch.empty(2**26, dtype=torch.uint8, device=GPU)
     had = peak()
     del kept
-    ceiling.__wrapped__(GPU, torch.float32, 1)
+    peak_flops.__wrapped__(GPU, torch.float32, 1)
     assert had >= 2**26
     assert peak() == had

@@ -65,7 +65,7 @@ class Slow:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(throughput, "time", clock)
-    monkeypatch.setattr(throughput, "ceiling", lambda *_: CEILING)
+    monkeypatch.setattr(throughput, "peak_flops", lambda *_: CEILING)
     return clock
 
 

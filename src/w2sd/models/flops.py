@@ -64,13 +64,13 @@ def work_of(model: nn.Module, training: bool) -> Work | None:
 
 
 @cache
-def ceiling(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     """The FLOP/s of the fastest matrix product seen in some 10 ms, on that many threads where it is a processor."""
     with uncounted(device):
-        return _ceiling(device, dtype)
+        return _peak_flops(device, dtype)
 
 
-def _ceiling(device: torch.device, dtype: torch.dtype) -> float:
+def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     side, seconds = 0, 0.0
     generator = torch.Generator(device).manual_seed(0)  # of its own: a training's draws are part of its result
     for side in SIDES:

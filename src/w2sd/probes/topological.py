@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.probes.examples import Examples, Floats, hardened, require_two_classes
+from w2sd.probes.examples import Examples, Floats, preferred_class, require_two_classes
 from w2sd.probes.knn import neighbours
 
 BLOCK = 2**23  # numbers at a time: 64 MB
@@ -22,7 +22,7 @@ def keep(known: Examples, k: int, share: float) -> NDArray[np.bool_]:
     distance from the mean of those of its k nearest that share its class. A row of no class is not kept.
     """
     require_two_classes(known)
-    of_class, near = hardened(known.labels), neighbours(known, k)
+    of_class, near = preferred_class(known.labels), neighbours(known, k)
     shares = (of_class[near] == of_class[:, None]) & (of_class >= 0)[:, None]
     piece, out = _pieces(near, shares), _far_out(known.vectors, near, shares)
     kept = np.zeros(len(of_class), dtype=bool)

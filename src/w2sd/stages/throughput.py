@@ -12,7 +12,7 @@ import torch
 from w2sd.data.loader import Batch
 from w2sd.data.tally import Tally
 from w2sd.logger import conclude
-from w2sd.models.flops import ceiling, work_of
+from w2sd.models.flops import peak_flops, work_of
 from w2sd.models.peak_memory import memory
 from w2sd.students.learner import unwrapped
 from w2sd.task import Task
@@ -27,7 +27,7 @@ class Stretch(NamedTuple):
     seen: Tally  # in all batches
     timed: Tally  # in those after the first
     flops: float | None  # that the model needed for those; None where it is not known what it needs
-    ceiling: float  # FLOP/s of a matrix product
+    peak_flops: float  # FLOP/s of a matrix product
     is_packed: bool  # how its rows lay (data/layout.py)
 
 
@@ -38,14 +38,14 @@ def figures(stretches: Sequence[Stretch], started: float | None = None) -> dict[
         seen, timed = seen.plus(stretch.seen), timed.plus(stretch.timed)
     seconds, cpu_seconds = (sum(getattr(each, name) for each in stretches) for name in ("seconds", "cpu_seconds"))
     known = [each.flops for each in stretches if each.flops is not None]
-    could = sum(each.seconds * each.ceiling for each in stretches)
+    could = sum(each.seconds * each.peak_flops for each in stretches)
     found = {
         "pairs_per_s": _share(timed.examples, seconds),
         "pairs_per_cpu_s": _share(timed.examples, cpu_seconds),
         "tokens_per_s": _share(timed.tokens, seconds),
         "mfu": _share(sum(known), could) if len(known) == len(stretches) else None,
         "padding": _share(seen.places - seen.tokens, seen.places),
-        "ceiling_gflops": max((each.ceiling for each in stretches), default=0) / 1e9 or None,
+        "ceiling_gflops": max((each.peak_flops for each in stretches), default=0) / 1e9 or None,
         "seconds": seconds,
         "setup_seconds": None if started is None or not stretches else stretches[0].began - started,
     }
@@ -73,7 +73,7 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
-        self.ceiling = ceiling(learner.device, dtype, torch.get_num_threads())
+        self.peak_flops = peak_flops(learner.device, dtype, torch.get_num_threads())
         self.work = work_of(learner.model, trainer.training)
         self.seen = Tally()
         self.first: Tally | None = None
@@ -89,7 +89,7 @@ class Throughput(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
         wall, cpu = (end - start for end, start in zip(self.ended, self.began, strict=True))
-        own = [cpu, self.ceiling, *map(float, self.seen), *map(float, self.first or self.seen)]
+        own = [cpu, self.peak_flops, *map(float, self.seen), *map(float, self.first or self.seen)]
         every = trainer.strategy.reduce(torch.tensor(own, dtype=torch.float64, device=learner.device), reduce_op="sum")
         cpu, limit, *counted = every.tolist()
         seen, first = Tally(*counted[: len(self.seen)]), Tally(*counted[len(self.seen) :])

@@ -18,7 +18,7 @@ from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.stages import reference
 from w2sd.stages.features import states_of, width_of
-from w2sd.stages.lessons import truth
+from w2sd.stages.lessons import right_option
 from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare
 from w2sd.stages.watching import Watch
 from w2sd.students.base import Student
@@ -36,8 +36,8 @@ def run(task: Task) -> dict[str, Any]:
         model, tokenizer = begin(task, kind), params["model"].open_tokenizer()
     training, held = prepare(task, model, tokenizer), None
     rows_of = item_rows if kind is ClassStudent else pair_rows
-    if how := params.get("stopping"):
-        training, held = hold_out(training, how, params["fit"])
+    if stopping := params.get("stopping"):
+        training, held = hold_out(training, stopping, params["fit"])
     rows = rows_of(task, training)
     if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
         raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
@@ -45,11 +45,11 @@ def run(task: Task) -> dict[str, Any]:
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:
         counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
-    if how is None or held is None:
+    if stopping is None or held is None:
         return counts | finish(task, training, student, rows)
-    labels, right = held.targets_NK, np.eye(held.targets_NK.shape[1])[[truth(each) for each in held.examples]]
-    every = max(1, round(how.every * training.n_steps / params["fit"].epochs))
-    watch = Watch(rows_of(task, held), labels, right, how, every, training.n_steps)
+    labels, right = held.targets_NK, np.eye(held.targets_NK.shape[1])[[right_option(each) for each in held.examples]]
+    every = max(1, round(stopping.every * training.n_steps / params["fit"].epochs))
+    watch = Watch(rows_of(task, held), labels, right, stopping, every, training.n_steps)
     counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(right)}
     return counts | watch.conclude(task)
 
@@ -66,11 +66,11 @@ def pair_rows(task: Task, training: Training) -> PairRows:
     params, pairs, encoded = task.params, training.examples, training.encoded
     swapped = np.array([coin(pair.id) for pair in pairs])
     truth = (~swapped).astype(np.float64) if training.conflict.reads_truth else None
-    said = None
+    references = None
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
-        said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    given = (encoded, swapped, training.targets_NK[:, 0], task.trainer.micro_tokens, truth, said)
+        references = reference.join(task.inputs["reference"], origin, pairs, encoded)
+    given = (encoded, swapped, training.targets_NK[:, 0], task.trainer.micro_tokens, truth, references)
     if params["adapter"].reads_features:
         return StatePairs(states_of(task.inputs["features"], [pair.id for pair in pairs]), *given)
     return PairRows(*given, training.is_packed)

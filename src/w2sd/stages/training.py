@@ -88,10 +88,10 @@ def steps(training: Training, fit: Fit) -> int:
     return fit.epochs * -(-n // fit.batch)
 
 
-def hold_out(training: Training, how: Stopping, fit: Fit) -> tuple[Training, Training]:
+def hold_out(training: Training, stopping: Stopping, fit: Fit) -> tuple[Training, Training]:
     """What is trained on, and the part of a student's own examples that is held out: whole clusters."""
     n_rows = len(training.examples)
-    out = [n for n, example in enumerate(training.examples[: training.n_own]) if how.holds_out(example.cluster)]
+    out = [n for n, example in enumerate(training.examples[: training.n_own]) if stopping.holds_out(example.cluster)]
     rest = sorted(set(range(n_rows)) - set(out))
     if len(out) < MIN_HELD or len(rest) < MIN_HELD:
         raise StageFailed(f"stopping: {len(out)} rows are held out of {n_rows}; set stopping.holdout otherwise")
