@@ -181,5 +181,6 @@ def test_what_is_read_only_to_keep_step_with_others_is_not_counted() -> None:
     [piece] = reward().rows[[3]]
     meter = throughput.Throughput(SimpleNamespace(measured=None), False)  # type: ignore[arg-type]
     meter.seen, meter.first = Tally(), None
-    meter.on_train_batch_end(None, None, None, Batch([piece, Filler(piece)], reward().rows, [3]))  # type: ignore[arg-type]
+    batch = Batch([piece, Filler(piece)], reward().rows, [3])
+    meter.on_train_batch_end(None, None, None, batch, 0)  # type: ignore[arg-type]
     assert meter.seen == piece.tally()

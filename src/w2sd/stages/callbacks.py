@@ -100,14 +100,10 @@ class Mortal(pl.Callback):
     def setup(self, *_: Any, **__: Any) -> None:
         self.handler = signal.getsignal(signal.SIGTERM)
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: Any, **__: Any) -> None:
         signal.signal(signal.SIGTERM, self.handler)
 
-    def on_test_start(self, *_: Any) -> None:
-        self.on_train_start()
-
-    def on_predict_start(self, *_: Any) -> None:
-        self.on_train_start()
+    on_test_start = on_predict_start = on_train_start
 
 
 class Progress(pl.Callback):
@@ -119,11 +115,10 @@ class Progress(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.advance(trainer.global_step, self.n_steps)
 
-    def on_test_batch_end(self, *at: Any) -> None:
+    def on_test_batch_end(self, *at: Any, **_: Any) -> None:
         self.advance(at[4] + 1, self.n_steps)  # trainer, module, outputs, batch, batch_idx
 
-    def on_predict_batch_end(self, *at: Any) -> None:
-        self.on_test_batch_end(*at)
+    on_predict_batch_end = on_test_batch_end
 
 
 class Horizon(pl.Callback):

@@ -71,15 +71,17 @@ class Throughput(pl.Callback):
     def __init__(self, task: Task, is_packed: bool) -> None:
         self.task, self.is_packed = task, is_packed
 
-    def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
-        self.peak_flops = peak_flops(learner.device, dtype, torch.get_num_threads())
-        self.work = work_of(learner.model, trainer.training)
+        self.peak_flops = peak_flops(pl_module.device, dtype, torch.get_num_threads())
+        self.work = work_of(pl_module.model, trainer.training)
         self.seen = Tally()
         self.first: Tally | None = None
         self.began = self.ended = time.perf_counter(), time.process_time()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         for piece, counts in map(unwrapped, batch.pieces):
             if counts:
                 self.seen = self.seen.plus(piece.tally())
@@ -87,11 +89,11 @@ class Throughput(pl.Callback):
         if self.first is None:
             self.first, self.began = self.seen, self.ended
 
-    def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         wall, cpu = (end - start for end, start in zip(self.ended, self.began, strict=True))
         own = [cpu, self.peak_flops, *map(float, self.seen), *map(float, self.first or self.seen)]
-        every = trainer.strategy.reduce(torch.tensor(own, dtype=torch.float64, device=learner.device), reduce_op="sum")
-        cpu, limit, *counted = every.tolist()
+        told = torch.tensor(own, dtype=torch.float64, device=pl_module.device)
+        cpu, limit, *counted = trainer.strategy.reduce(told, reduce_op="sum").tolist()
         seen, first = Tally(*counted[: len(self.seen)]), Tally(*counted[len(self.seen) :])
         timed = seen.minus(first)
         flops = self.work and self.work.on(timed)
@@ -99,20 +101,6 @@ class Throughput(pl.Callback):
         self.task.measured(stretch)
         conclude(trainer.loggers, {**figures([stretch]), **memory(self.task.trainer)})
 
-    def on_test_start(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_start(trainer, learner)
-
-    def on_predict_start(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_start(trainer, learner)
-
-    def on_test_batch_end(self, *at: Any) -> None:
-        self.on_train_batch_end(*at)
-
-    def on_predict_batch_end(self, *at: Any) -> None:
-        self.on_train_batch_end(*at)
-
-    def on_test_end(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_end(trainer, learner)
-
-    def on_predict_end(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_end(trainer, learner)
+    on_test_start = on_predict_start = on_train_start
+    on_test_batch_end = on_predict_batch_end = on_train_batch_end
+    on_test_end = on_predict_end = on_train_end

@@ -131,8 +131,7 @@ class Student(Learner):
         for column, *parts in zip(columns, *every, strict=True):
             column[:] = np.fmax.reduce(parts)  # the one number among what is NaN elsewhere
 
-    def on_predict_epoch_end(self) -> None:
-        self.on_test_epoch_end()
+    on_predict_epoch_end = on_test_epoch_end
 
     def record(self, place: np.ndarray, scores: Any) -> None:
         """Keep more of what was judged, at `place`, than margin and confidence."""
