@@ -115,9 +115,8 @@ def rows_of(texts: list[Text], micro: int, is_packed: bool) -> PairRows:
         rejected=[text.answers[1] for text in texts],
     )
     n = len(texts)
-    return PairRows(
-        encoded, np.zeros(n, dtype=bool), np.ones(n), micro, references=np.full((n, 2), -300.0), is_packed=is_packed
-    )
+    given = {"targets": np.ones(n), "references": np.full((n, 2), -300.0)}
+    return PairRows(encoded, np.zeros(n, dtype=bool), micro, is_packed=is_packed, **given)
 
 
 def config_of(shape: str) -> GPT2Config:

@@ -105,7 +105,12 @@ def rows_of(encoded: Encoded, task: Task, references: np.ndarray | None) -> Pair
     """All pairs with the better answer in the first slot, and a target that says so."""
     n = len(encoded.kept)
     return PairRows(
-        encoded, np.zeros(n, bool), np.ones(n), task.trainer.micro_tokens, None, references, task.trainer.packed
+        encoded,
+        np.zeros(n, bool),
+        task.trainer.micro_tokens,
+        targets=np.ones(n),
+        references=references,
+        is_packed=task.trainer.packed,
     )
 
 

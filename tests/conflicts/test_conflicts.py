@@ -317,7 +317,7 @@ def test_a_random_mask_covers_the_same_rows_in_every_epoch_however_they_are_batc
     encoded = Encoded(*[[np.arange(1 + i % 5) for i in range(n)] for _ in range(3)], list(range(n)), 0, 0, 0)
 
     def masked(epoch: int, micro_tokens: int) -> set[int]:
-        rows = PairRows(encoded, np.zeros(n, dtype=bool), np.full(n, 0.7), micro_tokens)
+        rows = PairRows(encoded, np.zeros(n, dtype=bool), micro_tokens, targets=np.full(n, 0.7))
         batches = Shuffled(n, 16, seed=epoch)
         batches.set_epoch(epoch)
         found = set()
@@ -353,7 +353,7 @@ def trained(folder: Path, conflict: Conflict, micro_tokens: int) -> dict[str, Te
     sides = [[rng.integers(0, WORDS, rng.integers(1, 8)) for _ in range(N)] for _ in range(3)]
     swapped, targets = rng.random(N) < 0.5, rng.random(N)
     encoded = Encoded(*sides, list(range(N)), 0, 0, 0)
-    rows = PairRows(encoded, swapped, targets, micro_tokens, (~swapped).astype(float))
+    rows = PairRows(encoded, swapped, micro_tokens, targets=targets, truth=(~swapped).astype(float))
     torch.manual_seed(0)
     backbone = GPT2Model(GPT2Config(n_embd=12, n_layer=1, n_head=2, n_positions=32, vocab_size=WORDS))
     silence_dropout(backbone)

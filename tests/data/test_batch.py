@@ -36,7 +36,7 @@ WHOLE = [[10, 11, 20], [12, 21, 22], [13, 23]], [[10, 11, 30], [12, 31], [13, 32
 
 
 def rows_of(swapped: list[bool], targets: list[float] | None = None, micro_tokens: int = 1000) -> PairRows:
-    return PairRows(ENCODED, np.array(swapped), None if targets is None else np.array(targets), micro_tokens)
+    return PairRows(ENCODED, np.array(swapped), micro_tokens, targets=None if targets is None else np.array(targets))
 
 
 def contents(tokens: Tokens) -> list[list[int]]:
@@ -119,7 +119,9 @@ def test_pairs_without_targets_have_nan_and_never_a_number() -> None:
 def test_the_truth_is_in_a_batch_only_where_it_was_put() -> None:
     [micro] = rows_of([False, False, True], targets=[0.1, 0.2, 0.3])[[0, 1, 2]]
     assert micro.truth.isnan().all()
-    told = PairRows(ENCODED, np.array([True, False, False]), np.array([0.1, 0.2, 0.3]), 1, np.array([0.0, 1.0, 1.0]))
+    told = PairRows(
+        ENCODED, np.array([True, False, False]), 1, targets=np.array([0.1, 0.2, 0.3]), truth=np.array([0.0, 1.0, 1.0])
+    )
     assert {int(m.rows): m.truth.item() for m in told[[2, 0, 1]]} == {0: 0, 1: 1, 2: 1}
 
 
@@ -127,7 +129,7 @@ def test_the_truth_is_in_a_batch_only_where_it_was_put() -> None:
 def test_what_a_reference_says_follows_each_answer_into_its_row(micro_tokens: int) -> None:
     """Given for the better and the worse answer; found in the slots."""
     said = np.array([[-1.0, -2.0], [-3.0, -4.0], [-5.0, -6.0]])
-    rows = PairRows(ENCODED, np.array([False, True, False]), None, micro_tokens, references=said)
+    rows = PairRows(ENCODED, np.array([False, True, False]), micro_tokens, references=said)
     found = {}
     for micro in rows[[2, 0, 1]]:
         for row, (ids, value) in enumerate(zip(contents(micro.tokens), micro.reference_B.tolist(), strict=True)):
@@ -176,7 +178,7 @@ def test_single_answers_are_all_there_within_the_budget(micro_tokens: int) -> No
 def random_rows(n: int, micro_tokens: int) -> PairRows:
     rng = np.random.default_rng(0)
     parts = [[rng.integers(1, 99, size=rng.integers(1, 9)) for _ in range(n)] for _ in range(3)]
-    return PairRows(Encoded(*parts, list(range(n)), 0, 0, 0), rng.random(n) < 0.5, rng.random(n), micro_tokens)
+    return PairRows(Encoded(*parts, list(range(n)), 0, 0, 0), rng.random(n) < 0.5, micro_tokens, targets=rng.random(n))
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 30, 64, 300, 10_000])
@@ -203,7 +205,7 @@ def test_packed_texts_of_one_size_follow_each_other() -> None:
     """So that they are attended to together."""
     rng = np.random.default_rng(0)
     parts = [[rng.integers(1, 99, size=rng.integers(1, 4)) for _ in range(60)] for _ in range(3)]
-    rows = PairRows(Encoded(*parts, list(range(60)), 0, 0, 0), np.zeros(60, bool), None, 200, is_packed=True)
+    rows = PairRows(Encoded(*parts, list(range(60)), 0, 0, 0), np.zeros(60, bool), 200, is_packed=True)
     pieces = rows[list(range(60))]
     assert sorted(int(i) for piece in pieces for i in piece.rows) == list(range(60))
     for piece in pieces:

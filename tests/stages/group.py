@@ -69,9 +69,9 @@ SWAPPED, TARGETS, SAID = RNG.random(N) < 0.5, RNG.random(N), RNG.uniform(-9, -1,
 SURE = {"weak": RNG.random(N) ** 2, "ceiling": RNG.random(N) ** 0.5}  # confidences: PGR is defined
 WEIGHTS = RNG.random((N, 6)).astype(np.float32)
 PAIRS, PACKED = (
-    PairRows(ENCODED, SWAPPED, TARGETS, micro_tokens=60, references=SAID, is_packed=packed) for packed in (False, True)
+    PairRows(ENCODED, SWAPPED, 60, targets=TARGETS, references=SAID, is_packed=packed) for packed in (False, True)
 )
-ITEMS = ItemRows(PROMPTS, np.random.default_rng(1).dirichlet(np.ones(3), N), micro_tokens=20, is_packed=True)
+ITEMS = ItemRows(PROMPTS, 20, targets_NC=np.random.default_rng(1).dirichlet(np.ones(3), N), is_packed=True)
 LONGEST = 10  # tokens of a prompt and an answer
 
 

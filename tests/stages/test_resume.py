@@ -65,7 +65,7 @@ def reward_student(dropout: bool) -> tuple[Learner, Loader]:
     if not dropout:
         silence_dropout(backbone)
     rng = np.random.default_rng(1)
-    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens=60)
+    rows = PairRows(encoded(), rng.random(N) < 0.5, 60, targets=rng.random(N))
     loader = Loader(rows, Shuffled(N, FIT.batch, seed=3))
     return RewardStudent(RewardModel(backbone), RewardBCE(), NoConflict(), FIT, STEPS), loader
 
@@ -83,7 +83,7 @@ def language_learner(dropout: bool) -> tuple[Learner, Loader]:
 def policy_student(dropout: bool) -> tuple[Learner, Loader]:
     rng = np.random.default_rng(1)
     said = rng.uniform(-9, -1, (N, 2))
-    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens=60, references=said)
+    rows = PairRows(encoded(), rng.random(N) < 0.5, 60, targets=rng.random(N), references=said)
     student = PolicyStudent(policy(dropout), DPO(), NoConflict(), FIT, STEPS)
     return student, Loader(rows, Shuffled(N, FIT.batch, seed=3))
 

@@ -64,7 +64,7 @@ def test_the_loss_is_the_soft_cross_entropy_of_each_item(micro_tokens: int, is_p
     expected = cross_entropy(by_hand(made), torch.from_numpy(TARGETS), reduction="sum").item()
     if is_packed:
         assert pack(made, 16)
-    rows = ItemRows(TEXTS, TARGETS, micro_tokens, is_packed)
+    rows = ItemRows(TEXTS, micro_tokens, targets_NC=TARGETS, is_packed=is_packed)
     learner = student(made)
     pieces = rows[list(range(N))]
     assert sum(int(learner.mass(piece)) for piece in pieces) == N
@@ -87,7 +87,7 @@ def scored(made: HeadedModel, tmp_path: Path) -> ClassStudent:
     task = Task("0" * 12, "label", {}, {}, trainer=trainer, logger=Csv(), name="t", advance=lambda *_: None, **folders)
     learner = student(made)
     learner.examine(Examination(torch.arange(N), torch.from_numpy(TRUTH), {}))
-    rows = ItemRows(TEXTS, None, 16)
+    rows = ItemRows(TEXTS, 16)
     lightning.predict(task, learner, Loader(rows, in_length_order(rows.lengths, 7)), Fit())
     return learner
 

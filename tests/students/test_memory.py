@@ -82,7 +82,7 @@ def reward(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
     silence_dropout(model.backbone)
     memory.limits(model.backbone)
     rng = np.random.default_rng(1)
-    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens)
+    rows = PairRows(encoded(), rng.random(N) < 0.5, micro_tokens, targets=rng.random(N))
     return RewardStudent(model.double(), RewardBCE(), NoConflict(), FIT, 3), rows
 
 

@@ -115,7 +115,7 @@ REFERENCES = np.random.default_rng(3).uniform(-30, -10, size=(N, 2)).astype(np.f
 
 def rows(micro_tokens: int = 10**6, swapped: np.ndarray = SWAPPED) -> PairRows:
     truth = (~swapped).astype(float)
-    return PairRows(ENCODED, swapped, TARGETS, micro_tokens, truth, REFERENCES.astype(float))
+    return PairRows(ENCODED, swapped, micro_tokens, targets=TARGETS, truth=truth, references=REFERENCES.astype(float))
 
 
 def answer_rows(micro_tokens: int = 10**6) -> AnswerRows:

@@ -81,7 +81,7 @@ TARGETS = np.random.default_rng(2).random(N).astype(np.float32)
 
 
 def rows(micro_tokens: int = 10**6, swapped: np.ndarray = SWAPPED, targets: np.ndarray | None = TARGETS) -> PairRows:
-    return PairRows(ENCODED, swapped, targets, micro_tokens)
+    return PairRows(ENCODED, swapped, micro_tokens, targets=targets)
 
 
 def train(
@@ -438,7 +438,7 @@ def test_every_epoch_has_another_order_and_every_row(task: Callable[..., Task]) 
             return super().__getitem__(batch)
 
     fit = Fit(lr=1e-3, epochs=3)
-    loader = Loader(Watched(ENCODED, SWAPPED, TARGETS, 10**6), Shuffled(N, 8, seed=5))
+    loader = Loader(Watched(ENCODED, SWAPPED, 10**6, targets=TARGETS), Shuffled(N, 8, seed=5))
     student = RewardStudent(reward_model(), RewardBCE(), NoConflict(), fit, 9)
     lightning.train(task(), student, loader, fit, seed=0)
     expected = []

@@ -119,7 +119,7 @@ def test_memory_never_changes_a_step_of_a_classifier(objective: Any, n_classes: 
     targets_NC = np.random.default_rng(0).dirichlet(np.ones(n_classes), size=N_ITEMS)
     curves, weights = [], []
     for micro_tokens in (12, 10**6):
-        items = ItemRows(TEXTS, targets_NC, micro_tokens)
+        items = ItemRows(TEXTS, micro_tokens, targets_NC=targets_NC)
         batches = [list(range(9)), list(range(9, N_ITEMS))]
         assert (min(len(items[batch]) for batch in batches) > 1) == (micro_tokens == 12)
         student = ClassStudent(classifier(n_classes), objective, NoConflict(), FIT, 2)

@@ -38,7 +38,7 @@ class Rows:
     `lengths` are what a text takes of the budget: its tokens, or the padded rows of its answers.
     """
 
-    def __init__(self, texts: list[Text], micro_tokens: int, is_packed: bool) -> None:
+    def __init__(self, texts: list[Text], micro_tokens: int, *, is_packed: bool) -> None:
         self.texts, self.micro_tokens, self.is_packed = texts, micro_tokens, is_packed
         self.lengths = np.array([self._length(text) for text in texts], dtype=np.int64)
 
@@ -73,15 +73,16 @@ class PairRows(Rows):
         self,
         encoded: Encoded,
         swapped: np.ndarray,
-        targets: np.ndarray | None,
         micro_tokens: int,
+        *,
+        targets: np.ndarray | None = None,
         truth: np.ndarray | None = None,
         references: np.ndarray | None = None,
         is_packed: bool = False,
     ) -> None:
         sides = zip(encoded.prompts, encoded.chosen, encoded.rejected, swapped, strict=True)
         texts = [Text(prompt, (worse, better) if swap else (better, worse)) for prompt, better, worse, swap in sides]
-        super().__init__(texts, micro_tokens, is_packed)
+        super().__init__(texts, micro_tokens, is_packed=is_packed)
         nothing = np.full(len(texts), np.nan)
         self.targets = nothing if targets is None else targets
         self.truth = nothing if truth is None else truth
@@ -112,10 +113,10 @@ class ItemRows(Rows):
     """Encoded items, indexed like pairs."""
 
     def __init__(
-        self, texts: list[Ids], targets_NC: np.ndarray | None, micro_tokens: int, is_packed: bool = False
+        self, texts: list[Ids], micro_tokens: int, *, targets_NC: np.ndarray | None = None, is_packed: bool = False
     ) -> None:
         nothing = np.zeros(0, dtype=np.int32)
-        super().__init__([Text(nothing, (ids,)) for ids in texts], micro_tokens, is_packed)
+        super().__init__([Text(nothing, (ids,)) for ids in texts], micro_tokens, is_packed=is_packed)
         self.targets_NC = np.full((len(texts), 1), np.nan) if targets_NC is None else targets_NC
 
     def __getitem__(self, batch: list[int]) -> list[ItemBatch]:
@@ -129,9 +130,9 @@ class ItemRows(Rows):
 class AnswerRows(Rows):
     """Prompts with one answer each, indexed like pairs."""
 
-    def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int, is_packed: bool = False) -> None:
+    def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int, *, is_packed: bool = False) -> None:
         texts = [Text(prompt, (answer,)) for prompt, answer in zip(prompts, answers, strict=True)]
-        super().__init__(texts, micro_tokens, is_packed)
+        super().__init__(texts, micro_tokens, is_packed=is_packed)
 
     def __getitem__(self, batch: list[int]) -> list[Tokens]:
         return [self.tokens(piece) for piece in self.pieces(batch)]

@@ -46,9 +46,9 @@ def run(task: Task) -> dict[str, Any]:
     is_packed = can_pack(task, model, encoded, params["precision"])
     how: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "is_packed": is_packed}
     if classes_of(params["data"]):
-        rows: ItemRows | PairRows = ItemRows(encoded.texts, None, **how)
+        rows: ItemRows | PairRows = ItemRows(encoded.texts, **how)
     else:
-        rows = PairRows(encoded, np.array([coin(id) for id in ids]), None, **how)
+        rows = PairRows(encoded, np.array([coin(id) for id in ids]), **how)
     reader, fit = StateReader(model, len(ids)), Fit(precision=params["precision"])
     lightning.predict(task, reader, Loader(rows, in_length_order(rows.lengths)), fit)
     states_NAD = reader.states_NAD

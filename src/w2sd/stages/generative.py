@@ -38,7 +38,7 @@ def run(task: Task) -> dict[str, Any]:
     is_packed = not fit.dropout and can_pack(task, model, encoded, fit.precision)
     if task.trainer.compile:
         compile_layers(model.backbone)
-    rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed)
+    rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed=is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
     learner = TextLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
     lightning.train(task, learner, loader, fit, params["seed"])

@@ -44,7 +44,7 @@ def run(task: Task) -> dict[str, Any]:
     pairs = [pairs[i] for i in encoded.kept]
     fit, swapped = Fit(precision=params["precision"]), np.zeros(len(pairs), dtype=bool)
     is_packed = can_pack(task, model, encoded, fit.precision)
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, is_packed=is_packed)
+    rows = PairRows(encoded, swapped, task.trainer.micro_tokens, is_packed=is_packed)
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
     student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
     lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths)), fit)

@@ -100,21 +100,22 @@ def _texts(task: Task, spec: Any, student: Student, examples: list[Any], encoded
     """What a model reads."""
     budget, is_packed = task.trainer.micro_tokens, can_pack(task, student.model, encoded, student.fit.precision)
     if isinstance(student, ClassStudent):
-        return ItemRows(encoded.texts, None, budget, is_packed)
+        return ItemRows(encoded.texts, budget, is_packed=is_packed)
     swapped, references = np.array([right_option(pair) == 1 for pair in examples]), None
     if student.objective.needs_reference:
         model = build(spec["params"]["model"], "model", task.trusted)
         origin = spec["inputs"].get("base") or reference.known_by(model, None)
         references = reference.join(task.inputs["reference"], origin, examples, encoded)
-    return PairRows(encoded, swapped, None, budget, references=references, is_packed=is_packed)
+    return PairRows(encoded, swapped, budget, references=references, is_packed=is_packed)
 
 
 def _states(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
     """What was read before."""
     budget, states_NAD = task.trainer.micro_tokens, states_of(task.inputs["features"], [each.id for each in examples])
     if isinstance(student, ClassStudent):
-        return StateItems(states_NAD, encoded.texts, None, budget)
-    return StatePairs(states_NAD, encoded, np.array([right_option(pair) == 1 for pair in examples]), None, budget)
+        return StateItems(encoded.texts, budget, states_NAD=states_NAD)
+    swapped = np.array([right_option(pair) == 1 for pair in examples])
+    return StatePairs(encoded, swapped, budget, states_NAD=states_NAD)
 
 
 def write(task: Task, scored: Scored, name: str = PREDICTIONS) -> None:

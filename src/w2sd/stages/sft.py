@@ -30,7 +30,7 @@ def run(task: Task) -> dict[str, Any]:
         chosen if prefers else rejected
         for chosen, rejected, prefers in zip(encoded.chosen, encoded.rejected, prefers_chosen, strict=True)
     ]
-    rows = AnswerRows(encoded.prompts, answers, task.trainer.micro_tokens, training.is_packed)
+    rows = AnswerRows(encoded.prompts, answers, task.trainer.micro_tokens, is_packed=training.is_packed)
     learner = SftLearner(model, params["fit"], training.n_steps, task.trainer.log_every)
     counts = {"n/answers": len(rows), "n/undecided": int((p_first == 0.5).sum())}
     counts["n/end_token"] = n_ended(answers, tokenizer)

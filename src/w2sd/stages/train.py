@@ -65,23 +65,25 @@ def pair_rows(task: Task, training: Training) -> PairRows:
     """The pairs in their slots, with what the student may know of them besides their tokens."""
     params, pairs, encoded = task.params, training.examples, training.encoded
     swapped = np.array([coin(pair.id) for pair in pairs])
-    truth = (~swapped).astype(np.float64) if training.conflict.reads_truth else None
-    references = None
+    given: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "targets": training.targets_NK[:, 0]}
+    if training.conflict.reads_truth:
+        given["truth"] = (~swapped).astype(np.float64)
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
-        references = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    given = (encoded, swapped, training.targets_NK[:, 0], task.trainer.micro_tokens, truth, references)
+        given["references"] = reference.join(task.inputs["reference"], origin, pairs, encoded)
     if params["adapter"].reads_features:
-        return StatePairs(states_of(task.inputs["features"], [pair.id for pair in pairs]), *given)
-    return PairRows(*given, training.is_packed)
+        states_NAD = states_of(task.inputs["features"], [pair.id for pair in pairs])
+        return StatePairs(encoded, swapped, states_NAD=states_NAD, **given)
+    return PairRows(encoded, swapped, is_packed=training.is_packed, **given)
 
 
 def item_rows(task: Task, training: Training) -> ItemRows:
     """The items with their targets."""
-    given = (training.encoded.texts, training.targets_NK, task.trainer.micro_tokens)
+    texts, budget, targets_NK = training.encoded.texts, task.trainer.micro_tokens, training.targets_NK
     if task.params["adapter"].reads_features:
-        return StateItems(states_of(task.inputs["features"], [item.id for item in training.examples]), *given)
-    return ItemRows(*given, training.is_packed)
+        states_NAD = states_of(task.inputs["features"], [item.id for item in training.examples])
+        return StateItems(texts, budget, states_NAD=states_NAD, targets_NC=targets_NK)
+    return ItemRows(texts, budget, targets_NC=targets_NK, is_packed=training.is_packed)
 
 
 def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel | Probe:
