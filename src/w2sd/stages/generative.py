@@ -10,12 +10,11 @@ from w2sd.data.batch import AnswerRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import EncodedItems, Ids
-from w2sd.errors import within
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.compiling import compile_layers
-from w2sd.models.score import PolicyModel, silence_dropout
+from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
-from w2sd.stages.encoding import Encoding, can_pack, encode_for
+from w2sd.stages.encoding import Encoding, can_pack, encode_for, open_policy
 from w2sd.students.policy import TextLearner
 from w2sd.task import Task
 
@@ -23,9 +22,7 @@ from w2sd.task import Task
 def run(task: Task) -> dict[str, Any]:
     """Write `model/`."""
     params, fit = task.params, task.params["fit"]
-    with within("model"):
-        model = PolicyModel(params["model"].open_language_model(task.inputs.get("base")))
-        tokenizer = params["model"].open_tokenizer()
+    model, tokenizer = open_policy(task)
     if not fit.dropout:
         silence_dropout(model.backbone)
     if task.trainer.checkpointing:

@@ -14,21 +14,20 @@ from w2sd.data.loader import in_length_order
 from w2sd.data.pairs import Item, classes_of, digest, read
 from w2sd.data.text import Ids, lead_of
 from w2sd.data.words import check_distinct, ids_of, readable
-from w2sd.errors import require, within
+from w2sd.errors import require
 from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
+from w2sd.stages.encoding import open_policy
 from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
     """Write `predictions.parquet` and the logits of all classes, as a teacher does."""
     params, refinement = task.params, task.params["refinement"]
-    with within("model"):
-        model = PolicyModel(params["model"].open_language_model(task.inputs.get("base"))).eval()
-        model.to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
-        tokenizer = params["model"].open_tokenizer()
+    model, tokenizer = open_policy(task)
+    model.eval().to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
     taught = read_distributions(task.inputs["labels"])
     items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
     classes = classes_of(params["data"]) or ()

@@ -8,8 +8,7 @@ import numpy as np
 
 from w2sd.data.batch import AnswerRows
 from w2sd.data.pairs import coin
-from w2sd.errors import within
-from w2sd.models.score import PolicyModel
+from w2sd.stages.encoding import open_policy
 from w2sd.stages.training import finish, n_ended, prepare
 from w2sd.students.policy import SftLearner
 from w2sd.task import Task
@@ -18,9 +17,7 @@ from w2sd.task import Task
 def run(task: Task) -> dict[str, Any]:
     """Write `model/`."""
     params = task.params
-    with within("model"):
-        model = PolicyModel(params["model"].open_language_model(task.inputs.get("base")))
-        tokenizer = params["model"].open_tokenizer()
+    model, tokenizer = open_policy(task)
     training = prepare(task, model, tokenizer)
     encoded = training.encoded
     swapped = np.array([coin(pair.id) for pair in training.examples])
