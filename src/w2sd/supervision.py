@@ -56,7 +56,7 @@ class Supervision(ABC):
 
     @property
     def neighbours(self) -> int:
-        """With how many other examples, the knob `k`, each one is compared; 0: there is no such number."""
+        """`k`, where each example is compared with its k nearest; else 0."""
         return 0
 
     @abstractmethod

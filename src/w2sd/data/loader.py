@@ -61,8 +61,8 @@ class Batched(Protocol):
 class Filler(NamedTuple):
     """A piece that counts nothing here: processes that work in step have to take equally many.
 
-    It is a row of the same batch, which another process reads under the same weights and counts: 0 times its loss is no
-    number only where the batch has no loss either. Were it otherwise, the sum would say so, and the step is not taken.
+    Its loss is multiplied by 0. That is NaN only if the row's loss is not finite, and then the process that counts it
+    refuses the step anyway.
     """
 
     piece: Any

@@ -79,7 +79,10 @@ class FromScratch(ABC):
         """The architecture."""
 
     def relate(self, model: PreTrainedModel) -> None:
-        """What is known of its words beforehand goes into random weights, by torch's random numbers: here nothing."""
+        """Hook: start embeddings from what is known of the words (chess does). Draws from torch's RNG.
+
+        Default: nothing.
+        """
         return
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:

@@ -121,7 +121,7 @@ def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Le
 
 
 def opinions(task: Task, role: str, examples: Sequence[Pair | Item], file: str = PREDICTIONS) -> dict[str, Floats]:
-    """What a model thinks of each option of these examples, by id; some may not have fitted it."""
+    """P(option) by example id, as the model in input `role` predicted; examples too long for it are missing."""
     folder = task.inputs[role]
     if classes_of(task.params["data"]):
         return read_distributions(folder)
