@@ -26,7 +26,6 @@ from w2sd.supervision import (
     Supervision,
     Synthetic,
     TwoStage,
-    votes,
 )
 
 Floats = NDArray[np.float64]
@@ -361,28 +360,6 @@ def drawn(n: int = 400) -> supervisions.Lesson:
     rng = np.random.default_rng(5)
     first, second = rng.dirichlet(np.ones(3), size=(2, n))
     return supervisions.Lesson(first, rng.random(n), p_second_NK=second)
-
-
-def test_the_mode_of_ten_answers_and_its_share() -> None:
-    """V35: 12 is given seven times in ten, 7 twice and 9 once."""
-    answers = np.array([12, 12, 7, 12, 9, 12, 12, 7, 12, 12])
-    options = np.unique(answers)
-    counts = (answers[:, None] == options).sum(axis=0)
-    told = supervisions.Lesson((counts / 10)[None], np.zeros(1))
-    agreed = [supervisions.agreed(counts[None] / 10, threshold)[0] for threshold in (0.7, 0.71)]
-    assert options[agreed[0].argmax()] == 12
-    assert agreed[0].tolist() == [0, 0, 1]
-    assert np.isnan(agreed[1]).all()
-    assert votes(told.p_NK, told.noise, 10).sum() == 10
-
-
-def test_votes_come_as_often_as_they_are_likely_and_depend_on_their_row_alone() -> None:
-    told, order = drawn(), np.random.default_rng(1).permutation(400)
-    counts = votes(told.p_NK, told.noise, 200)
-    assert (counts.sum(axis=1) == 200).all()
-    assert np.abs(counts / 200 - told.p_NK).max() < 5 * 0.5 / 200**0.5
-    assert np.array_equal(votes(told.p_NK[order], told.noise[order], 200), counts[order])
-    assert votes(np.zeros((0, 3)), np.zeros(0), 5).shape == (0, 3)
 
 
 @each(DRAWN)

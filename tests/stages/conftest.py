@@ -18,8 +18,9 @@ from w2sd.logger import Csv
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import RandomHelpful
 from w2sd.data import pairs as data
-from w2sd.data.batch import AnswerRows, Loader
+from w2sd.data.batch import AnswerRows
+from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import Refused, StageFailed
 from w2sd.fit import Fit
@@ -36,8 +37,9 @@ from w2sd.pipeline.store import Store, read_json, write_json
 from w2sd.stages import evaluate, label, lightning, reference, sft, train
 from w2sd.stages.encoding import encode_for
 from w2sd.supervision import Hard, Soft
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 
 OVERRIDES = [
     *("objective=dpo", "objective.beta=.5", "objective.labelled_by=reference_free", "supervision=hard"),

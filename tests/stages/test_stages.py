@@ -21,7 +21,7 @@ from w2sd.cli import CONF
 from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.data import pairs as data
-from w2sd.data.batch import Loader
+from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -35,8 +35,8 @@ from w2sd.pipeline.store import write_json
 from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 OVERRIDES = [
     *("data.gt=64", "data.w2s=64", "data.w2s_parts=2", "data.test=100"),

@@ -15,13 +15,15 @@ from transformers import GPT2Config, GPT2Model
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, Shuffled
+from w2sd.data.batch import ItemRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Item, digest
 from w2sd.data.text import EncodedItems
 from w2sd.errors import Refused, StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv
-from w2sd.models.score import ClassScores, HeadedModel, PairScores, silence_dropout
+from w2sd.models.score import HeadedModel, silence_dropout
+from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import read_json
@@ -31,8 +33,8 @@ from w2sd.stages.watching import Watch
 from w2sd.stopping import Stopping
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N, STEPS, EVERY = 40, 10, 2
 FIT = Fit(lr=3e-2, epochs=2, batch=8)
@@ -64,10 +66,10 @@ def trained(
     backbone = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=8, vocab_size=9))
     silence_dropout(backbone)
     student = ClassStudent(HeadedModel(backbone, 0, 2), RewardBCE(), NoConflict(), FIT, STEPS)
-    rows = ItemRows(TEXTS[:N], np.eye(2)[SAID[:N]], 16)
+    rows = ItemRows(TEXTS[:N], 16, targets_NC=np.eye(2)[SAID[:N]])
     soft = np.where(np.eye(2)[SAID[N:]] > 0, 0.7, 0.3)
     soft[:undecided] = 0.5
-    watch = Watch(ItemRows(TEXTS[N:], None, 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
+    watch = Watch(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
         lightning.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
     return student, watch, task
@@ -75,7 +77,7 @@ def trained(
 
 def shares(student: ClassStudent) -> tuple[float, float]:
     """How often the student prefers what labels say and what is right, of the rows that were held out."""
-    rows = ItemRows(TEXTS[N:], None, 10**6)
+    rows = ItemRows(TEXTS[N:], 10**6)
     with torch.no_grad():
         [piece] = rows[list(range(N))]
         said = student(piece).logits.argmax(dim=1)[piece.rows.argsort()].numpy()
@@ -115,7 +117,7 @@ def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> 
 
 def test_undecided_labels_are_met_half_whatever_the_student_prefers(tmp_path: Path) -> None:
     student, watch, _ = trained(tmp_path, "nothing", undecided=10)
-    rows = ItemRows(TEXTS[N:], None, 10**6)
+    rows = ItemRows(TEXTS[N:], 10**6)
     with torch.no_grad():
         [piece] = rows[list(range(N))]
         said = student(piece).logits.argmax(dim=1)[piece.rows.argsort()].numpy()

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from w2sd.data.batch import Loader
+from w2sd.data.loader import Loader
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
 from w2sd.students.language import DocumentRows, LanguageLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N, LENGTH, VOCABULARY = 14, 6, 17
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, size=(N, LENGTH)).astype(np.int32)

@@ -15,7 +15,8 @@ from torchmetrics import MetricCollection
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import AnswerRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -27,7 +28,7 @@ from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import SftLearner
 from w2sd.students.reward import RewardStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N, VOCABULARY, LENGTH = 22, 31, 6
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]
@@ -78,7 +79,7 @@ def reward(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
     silence_dropout(model.backbone)
     memory.limits(model.backbone)
     rng = np.random.default_rng(1)
-    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens)
+    rows = PairRows(encoded(), rng.random(N) < 0.5, micro_tokens, targets=rng.random(N))
     return RewardStudent(model.double(), RewardBCE(), NoConflict(), FIT, 3), rows
 
 

@@ -31,7 +31,8 @@ from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import RandomMask
-from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import AnswerRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -42,7 +43,7 @@ from w2sd.stages import lightning
 from w2sd.students.base import Examination
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N, VOCABULARY = 22, 31
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]  # the last one is smaller
@@ -97,7 +98,7 @@ REFERENCES = np.random.default_rng(3).uniform(-30, -10, size=(N, 2)).astype(np.f
 
 def rows(micro_tokens: int = 10**6, swapped: np.ndarray = SWAPPED) -> PairRows:
     truth = (~swapped).astype(float)
-    return PairRows(ENCODED, swapped, TARGETS, micro_tokens, truth, REFERENCES.astype(float))
+    return PairRows(ENCODED, swapped, micro_tokens, targets=TARGETS, truth=truth, references=REFERENCES.astype(float))
 
 
 def answer_rows(micro_tokens: int = 10**6) -> AnswerRows:

@@ -20,10 +20,12 @@ from tests.students.test_memory import PLENTY, Memory
 from tests.students.test_memory import reward as limited
 from tests.students.test_reward import BATCHES, FIT, TARGETS, by_hand, distance, reward_model, rows, train
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, PairBatch, Shuffled
+from w2sd.data.batch import ItemRows, PairBatch
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.models.score import PairScores, RewardModel
+from w2sd.models.score import RewardModel
+from w2sd.models.scores import PairScores
 from w2sd.objectives.base import Moment, Objective
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
 from w2sd.objectives.reward import RewardBCE
@@ -31,7 +33,7 @@ from w2sd.objectives.window import ConfidenceWindow
 from w2sd.stages import lightning
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N = len(TARGETS)
 LOGCONF = LogConf(alpha=0.75, warmup_steps=1, min_rows=4)
@@ -100,7 +102,7 @@ def test_memory_never_changes_a_step_of_a_classifier(objective: Any, n_classes: 
     targets_NC = np.random.default_rng(0).dirichlet(np.ones(n_classes), size=N_ITEMS)
     curves, weights = [], []
     for micro_tokens in (12, 10**6):
-        items = ItemRows(TEXTS, targets_NC, micro_tokens)
+        items = ItemRows(TEXTS, micro_tokens, targets_NC=targets_NC)
         batches = [list(range(9)), list(range(9, N_ITEMS))]
         assert (min(len(items[batch]) for batch in batches) > 1) == (micro_tokens == 12)
         student = ClassStudent(classifier(n_classes), objective, NoConflict(), FIT, 2)

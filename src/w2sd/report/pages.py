@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from filelock import FileLock
 
+from w2sd.pipeline.store import beside
 from w2sd.report import (
     analyses,
     deception_figures,
@@ -148,6 +148,5 @@ def _to_csv(frame: pd.DataFrame) -> str:
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    with beside(path) as part:
+        part.write_bytes(content)

@@ -14,8 +14,8 @@ from w2sd.metrics.saliency import saliency
 from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
 from w2sd.pipeline.store import read_json
 from w2sd.stages.features import ids_in, states_of
-from w2sd.stages.lessons import said, truth
-from w2sd.worker import Task
+from w2sd.stages.lessons import opinions, right_option
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -52,10 +52,10 @@ def run(task: Task) -> dict[str, Any]:
 def _saliency(task: Task, table: Table[Any]) -> dict[str, float | None]:
     """How plain truth and weak labels are in the features of the rows that the student was trained on."""
     folder, own = task.inputs[f"{SALIENCY}features"], table.rows("w2s")
-    teacher, there = said(task, f"{SALIENCY}labels", own), set(ids_in(folder))
+    teacher, there = opinions(task, f"{SALIENCY}labels", own), set(ids_in(folder))
     rows = [row for row in own if row.id in there and row.id in teacher]
     states_NAD, weak_NK = states_of(folder, [row.id for row in rows]), [teacher[row.id] for row in rows]
-    figures = saliency(states_NAD, [truth(row) for row in rows], weak_NK, [row.cluster for row in rows])
+    figures = saliency(states_NAD, [right_option(row) for row in rows], weak_NK, [row.cluster for row in rows])
     return {f"saliency/{name}": value for name, value in figures.items()}
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from w2sd.data.batch import ItemRows, PairRows, in_length_order
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.loader import in_length_order
 from w2sd.pipeline.store import write_json
 from w2sd.stopping import CURVE, LABELS, NOTHING, Look, Stopping
 from w2sd.students.base import Student
-from w2sd.supervision import hardened
-from w2sd.worker import Task
+from w2sd.targets import hardened
+from w2sd.task import Task
 
 
 class Watch(pl.Callback):
@@ -25,9 +26,15 @@ class Watch(pl.Callback):
     """
 
     def __init__(
-        self, rows: PairRows | ItemRows, labels: np.ndarray, truth: np.ndarray, how: Stopping, every: int, n_steps: int
+        self,
+        rows: PairRows | ItemRows,
+        labels: np.ndarray,
+        truth: np.ndarray,
+        stopping: Stopping,
+        every: int,
+        n_steps: int,
     ) -> None:
-        self.rows, self.how, self.every, self.n_steps = rows, how, every, n_steps
+        self.rows, self.stopping, self.every, self.n_steps = rows, stopping, every, n_steps
         self.labels, self.truth = torch.from_numpy(hardened(labels)), torch.from_numpy(truth)  # [n, K]
         self.curve: list[Look] = []
         self.kept: dict[str, torch.Tensor] = {}
@@ -35,9 +42,9 @@ class Watch(pl.Callback):
     @property
     def best(self) -> Look:
         """The look that counts."""
-        if self.how.by == NOTHING:
+        if self.stopping.by == NOTHING:
             return self.curve[-1]
-        return max(self.curve, key=lambda look: look.labels if self.how.by == LABELS else look.truth)
+        return max(self.curve, key=lambda look: look.labels if self.stopping.by == LABELS else look.truth)
 
     def on_train_start(self, trainer: pl.Trainer, student: Any) -> None:
         if not self.curve:  # not in a training that goes on
@@ -48,7 +55,7 @@ class Watch(pl.Callback):
             self._look(trainer, student)
 
     def on_train_end(self, trainer: pl.Trainer, student: Any) -> None:
-        if self.how.by != NOTHING:
+        if self.stopping.by != NOTHING:
             with torch.no_grad():
                 for name, weights in _trained(student):
                     weights.copy_(self.kept[name])
@@ -63,10 +70,10 @@ class Watch(pl.Callback):
                 with trainer.precision_plugin.forward_context():
                     scores = student(piece)
                 preferred_BK = student.prefers(scores)
-                sums += torch.stack([(preferred_BK * said[index]).sum() for said in (self.labels, self.truth)])
+                sums += torch.stack([(preferred_BK * meant_NK[index]).sum() for meant_NK in (self.labels, self.truth)])
         student.train()
         self.curve.append(Look(trainer.global_step, *(sums / len(self.rows)).tolist()))
-        if self.how.by != NOTHING and self.best is self.curve[-1]:
+        if self.stopping.by != NOTHING and self.best is self.curve[-1]:
             self.kept = {name: weights.detach().cpu().clone() for name, weights in _trained(student)}
 
     def state_dict(self) -> dict[str, Any]:
