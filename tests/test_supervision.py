@@ -288,6 +288,16 @@ def test_which_pairs_a_control_gets_wrong(name: str, errors: int) -> None:
     assert flipped == sorted(ORDER[name][:errors])
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("kind", [None, "longest", "easiest"])
+def test_errors_have_a_rate_of_their_own_where_one_is_given(rate: float, kind: str | None) -> None:
+    told = lesson()
+    supervision = NoisyGold(rate) if kind is None else Synthetic(kind, rate)
+    assert (targets_of(supervision, told) != told.truth).mean() == pytest.approx(rate)
+    others = told._replace(p_first=1 - told.p_first)  # however often the teacher is wrong
+    assert same(targets_of(supervision, others), targets_of(supervision, told))
+
+
 def test_errors_at_random_fall_evenly_on_every_kind_of_pair() -> None:
     """Its error rate without its blind spots: where the teacher is wrong has nothing to do with where gold is."""
     rng = np.random.default_rng(3)
@@ -455,3 +465,10 @@ def test_what_is_added_to_probabilities_is_little(added: float) -> None:
 def test_an_unknown_kind_of_errors_is_refused() -> None:
     with pytest.raises(Refused, match=r"^errors: 'longst' is not accepted; .*; did you mean 'longest'\?"):
         Synthetic("longst")
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_a_rate_of_errors_is_a_share(rate: float) -> None:
+    for make in (NoisyGold, lambda rate: Synthetic(rate=rate)):
+        with pytest.raises(Refused, match=r"^rate: .* expected a share in \[0, 1\], or null for the teacher's"):
+            make(rate)

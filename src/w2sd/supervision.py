@@ -183,11 +183,15 @@ class Gold(Supervision):
 class NoisyGold(Supervision):
     """The truth, wrong on as many examples as the teacher is, at random: its error rate without its blind spots."""
 
+    rate: float | None = None  # or on this share of them
     VERSION: ClassVar[int] = 1
     reads_truth: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        _require_rate(self.rate)
+
     def targets(self, lesson: Lesson) -> Floats:
-        return misled(lesson, lesson.noise)
+        return misled(lesson, lesson.noise, self.rate)
 
 
 @dataclass(frozen=True)
@@ -195,12 +199,14 @@ class Synthetic(Supervision):
     """The truth, wrong on as many examples as the teacher is, of some kind (Burns et al. 2023, appendix E.2)."""
 
     errors: str = "longest"  # longest | shortest | hardest | easiest: least, most confidently right for the ceiling
+    rate: float | None = None  # or on this share of them
     VERSION: ClassVar[int] = 1
     reads_truth: ClassVar[bool] = True
     needs_ceiling: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choose("errors", self.errors, ("longest", "shortest", "hardest", "easiest"))
+        _require_rate(self.rate)
 
     def targets(self, lesson: Lesson) -> Floats:
         assert lesson.length is not None
@@ -211,7 +217,11 @@ class Synthetic(Supervision):
             "hardest": lesson.p_ceiling,
             "easiest": -lesson.p_ceiling,
         }
-        return misled(lesson, order[self.errors])
+        return misled(lesson, order[self.errors], self.rate)
+
+
+def _require_rate(rate: float | None) -> None:
+    require(rate is None or 0 <= rate <= 1, "rate", rate, "a share in [0, 1], or null for the teacher's error rate")
 
 
 @dataclass(frozen=True)

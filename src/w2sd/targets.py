@@ -58,17 +58,17 @@ def certain(options: Ints, n_options: int) -> Floats:
     return np.eye(n_options)[options]
 
 
-def misled(lesson: Lesson, order: Floats) -> Floats:
-    """The truth, wrong on as many examples as the teacher is: those first in `order`, ties in the order of the noise.
+def misled(lesson: Lesson, order: Floats, rate: float | None) -> Floats:
+    """The truth, wrong on a share of the examples or, without a rate, on as many as the teacher is.
 
-    Of several wrong options they take turns.
+    Those are first in `order`, ties in the order of the noise. Of several wrong options they take turns.
     """
     import numpy as np
 
     assert lesson.truth is not None
     n_options = lesson.p_NK.shape[1]
-    wrong = p_correct(lesson) < lesson.p_NK.max(axis=1)
-    erring = np.lexsort((lesson.noise, order))[: int(wrong.sum())]
+    n_wrong = (p_correct(lesson) < lesson.p_NK.max(axis=1)).sum() if rate is None else round(rate * len(order))
+    erring = np.lexsort((lesson.noise, order))[: int(n_wrong)]
     said = lesson.truth.copy()
     said[erring] = (said[erring] + 1 + np.arange(len(erring)) % (n_options - 1)) % n_options
     return certain(said, n_options)

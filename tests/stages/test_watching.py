@@ -98,10 +98,20 @@ def test_looks_are_taken_before_in_between_and_at_the_end(watched: Any) -> None:
 def test_the_weights_that_did_best_are_kept(watched: Any) -> None:
     for by, (student, watch, _) in watched.items():
         assert shares(student) == pytest.approx(watch.best[1:])
-        best = {"labels": max(look.labels for look in watch.curve), "truth": max(look.truth for look in watch.curve)}
+        learnt = watch.curve[1:]
+        best = {"labels": max(look.labels for look in learnt), "truth": max(look.truth for look in learnt)}
         assert by == "nothing" or getattr(watch.best, by) == best[by]
     assert watched["nothing"][1].best.step == STEPS
     assert {watched[by][1].best.step for by in ("labels", "truth")} != {STEPS}  # or nothing is shown here
+
+
+def test_what_has_learnt_nothing_is_not_kept(watched: Any) -> None:
+    """However well it does: here nothing that comes later does as well."""
+    _, watch, _ = watched["labels"]
+    worse = [look._replace(labels=1 / (1 + look.step)) for look in watch.curve]
+    again = Watch(watch.rows, np.eye(2), np.eye(2), Stopping("labels"), EVERY, STEPS)
+    again.curve = worse
+    assert again.best == worse[1]
 
 
 def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> None:

@@ -20,6 +20,7 @@ from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_distributions, wr
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
 from w2sd.stages.encoding import open_policy
+from w2sd.stopping import Stopping
 from w2sd.task import Task
 
 
@@ -33,7 +34,7 @@ def run(task: Task) -> dict[str, Any]:
     classes = classes_of(params["data"]) or ()
     words, context = words_of(refinement, classes, tokenizer, model.lm.config, params["context"])
     said = {item.id: int(taught[item.id].argmax()) for item in items}
-    prompts = contexts(items, said, words, refinement, tokenizer, context)
+    prompts = contexts(items, said, words, refinement, tokenizer, context, params.get("stopping"))
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)
     if task.rank == 0:
         _write(task, items, logits_NC, prompts)
@@ -58,22 +59,31 @@ def words_of(
 
 
 def contexts(
-    items: list[Item], said: dict[str, int], words: list[Ids], refinement: InContext, tokenizer: Any, context: int
+    items: list[Item],
+    said: dict[str, int],
+    words: list[Ids],
+    refinement: InContext,
+    tokenizer: Any,
+    context: int,
+    stopping: Stopping | None = None,
 ) -> list[Ids]:
-    """For each item, some others with the words of their labels, and then its text: of the others as many as fit."""
+    """For each item, some others with the words of their labels, and then its text: of the others as many as fit.
+
+    Items that a training holds out are shown to each other alone, and so are those that it reads.
+    """
     own, between = [ids_of(tokenizer, item.text) for item in items], ids_of(tokenizer, refinement.separator)
     with_word = [np.concatenate([ids, words[said[item.id]], between]) for ids, item in zip(own, items, strict=True)]
     lead = lead_of(tokenizer, items[0].text)
     room = context - len(lead) - max(map(len, words))
+    is_held = np.array([stopping is not None and stopping.holds_out(item.cluster) for item in items])
     found = []
     for place, item in enumerate(items):
         draw = np.random.default_rng(int(digest("in context", str(refinement.seed), item.id), 16))
-        others = draw.choice(len(items) - 1, size=min(refinement.examples, len(items) - 1), replace=False)
+        others = np.delete(np.arange(len(items)), place)[np.delete(is_held, place) == is_held[place]]
         shown, left = [own[place][-room:]], room - len(own[place])
-        for n in others:
-            ids = with_word[n + (n >= place)]  # anyone but itself
-            if len(ids) <= left:
-                shown, left = [ids, *shown], left - len(ids)
+        for n in others[draw.choice(len(others), size=min(refinement.examples, len(others)), replace=False)]:
+            if len(with_word[n]) <= left:
+                shown, left = [with_word[n], *shown], left - len(with_word[n])
         found.append(np.concatenate([lead, *shown]))
     return found
 

@@ -20,6 +20,7 @@ from w2sd.task import Task
 class Watch(pl.Callback):
     """Looks at held-out rows before the first step, every so many steps, and after the last.
 
+    Weights that have learnt nothing are looked at and never kept, however well a new head happens to do.
     Labels may be soft, and count as what they prefer: an undecided one is met half by either option of a pair, as
     wherever agreement is counted. Of equally good looks the first one counts. The truth is looked at in any case, and
     decides nothing unless asked to.
@@ -44,7 +45,7 @@ class Watch(pl.Callback):
         """The look that counts."""
         if self.stopping.by == NOTHING:
             return self.curve[-1]
-        return max(self.curve, key=lambda look: look.labels if self.stopping.by == LABELS else look.truth)
+        return max(self.curve[1:], key=lambda look: look.labels if self.stopping.by == LABELS else look.truth)
 
     def on_train_start(self, trainer: pl.Trainer, student: Any) -> None:
         if not self.curve:  # not in a training that goes on
@@ -73,7 +74,7 @@ class Watch(pl.Callback):
                 sums += torch.stack([(preferred_BK * meant_NK[index]).sum() for meant_NK in (self.labels, self.truth)])
         student.train()
         self.curve.append(Look(trainer.global_step, *(sums / len(self.rows)).tolist()))
-        if self.stopping.by != NOTHING and self.best is self.curve[-1]:
+        if self.stopping.by != NOTHING and len(self.curve) > 1 and self.best is self.curve[-1]:
             self.kept = {name: weights.detach().cpu().clone() for name, weights in _trained(student)}
 
     def state_dict(self) -> dict[str, Any]:
