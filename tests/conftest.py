@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, read
+from w2sd.run import RunConfig, read
 
 os.environ["OMP_NUM_THREADS"] = "1"
 

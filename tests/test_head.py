@@ -8,10 +8,10 @@ import pytest
 
 from w2sd.chess import vocabulary as chess
 from w2sd.chess.moves import MOVES
-from w2sd.config import RunConfig, complete
 from w2sd.errors import Refused
 from w2sd.head import WordHead
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig, complete
 from w2sd.world import vocabulary
 
 Asked = Callable[..., RunConfig]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from w2sd.cli import CONF
-from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
 from w2sd.errors import Refused
 from w2sd.pipeline.plan import Plan, plan
+from w2sd.run import RunConfig
 from w2sd.supervision import Consistent, Soft, TwoStage
 
 Asked = Callable[..., RunConfig]

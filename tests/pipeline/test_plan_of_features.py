@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from w2sd.config import RunConfig
 from w2sd.models.adapter import HeadOnly
 from w2sd.pipeline.plan import Plan, plan
+from w2sd.run import RunConfig
 
 BOOTSTRAP = ["chain=bootstrap", "+model@chain.between.two=world_m"]
 

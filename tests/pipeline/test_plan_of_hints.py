@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from w2sd.config import RunConfig, complete
 from w2sd.errors import Refused
 from w2sd.hint import NoHint, Shown
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig, complete
 
 Asked = Callable[..., RunConfig]
 PAIRS, ITEMS = ["hint=world"], ["data=world_classes", "hint=world_classes"]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.files import Files
@@ -23,6 +22,7 @@ from w2sd.objectives.policy import READ_BY
 from w2sd.objectives.simpo import SimPO
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.stage import Stage
+from w2sd.run import RunConfig
 from w2sd.supervision import Hard
 
 SIMPO = ["objective=simpo", "supervision=hard"]

@@ -17,7 +17,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.data import pairs as data
 from w2sd.data.batch import Loader
@@ -34,6 +33,7 @@ from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
+from w2sd.run import RunConfig, read
 from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic

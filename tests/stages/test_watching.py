@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2Model
 
-from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import ItemRows, Loader, Shuffled
 from w2sd.data.pairs import Item, digest
@@ -25,6 +24,7 @@ from w2sd.models.score import ClassScores, HeadedModel, PairScores, silence_drop
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import read_json
+from w2sd.run import RunConfig
 from w2sd.stages import lightning, preflight
 from w2sd.stages.training import Training, hold_out
 from w2sd.stages.watching import Watch
