@@ -10,8 +10,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from w2sd import supervision
+from w2sd.config import describe
 from w2sd.conflicts.explicit import Explicit
 from w2sd.errors import Refused
+from w2sd.fit import Fit
 from w2sd.run import GROUPS, RunConfig, Settings, complete, oracles, read
 from w2sd.stopping import Stopping
 
@@ -124,6 +126,12 @@ def test_a_seed_that_torch_cannot_take_is_refused(knob: str) -> None:
     assert getattr(Settings(**{knob: 2**32 - 1}), knob) == 2**32 - 1
     with pytest.raises(Refused, match=f"^{knob}: {2**64} "):
         Settings(**{knob: 2**64})
+
+
+def test_a_record_gets_the_knobs_that_its_version_did_not_have() -> None:
+    mine = {"_target_": "my.own.Fit", "lr": 0.5}
+    full = complete({"seed": 3, "fit": {"_target_": "w2sd.fit.Fit", "lr": 0.5}, "sft": {"fit": mine}})
+    assert full == {**dataclasses.asdict(Settings(seed=3)), "fit": describe(Fit(lr=0.5)), "sft": {"fit": mine}}
 
 
 @pytest.mark.parametrize(

@@ -126,14 +126,6 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     What no reward model reads is left out where the student is one.
     """
     full = {**dataclasses.asdict(Settings()), **{key: completed(value) for key, value in config.items()}}
-    later = {
-        "generative": "w2sd.fit.NoGenerative",
-        "stopping": "w2sd.stopping.NoStopping",
-        "refinement": "w2sd.refinement.NoRefinement",
-        "hint": "w2sd.hint.NoHint",
-        "head": "w2sd.head.NewHead",
-    }
-    full = {group: {"_target_": none} for group, none in later.items()} | full
     objective = known_class(full.get("objective"))
     if objective is not None and getattr(objective, "student", None) == "reward":
         full.pop("sft", None)
