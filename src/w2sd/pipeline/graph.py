@@ -86,7 +86,7 @@ class Graph:
             params["stopping"] = self.run.stopping
         if not isinstance(self.run.head, NewHead):
             params["head"] = self.run.head
-        if hint is not None and not isinstance(hint, NoHint):
+        if not isinstance(hint, NoHint | None):
             params["hint"] = hint
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
