@@ -104,7 +104,7 @@ class Generative:
 class GenerativeByModel:
     """The same with a recipe that suits the model, so that one name does on every ladder."""
 
-    made_here: Generative = dataclasses.field(default_factory=Generative)  # models with a recipe of their own making
+    made_here: Generative = dataclasses.field(default_factory=Generative)  # models that are pretrained by us
     pretrained: Generative = dataclasses.field(default_factory=Generative)  # all others
     teacher: bool = False  # the weak model as well, whichever of the two suits it
     VERSION: ClassVar[int] = 1
@@ -115,7 +115,7 @@ class GenerativeByModel:
             require(isinstance(recipe, Generative), knob, recipe, "an option of the group generative other than none")
 
     def suited(self, model: Any) -> Generative:
-        """What this model gets: one that is made here says how (`fit`), and one from elsewhere has nothing to say."""
+        """What this model gets: `made_here` if it is pretrained by us (it has a `fit`), else `pretrained`."""
         recipe = self.made_here if hasattr(model, "fit") else self.pretrained
         return dataclasses.replace(recipe, teacher=self.teacher or recipe.teacher)
 
