@@ -14,7 +14,7 @@ from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.files import Files
 from w2sd.errors import Refused
-from w2sd.fit import Fit, NoSft, Sft
+from w2sd.fit import Fit
 from w2sd.kinds import KINDS, Kind
 from w2sd.models.hub import Hub
 from w2sd.objectives.dpo import DPO
@@ -23,6 +23,7 @@ from w2sd.objectives.simpo import SimPO
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.stage import Stage
 from w2sd.run import RunConfig
+from w2sd.sft import NoSft, Sft
 from w2sd.supervision import Hard
 
 SIMPO = ["objective=simpo", "supervision=hard"]
