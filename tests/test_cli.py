@@ -26,10 +26,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from w2sd import cli
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, Settings
 from w2sd.data import pairs
 from w2sd.errors import StageFailed
 from w2sd.pipeline.plan import Plan
+from w2sd.run import RunConfig, Settings
 from w2sd.typos import translate
 
 

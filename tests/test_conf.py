@@ -15,9 +15,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from w2sd.cli import CONF
-from w2sd.config import GROUPS, OPTIONAL, RunConfig, Settings, target
+from w2sd.config import target
 from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
+from w2sd.run import GROUPS, OPTIONAL, RunConfig, Settings
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 NAMES = [path.relative_to(CONF).with_suffix("").as_posix() for path in FILES]

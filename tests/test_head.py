@@ -8,10 +8,10 @@ import pytest
 
 from w2sd.chess import vocabulary as chess
 from w2sd.chess.moves import MOVES
-from w2sd.config import RunConfig, complete
 from w2sd.errors import Refused
 from w2sd.head import WordHead
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig
 from w2sd.world import vocabulary
 
 Asked = Callable[..., RunConfig]
@@ -67,7 +67,3 @@ def test_it_renames_what_is_trained_and_asks_the_strong_model_before(asked: Aske
 def test_it_is_refused_where_there_is_no_head_of_words(asked: Asked, knobs: list[str], said: str) -> None:
     with pytest.raises(Refused, match=said):
         plan(asked(*knobs))
-
-
-def test_a_record_of_before_has_a_new_head() -> None:
-    assert complete({})["head"] == {"_target_": "w2sd.head.NewHead"}

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from tests.data.families import FAMILIES
 from tests.smoke.test_chain import results, run
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, target
+from w2sd.config import target
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
@@ -29,6 +29,7 @@ from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.objectives.simpo import SimPO
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig
 from w2sd.stages import preflight
 from w2sd.supervision import Hard, Soft
 from w2sd.trainer import Trainer

@@ -26,7 +26,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
-from w2sd.config import GROUPS, RunConfig, oracles, read, takes
 from w2sd.data import pairs
 from w2sd.ending import ENDED, ends_on_sigterm
 from w2sd.errors import Refused, StageFailed, require
@@ -36,6 +35,7 @@ from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan
 from w2sd.pipeline.store import Store, read_json, require_writable
+from w2sd.run import GROUPS, RunConfig, oracles, read, takes
 from w2sd.typos import options, refuse_options, translate
 
 HERE = Path(__file__).parent

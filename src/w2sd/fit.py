@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from w2sd.errors import choose, require
 
@@ -67,68 +67,3 @@ def pretraining(lr: float, batch: int, epochs: int = 1) -> Fit:
     return Fit(
         lr=lr, epochs=epochs, batch=batch, betas=[0.9, 0.98], weight_decay=0.01, warmup=0.05, floor=0.02, clip=1.0
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Sft:
-    """The fine-tuning on preferred answers that a policy begins with, and that its reference ends with."""
-
-    fit: Fit = dataclasses.field(default_factory=Fit)
-    on_conflict: bool = False  # also on the answers of a conflict's rows: each arm then has a fine-tuning of its own
-    VERSION: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        require(isinstance(self.fit, Fit), "fit", self.fit, "an optimisation, as in the group fit")
-
-
-@dataclasses.dataclass(frozen=True)
-class Generative:
-    """Language modelling on the texts of the task, without labels, before any is seen (Burns et al. 2023, section 5.2).
-
-    Students and ceiling get it, the ceiling because a gap would otherwise be recovered that is not weak supervision's.
-    """
-
-    fit: Fit = dataclasses.field(default_factory=Fit)
-    teacher: bool = False  # the weak model as well
-    VERSION: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        require(isinstance(self.fit, Fit), "fit", self.fit, "an optimisation, as in the group fit")
-
-    def suited(self, model: Any) -> Generative:
-        """What this model gets."""
-        return self
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerativeByModel:
-    """The same with a recipe that suits the model, so that one name does on every ladder."""
-
-    made_here: Generative = dataclasses.field(default_factory=Generative)  # models with a recipe of their own making
-    pretrained: Generative = dataclasses.field(default_factory=Generative)  # all others
-    teacher: bool = False  # the weak model as well, whichever of the two suits it
-    VERSION: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        for knob in ("made_here", "pretrained"):
-            recipe = getattr(self, knob)
-            require(isinstance(recipe, Generative), knob, recipe, "an option of the group generative other than none")
-
-    def suited(self, model: Any) -> Generative:
-        """What this model gets: one that is made here says how (`fit`), and one from elsewhere has nothing to say."""
-        recipe = self.made_here if hasattr(model, "fit") else self.pretrained
-        return dataclasses.replace(recipe, teacher=self.teacher or recipe.teacher)
-
-
-@dataclasses.dataclass(frozen=True)
-class NoGenerative:
-    """None: models see nothing of the task before its labels."""
-
-    VERSION: ClassVar[int] = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class NoSft:
-    """None: policies begin as the language models that they are."""
-
-    VERSION: ClassVar[int] = 1

@@ -40,7 +40,9 @@ class Stopping:
         require(0 < self.every <= 1000, "every", self.every, "a number of epochs above 0")
 
     def holds_out(self, cluster: str) -> bool:
-        """Whether the rows of a cluster are held out, all of them: by its hash, so that a larger share has the smaller.
+        """Whether the rows of a cluster are held out, all of them.
+
+        By its hash, so rows held out at a small share are also held out at a larger one.
 
         What is held out is to say when those that are trained on are learned too well, so neither has a say in the
         other's labels: what compares rows with each other, or shows them to each other, sees these and those apart.

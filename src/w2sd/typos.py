@@ -16,8 +16,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from w2sd.config import OPTIONAL
 from w2sd.errors import Refused, nearest
+from w2sd.run import OPTIONAL
 
 MODELS = ("weak", "strong")  # which have knobs of the names of others, and are rarely what was meant
 QUOTED = """KEY=VALUE, and quotes inside the shell's round what has any of []{}(),:= in it: 'KEY="{VALUE}"'"""

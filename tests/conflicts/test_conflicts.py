@@ -21,7 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, build, read
+from w2sd.config import build
 from w2sd.conflicts.base import COIN, SOURCE, TEACHER, Conflict, Extra
 from w2sd.conflicts.explicit import Explicit, contradicts
 from w2sd.conflicts.implicit import Implicit
@@ -43,6 +43,7 @@ from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
+from w2sd.run import RunConfig, read
 from w2sd.stages import lessons, lightning, train, training
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, OracleConfident, TwoStage

@@ -12,7 +12,6 @@ from functools import cache, lru_cache
 import numpy as np
 import pytest
 
-from w2sd.config import RunConfig
 from w2sd.data.pairs import SPLITS, Item, clean_items
 from w2sd.errors import Refused
 from w2sd.game import vocabulary as v
@@ -22,6 +21,7 @@ from w2sd.game.ladder import GameRung
 from w2sd.game.rules import IMPOSSIBLE, NONE, best, depth, gains
 from w2sd.game.source import LIMIT, Game, GameText
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig
 from w2sd.world.corpus import FAINT, FULL
 from w2sd.world.ladder import COVERAGE, Rung
 from w2sd.world.source import World

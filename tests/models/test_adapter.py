@@ -19,7 +19,6 @@ from torch import Tensor
 from transformers import CohereConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from w2sd import cli
-from w2sd.config import RunConfig
 from w2sd.data.layout import Text, Tokens, masked, packed, plain
 from w2sd.errors import Refused
 from w2sd.models.adapter import Full, HeadOnly, LinearProbe, Lora
@@ -28,6 +27,7 @@ from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import identity
+from w2sd.run import RunConfig
 
 try:
     import peft

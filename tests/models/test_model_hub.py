@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -386,3 +387,13 @@ def test_a_tokenizer_comes_back_as_it_was_saved_whatever_model_lies_beside_it(
     for reader in readers:
         assert reader(text)["input_ids"] == expected
         assert reader.eos_token == tokenizer.eos_token
+
+
+def test_a_place_on_a_ladder_does_not_change_what_a_model_is(folder: Path) -> None:
+    for place in (str(folder), "someone/tiny"):
+        assert Hub(place, ladder="tiny", height=2.0).identity() == Hub(place).identity()
+
+
+@pytest.mark.parametrize(("ladder", "height"), [("tiny", 0.0), ("tiny", -1.0), ("tiny", math.inf), ("", 2.0)])
+def test_a_ladder_and_a_height_there_come_together(ladder: str, height: float) -> None:
+    assert refusal(lambda: Hub(ladder=ladder, height=height)).startswith(f"height: {height} is not accepted; expected ")

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from w2sd.config import RunConfig
 from w2sd.errors import Refused
 from w2sd.models.adapter import LinearProbe
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig
 
 
 def test_a_batch_too_small_for_a_threshold_is_refused_by_the_plan(asked: Callable[..., RunConfig]) -> None:

@@ -22,7 +22,6 @@ import pytest
 
 import w2sd
 from tests.pipeline import slurm
-from w2sd.config import RunConfig
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
 from w2sd.metrics.predictions import write_predictions
@@ -32,6 +31,7 @@ from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, read_json, write_json
+from w2sd.run import RunConfig
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from tests.pipeline.graphs import keys, renamed, roles
-from w2sd.config import RunConfig
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
@@ -33,6 +32,7 @@ from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
+from w2sd.run import RunConfig
 from w2sd.supervision import Gold, Hard, Soft
 from w2sd.trainer import Trainer
 from w2sd.world.generator import World

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from w2sd.config import RunConfig, complete
 from w2sd.errors import Refused
-from w2sd.hint import NoHint, Shown
+from w2sd.hint import NoHint
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig
 
 Asked = Callable[..., RunConfig]
 PAIRS, ITEMS = ["hint=world"], ["data=world_classes", "hint=world_classes"]
@@ -78,9 +78,3 @@ def test_words_that_do_not_fit_are_refused(asked: Asked, knobs: list[str], class
         Refused, match=rf"^hint\.words: \['a'\] .* expected 2 words, one for each of {classes}, or none"
     ):
         plan(asked(*knobs, "hint.words=[a]"))
-
-
-def test_records_of_before_there_were_hints_had_none() -> None:
-    assert complete({})["hint"] == {"_target_": "w2sd.hint.NoHint"}
-    told = {"_target_": "w2sd.hint.Shown", "words": ["a", "b"], "said": "{}"}
-    assert complete({"hint": told})["hint"] == told == {**told, "said": Shown(["a", "b"], "{}").said}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from w2sd.config import RunConfig, read
 from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig, read
 from w2sd.theory.benign_overfitting import BenignOverfitting
 from w2sd.theory.misfit import Misfit
 

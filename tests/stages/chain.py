@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from w2sd.config import RunConfig
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Pair
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
+from w2sd.run import RunConfig
 
 
 class Chain(NamedTuple):

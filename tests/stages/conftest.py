@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from tests.stages.chain import Chain
 from w2sd.cli import CONF
-from w2sd.config import read
 from w2sd.logger import Csv
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store
+from w2sd.run import read
 from w2sd.task import Task
 from w2sd.trainer import Trainer
 from w2sd.worker import execute

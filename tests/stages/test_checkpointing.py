@@ -18,12 +18,12 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForCausalLM
 
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, read
 from w2sd.errors import Refused
 from w2sd.logger import Csv
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig, read
 from w2sd.stages import preflight, pretrain, sft, train
 from w2sd.task import Task
 from w2sd.trainer import Trainer

@@ -37,7 +37,6 @@ from tests.stages.group import (
 )
 from w2sd import worker
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, read
 from w2sd.metrics.predictions import read_predictions
 from w2sd.models import packing
 from w2sd.models.score import HeadedModel
@@ -45,6 +44,7 @@ from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store, read_json
+from w2sd.run import RunConfig, read
 from w2sd.trainer import Trainer
 
 pytestmark = pytest.mark.ddp

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, read
 from w2sd.conflicts.base import TEACHER, Extra
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Pair, coin
@@ -27,6 +26,7 @@ from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.store import Store
 from w2sd.probes.supervised import Filtered, Relabelled
+from w2sd.run import RunConfig, read
 from w2sd.stages import features, lessons
 from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson

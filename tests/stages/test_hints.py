@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from tests.stages.test_features import SMALL, Bench, compose
-from w2sd.config import RunConfig
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Item, Pair, coin, digest
 from w2sd.errors import Refused
@@ -22,6 +21,7 @@ from w2sd.metrics.predictions import LOGITS, read_distributions, read_prediction
 from w2sd.models.score import HeadedModel, RewardModel
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.store import Store
+from w2sd.run import RunConfig
 from w2sd.stages import preflight, scoring, training
 from w2sd.stages.lessons import hinted
 from w2sd.world import vocabulary

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.stages.chain import Chain
 from w2sd.cli import CONF
-from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import RandomHelpful
 from w2sd.data import pairs as data
@@ -34,6 +33,7 @@ from w2sd.models.score import PolicyModel
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store, read_json, write_json
+from w2sd.run import read
 from w2sd.stages import evaluate, label, lightning, reference, sft, train
 from w2sd.stages.encoding import encode_for
 from w2sd.supervision import Hard, Soft

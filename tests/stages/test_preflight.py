@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from w2sd.config import RunConfig
 from w2sd.errors import Refused
+from w2sd.run import RunConfig
 from w2sd.stages import preflight
 
 Asked = Callable[..., RunConfig]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from w2sd.config import RunConfig
 from w2sd.data.layout import Text
 from w2sd.data.pairs import Item, digest
 from w2sd.errors import Refused
 from w2sd.models.score import PolicyModel
 from w2sd.pipeline.plan import plan
 from w2sd.refinement import InContext
+from w2sd.run import RunConfig
 from w2sd.stages.refine import _ask, check_distinct, contexts
 from w2sd.stopping import Stopping
 

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.stages.chain import Chain
 from w2sd.cli import CONF
-from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.data import pairs as data
 from w2sd.data.loader import Loader
@@ -32,6 +31,7 @@ from w2sd.models.scratch import Scratch
 from w2sd.objectives.logconf import LogConf
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import write_json
+from w2sd.run import read
 from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic

@@ -13,7 +13,6 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2Model
 
-from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import ItemRows
 from w2sd.data.loader import Loader, Shuffled
@@ -27,6 +26,7 @@ from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import read_json
+from w2sd.run import RunConfig
 from w2sd.stages import lightning, preflight
 from w2sd.stages.training import Training, hold_out
 from w2sd.stages.watching import Watch

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from w2sd.config import RunConfig
 from w2sd.data.pairs import SPLITS, Item, clean_items
 from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
+from w2sd.run import RunConfig
 from w2sd.world.classes import MOST, WorldClasses
 from w2sd.world.generator import facts
 from w2sd.world.ladder import COVERAGE

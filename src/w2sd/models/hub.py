@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,10 +15,6 @@ from w2sd.models.weights import ONE, check_weights
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-SIZE = re.compile(r"(?<![a-zA-Z0-9.])(\d+(?:\.\d+)?)([mMbB])(?![a-zA-Z0-9])")  # of a model, in its name: opt-1.3b
-UNITS = {"m": 1e6, "b": 1e9}
-GPT2 = {"gpt2": 124e6, "gpt2-medium": 355e6, "gpt2-large": 774e6, "gpt2-xl": 1558e6}  # whose names have words instead
-
 
 @dataclass(frozen=True)
 class Hub:
@@ -27,9 +23,13 @@ class Hub:
     id: str = "gpt2"
     revision: str = ""  # branch, tag or commit; empty: the hub's default branch
     trust_remote_code: bool = False
+    ladder: str = ""  # of which it is a rung, for `chain=ladder`; neither this nor its height changes what it is
+    height: float = 0.0  # its place there
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        is_placed = 0 < self.height < math.inf if self.ladder else self.height == 0
+        require(is_placed, "height", self.height, "a number above 0 for a model with a ladder, and 0 for one without")
         if self._is_folder():
             if not any(self._folder.glob("*.safetensors")):
                 raise Refused("id", self.id, "a model folder with weights in *.safetensors")
@@ -57,20 +57,6 @@ class Hub:
             )
             return {"VERSION": self.VERSION, "files": {path.name: content(path) for path in files}}
         return {"VERSION": self.VERSION, "id": self.id, "revision": self.revision}
-
-    @property
-    def ladder(self) -> str:
-        """What its name says without its size; nothing where it says none.
-
-        >>> Hub("facebook/opt-1.3b").ladder, Hub("gpt2-medium").ladder, Hub("distilgpt2").ladder
-        ('facebook/opt-*', 'gpt2-*', '')
-        """
-        return _sized(self.id)[0]
-
-    @property
-    def height(self) -> float:
-        """Its size, as its name says it: in parameters, a number that orders the models of one ladder."""
-        return _sized(self.id)[1]
 
     def check_weights(self) -> None:
         """Refuse weights that are here and not whole; those that are not here yet are the hub's to give."""
@@ -121,18 +107,6 @@ class Hub:
         except Exception as error:  # which one a broken file makes, transformers does not say
             accepted = f"a hub id that can be reached, or a local folder, with a {what} that can be read"
             raise Refused("id", self.id, f"{accepted} ({_reason(error)})") from error
-
-
-def _sized(id: str) -> tuple[str, float]:
-    """A hub id or a folder with a star for the size that it names, and the size; neither where it names none."""
-    place, slash, name = id.rstrip("/").rpartition("/")
-    if name in GPT2:
-        return f"{place}{slash}gpt2-*", GPT2[name]
-    found = SIZE.search(name)
-    if found is None:
-        return "", 0.0
-    ladder = f"{place}{slash}{name[: found.start()]}*{name[found.end() :]}"
-    return ladder, float(found[1]) * UNITS[found[2].lower()]
 
 
 class _Backbone:

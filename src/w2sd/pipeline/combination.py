@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from w2sd.config import RunConfig, target
+from w2sd.config import target
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.pairs import classes_of
 from w2sd.errors import Refused, require, within
@@ -10,6 +10,7 @@ from w2sd.head import NewHead, WordHead
 from w2sd.hint import NoHint
 from w2sd.pipeline.stage import identity
 from w2sd.refinement import InContext, NoRefinement
+from w2sd.run import RunConfig
 
 
 def check(run: RunConfig) -> None:

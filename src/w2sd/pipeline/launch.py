@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from w2sd.config import RunConfig, describe
+from w2sd.config import describe
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
 from w2sd.pipeline import nodes
@@ -18,6 +18,7 @@ from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
+from w2sd.run import RunConfig
 
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:

@@ -9,7 +9,8 @@ import sys
 from w2sd.errors import Refused
 from w2sd.trainer import Trainer
 
-NAMED = 'PET_LOCAL_ADDR=$SLURMD_NODENAME exec "$@"'  # in a shell: what follows, to which the others say SLURM's name
+# Run in a shell on each node: sets the address by which the others reach it to SLURM's name for it.
+NAMED = 'PET_LOCAL_ADDR=$SLURMD_NODENAME exec "$@"'
 
 
 def check(trainer: Trainer) -> None:

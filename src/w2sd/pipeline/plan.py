@@ -25,12 +25,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
 from w2sd.head import NewHead
 from w2sd.pipeline.combination import check
 from w2sd.pipeline.graph import Graph
 from w2sd.pipeline.stage import Stage
+from w2sd.run import RunConfig
 from w2sd.supervision import Gold
 
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
@@ -117,37 +117,28 @@ class _Experiment(Graph):
         """The last student of the chain: a fold over the models between weak and strong."""
         run = self.run
         supervision = supervision or run.supervision
-        teacher_role, teacher = "weak", self.weak
         on_the_way = supervision.first_stage or supervision  # only the last student has a first one before it
+        teacher_role, teacher = "weak", self.weak
         hops = run.chain.hops(run.weak, run.strong) if supervision.needs_teacher else {}
         for hop, (name, model) in enumerate(hops.items(), start=1):
-            taught_by, teacher_role = teacher_role, f"{role}_hop_{hop}"
             base = self.begin(f"hop_{hop}", model, f"chain.between.{name}")
-            if supervision.needs_ceiling:
-                base["ceiling_labels"] = self.label("ceiling", self.ceiling)
-            if supervision.needs_features:
-                base["probed"] = self.features(teacher_role, model, "w2s", supervision.layer, base)
-            teacher = self.train(
-                teacher_role,
-                model,
-                split="w2s",
-                part=0 if run.chain.reuse_prompts else hop,
-                seed=seed,
-                supervision=on_the_way,
-                conflict=conflict if run.chain.conflict_everywhere else NoConflict(),
-                labels=self.label(taught_by, teacher),
-                **base,
-            )
+            inputs = {**base, "labels": self.label(teacher_role, teacher)}
+            part = 0 if run.chain.reuse_prompts else hop
+            here = conflict if run.chain.conflict_everywhere else NoConflict()
+            teacher_role = f"{role}_hop_{hop}"
+            teacher = self.teach(teacher_role, model, on_the_way, inputs, seed=seed, part=part, conflict=here)
         inputs = dict(self.strong_base)
         if supervision.needs_teacher:
             inputs["labels"] = self.refine(role, self.label(teacher_role, teacher), self.strong_base)
-        if supervision.first_stage is not None:
-            first = {"supervision": supervision.first_stage, "conflict": NoConflict()}
-            student = self.train(f"{role}_first", run.strong, split="w2s", seed=seed, **first, **inputs)
+        if first := supervision.first_stage:
+            student = self.teach(f"{role}_first", run.strong, first, inputs, seed=seed, conflict=NoConflict())
             inputs["second_labels"] = self.label(f"{role}_first", student)
+        return self.teach(role, run.strong, supervision, inputs, seed=seed, conflict=conflict, hint=run.hint)
+
+    def teach(self, role: str, model: Any, supervision: Any, inputs: dict[str, Any], **how: Any) -> Stage:
+        """A student, with what else its supervision reads beside the labels."""
         if supervision.needs_ceiling:
-            inputs["ceiling_labels"] = self.label("ceiling", self.ceiling)
+            inputs = inputs | {"ceiling_labels": self.label("ceiling", self.ceiling)}
         if supervision.needs_features:
-            inputs["probed"] = self.features(role, run.strong, "w2s", supervision.layer, inputs)
-        how: dict[str, Any] = {"seed": seed, "supervision": supervision, "conflict": conflict, **inputs}
-        return self.train(role, run.strong, split="w2s", hint=run.hint, **how)
+            inputs = inputs | {"probed": self.features(role, model, "w2s", supervision.layer, inputs)}
+        return self.train(role, model, split="w2s", supervision=supervision, **how, **inputs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from w2sd.config import RunConfig, target
+from w2sd.config import target
 from w2sd.data.pairs import TARGET, Table, classes_of, read
 from w2sd.data.words import check_distinct, readable
 from w2sd.errors import Refused, require, within
@@ -20,6 +20,7 @@ from w2sd.hint import NoHint
 from w2sd.models.hub import Hub
 from w2sd.pipeline.store import Store
 from w2sd.refinement import InContext
+from w2sd.run import RunConfig
 from w2sd.stages.encoding import Encoding, context_of, encode_for
 from w2sd.stages.refine import words_of
 from w2sd.stopping import NoStopping

@@ -1,0 +1,146 @@
+"""A run as it is asked for: its parts, of which each is an option of a group, and the top-level values."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from w2sd.config import build, completed, known_class, merge
+from w2sd.errors import Refused, choose, require
+from w2sd.kinds import KINDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The top-level values of a run."""
+
+    name: str = "run"  # the experiment: groups jobs in the report and in W&B
+    seed: int = 0  # the student's: data order and head
+    teacher_seed: int = 0  # weak model, ceiling and labels
+    twin_seeds: list[int] = dataclasses.field(default_factory=list)  # of the twins; empty: three of 0 to 3, not `seed`
+    controls: bool = False  # with a conflict: also its placebos, and the same conflict under the truth
+    training_pairs: bool = False  # with a conflict: also look for its flips on the pairs that students were trained on
+    samples: int = 4  # test prompts that policies are asked to answer, for a person to read; 0: none
+    ceiling_split: str = "gt"  # what the ceiling is trained on: gt | w2s
+    store: str = "store"  # where finished stages live
+    out: str = "report"  # report and logs
+    plan_only: bool = False
+    force: list[str] = dataclasses.field(default_factory=list)  # kinds of stages to compute again
+    launch: str = "inline"  # inline | process
+    jobs: str = "0/1"  # of a sweep: K/N takes every N-th from number K on
+    trusted: list[str] = dataclasses.field(default_factory=list)  # prefixes of your own modules that _target_ may name
+    traceback: bool = False
+
+    def __post_init__(self) -> None:
+        for knob in ("seed", "teacher_seed"):
+            require(0 <= getattr(self, knob) < 2**32, knob, getattr(self, knob), f"an integer from 0 to {2**32 - 1}")
+        usable = 0 < len(self.name) <= 100 and "/" not in self.name
+        require(usable, "name", self.name, "a name of at most 100 letters that can be part of a file's")
+        for knob in ("store", "out"):
+            place = Path(getattr(self, knob)).expanduser()
+            require(
+                getattr(self, knob) != "" and not place.is_file(), knob, getattr(self, knob), "a folder, there or not"
+            )
+        for seed in self.twin_seeds:
+            apart = seed != self.seed and self.twin_seeds.count(seed) == 1
+            require(0 <= seed < 2**32 and apart, "twin_seeds", seed, f"seeds other than {self.seed}, each once")
+        require(self.samples >= 0, "samples", self.samples, "an integer of 0 or more")
+        choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
+        choose("launch", self.launch, ("inline", "process"))
+        takes(self.jobs, 0)
+        for kind in self.force:
+            choose("force", kind, KINDS)
+
+
+def takes(jobs: str, job: int) -> bool:
+    """Whether the share `jobs` of a sweep, K/N, has the job of this number."""
+    share = re.fullmatch(r"(\d+)/(\d+)", jobs)
+    k, n = map(int, share.groups()) if share else (0, 0)
+    require(k < n, "jobs", jobs, "K/N with K from 0 to N - 1: every N-th job of a sweep, from number K on")
+    return job % n == k
+
+
+class RunConfig(NamedTuple):
+    """A run as asked for: every part built and checked."""
+
+    data: Any
+    weak: Any
+    strong: Any
+    adapter: Any
+    head: Any
+    objective: Any
+    conflict: Any
+    supervision: Any
+    refinement: Any
+    hint: Any
+    chain: Any
+    fit: Any
+    stopping: Any
+    generative: Any
+    sft: Any
+    trainer: Any
+    logger: Any
+    settings: Settings
+    theory: Any = None  # what is simulated instead of anything trained
+
+
+OPTIONAL = tuple(RunConfig._field_defaults)  # groups that a run may do without
+GROUPS = tuple(part for part in RunConfig._fields if part not in ("settings", *OPTIONAL))
+
+
+def read(cfg: DictConfig) -> RunConfig:
+    """The run that a composed configuration asks for."""
+    values = _plain(cfg)
+    parts = {group: values.pop(group, None) for group in GROUPS}
+    parts |= {group: values.pop(group) for group in OPTIONAL if values.get(group) is not None}
+    settings = merge(Settings, values, "")
+    for group, node in parts.items():
+        choice = f"model@{group}" if group in ("weak", "strong") else group
+        require(isinstance(node, dict), group, node, f"a part; choose one with {choice}=OPTION")
+    built = {group: build(node, group, settings.trusted) for group, node in parts.items()}
+    return RunConfig(**built, settings=settings)
+
+
+def oracles(run: RunConfig) -> list[str]:
+    """The groups whose part declares that it reads what no supervisor knows: the truth, or a ceiling's view of it.
+
+    Of a supervision in stages the first one counts too.
+    """
+    return [group for group in GROUPS if _is_oracle(getattr(run, group))]
+
+
+def _is_oracle(part: Any) -> bool:
+    stages = [part, getattr(part, "first_stage", None)]
+    return any(getattr(stage, trait, False) for stage in stages for trait in ("reads_truth", "needs_ceiling"))
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration with the knobs that its version did not have yet, at the defaults that keep its results.
+
+    What no reward model reads is left out where the student is one.
+    """
+    full = {**dataclasses.asdict(Settings()), **{key: completed(value) for key, value in config.items()}}
+    objective = known_class(full.get("objective"))
+    if objective is not None and getattr(objective, "student", None) == "reward":
+        full.pop("sft", None)
+        if isinstance(full.get("data"), dict):
+            full["data"].pop("append_eos", None)
+    return full
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        knob = getattr(error, "full_key", None) or "config"
+        accepted = "a value: " + str(error.msg or error).splitlines()[0]
+        raw: Any = OmegaConf.to_container(cfg)
+        for key in str(knob).split("."):
+            raw = raw.get(key, "???") if isinstance(raw, dict) else "???"
+        raise Refused(str(knob), raw, accepted) from error

@@ -1,0 +1,170 @@
+"""A run and its top-level values: what is asked for is read, what cannot be is named in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from w2sd import supervision
+from w2sd.config import describe
+from w2sd.conflicts.explicit import Explicit
+from w2sd.errors import Refused
+from w2sd.fit import Fit
+from w2sd.run import GROUPS, RunConfig, Settings, complete, oracles, read
+from w2sd.stopping import Stopping
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("value", [None, "world", 3, []], ids=str)
+def test_a_part_that_is_no_part_names_the_choice_to_make(
+    compose: Callable[..., DictConfig], group: str, value: Any
+) -> None:
+    cfg = compose()
+    cfg[group] = value
+    choice = f"model@{group}=OPTION" if group in ("weak", "strong") else f"{group}=OPTION"
+    with pytest.raises(Refused) as refused:
+        read(cfg)
+    assert str(refused.value) == f"{group}: {value!r} is not accepted; expected a part; choose one with {choice}"
+
+
+def test_a_missing_part_is_refused(compose: Callable[..., DictConfig]) -> None:
+    cfg = compose()
+    OmegaConf.set_struct(cfg, False)
+    del cfg["fit"]
+    with pytest.raises(Refused, match=r"^fit: None is not accepted; expected a part; choose one with fit=OPTION$"):
+        read(cfg)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fit.lr=${nope}", r"^fit\.lr: '\$\{nope\}' is not accepted; expected a value: Interpolation key 'nope' not"),
+        ("fit.lr=???", r"^fit\.lr: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
+        ("model@weak=hub", r"^weak\.id: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
+        ("+sed=3", r"^sed: 3 is not accepted; expected one of the keys name, seed, .*; did you mean 'seed'\?$"),
+    ],
+)
+def test_what_cannot_be_resolved_is_named(asked: Callable[..., RunConfig], override: str, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        asked(override)
+
+
+SETTINGS = {
+    "a negative seed": ({"seed": -1}, "seed: -1 is not accepted; expected an integer "),
+    "a negative teacher": ({"teacher_seed": -2}, "teacher_seed: -2 is not accepted; expected an integer "),
+    "the test split": ({"ceiling_split": "test"}, "ceiling_split: 'test' is not accepted; expected one of gt, w2s"),
+    "a launch": (
+        {"launch": "proces"},
+        "launch: 'proces' is not accepted; expected one of inline, process; did you mean 'process'?",
+    ),
+    "a kind": (
+        {"force": ["label", "trane"]},
+        "force: 'trane' is not accepted; expected one of compare, evaluate, features, generate, generative, label, "
+        "pretrain, reference, refine, sft, simulate, train, zero_shot; did you mean 'train'?",
+    ),
+    "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),
+    "no list of prefixes": ({"trusted": 3}, "trusted: 3 is not accepted; expected a value of type list[str]"),
+    "no store": ({"store": None}, "store: None is not accepted; expected a value of type str"),
+    "a seed in words": ({"seed": "zero"}, "seed: 'zero' is not accepted; expected a value of type int"),
+    "half a seed": ({"seed": 0.5}, "seed: 0.5 is not accepted; expected a value of type int"),
+    "a twin that is the student": (
+        {"seed": 2, "twin_seeds": [0, 2]},
+        "twin_seeds: 2 is not accepted; expected seeds o",
+    ),
+    "a twin twice": (
+        {"twin_seeds": [1, 3, 1]},
+        "twin_seeds: 1 is not accepted; expected seeds other than 0, each once",
+    ),
+    "a negative twin": ({"twin_seeds": [-1]}, "twin_seeds: -1 is not accepted; expected seeds other than 0, each once"),
+    "no list of twins": ({"twin_seeds": 3}, "twin_seeds: 3 is not accepted; expected a value of type list[int]"),
+    "neither yes nor no": ({"plan_only": "maybe"}, "plan_only: 'maybe' is not accepted; expected a value of type bool"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), SETTINGS.values(), ids=SETTINGS)
+def test_top_level_values_are_checked(compose: Callable[..., DictConfig], values: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        read(OmegaConf.merge(compose(), values))  # type: ignore[arg-type]
+    assert str(refused.value).startswith(message)
+
+
+def test_the_defaults_of_the_settings_are_those_of_the_root_config(asked: Callable[..., RunConfig]) -> None:
+    assert asked().settings == Settings()
+
+
+def test_two_runs_share_no_default(asked: Callable[..., RunConfig]) -> None:
+    asked().settings.force.append("train")
+    assert asked().settings.force == []
+
+
+def test_the_store_is_the_one_that_the_environment_names(
+    asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("W2SD_STORE", "/somewhere/else")
+    assert asked().settings.store == "/somewhere/else"
+    assert asked("store=here").settings.store == "here"
+
+
+def test_a_name_that_cannot_be_part_of_a_file_name_is_refused() -> None:
+    for name in ("a/b", "../up"):
+        with pytest.raises(Refused, match=r"^name: "):
+            Settings(name=name)
+
+
+def test_a_store_or_a_report_without_a_folder_is_refused() -> None:
+    for knob in ("store", "out"):
+        with pytest.raises(Refused, match=f"^{knob}: "):
+            Settings(**{knob: ""})
+
+
+@pytest.mark.parametrize("knob", ["seed", "teacher_seed"])
+def test_a_seed_that_torch_cannot_take_is_refused(knob: str) -> None:
+    assert getattr(Settings(**{knob: 2**32 - 1}), knob) == 2**32 - 1
+    with pytest.raises(Refused, match=f"^{knob}: {2**64} "):
+        Settings(**{knob: 2**64})
+
+
+def test_a_record_gets_the_knobs_that_its_version_did_not_have() -> None:
+    mine = {"_target_": "my.own.Fit", "lr": 0.5}
+    full = complete({"seed": 3, "fit": {"_target_": "w2sd.fit.Fit", "lr": 0.5}, "sft": {"fit": mine}})
+    assert full == {**dataclasses.asdict(Settings(seed=3)), "fit": describe(Fit(lr=0.5)), "sft": {"fit": mine}}
+
+
+@pytest.mark.parametrize(
+    ("objective", "is_read"),
+    [("reward.RewardBCE", False), ("logconf.LogConf", False), ("dpo.DPO", True), ("tempered.Gone", True)],
+)
+def test_a_record_of_a_reward_model_has_nothing_that_only_policies_read(objective: str, is_read: bool) -> None:
+    data = {"_target_": "w2sd.data.files.Files", "append_eos": "auto"}
+    recorded = {"objective": {"_target_": f"w2sd.objectives.{objective}"}, "data": data, "sft": {"on_conflict": False}}
+    full = complete(recorded)
+    assert ("sft" in full, "append_eos" in full["data"]) == (is_read, is_read)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peek:
+    """Somebody's own supervision."""
+
+    reads_truth: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class AfterPeeking:
+    """One whose first student is taught by that."""
+
+    first_stage: ClassVar[Any] = Peek()
+
+
+def test_who_reads_the_truth_is_told_by_what_they_declare(asked: Callable[..., RunConfig]) -> None:
+    run = asked()
+    assert oracles(run) == []
+    for oracle in (Peek(), AfterPeeking(), supervision.Synthetic(), supervision.Gold()):
+        assert oracles(run._replace(supervision=oracle)) == ["supervision"]
+    stopped = [(by, oracles(run._replace(stopping=Stopping(by)))) for by in ("labels", "truth", "nothing")]
+    assert stopped == [("labels", []), ("truth", ["stopping"]), ("nothing", [])]
+    assert oracles(run._replace(conflict=Explicit(), supervision=Peek())) == ["conflict", "supervision"]
+    assert oracles(run._replace(conflict=Explicit(mask="weak"), supervision=supervision.TwoStage())) == []
