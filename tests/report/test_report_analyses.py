@@ -10,7 +10,7 @@ from tests.report.test_report_page import read
 from writing import write_page
 
 from w2sd.pipeline.store import Store
-from w2sd.report import agreements, curves, figures, oracles, results, trained
+from w2sd.report import agreements, cautions, curves, figures, results, trained
 from w2sd.report.cli import main
 from w2sd.report.records import read_jobs
 
@@ -115,10 +115,10 @@ def test_jobs_that_nobody_watched_have_no_curve(fake: Any, tmp_path: Path) -> No
 
 def test_oracles_are_flagged_with_the_jobs_that_they_are_in(fake: Any, tmp_path: Path, capsys: Any) -> None:
     add_watched(fake, by="labels")
-    assert oracles.flags(results.load(fake.root)) == []
+    assert cautions.flags(results.load(fake.root)) == []
     add_watched(fake, by="truth")
     said = "Reads the truth: stopping by truth. No supervisor could do this without labels. (by truth)"
-    assert oracles.flags(results.load(fake.root)) == [said]
+    assert cautions.flags(results.load(fake.root)) == [said]
     assert main(["--store", str(fake.root), "--out", str(tmp_path)]) == 0
     assert said in capsys.readouterr().out
     page = tmp_path / "index.html"
@@ -130,10 +130,18 @@ def test_oracles_are_flagged_with_the_jobs_that_they_are_in(fake: Any, tmp_path:
 def test_what_a_part_declared_is_flagged_whatever_its_name(fake: Any) -> None:
     """Without a conflict too; a part that only sounds like one that reads the truth is not flagged."""
     fake.add(knobs={"supervision": {"_target_": "my.own.Gold"}})
-    assert oracles.flags(results.load(fake.root)) == []
+    assert cautions.flags(results.load(fake.root)) == []
     fake.add(knobs={"supervision": {"_target_": "my.own.Peek"}}, oracles=["supervision"])
-    (flag,) = oracles.flags(results.load(fake.root))
+    (flag,) = cautions.flags(results.load(fake.root))
     assert flag.startswith("Reads the truth: supervision Peek.")
+
+
+def test_accuracies_that_are_uncertain_are_said_to_be(fake: Any) -> None:
+    fake.add(accuracy__student_se=0.01)
+    assert cautions.flags(results.load(fake.root)) == []
+    fake.add(seed=1, accuracy__student_se=0.0351, accuracy__weak_se=0.02)
+    (flag,) = cautions.flags(results.load(fake.root))
+    assert flag == "Tested on few rows: the standard error of an accuracy is up to 3.5 points. (1 of 2 jobs)"
 
 
 def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:

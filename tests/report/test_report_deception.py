@@ -14,11 +14,11 @@ from writing import write_page
 from w2sd.metrics.verdict import trend
 from w2sd.pipeline.store import Store
 from w2sd.report import (
+    cautions,
     deception_figures,
     deceptions,
     figures,
     gaps,
-    oracles,
     region_squares,
     replicates,
     results,
@@ -143,7 +143,7 @@ def test_oracles_and_unequal_steps_are_flagged(fake: Any) -> None:
     knobs |= {"supervision": {"_target_": "w2sd.supervision.OracleConfident"}}
     fake.add_conflict(knobs=knobs, oracles=["conflict", "supervision"], steps=(9, 8))
     (steps,) = deceptions.flags(rule(fake))
-    (oracle,) = oracles.flags(results.load(fake.root))
+    (oracle,) = cautions.flags(results.load(fake.root))
     assert oracle.startswith("Reads the truth: conflict with mask=truth, supervision OracleConfident.")
     assert steps.startswith("Unequal steps: the student took 9, its baseline 8")
 
@@ -161,7 +161,7 @@ def test_a_flag_names_its_groups_by_the_one_setting_that_tells_them(rulings: lis
 
 def test_honest_jobs_are_not_flagged(fake: Any) -> None:
     fake.add_conflict(knobs={"supervision": {"_target_": "w2sd.supervision.Soft"}})
-    assert deceptions.flags(rule(fake)) == oracles.flags(results.load(fake.root)) == []
+    assert deceptions.flags(rule(fake)) == cautions.flags(results.load(fake.root)) == []
 
 
 def test_regions_are_pooled_over_a_group(rulings: list[Ruling]) -> None:

@@ -87,7 +87,7 @@ def present(
 
     What is asked for `by` and as `metrics` is asked of the jobs, and of the theories where there are no others.
     """
-    from w2sd.report import deceptions, oracles, pages, pairs_of_models, tables, theories, verdicts
+    from w2sd.report import cautions, deceptions, pages, pairs_of_models, tables, theories, verdicts
 
     asked = frame if len(frame) else simulated
     pairs = pairs_of_models.find(frame)
@@ -101,7 +101,7 @@ def present(
         tables.print_table(frame, means=pairs_of_models.table(pairs, frame) if same else None)
     if pairs:
         tables.show(pairs_of_models.medians(pairs))
-    for flag in oracles.flags(frame):
+    for flag in cautions.flags(frame):
         print(f"{flag}\n")
     rulings = verdicts.rule(frame, store) if len(frame) else []
     for table in [*deceptions.summary(rulings), *theories.summary(simulated).values()]:

@@ -13,13 +13,13 @@ from filelock import FileLock
 from w2sd.pipeline.store import beside
 from w2sd.report import (
     analyses,
+    cautions,
     deception_figures,
     deceptions,
     estimates,
     figures,
     gaps,
     knobs,
-    oracles,
     page,
     pairs_of_models,
     results,
@@ -77,7 +77,7 @@ def write(
     contents = page.Contents(
         jobs=frame,
         stages=results.stages(store, *frame["id"]),
-        flags=oracles.flags(frame),
+        flags=cautions.flags(frame),
         tables=shown,
         figures=figures.draw(rows, knobs.unit(frame)),
         deception=_deception(verdicts.rule(frame, store) if rulings is None else rulings),

@@ -1,0 +1,30 @@
+"""What a reader has to know first: jobs that read the truth that no supervisor has, or were tested on few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pandas as pd
+
+from w2sd.report import knobs, tables
+
+SURE = 0.01  # the standard error of an accuracy above which a reader is told
+ERRORS = [f"accuracy/{role}_se" for role in ("weak", "student", "ceiling")]
+
+
+def flags(frame: pd.DataFrame) -> list[str]:
+    """A sentence for each way in which some of these jobs need care, with which jobs."""
+    told: dict[str, list[int]] = {}
+    for place, oracle in enumerate(frame["reads_truth"]):
+        if oracle:
+            told.setdefault(f"Reads the truth: {oracle}. No supervisor could do this without labels.", []).append(place)
+    errors = frame.reindex(columns=ERRORS).astype(float).max(axis=1).to_numpy()
+    if unsure := [place for place, error in enumerate(errors) if error > SURE]:
+        most = 100 * max(errors[place] for place in unsure)
+        told[f"Tested on few rows: the standard error of an accuracy is up to {most:.1f} points."] = unsure
+    return [f"{sentence}{_among(places, frame)}" for sentence, places in told.items()]
+
+
+def _among(places: Collection[int], frame: pd.DataFrame) -> str:
+    columns = {name: knobs.text(frame, name) for name in knobs.telling(frame) if not knobs.is_seed(name)}
+    return tables.among(places, len(frame), columns, f"{len(places)} of {len(frame)} jobs")
