@@ -33,9 +33,9 @@ METRICS = {
     "curve/gap": "gap, last",
 }
 NOTE = (
-    "Right: the share of held-out rows where the student is right; the best look is chosen by the truth, among noisy "
-    "looks, and no stopping that anyone could do. Gap: agreement with its labels minus the share right, at the "
-    "end; that of a student that says what its labels say is the share of them that is wrong."
+    "Right: the share of held-out rows where the student is right; the best look after the first is chosen by the "
+    "truth, among noisy looks, and no stopping that anyone could do. Gap: agreement with its labels minus the share "
+    "right, at the end; that of a student that says what its labels say is the share of them that is wrong."
 )
 LOOKS = {"labels": ("weak", "agrees with its labels"), "truth": ("student", "is right")}
 
@@ -67,7 +67,7 @@ def read(frame: pd.DataFrame, store: Path) -> tuple[pd.DataFrame, dict[str, Curv
         "curve/kept": [one.kept for one in curves],
         "curve/kept_truth": there["stopping/truth"],
         "curve/truth": [one.truth[-1] for one in curves],
-        "curve/best": [one.truth.max() for one in curves],
+        "curve/best": [one.truth[1:].max() for one in curves],  # the first has learnt nothing
         "curve/labels": [one.labels[-1] for one in curves],
         "curve/gap": [one.labels[-1] - one.truth[-1] for one in curves],
     }
