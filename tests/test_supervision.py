@@ -398,6 +398,13 @@ def test_a_drawn_target_is_one_answer_or_nothing_and_is_drawn_again_alike(superv
     assert same(supervision.targets(shuffled), targets[order])
 
 
+def test_a_filter_asks_as_often_and_as_strictly_as_it_is_told_to() -> None:
+    told = drawn()
+    agreed = supervisions.agreed(votes(told.p_NK, told.noise, 5) / 5, 0.8)
+    assert same(Consistent(threshold=0.8, samples=5).targets(told), agreed)
+    assert TwoStage(threshold=0.8, samples=5).first_stage == Consistent(threshold=0.8, samples=5)
+
+
 def test_two_stages_keep_the_teacher_s_word_and_ask_the_student_only_where_there_is_none() -> None:
     told = drawn()
     teacher = Consistent().targets(told)

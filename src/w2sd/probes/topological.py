@@ -23,7 +23,7 @@ def keep(known: Examples, k: int, share: float) -> NDArray[np.bool_]:
     """
     require_two_classes(known)
     of_class, near = hardened(known.labels), neighbours(known, k)
-    shares = (of_class[near] == of_class[:, None]) & (of_class >= 0)[:, None]
+    shares = of_class[near] == of_class[:, None]
     piece, out = _pieces(near, shares), _far_out(known.vectors, near, shares)
     kept = np.zeros(len(of_class), dtype=bool)
     for label in np.unique(of_class[of_class >= 0]):
