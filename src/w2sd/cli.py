@@ -140,6 +140,7 @@ def _run(cfg: DictConfig) -> float:
     jobs, is_sweep = str(cfg.jobs), HydraConfig.get().mode == RunMode.MULTIRUN
     require(is_sweep or takes(jobs, 0), "jobs", jobs, "0/1 without -m, where there is one job")
     if is_sweep and not takes(jobs, HydraConfig.get().job.num):
+        print(f"[w2sd] job {HydraConfig.get().job.num}: not of the share jobs={jobs}", file=sys.stderr)
         return math.nan  # whatever may be wrong with it: another share is to say so
     asked = read(cfg)
     store = Store(asked.settings.store)
@@ -169,6 +170,7 @@ def _run(cfg: DictConfig) -> float:
 def _check_inputs(asked: RunConfig) -> None:
     """Refuse machines that are not there, and data that the models could not read, before the store is touched."""
     nodes.check(asked.trainer)
+    asked.adapter.check_installed()
     pairs.read(asked.data)  # what is wrong with rows is told before seconds go into an import
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
     preflight.check(asked)

@@ -218,7 +218,8 @@ class Synthetic(Supervision):
 class Balanced(Supervision):
     """Soft targets whose log-odds are 0 on average, so that the prior of every option is the same (EleutherAI's w2s).
 
-    The average is over the examples that are taught. Of pairs a coin has balanced the slots already: little moves.
+    The average is over the examples that are taught; theirs is over a batch. Of pairs a coin has balanced the slots
+    already: little moves.
     """
 
     added: float = 1e-7  # to every probability, so that certainty has log-odds

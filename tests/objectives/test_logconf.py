@@ -237,7 +237,7 @@ def test_the_entropy_is_differentiated_and_makes_the_student_surer() -> None:
 
 def test_more_than_two_classes_are_hardened_to_the_strongest() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0], [1.0, 1.0, 0.0], [0.3, 0.3, 0.3]], dtype=torch.float64)
-    fixed = LogConf(min_rows=2).fixed(Moment(1, 1), logits, logits.softmax(-1))
+    fixed = LogConf().fixed(Moment(1, 1), logits, logits.softmax(-1))  # however few: there is no threshold
     assert fixed == Hardened(0.5)
     expected = [[0, 1, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3]]
     for sides, side in zip(fixed.hard(logits.log_softmax(-1)).tolist(), expected, strict=True):
@@ -262,6 +262,7 @@ def test_a_global_batch_too_small_for_a_threshold_is_refused() -> None:
     with pytest.raises(Refused, match=r"^fit\.batch: 7 is not accepted; expected 8 or more: .*objective\.min_rows"):
         LogConf().check(Fit(batch=7), 2)
     LogConf(min_rows=4).check(Fit(batch=4), 2)
+    LogConf().check(Fit(batch=1), 3)  # no threshold, no quantile
 
 
 def test_thresholds_at_labels_are_refused_for_more_than_two_classes() -> None:

@@ -47,6 +47,7 @@ def job(n_nodes: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     srun.write_text(SRUN.format(python=sys.executable, record=str(record)))
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(srun.parent), prepend=":")
-    for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": str(n_nodes), "SLURMD_NODENAME": "here"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", str(n_nodes))
+    monkeypatch.setenv("SLURMD_NODENAME", "localhost")
     return record

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,21 @@ def test_what_is_gone_reads_as_nothing_and_has_no_files(store: Store) -> None:
     assert store.read("train", KEY, "metrics.json") is None
     assert store.spec("train", KEY) is None
     assert "no artifact 0123456789ab" in failure(lambda: store.file("train", KEY, "metrics.json"))
+
+
+def test_what_other_machines_committed_is_found_though_nfs_answers_from_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played by a folder that is listed as it was until something in it changes."""
+    place, listed = commit(store), Path.glob
+    before = place.parent.stat().st_mtime_ns
+
+    def remembered(folder: Path, pattern: str) -> Iterator[Path]:
+        return iter(()) if folder.stat().st_mtime_ns == before else listed(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", remembered)
+    assert store.find(KEY) == place
+    assert [*place.parent.iterdir()] == [place]
 
 
 def test_a_store_is_found_wherever_it_was_moved(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,26 +120,42 @@ def by_hand(known: Examples, k: int, share: float) -> list[bool]:
                     edge += linked[i]
             left -= piece
             pieces.append(piece)
-        far = {}
         for i in max(pieces, key=len):
-            same = [known.vectors[j] for j in near[i] if label[j] == one]
-            far[i] = float(np.linalg.norm(known.vectors[i] - np.mean(same, axis=0))) if same else float("inf")
-        for i in sorted(far, key=far.__getitem__)[: len(far) - int(share * len(far))]:
             kept[i] = True
+    n_more = max(0, round(share * len(kept)) - kept.count(False))
+    inside = Examples(known.vectors[kept], known.labels[kept], known.of[kept])
+    if n_more:
+        means = [inside.labels[near].mean(axis=0) for near in knn.neighbours(inside, k)]
+        far = np.abs(inside.labels - means).sum(axis=1)
+        for i in sorted(range(len(far)), key=lambda i: (-far[i], i))[:n_more]:
+            kept[int(inside.of[i])] = False
     return kept
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 12])
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("block", [1, 10**6])
-def test_the_topological_filter_keeps_the_largest_piece_but_for_its_edge(
-    k: int, seed: int, block: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.8])
+def test_the_topological_filter_keeps_the_largest_pieces_but_for_labels_that_stand_out(
+    k: int, seed: int, share: float
 ) -> None:
-    monkeypatch.setattr(topological, "BLOCK", block)
     known = items(seed=seed)
-    kept = topological.keep(known, k, 0.2)
-    assert kept.tolist() == by_hand(known, k, 0.2)
+    kept = topological.keep(known, k, share)
+    assert kept.tolist() == by_hand(known, k, share)
     assert 0 < kept.sum() < 120
+    assert (~kept).sum() >= round(share * 120)
+
+
+def test_the_topological_filter_finds_wrong_labels_that_hang_together() -> None:
+    """Four wrong ones in a row are a piece with the class that they claim; their neighbours' labels tell on them."""
+    x = np.linspace(0, 1, 60)
+    right = (x > 0.5).astype(float)
+    said = right.copy()
+    said[[8, 9, 22, 23]] = 1
+    known = Examples(x[:, None], np.stack([1 - said, said], axis=1), np.arange(60))
+    kept = topological.keep(known, 24, 0.1)
+    assert (~kept).sum() == 6
+    assert not kept[[8, 9, 22, 23]].any()
+    assert topological.keep(known, 24, 0.0)[[8, 9, 22, 23]].any()
 
 
 def test_a_label_that_prefers_no_class_belongs_to_none() -> None:

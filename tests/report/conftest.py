@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -47,14 +47,15 @@ class FakeStore:
         overrides: list[str] | None = None,
         sweep: str | None = None,
         knobs: dict[str, Any] | None = None,
+        oracles: Sequence[str] = (),
         arms: Mapping[str, Predictions] = MappingProxyType({}),
         trained: Mapping[str, dict[str, Any]] = MappingProxyType({}),
         **metrics: Any,
     ) -> dict[str, Any]:
         """One finished job; `metrics` change or add measurements (`accuracy__weak` is `accuracy/weak`).
 
-        `arms` are what it compares; without them, that is what `STAGES` says. `trained` has what the stages
-        `train/<role>` leave: `metrics`, and a `curve` where there is one.
+        `oracles` are the groups that read the truth. `arms` are what it compares; without them, that is what
+        `STAGES` says. `trained` has what the stages `train/<role>` leave: `metrics`, and a `curve` where there is one.
         """
         config = self._config(name, seed, conflict, knobs or {})
         keys = {stage: self._key(stage, config) for stage in STAGES}
@@ -74,6 +75,7 @@ class FakeStore:
             "compare": keys["compare"],
             "stages": {stage: {"kind": stage.partition("/")[0], "key": keys[stage]} for stage in sorted(STAGES)},
             "config": config,
+            "oracles": [*oracles],
             "overrides": overrides,
             "command": " ".join(["w2sd", *overrides]),
             "sweep": sweep,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,9 @@ def add_watched(fake: Any, seed: int = 0, *, rises_to: float = 0.9, looks: int =
     curve = [{"step": round(8 * x), "labels": 0.5 + (rises_to - 0.5) * x, "truth": 0.8 - 0.1 * x} for x in shares]
     kept = curve[-1] if by == "nothing" else curve[1]
     metrics = {f"stopping/{name}": value for name, value in kept.items()}
-    knobs = {"stopping": {**STOPPING, "by": by}}
-    fake.add("watched", seed=seed, knobs=knobs, trained={"student": {"metrics": metrics, "curve": curve}})
+    knobs, oracles = {"stopping": {**STOPPING, "by": by}}, ["stopping"] if by == "truth" else []
+    left = {"student": {"metrics": metrics, "curve": curve}}
+    fake.add("watched", seed=seed, knobs=knobs, oracles=oracles, trained=left)
 
 
 def test_agreement_has_three_lines_per_row(fake: Any, tmp_path: Path) -> None:
@@ -127,29 +127,13 @@ def test_oracles_are_flagged_with_the_jobs_that_they_are_in(fake: Any, tmp_path:
     assert "Reads the truth" not in read(write_page(fake.root, tmp_path / "other", job="job-001")).text
 
 
-def test_supervision_that_reads_the_truth_is_flagged_without_a_conflict(fake: Any) -> None:
-    fake.add(knobs={"supervision": {"_target_": "w2sd.supervision.Gold"}})
-    (flag,) = oracles.flags(results.load(fake.root))
-    assert flag.startswith("Reads the truth: supervision Gold.")
-
-
-def record_again(fake: Any, record: dict[str, Any], **said: Any) -> None:
-    (fake.root / "jobs" / f"{record['id']}.json").write_text(json.dumps(record | said))
-
-
 def test_what_a_part_declared_is_flagged_whatever_its_name(fake: Any) -> None:
-    part = {"supervision": {"_target_": "my.own.Peek"}}
-    record = fake.add(knobs=part)
-    assert oracles.flags(results.load(fake.root)) == []  # nobody can tell any more
-    record_again(fake, record, oracles=["supervision"])
+    """Without a conflict too; a part that only sounds like one that reads the truth is not flagged."""
+    fake.add(knobs={"supervision": {"_target_": "my.own.Gold"}})
+    assert oracles.flags(results.load(fake.root)) == []
+    fake.add(knobs={"supervision": {"_target_": "my.own.Peek"}}, oracles=["supervision"])
     (flag,) = oracles.flags(results.load(fake.root))
     assert flag.startswith("Reads the truth: supervision Peek.")
-
-
-def test_what_is_recorded_counts_and_not_a_name(fake: Any) -> None:
-    record = fake.add(knobs={"supervision": {"_target_": "my.own.Gold"}})
-    record_again(fake, record, oracles=[])
-    assert oracles.flags(results.load(fake.root)) == []
 
 
 def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:

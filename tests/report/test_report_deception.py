@@ -140,7 +140,8 @@ def test_no_flips_is_a_dash_with_the_reason(fake: Any) -> None:
 
 def test_oracles_and_unequal_steps_are_flagged(fake: Any) -> None:
     knobs = {"conflict": {"_target_": "w2sd.conflicts.explicit.Explicit", "mask": "truth"}}
-    fake.add_conflict(knobs={**knobs, "supervision": {"_target_": "w2sd.supervision.OracleConfident"}}, steps=(9, 8))
+    knobs |= {"supervision": {"_target_": "w2sd.supervision.OracleConfident"}}
+    fake.add_conflict(knobs=knobs, oracles=["conflict", "supervision"], steps=(9, 8))
     (steps,) = deceptions.flags(rule(fake))
     (oracle,) = oracles.flags(results.load(fake.root))
     assert oracle.startswith("Reads the truth: conflict with mask=truth, supervision OracleConfident.")

@@ -23,11 +23,9 @@ def rung(name: str) -> dict[str, Any]:
     return {"_target_": "w2sd.world.ladder.Rung", "rung": "sml".index(name)}
 
 
-def add_pair(
-    fake: Any, weak: str, strong: str, reached: float, seed: int = 0, n_trained: int = 0, **knobs: Any
-) -> None:
-    """A job whose weak model and ceiling are as good as they are in every job; all of their weights are trained."""
-    counts = [{"n/parameters": SIZES[name], "n/trained": n_trained or SIZES[name]} for name in (weak, strong)]
+def add_pair(fake: Any, weak: str, strong: str, reached: float, seed: int = 0, **knobs: Any) -> None:
+    """A job whose weak model and ceiling are as good as they are in every job."""
+    counts = [{"n/parameters": SIZES[name]} for name in (weak, strong)]
     low, high = ACCURACIES[weak], ACCURACIES[strong]
     share = (reached - low) / (high - low) if high > low else None
     fake.add(
@@ -103,20 +101,6 @@ def test_methods_that_every_job_took_by_name_are_called_so(fake: Any) -> None:
         assert pairs_of_models.methods_of(results.load(fake.root)) == ["method"] * n
     add_pair(fake, "s", "m", 0.65, supervision={"_target_": "w2sd.supervision.Gold"})
     assert pairs_of_models.methods_of(results.load(fake.root)) == ["supervision"]
-
-
-def test_a_probe_is_as_large_as_the_model_that_it_reads(fake: Any) -> None:
-    add_pair(fake, "s", "l", 0.7, n_trained=13, adapter={"_target_": "w2sd.models.adapter.LinearProbe"})
-    assert results.load(fake.root)["parameters/strong"].tolist() == [SIZES["l"]]
-
-
-def test_a_probe_of_old_counted_its_head_alone_and_its_model_is_what_was_pretrained(fake: Any) -> None:
-    add_pair(fake, "s", "l", 0.7, adapter={"_target_": "w2sd.models.adapter.LinearProbe"})
-    frame = results.load(fake.root)
-    assert not [name for name in frame if name.startswith("parameters/")]
-    at = json.loads((fake.root / "jobs/job-001.json").read_text())["stages"]["pretrain/strong"]
-    fake.artifact({**at, "inputs": {}}, metrics={"n/parameters": SIZES["l"]})
-    assert results.load(fake.root)["parameters/strong"].tolist() == [SIZES["l"]]
 
 
 def test_models_of_one_option_are_named_by_what_tells_them_apart(fake: Any) -> None:

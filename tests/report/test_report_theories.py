@@ -30,7 +30,7 @@ def add(root: Path, seed: int = 0) -> str:
     job |= {"stages": {"simulate": {"kind": "simulate", "key": stage.key}}, "finished": f"2032-01-01T00:00:0{seed}"}
     config = {"name": "theory_misfit", "seed": seed, "theory": stage.spec()["params"]["theory"]}
     command = f"w2sd experiment=theory/misfit seed={seed}"
-    store.record({**job, "config": config, "command": command, "overrides": [f"seed={seed}"]})
+    store.record({**job, "config": config, "oracles": [], "command": command, "overrides": [f"seed={seed}"]})
     return job["id"]
 
 

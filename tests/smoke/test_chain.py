@@ -161,11 +161,13 @@ def test_a_sweep_over_seeds_shares_everything_above_the_student(undisturbed: Ran
     assert [job["oracles"] for job in jobs] == [[]] * 3
 
 
-def test_a_sweep_is_shared_by_several_processes(undisturbed: Ran) -> None:
+def test_a_sweep_is_shared_by_several_processes(undisturbed: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     for part in range(2):
         assert run(undisturbed.store.parent, "-m", "name=shared", f"jobs={part}/2", "seed=0,1,2").code == 0
-    # what another share is to refuse is none of this one's business
+    # what another share is to refuse is none of this one's business, which says what it leaves
+    capsys.readouterr()
     assert run(undisturbed.store.parent, "-m", "name=shared", "jobs=0/2", "seed=0,-1").code == 0
+    assert "[w2sd] job 1: not of the share jobs=0/2\n" in capsys.readouterr().err
     jobs = [json.loads(path.read_text()) for path in undisturbed.store.glob("jobs/shared-*.json")]
     assert sorted((job["config"]["seed"], job["config"]["jobs"]) for job in jobs) == [
         (0, "0/2"),

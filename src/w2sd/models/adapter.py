@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -20,6 +21,9 @@ class Adapter:
     """What every adapter can be asked for; this one trains all weights and adds none."""
 
     reads_features: ClassVar[bool] = False  # of the stage `features`, instead of tokens
+
+    def check_installed(self) -> None:
+        """Refuse what needs a package that is not here."""
 
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:
         """Refuse, before anything is trained, an architecture that this cannot be applied to."""
@@ -91,24 +95,27 @@ class Lora(Adapter):
         require(0 < self.alpha < math.inf, "alpha", self.alpha, "a number above 0")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a share in [0, 1)")
 
+    def check_installed(self) -> None:
+        if importlib.util.find_spec("peft") is None:  # which takes seconds to import
+            raise Refused("adapter", "lora", "peft beside it; install the extra lora: pip install 'w2sd[lora]'")
+
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:
         import torch
         from transformers import AutoModel
 
-        _peft()
-        if not type(config).__module__.startswith(
-            "transformers_modules"
-        ):  # a class from the hub: asked when it is there
+        is_from_hub = type(config).__module__.startswith("transformers_modules")  # its class: asked when it is there
+        if not is_from_hub:
             with torch.device("meta"):
                 self._layers(AutoModel.from_config(config))
 
     def apply(self, model: HeadedModel | PolicyModel, seed: int = 0) -> None:
         """Freeze the rest, and add to the layers that are named."""
+        import peft
         import torch
 
         from w2sd.models.score import HeadedModel
 
-        peft, layers = _peft(), self._layers(model.backbone)
+        layers = self._layers(model.backbone)
         config = peft.LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
@@ -125,7 +132,9 @@ class Lora(Adapter):
 
     def merge(self, model: HeadedModel | PolicyModel) -> None:
         """Add the products to the layers that they belong to."""
-        peft, backbone = _peft(), cast("Any", model.backbone)
+        import peft
+
+        backbone = cast("Any", model.backbone)
         for name, layer in list(backbone.named_modules()):
             if isinstance(layer, peft.tuners.lora.LoraLayer):
                 layer.merge()
@@ -134,13 +143,14 @@ class Lora(Adapter):
 
     def _layers(self, backbone: PreTrainedModel) -> dict[str, nn.Module]:
         """The layers that are added to, by name."""
+        import peft
         from torch.nn import Linear
         from transformers.pytorch_utils import Conv1D
 
         linear = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, Linear | Conv1D)}
         has = ", ".join(sorted({_ending(name, 1) for name in linear}))
         kind = backbone.config.model_type
-        usual = _peft().utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
+        usual = peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
         targets = self.targets or usual
         if not isinstance(targets, list):
             raise Refused("adapter.targets", [], f"names of layers, since peft knows none for {kind}; it has {has}")
@@ -158,11 +168,3 @@ class Lora(Adapter):
 
 def _ending(name: str, parts: int) -> str:
     return ".".join(name.split(".")[-parts:])
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise Refused("adapter", "lora", "peft beside it; install the extra lora: pip install 'w2sd[lora]'") from error
-    return peft

@@ -77,14 +77,14 @@ class LogConf(Warmup):
     the more labels say one class, the fewer are hardened to it. The paper's form hardens more than two classes to the
     strongest one; the others are refused.
 
-    The legacy warm-up creeps to alpha × warmup and then jumps to alpha. A batch of fewer than `min_rows`, as the last
-    of an epoch may be, is too small for a threshold and is learnt from its weak labels alone.
+    The legacy warm-up creeps to alpha × warmup and then jumps to alpha. Of two classes, a batch of fewer than
+    `min_rows`, as the last of an epoch may be, is too small for a threshold and is learnt from its weak labels alone.
     """
 
     threshold: str = HALF  # what decides how many are hardened to which class: half | mean_label | median_label
     ramp: str = LINEAR  # the warm-up: linear | jump (alpha × the share of steps done, then alpha)
     min_rows: int = 8  # of a batch that has a threshold
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     reads_scores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -96,10 +96,10 @@ class LogConf(Warmup):
             raise Refused("warmup_steps", self.warmup_steps, "0 with ramp=jump, which is about shares")
 
     def check(self, fit: Fit, n_classes: int | None) -> None:
-        if fit.batch < self.min_rows:
-            accepted = f"{self.min_rows} or more: a threshold is a quantile of the batch (objective.min_rows)"
-            raise Refused("fit.batch", fit.batch, accepted)
-        self._refuse_classes(n_classes or 2)
+        n_classes = n_classes or 2
+        self._refuse_classes(n_classes)
+        accepted = f"{self.min_rows} or more: a threshold is a quantile of the batch (objective.min_rows)"
+        require(n_classes != 2 or fit.batch >= self.min_rows, "fit.batch", fit.batch, accepted)
 
     def _refuse_classes(self, n_classes: int) -> None:
         if n_classes != 2 and self.threshold != HALF:
@@ -111,11 +111,11 @@ class LogConf(Warmup):
 
     def fixed(self, moment: Moment, logits_BC: Tensor | None, targets: Tensor) -> Hardened:
         assert logits_BC is not None
-        if len(targets) < self.min_rows:
-            return Hardened(0.0)
         self._refuse_classes(logits_BC.shape[-1])
         if logits_BC.shape[-1] != 2:
             return Hardened(self.share(moment))
+        if len(targets) < self.min_rows:
+            return Hardened(0.0)
         return Hardened(self.share(moment), *self.limits(logits_BC, targets))
 
     def limits(self, logits_BC: Tensor, targets: Tensor) -> tuple[float, float]:

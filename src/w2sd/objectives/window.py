@@ -30,7 +30,7 @@ class ConfidenceWindow(StepObjective):
     """Cross-entropy on rows where the student's confidence is below ½ + radius (EleutherAI's w2s).
 
     The mean runs over all rows, inside or not. A confidence is that in the first of the two strongest classes against
-    the second; of two classes, the larger probability.
+    the second; of two classes, the larger probability. Theirs takes `midweak` over all training rows at once.
     """
 
     radius: float | str = MIDWEAK  # or midweak: how far from ½ the teacher is on the median row of the batch

@@ -9,6 +9,8 @@ import sys
 from w2sd.errors import Refused
 from w2sd.trainer import Trainer
 
+NAMED = 'PET_LOCAL_ADDR=$SLURMD_NODENAME exec "$@"'  # in a shell: what follows, to which the others say SLURM's name
+
 
 def check(trainer: Trainer) -> None:
     """Refuse several nodes where they could not be reached: outside a job of SLURM's, or in one of another size."""
@@ -27,8 +29,9 @@ def torchrun(trainer: Trainer, key: str) -> list[str]:
     words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={trainer.devices}"]
     if trainer.nodes == 1:
         return [*words, "--standalone", "--local-addr=127.0.0.1"]  # at a free port; no name here has to resolve
-    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}", f"--rdzv-id={key}"]
-    return [*_srun(trainer.nodes), *words, f"--nnodes={trainer.nodes}", *meet]
+    here = os.environ["SLURMD_NODENAME"]  # what a machine calls itself may mean nothing to the others
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={here}:{_free_port()}", f"--rdzv-id={key}"]
+    return [*_srun(trainer.nodes), "sh", "-c", NAMED, "sh", *words, f"--nnodes={trainer.nodes}", *meet]
 
 
 def _srun(n: int) -> list[str]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from w2sd.supervision import Floats
 
 PROBES = ("knn", "logistic", "topological")
-FAR_OUT = 0.1  # of what hangs together, the share that is not asked
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Probed:
         if self.probe == "logistic":
             p = logistic.fit(known, self.l2).predict(known.vectors)
         else:
-            voters = topological.keep(known, self.k, FAR_OUT) if self.probe == "topological" else None
+            voters = topological.keep(known, self.k, 0.0) if self.probe == "topological" else None
             p = knn.knn(known, self.k, voters)
         return p[: len(lesson.p_NK)]
 
@@ -80,8 +79,8 @@ class Filtered(Probed, Supervision):
     """The teacher's confidence, on all rows but those whose weak label disagrees most with a probe."""
 
     probe: str = "knn"  # knn | logistic | topological
-    share: float = 0.1  # of rows that are left out; topological: and all that hang together with few
-    VERSION: ClassVar[int] = 1
+    share: float = 0.1  # of rows that are left out; topological: more where more hang together with few
+    VERSION: ClassVar[int] = 2
     needs_features: ClassVar[bool] = True
 
     def targets(self, lesson: Lesson) -> Floats:
@@ -102,7 +101,7 @@ class Relabelled(Probed, Supervision):
 
     probe: str = "knn"  # knn | logistic | topological: knn among what hangs together
     share: float = 1.0  # of rows that are relabelled
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     needs_features: ClassVar[bool] = True
 
     def targets(self, lesson: Lesson) -> Floats:

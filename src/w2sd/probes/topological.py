@@ -1,7 +1,8 @@
 """Which labels hang together: in the graph of neighbours that share a class, the largest piece of each class.
 
 After Wu et al. 2020 ("A topological filter for learning with label noise") and EleutherAI's weak-to-strong
-experiments: a wrong label puts an example among those of another class, where few neighbours share it.
+experiments: a wrong label puts an example among those of another class, where few neighbours share it. Theirs are the
+pieces in which each row can be reached from each by way of nearest neighbours; here links have no direction.
 """
 
 from __future__ import annotations
@@ -9,29 +10,34 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.probes.examples import Examples, Floats, hardened, require_two_classes
-from w2sd.probes.knn import neighbours
-
-BLOCK = 2**23  # numbers at a time: 64 MB
+from w2sd.probes.examples import Examples, hardened, require_two_classes
+from w2sd.probes.knn import knn, neighbours
 
 
 def keep(known: Examples, k: int, share: float) -> NDArray[np.bool_]:
-    """Which rows are in the largest piece of their class, and not among the `share` of it that lies farthest out.
+    """Which rows are in the largest piece of their class; if fewer than `share` of all are not, less some more.
 
-    Two rows of one class are linked if either is among the other's k nearest rows. How far out a row lies is its
-    distance from the mean of those of its k nearest that share its class. A row of no class is not kept.
+    Two rows of one class are linked if either is among the other's k nearest rows; a row of no class is not kept. What
+    goes beyond that are rows whose labels are farthest from the mean label of the k nearest that are kept.
     """
     require_two_classes(known)
+    kept = _in_largest_piece(known, k)
+    n, copies = known.of.max() + 1, np.bincount(known.of)[0]
+    n_more = copies * round(share * n) - int((~kept).sum())
+    if n_more > 0:
+        far = np.abs(known.labels - knn(known, k, kept)).sum(axis=1)
+        kept[np.lexsort((known.of, -np.where(kept, far, -1)))[:n_more]] = False
+    return kept
+
+
+def _in_largest_piece(known: Examples, k: int) -> NDArray[np.bool_]:
     of_class, near = hardened(known.labels), neighbours(known, k)
-    shares = of_class[near] == of_class[:, None]
-    piece, out = _pieces(near, shares), _far_out(known.vectors, near, shares)
+    piece = _pieces(near, of_class[near] == of_class[:, None])
     kept = np.zeros(len(of_class), dtype=bool)
     for label in np.unique(of_class[of_class >= 0]):
-        members = np.flatnonzero(of_class == label)
+        members = of_class == label
         names, sizes = np.unique(piece[members], return_counts=True)
-        inside = members[piece[members] == names[sizes.argmax()]]
-        nearest = inside[np.argsort(out[inside], kind="stable")]
-        kept[nearest[: len(inside) - int(share * len(inside))]] = True
+        kept |= members & (piece == names[sizes.argmax()])
     return kept
 
 
@@ -49,15 +55,3 @@ def _pieces(near: NDArray[np.int64], linked: NDArray[np.bool_]) -> NDArray[np.in
         if np.array_equal(smaller, piece):
             return piece
         piece = smaller
-
-
-def _far_out(vectors: Floats, near: NDArray[np.int64], shares: NDArray[np.bool_]) -> Floats:
-    """The distance of each row from the mean of its neighbours of the same class; infinite where it has none."""
-    far = np.full(len(near), np.inf)
-    step = max(1, BLOCK // (near.shape[1] * vectors.shape[1]))
-    for start in range(0, len(near), step):
-        some = slice(start, start + step)
-        weights = shares[some] / np.maximum(1, shares[some].sum(axis=1, keepdims=True))
-        mean = np.einsum("nk,nkd->nd", weights, vectors[near[some]])
-        far[some] = np.where(shares[some].any(axis=1), np.linalg.norm(vectors[some] - mean, axis=1), np.inf)
-    return far

@@ -19,9 +19,9 @@ class Job:
     name: str  # the experiment
     compare: str  # key of the artifact that holds its results
     stages: dict[str, dict[str, str]]  # by name: kind and key
+    oracles: list[str]  # the groups whose part reads the truth
     config: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # the option taken from each config group
-    oracles: list[str] | None = None  # groups whose part reads the truth; None: of a version that did not record them
     overrides: tuple[str, ...] = ()
     command: str = ""
     sweep: str | None = None
@@ -36,31 +36,17 @@ class Job:
     def reads_truth(self) -> str:
         """The parts that no one without the truth could use, in words; else nothing.
 
-        >>> own = {"supervision": {"_target_": "my.own.Peek"}}
-        >>> Job("", "", "", {}, config=own, oracles=["supervision"]).reads_truth
-        'supervision Peek'
+        >>> own = {"supervision": {"_target_": "my.own.Peek"}, "stopping": {"by": "truth"}}
+        >>> Job("", "", "", {}, oracles=["supervision", "stopping"], config=own).reads_truth
+        'supervision Peek, stopping by truth'
         """
-        groups = _oracles_of_old(self.config) if self.oracles is None else self.oracles
-        return ", ".join(_in_words(group, self.config.get(group) or {}) for group in groups)
-
-
-def _oracles_of_old(config: dict[str, Any]) -> list[str]:
-    """The groups whose part read the truth when records did not say so: there were no others, and none is added."""
-    group = config.get("supervision") or {}
-    is_old = str(group.get("_target_", "")).rpartition(".")[2] in ("OracleConfident", "Gold", "NoisyGold", "Synthetic")
-    found = {"conflict": _set_to_truth(config.get("conflict")), "supervision": is_old}
-    return [name for name, reads in {**found, "stopping": _set_to_truth(config.get("stopping"))}.items() if reads]
-
-
-def _set_to_truth(part: Any) -> str | None:
-    """The knob by which a part is told to read the truth, if there is one."""
-    return next((knob for knob in ("mask", "by") if (part or {}).get(knob) == TRUTH), None)
+        return ", ".join(_in_words(group, self.config.get(group) or {}) for group in self.oracles)
 
 
 def _in_words(group: str, part: dict[str, Any]) -> str:
     words = {"mask": f"{group} with mask={TRUTH}", "by": f"{group} by {TRUTH}"}
-    knob = _set_to_truth(part)
-    return words[knob] if knob else f"{group} {str(part.get('_target_', '')).rpartition('.')[2]}"
+    cls = str(part.get("_target_", "")).rpartition(".")[2]
+    return next((said for knob, said in words.items() if part.get(knob) == TRUTH), f"{group} {cls}")
 
 
 def read_jobs(store: Path) -> list[Job]:

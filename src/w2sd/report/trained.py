@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from w2sd.config import known_class
 from w2sd.pipeline.store import Store
 from w2sd.report.records import Job
 
-MODELS = {"weak": ("train/weak", "pretrain/weak"), "strong": ("train/ceiling", "pretrain/strong")}
+MODELS = {"weak": "train/weak", "strong": "train/ceiling"}
 STUDENT, CURVE = "train/student", "curve.json"
 
 
@@ -26,8 +25,6 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
     `known` keeps what was read, by key: jobs share most of their trainings.
     """
 
-    is_probe = getattr(known_class(job.config.get("adapter")), "reads_features", False)
-
     def read(stage: str) -> dict[str, Any]:
         at = job.stages.get(stage)
         if at is None:
@@ -36,15 +33,9 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
             known[at["key"]] = store.read(at["kind"], at["key"], "metrics.json") or {}
         return known[at["key"]]
 
-    sizes = {f"parameters/{role}": _size(*map(read, stages), is_probe=is_probe) for role, stages in MODELS.items()}
+    sizes = {f"parameters/{role}": read(stage).get("n/parameters") for role, stage in MODELS.items()}
     watched = {name: value for name, value in read(STUDENT).items() if name.startswith("stopping/")}
     return {name: value for name, value in sizes.items() if value is not None} | watched
-
-
-def _size(trained: dict[str, Any], pretrained: dict[str, Any], *, is_probe: bool) -> int | None:
-    """How large a model is; trainings of probes once counted their head alone, and then its pretraining may know."""
-    only_head = is_probe and trained.get("n/parameters") == trained.get("n/trained")
-    return (pretrained if only_head else trained).get("n/parameters")
 
 
 def curve(job: Job, store: Store) -> list[Look]:
