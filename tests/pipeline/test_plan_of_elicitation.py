@@ -30,9 +30,7 @@ def test_a_generative_reading_comes_before_student_and_ceiling_and_not_before_th
     usual, read = plan(asked()), plan(asked("generative=world"))
     assert [*kinds(read, "generative")] == ["generative/strong"]
     reading = read["generative/strong"]
-    assert (
-        reading.inputs == {"base": read["pretrain/strong"]} or reading.inputs["base"].key == read["pretrain/strong"].key
-    )
+    assert {role: stage.key for role, stage in reading.inputs.items()} == {"base": read["pretrain/strong"].key}
     assert reading.params["split"] == "w2s"
     for role in ("student", "ceiling"):
         assert read[f"train/{role}"].inputs["base"].key == reading.key
@@ -180,6 +178,18 @@ def test_rungs_of_your_own_come_in_the_order_of_their_sizes(asked: Asked) -> Non
     ids = [f"{place}.id=EleutherAI/pythia-{size}-deduped" for place, size in sizes.items()]
     run = asked("chain=ladder", *parts, *ids)
     assert [model.id.split("-")[1] for model in run.chain.hops(run.weak, run.strong).values()] == ["410m", "1.4b"]
+
+
+def test_labels_are_refined_by_the_model_that_the_student_begins_as(asked: Asked) -> None:
+    run = asked("data=world_classes", "refinement=world")
+    stages = plan(run)
+    refined, student = stages["refine/student"], stages["train/student"].inputs
+    assert student["labels"] is refined
+    assert {role: stage.key for role, stage in refined.inputs.items()} == {
+        "base": student["base"].key,
+        "labels": stages["label/weak"].key,
+    }
+    assert (refined.params["model"], refined.params["context"]) == (run.strong, run.data.max_tokens)
 
 
 @pytest.mark.parametrize("rounds", [0, -1, 101])
