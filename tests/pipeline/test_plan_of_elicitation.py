@@ -46,8 +46,10 @@ def test_the_teacher_reads_as_well_where_it_is_asked_to(asked: Asked, part: str)
 
 
 def test_a_reading_comes_before_a_fine_tuning(asked: Asked) -> None:
-    stages = plan(asked("generative=world", "objective=simpo"))
+    run = asked("generative=world", "objective=simpo")
+    stages = plan(run)
     assert stages["sft/student"].inputs["base"].key == stages["generative/strong"].key
+    assert stages["generative/strong"].params["append_eos"] == run.data.append_eos  # what a policy writes ends alike
 
 
 def test_one_reading_serves_every_seed_and_conflict(asked: Asked) -> None:

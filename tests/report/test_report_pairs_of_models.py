@@ -70,6 +70,13 @@ def test_every_pair_is_shown_by_size_and_what_the_notebooks_leave_out_is_marked(
     assert table.rows[4][table.columns.index("PGR of means")] == "−0.300"
 
 
+def test_a_ceiling_as_good_as_the_weak_model_leaves_no_gap(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACCURACIES, "l", ACCURACIES["m"])
+    for strong in "ml":
+        add_pair(fake, "m", strong, 0.72)
+    assert [(pair.excluded, pair.pgr) for pair in find(fake)] == [(EQUAL, None), (NO_GAP, None)]
+
+
 def test_medians_with_and_without_the_pairs_that_are_left_out(grid: Any) -> None:
     table = pairs_of_models.medians(find(grid))
     (row,) = table.rows
