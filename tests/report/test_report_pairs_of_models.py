@@ -85,6 +85,12 @@ def test_medians_with_and_without_the_pairs_that_are_left_out(grid: Any) -> None
     assert pairs_of_models.TURNED in table.notes
 
 
+def test_the_gain_of_the_pairs_that_are_left_out_is_in_one_of_the_medians(fake: Any) -> None:
+    add_pair(fake, "s", "m", 0.65)
+    add_pair(fake, "m", "m", 0.9)
+    assert pairs_of_models.medians(find(fake)).rows[0][-2:] == ("0.050", "0.125")
+
+
 def test_methods_are_told_apart_and_seeds_are_not(fake: Any) -> None:
     for target in ("Soft", "Hard"):
         for weak in "sm":
