@@ -22,7 +22,8 @@ import torch._inductor.config
 
 import ours
 import work
-from w2sd.data.batch import PairRows, Shuffled
+from w2sd.data.batch import PairRows
+from w2sd.data.loader import Shuffled
 from w2sd.fit import Fit
 from w2sd.models.compiling import compile_layers
 from w2sd.trainer import Trainer
@@ -54,7 +55,14 @@ def measure(given: work.Work, size: str, objective: str, is_packed: bool, passes
     """Rates with and without, what compiling took, and after how many steps it has paid."""
     encoded, n = ours.encode_all(given, len(given.pairs)), len(given.pairs)
     said = np.zeros((n, 2)) if objective == "dpo" else None
-    rows = PairRows(encoded, np.zeros(n, bool), np.ones(n), Trainer().micro_tokens, None, said, is_packed)
+    rows = PairRows(
+        encoded,
+        np.zeros(n, bool),
+        Trainer().micro_tokens,
+        targets=np.ones(n),
+        references=said,
+        is_packed=is_packed,
+    )
     batches = [rows[batch] for batch in Shuffled(n, work.BATCH, 0)]
     costs: list[list[float]] = [[], []]
     pairs = [ours.student_for(given, objective, Fit(), 1, 1, is_packed) for _ in costs]

@@ -36,7 +36,8 @@ from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.models import flex, packing, score
 from w2sd.models.kernels import log_probs
-from w2sd.models.score import PairLogProbs, PairScores, PolicyModel, RewardModel, silence_dropout
+from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.scores import PairLogProbs, PairScores
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.objectives.simpo import SimPO
@@ -114,9 +115,8 @@ def rows_of(texts: list[Text], micro: int, is_packed: bool) -> PairRows:
         rejected=[text.answers[1] for text in texts],
     )
     n = len(texts)
-    return PairRows(
-        encoded, np.zeros(n, dtype=bool), np.ones(n), micro, references=np.full((n, 2), -300.0), is_packed=is_packed
-    )
+    given = {"targets": np.ones(n), "references": np.full((n, 2), -300.0)}
+    return PairRows(encoded, np.zeros(n, dtype=bool), micro, is_packed=is_packed, **given)
 
 
 def config_of(shape: str) -> GPT2Config:

@@ -21,7 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import work
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import PairRows
+from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.pairs import Pair
 from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.fit import Fit
@@ -37,8 +38,8 @@ from w2sd.stages import lightning
 from w2sd.students.base import Examination, Student
 from w2sd.students.policy import LOGP, PolicyStudent
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 OBJECTIVES = {"reward": RewardBCE(), "simpo": SimPO(beta=2.0, gamma=1.0), "dpo": DPO(beta=0.1)}
 
@@ -104,7 +105,12 @@ def rows_of(encoded: Encoded, task: Task, references: np.ndarray | None) -> Pair
     """All pairs with the better answer in the first slot, and a target that says so."""
     n = len(encoded.kept)
     return PairRows(
-        encoded, np.zeros(n, bool), np.ones(n), task.trainer.micro_tokens, None, references, task.trainer.packed
+        encoded,
+        np.zeros(n, bool),
+        task.trainer.micro_tokens,
+        targets=np.ones(n),
+        references=references,
+        is_packed=task.trainer.packed,
     )
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import gc
+import gzip
+import json
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 from omegaconf import DictConfig
+from safetensors.numpy import save_file
 
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
@@ -59,6 +64,28 @@ def asked() -> Callable[..., RunConfig]:
 def tiny(tmp_path: Path) -> list[str]:
     """Overrides for the whole chain in seconds, in a store of the test's own."""
     return ["debug=fast", f"store={tmp_path / 'store'}", f"out={tmp_path / 'report'}"]
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with everything that an option could ask for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("W2SD_DATA", str(tmp_path))
+    Path("tokenizer").mkdir()
+    Path("tokenizer/tokenizer.json").write_text("{}")
+    Path("gpt2").mkdir()
+    Path("gpt2/config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 4, "n_layer": 1, "n_head": 1}))
+    save_file({"wte.weight": np.zeros((8, 4), dtype=np.float32)}, "gpt2/model.safetensors")
+    rows = "".join(json.dumps({"prompt": str(n), "chosen": "a", "rejected": "b"}) + "\n" for n in range(30)).encode()
+    Path("pairs.jsonl").write_bytes(rows)
+    items = "".join(json.dumps({"text": str(n), "label": n % 2}) + "\n" for n in range(30)).encode()
+    Path("items.jsonl").write_bytes(items)
+    said = "\n".join(option.read_text() for option in (CONF / "data").glob("*.yaml"))
+    for name in re.findall(r"^\w+: \$W2SD_DATA/(\S+)", said, re.MULTILINE):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(rows) if path.suffix == ".gz" else rows)
+    return tmp_path
 
 
 def artifacts(store: Path) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import json
 import re
 import shlex
 from collections import defaultdict
@@ -12,11 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from safetensors.numpy import save_file
 
 from w2sd.cli import CONF
 from w2sd.config import GROUPS, OPTIONAL, RunConfig, Settings, target
@@ -54,28 +50,6 @@ def places() -> dict[str, list[str]]:
             if not folder.startswith("override "):
                 found[folder].append(place or folder)
     return found
-
-
-@pytest.fixture
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with everything that an option could ask for."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("W2SD_DATA", str(tmp_path))
-    Path("tokenizer").mkdir()
-    Path("tokenizer/tokenizer.json").write_text("{}")
-    Path("gpt2").mkdir()
-    Path("gpt2/config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 4, "n_layer": 1, "n_head": 1}))
-    save_file({"wte.weight": np.zeros((8, 4), dtype=np.float32)}, "gpt2/model.safetensors")
-    rows = "".join(json.dumps({"prompt": str(n), "chosen": "a", "rejected": "b"}) + "\n" for n in range(30)).encode()
-    Path("pairs.jsonl").write_bytes(rows)
-    items = "".join(json.dumps({"text": str(n), "label": n % 2}) + "\n" for n in range(30)).encode()
-    Path("items.jsonl").write_bytes(items)
-    for value in [value for name in PARTS for value in CONTENT[name].values()]:
-        if str(value).startswith("$W2SD_DATA/"):
-            path = tmp_path / value.removeprefix("$W2SD_DATA/")
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(gzip.compress(rows) if path.suffix == ".gz" else rows)
-    return tmp_path
 
 
 READERS = ["model@weak=gpt2", "model@strong=gpt2"]  # of what is not the embedded world

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2sd import score
-from w2sd.metrics.simulation import PLANTED, Study, draw
+from w2sd.metrics.verdict_errors import PLANTED, Study, draw
 
 V27 = {
     "ceiling": [0.95, 0.90, 0.80, 0.78, 0.97, 0.60, 0.85, 0.40, 0.92, 0.76, 0.30, 0.88],
@@ -35,6 +35,7 @@ NUMBERS = {
     "deception/rate_ratio": 1.2,
     "deception/p_region": 0.803030303030303,
     "deception/margin_matched": 0.5,  # in bins of .5, .6, .7, .8, .9, 1
+    "agreement/student": 0.625,
     "region/kk/flips": 2,
     "region/ku/flips": 3,
     "region/uk/flips": 1,

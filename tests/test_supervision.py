@@ -26,8 +26,8 @@ from w2sd.supervision import (
     Supervision,
     Synthetic,
     TwoStage,
-    votes,
 )
+from w2sd.targets import agreed, votes
 
 Floats = NDArray[np.float64]
 
@@ -289,6 +289,16 @@ def test_which_pairs_a_control_gets_wrong(name: str, errors: int) -> None:
     assert flipped == sorted(ORDER[name][:errors])
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("kind", [None, "longest", "easiest"])
+def test_errors_have_a_rate_of_their_own_where_one_is_given(rate: float, kind: str | None) -> None:
+    told = lesson()
+    supervision = NoisyGold(rate) if kind is None else Synthetic(kind, rate)
+    assert (targets_of(supervision, told) != told.truth).mean() == pytest.approx(rate)
+    others = told._replace(p_first=1 - told.p_first)  # however often the teacher is wrong
+    assert same(targets_of(supervision, others), targets_of(supervision, told))
+
+
 def test_errors_at_random_fall_evenly_on_every_kind_of_pair() -> None:
     """Its error rate without its blind spots: where the teacher is wrong has nothing to do with where gold is."""
     rng = np.random.default_rng(3)
@@ -363,28 +373,6 @@ def drawn(n: int = 400) -> supervisions.Lesson:
     return supervisions.Lesson(first, rng.random(n), p_second_NK=second)
 
 
-def test_the_mode_of_ten_answers_and_its_share() -> None:
-    """V35: 12 is given seven times in ten, 7 twice and 9 once."""
-    answers = np.array([12, 12, 7, 12, 9, 12, 12, 7, 12, 12])
-    options = np.unique(answers)
-    counts = (answers[:, None] == options).sum(axis=0)
-    told = supervisions.Lesson((counts / 10)[None], np.zeros(1))
-    agreed = [supervisions.agreed(counts[None] / 10, threshold)[0] for threshold in (0.7, 0.71)]
-    assert options[agreed[0].argmax()] == 12
-    assert agreed[0].tolist() == [0, 0, 1]
-    assert np.isnan(agreed[1]).all()
-    assert votes(told.p_NK, told.noise, 10).sum() == 10
-
-
-def test_votes_come_as_often_as_they_are_likely_and_depend_on_their_row_alone() -> None:
-    told, order = drawn(), np.random.default_rng(1).permutation(400)
-    counts = votes(told.p_NK, told.noise, 200)
-    assert (counts.sum(axis=1) == 200).all()
-    assert np.abs(counts / 200 - told.p_NK).max() < 5 * 0.5 / 200**0.5
-    assert np.array_equal(votes(told.p_NK[order], told.noise[order], 200), counts[order])
-    assert votes(np.zeros((0, 3)), np.zeros(0), 5).shape == (0, 3)
-
-
 @each(DRAWN)
 def test_a_drawn_target_is_one_answer_or_nothing_and_is_drawn_again_alike(supervision: Supervision) -> None:
     told, order = drawn(), np.random.default_rng(1).permutation(400)
@@ -400,8 +388,8 @@ def test_a_drawn_target_is_one_answer_or_nothing_and_is_drawn_again_alike(superv
 
 def test_a_filter_asks_as_often_and_as_strictly_as_it_is_told_to() -> None:
     told = drawn()
-    agreed = supervisions.agreed(votes(told.p_NK, told.noise, 5) / 5, 0.8)
-    assert same(Consistent(threshold=0.8, samples=5).targets(told), agreed)
+    expected = agreed(votes(told.p_NK, told.noise, 5) / 5, 0.8)
+    assert same(Consistent(threshold=0.8, samples=5).targets(told), expected)
     assert TwoStage(threshold=0.8, samples=5).first_stage == Consistent(threshold=0.8, samples=5)
 
 
@@ -485,3 +473,10 @@ def test_what_is_added_to_probabilities_is_little(added: float) -> None:
 def test_an_unknown_kind_of_errors_is_refused() -> None:
     with pytest.raises(Refused, match=r"^errors: 'longst' is not accepted; .*; did you mean 'longest'\?"):
         Synthetic("longst")
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_a_rate_of_errors_is_a_share(rate: float) -> None:
+    for make in (NoisyGold, lambda rate: Synthetic(rate=rate)):
+        with pytest.raises(Refused, match=r"^rate: .* expected a share in \[0, 1\], or null for the teacher's"):
+            make(rate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,10 +69,11 @@ def _score(arguments: argparse.Namespace) -> int:
     seeds = _roles(arguments)
     require(0 < arguments.threshold <= 1, "--threshold", arguments.threshold, "a number above 0 and up to 1")
     from w2sd import scorecard
+    from w2sd.metrics.comparison import compare
     from w2sd.metrics.verdict import judge
 
     replicates = _replicates(seeds)
-    students = [_measure(replicate, arguments.threshold) for replicate in replicates]
+    students = [compare(replicate.predictions, threshold=arguments.threshold) for replicate in replicates]
     verdict = judge(replicates, threshold=arguments.threshold)
     metrics = {**_pool(students), **verdict.metrics()}
     if arguments.json:
@@ -129,18 +129,6 @@ def _replicates(seeds: Sequence[Mapping[str, str]]) -> list[Replicate]:
     return replicates
 
 
-def _measure(replicate: Replicate, threshold: float) -> Metrics:
-    from w2sd.metrics import diagnosis
-    from w2sd.metrics.deceived import measure_deception
-    from w2sd.metrics.measurement import measure
-
-    arms = replicate.predictions
-    how: dict[str, Any] = {"strata": replicate.strata, "lengths": replicate.lengths}
-    metrics = {**measure(arms), **measure_deception(arms, threshold=threshold, **how)}
-    located = diagnosis.locate(arms["baseline"], arms["student"], arms["weak"], "test")
-    return {**metrics, **diagnosis.describe(arms), **diagnosis.vary(arms, threshold=threshold, **how), **located}
-
-
 def _pool(students: Sequence[Metrics]) -> Metrics:
     """The figures of one student; of several their means, with 95% t intervals over students where these differ.
 
@@ -148,8 +136,7 @@ def _pool(students: Sequence[Metrics]) -> Metrics:
     """
     if len(students) == 1:
         return dict(students[0])
-    from w2sd.metrics.statistics import standard_error
-    from w2sd.metrics.student_t import t_quantile
+    from w2sd.metrics import student_t
     from w2sd.scorecard import is_p_value
 
     pooled: Metrics = {}
@@ -157,14 +144,11 @@ def _pool(students: Sequence[Metrics]) -> Metrics:
         values = [student.get(name) for student in students]
         texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
         numbers = [value for value in values if isinstance(value, int | float) and not is_p_value(name)]
+        mean, lo, hi = student_t.mean(numbers) if numbers else (None, None, None)
         if not name.endswith(("_lo", "_hi", "_se")):
-            mean = math.fsum(numbers) / len(numbers) if numbers else None
             pooled[name] = "; ".join(texts) if texts else mean
         if f"{name}_lo" in students[0]:
-            error = standard_error(numbers) if len(set(numbers)) > 1 else None
-            reach = None if error is None else t_quantile(len(numbers) - 1) * error
-            for end, sign in (("lo", -1), ("hi", 1)):
-                pooled[f"{name}_{end}"] = None if mean is None or reach is None else mean + sign * reach
+            pooled |= {f"{name}_lo": lo, f"{name}_hi": hi}
     return pooled
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from w2sd.data.pairs import digest
 from w2sd.errors import choose, require
 
 LABELS, TRUTH, NOTHING = "labels", "truth", "nothing"
+CURVE = "curve.json"  # every look at a training, among the files of its artifact
+
+
+class Look(NamedTuple):
+    """What was seen after so many steps: shares of the held-out rows, a tie being half of one."""
+
+    step: int
+    labels: float  # where the student prefers what its labels do
+    truth: float  # where it is right
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Stopping:
     by: str = LABELS  # labels | truth | nothing
     holdout: float = 0.1  # share of the rows
     every: float = 0.125  # epochs between two looks
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         choose("by", self.by, (LABELS, TRUTH, NOTHING))
@@ -34,7 +43,8 @@ class Stopping:
         """Whether the rows of a cluster are held out, all of them: by its hash, so that a larger share has the smaller.
 
         What is held out is to say when those that are trained on are learned too well, so neither has a say in the
-        other's labels: a supervision that compares rows with each other sees these and those apart.
+        other's labels: what compares rows with each other, or shows them to each other, sees these and those apart.
+        (A first student of two stages is stopped by what is held out, and then labels both.)
         """
         return int(digest("holdout", cluster), 16) / 2**64 < self.holdout
 

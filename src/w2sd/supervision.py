@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from w2sd.errors import choose, require
+from w2sd.targets import agreed, certain, hardened, misled, p_correct, votes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+    from w2sd.targets import Floats, Ints
 
 LAYERS = ("last", "middle")  # of a transformer, whose states are features
 
@@ -56,7 +56,7 @@ class Supervision(ABC):
 
     @property
     def neighbours(self) -> int:
-        """With how many other examples, the knob `k`, each one is compared; 0: there is no such number."""
+        """`k`, where each example is compared with its k nearest; else 0."""
         return 0
 
     @abstractmethod
@@ -163,7 +163,7 @@ class OracleConfident(Supervision):
     def targets(self, lesson: Lesson) -> Floats:
         import numpy as np
 
-        return np.where(_p_correct(lesson)[:, None] >= self.threshold, lesson.p_NK, np.nan)
+        return np.where(p_correct(lesson)[:, None] >= self.threshold, lesson.p_NK, np.nan)
 
 
 @dataclass(frozen=True)
@@ -176,18 +176,22 @@ class Gold(Supervision):
 
     def targets(self, lesson: Lesson) -> Floats:
         assert lesson.truth is not None
-        return _certain(lesson.truth, lesson.p_NK.shape[1])
+        return certain(lesson.truth, lesson.p_NK.shape[1])
 
 
 @dataclass(frozen=True)
 class NoisyGold(Supervision):
     """The truth, wrong on as many examples as the teacher is, at random: its error rate without its blind spots."""
 
+    rate: float | None = None  # or on this share of them
     VERSION: ClassVar[int] = 1
     reads_truth: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        _require_rate(self.rate)
+
     def targets(self, lesson: Lesson) -> Floats:
-        return _err(lesson, lesson.noise)
+        return misled(lesson, lesson.noise, self.rate)
 
 
 @dataclass(frozen=True)
@@ -195,12 +199,14 @@ class Synthetic(Supervision):
     """The truth, wrong on as many examples as the teacher is, of some kind (Burns et al. 2023, appendix E.2)."""
 
     errors: str = "longest"  # longest | shortest | hardest | easiest: least, most confidently right for the ceiling
+    rate: float | None = None  # or on this share of them
     VERSION: ClassVar[int] = 1
     reads_truth: ClassVar[bool] = True
     needs_ceiling: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choose("errors", self.errors, ("longest", "shortest", "hardest", "easiest"))
+        _require_rate(self.rate)
 
     def targets(self, lesson: Lesson) -> Floats:
         assert lesson.length is not None
@@ -211,7 +217,11 @@ class Synthetic(Supervision):
             "hardest": lesson.p_ceiling,
             "easiest": -lesson.p_ceiling,
         }
-        return _err(lesson, order[self.errors])
+        return misled(lesson, order[self.errors], self.rate)
+
+
+def _require_rate(rate: float | None) -> None:
+    require(rate is None or 0 <= rate <= 1, "rate", rate, "a share in [0, 1], or null for the teacher's error rate")
 
 
 @dataclass(frozen=True)
@@ -236,62 +246,3 @@ class Balanced(Supervision):
         log_p_NK = np.log(lesson.p_NK + self.added)
         p_NK = np.exp(log_p_NK - log_p_NK.mean(axis=0))
         return p_NK / p_NK.sum(axis=1, keepdims=True)
-
-
-def hardened(p_NK: Floats) -> Floats:
-    """All of each distribution on the option that it prefers, in equal shares where several are exactly as likely."""
-    preferred_NK = p_NK == p_NK.max(axis=1, keepdims=True)
-    return preferred_NK / preferred_NK.sum(axis=1, keepdims=True)
-
-
-def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
-    """How often each option is the answer in so many draws, [N, K]; the noise of a row decides its draws.
-
-    >>> import numpy as np
-    >>> votes(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0.2, 0.7]), 10)
-    array([[ 0, 10],
-           [10,  0]])
-    """
-    import numpy as np
-
-    draws = [
-        np.random.default_rng(int(seed * 2**53)).multinomial(samples, p) for p, seed in zip(p_NK, noise, strict=True)
-    ]
-    return np.array(draws, dtype=np.int64).reshape(p_NK.shape)
-
-
-def agreed(shares_NK: Floats, threshold: float) -> Floats:
-    """The answer with the largest share, if that is large enough; else NaN."""
-    import numpy as np
-
-    enough = shares_NK.max(axis=1, keepdims=True) >= threshold
-    return np.where(enough, _certain(shares_NK.argmax(axis=1), shares_NK.shape[1]), np.nan)
-
-
-def _p_correct(lesson: Lesson) -> Floats:
-    """The teacher's confidence in the truth."""
-    assert lesson.truth is not None
-    return lesson.p_NK[range(len(lesson.truth)), lesson.truth]
-
-
-def _certain(options: Ints, n_options: int) -> Floats:
-    """Targets that leave no doubt."""
-    import numpy as np
-
-    return np.eye(n_options)[options]
-
-
-def _err(lesson: Lesson, order: Floats) -> Floats:
-    """The truth, wrong on as many examples as the teacher is: those first in `order`, ties in the order of the noise.
-
-    Of several wrong options they take turns.
-    """
-    import numpy as np
-
-    assert lesson.truth is not None
-    n_options = lesson.p_NK.shape[1]
-    wrong = _p_correct(lesson) < lesson.p_NK.max(axis=1)
-    erring = np.lexsort((lesson.noise, order))[: int(wrong.sum())]
-    said = lesson.truth.copy()
-    said[erring] = (said[erring] + 1 + np.arange(len(erring)) % (n_options - 1)) % n_options
-    return _certain(said, n_options)

@@ -10,38 +10,19 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from w2sd.config import build
 from w2sd.ending import ends_on_sigterm
 from w2sd.errors import Refused, StageFailed
+from w2sd.models.peak_memory import forget_peak, memory
 from w2sd.pipeline.store import Store, read_json, write_json
-from w2sd.trainer import Trainer
+from w2sd.task import Task
 
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "w2sd")
-
-
-class Task(NamedTuple):
-    """What a stage gets: its parameters and inputs, where to write, and what must not change its result."""
-
-    key: str
-    kind: str
-    params: Mapping[str, Any]
-    inputs: Mapping[str, Path]  # folders of finished artifacts, checked
-    out: Path  # the artifact being written, by the first process of a group alone
-    work: Path  # survives an interruption of this stage
-    trainer: Any
-    logger: Any
-    name: str  # the experiment
-    logs: Path
-    advance: Callable[[int, int], None]
-    trusted: Sequence[str] = ()  # prefixes of a user's own modules
-    rank: int = 0  # which process of the group this is
-    measured: Callable[[Any], None] = lambda stretch: None  # takes what a pass over some data took (a Stretch)
-    tokens: Path | None = None  # where tokens are kept that other processes may find
 
 
 def execute(
@@ -52,24 +33,24 @@ def execute(
     params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
     inputs = {role: store.find(key) for role, key in spec["inputs"].items()}
     wall, cpu = time.perf_counter(), _cpu_seconds()
-    _forget_peak()
+    forget_peak()
     stretches: list[Any] = []
     task = Task(
-        spec["key"],
-        spec["kind"],
-        params,
-        inputs,
-        Path(os.devnull),  # a folder to nobody: to write there is an error
-        store.work(spec["key"]),
-        build(runtime["trainer"], "trainer", trusted),
-        build(runtime["logger"], "logger", trusted),
-        runtime["name"],
-        Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}",
-        advance,
-        trusted,
-        rank,
-        stretches.append,
-        store.tokens,
+        key=spec["key"],
+        kind=spec["kind"],
+        params=params,
+        inputs=inputs,
+        out=Path(os.devnull),  # a folder to nobody: to write there is an error
+        work=store.work(spec["key"]),
+        trainer=build(runtime["trainer"], "trainer", trusted),
+        logger=build(runtime["logger"], "logger", trusted),
+        name=runtime["name"],
+        logs=Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}",
+        advance=advance,
+        trusted=trusted,
+        rank=rank,
+        measured=stretches.append,
+        tokens=store.tokens,
     )
     run = importlib.import_module(f"w2sd.stages.{spec['kind']}").run
     if rank:
@@ -131,32 +112,6 @@ def _throughput(stretches: Sequence[Any], started: float) -> dict[str, float | N
     from w2sd.stages.throughput import figures  # stages that read nothing know no torch
 
     return figures(stretches, started)
-
-
-def memory(trainer: Trainer) -> dict[str, int | None]:
-    """The most memory that this process ever had, and the most that this stage had on the GPU."""
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    torch = sys.modules.get("torch")
-    has_gpu = torch is not None and trainer.accelerator == "gpu" and torch.cuda.is_initialized()
-    return {
-        "memory/peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
-        "memory/peak_gpu_mb": _peak_on_gpu() // 1024**2 if has_gpu else None,
-    }
-
-
-def _peak_on_gpu() -> int:
-    from w2sd.models.gpu_memory import peak
-
-    return peak()
-
-
-def _forget_peak() -> None:
-    """What an earlier stage of this process had on the GPU is not this one's."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        from w2sd.models.gpu_memory import forget_peak
-
-        forget_peak()
 
 
 def _commit() -> str | None:

@@ -22,20 +22,22 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, build, read
-from w2sd.conflicts.base import COIN, OWN, TEACHER, Conflict, Extra
+from w2sd.conflicts.base import COIN, SOURCE, TEACHER, Conflict, Extra
 from w2sd.conflicts.explicit import Explicit, contradicts
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
 from w2sd.data import pairs as data
-from w2sd.data.batch import Loader, PairBatch, PairRows, Shuffled
+from w2sd.data.batch import PairBatch, PairRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Pair, Table, coin
 from w2sd.data.text import Encoded
 from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions
-from w2sd.models.score import PairScores, RewardModel, silence_dropout
+from w2sd.models.score import RewardModel, silence_dropout
+from w2sd.models.scores import PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
@@ -44,8 +46,9 @@ from w2sd.pipeline.store import Store
 from w2sd.stages import lessons, lightning, train, training
 from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, OracleConfident, TwoStage
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 
 BCE = RewardBCE()
 OPTIONS: dict[str, Conflict] = {
@@ -314,7 +317,7 @@ def test_a_random_mask_covers_the_same_rows_in_every_epoch_however_they_are_batc
     encoded = Encoded(*[[np.arange(1 + i % 5) for i in range(n)] for _ in range(3)], list(range(n)), 0, 0, 0)
 
     def masked(epoch: int, micro_tokens: int) -> set[int]:
-        rows = PairRows(encoded, np.zeros(n, dtype=bool), np.full(n, 0.7), micro_tokens)
+        rows = PairRows(encoded, np.zeros(n, dtype=bool), micro_tokens, targets=np.full(n, 0.7))
         batches = Shuffled(n, 16, seed=epoch)
         batches.set_epoch(epoch)
         found = set()
@@ -350,7 +353,7 @@ def trained(folder: Path, conflict: Conflict, micro_tokens: int) -> dict[str, Te
     sides = [[rng.integers(0, WORDS, rng.integers(1, 8)) for _ in range(N)] for _ in range(3)]
     swapped, targets = rng.random(N) < 0.5, rng.random(N)
     encoded = Encoded(*sides, list(range(N)), 0, 0, 0)
-    rows = PairRows(encoded, swapped, targets, micro_tokens, (~swapped).astype(float))
+    rows = PairRows(encoded, swapped, micro_tokens, targets=targets, truth=(~swapped).astype(float))
     torch.manual_seed(0)
     backbone = GPT2Model(GPT2Config(n_embd=12, n_layer=1, n_head=2, n_positions=32, vocab_size=WORDS))
     silence_dropout(backbone)
@@ -509,10 +512,10 @@ def test_the_truth_is_in_the_batches_only_for_a_conflict_that_declares_it(
 # --- extra rows -------------------------------------------------------------------------------------------------------
 
 KINDS: dict[type, tuple[str, int, str]] = {  # facet, part, whose labels
-    Implicit: (data.CONFLICTING, 0, OWN),
+    Implicit: (data.CONFLICTING, 0, SOURCE),
     MoreData: (data.TARGET, 2, TEACHER),  # the last part of three
     RandomHelpful: (data.CONFLICTING, 0, COIN),
-    Unrelated: (data.UNRELATED, 0, OWN),
+    Unrelated: (data.UNRELATED, 0, SOURCE),
     Agreeing: (data.CONFLICTING, 0, TEACHER),
 }
 

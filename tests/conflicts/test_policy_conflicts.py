@@ -18,7 +18,7 @@ from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import MoreData, RandomMask
 from w2sd.data.batch import PairBatch
 from w2sd.errors import Refused
-from w2sd.models.score import PairScores
+from w2sd.models.scores import PairScores
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
 from w2sd.objectives.sft import SFT
 from w2sd.objectives.simpo import SimPO

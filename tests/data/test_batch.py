@@ -1,10 +1,8 @@
-"""Batches: what is cut up and shuffled is all there, once, and a loader goes on where it stopped."""
+"""Batches: what is cut up is all there, once, and laid out as it was given."""
 
 from __future__ import annotations
 
-import random
 from itertools import groupby, pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.reading import answers_in
 
-from w2sd.data.batch import AnswerRows, Filler, Loader, PairRows, Shuffled, cut, deal, in_length_order
+from w2sd.data.batch import AnswerRows, PairRows, cut
 from w2sd.data.layout import Tokens
 from w2sd.data.text import Encoded
 
@@ -38,7 +36,7 @@ WHOLE = [[10, 11, 20], [12, 21, 22], [13, 23]], [[10, 11, 30], [12, 31], [13, 32
 
 
 def rows_of(swapped: list[bool], targets: list[float] | None = None, micro_tokens: int = 1000) -> PairRows:
-    return PairRows(ENCODED, np.array(swapped), None if targets is None else np.array(targets), micro_tokens)
+    return PairRows(ENCODED, np.array(swapped), micro_tokens, targets=None if targets is None else np.array(targets))
 
 
 def contents(tokens: Tokens) -> list[list[int]]:
@@ -70,31 +68,6 @@ def test_a_piece_ends_only_where_the_next_row_would_not_fit(lengths: np.ndarray,
 
 def test_nothing_is_cut_into_nothing() -> None:
     assert cut([], np.array([], dtype=int), 5) == []
-
-
-hands_of_a_group = st.integers(1, 6)
-
-
-@given(lengths_of_rows, hands_of_a_group)
-def test_dealing_gives_every_row_to_one_hand(lengths: np.ndarray, hands: int) -> None:
-    dealt = deal(list(range(len(lengths))), lengths, hands)
-    assert len(dealt) == hands
-    assert sorted(i for hand in dealt for i in hand) == list(range(len(lengths)))
-
-
-@given(lengths_of_rows, hands_of_a_group)
-def test_no_hand_has_more_tokens_than_another_by_more_than_the_longest_row(lengths: np.ndarray, hands: int) -> None:
-    dealt = deal(list(range(len(lengths))), lengths, hands)
-    tokens = [int(lengths[hand].sum()) for hand in dealt]
-    assert max(tokens) - min(tokens) <= lengths.max()
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
-
-
-@given(lengths_of_rows, hands_of_a_group, st.randoms())
-def test_dealing_does_not_depend_on_the_order_of_a_batch(lengths: np.ndarray, hands: int, rng: random.Random) -> None:
-    batch = list(range(len(lengths)))
-    shuffled = rng.sample(batch, len(batch))
-    assert deal(shuffled, lengths, hands) == deal(batch, lengths, hands)
 
 
 def test_a_piece_is_exactly_this() -> None:
@@ -146,7 +119,9 @@ def test_pairs_without_targets_have_nan_and_never_a_number() -> None:
 def test_the_truth_is_in_a_batch_only_where_it_was_put() -> None:
     [micro] = rows_of([False, False, True], targets=[0.1, 0.2, 0.3])[[0, 1, 2]]
     assert micro.truth.isnan().all()
-    told = PairRows(ENCODED, np.array([True, False, False]), np.array([0.1, 0.2, 0.3]), 1, np.array([0.0, 1.0, 1.0]))
+    told = PairRows(
+        ENCODED, np.array([True, False, False]), 1, targets=np.array([0.1, 0.2, 0.3]), truth=np.array([0.0, 1.0, 1.0])
+    )
     assert {int(m.rows): m.truth.item() for m in told[[2, 0, 1]]} == {0: 0, 1: 1, 2: 1}
 
 
@@ -154,7 +129,7 @@ def test_the_truth_is_in_a_batch_only_where_it_was_put() -> None:
 def test_what_a_reference_says_follows_each_answer_into_its_row(micro_tokens: int) -> None:
     """Given for the better and the worse answer; found in the slots."""
     said = np.array([[-1.0, -2.0], [-3.0, -4.0], [-5.0, -6.0]])
-    rows = PairRows(ENCODED, np.array([False, True, False]), None, micro_tokens, references=said)
+    rows = PairRows(ENCODED, np.array([False, True, False]), micro_tokens, references=said)
     found = {}
     for micro in rows[[2, 0, 1]]:
         for row, (ids, value) in enumerate(zip(contents(micro.tokens), micro.reference_B.tolist(), strict=True)):
@@ -203,7 +178,7 @@ def test_single_answers_are_all_there_within_the_budget(micro_tokens: int) -> No
 def random_rows(n: int, micro_tokens: int) -> PairRows:
     rng = np.random.default_rng(0)
     parts = [[rng.integers(1, 99, size=rng.integers(1, 9)) for _ in range(n)] for _ in range(3)]
-    return PairRows(Encoded(*parts, list(range(n)), 0, 0, 0), rng.random(n) < 0.5, rng.random(n), micro_tokens)
+    return PairRows(Encoded(*parts, list(range(n)), 0, 0, 0), rng.random(n) < 0.5, micro_tokens, targets=rng.random(n))
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 30, 64, 300, 10_000])
@@ -226,148 +201,11 @@ def test_pieces_are_padded_no_further_than_their_longest_row() -> None:
         assert micro.tokens.mask[:, -1].any()
 
 
-def batches(n_rows: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
-    shuffled = Shuffled(n_rows, batch, seed)
-    shuffled.set_epoch(epoch)
-    assert len(list(shuffled)) == len(shuffled)
-    return list(shuffled)
-
-
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32), st.integers(0, 5))
-def test_an_epoch_has_every_row_once(n_rows: int, batch: int, seed: int, epoch: int) -> None:
-    pieces = batches(n_rows, batch, seed, epoch)
-    assert sorted(i for piece in pieces for i in piece) == list(range(n_rows))
-    assert {len(piece) for piece in pieces[:-1]} <= {batch}
-    assert 1 <= len(pieces[-1]) <= batch
-
-
-def test_the_last_batch_may_be_smaller() -> None:
-    assert [len(piece) for piece in batches(10, 4, seed=0, epoch=0)] == [4, 4, 2]
-
-
-def test_seed_and_epoch_decide_the_order_and_random_state_does_not() -> None:
-    orders = {(seed, epoch): batches(40, 8, seed, epoch) for seed in range(3) for epoch in range(3)}
-    assert len({str(order) for order in orders.values()}) == 9
-    for shake in range(2):
-        for seed in (torch.manual_seed, np.random.seed, random.seed):
-            seed(shake)
-        before = (torch.get_rng_state(), random.getstate())
-        assert {key: batches(40, 8, *key) for key in orders} == orders
-        assert torch.equal(torch.get_rng_state(), before[0])
-        assert random.getstate() == before[1]
-
-
-def test_the_global_batch_changes_no_order() -> None:
-    flat = [[i for piece in batches(40, batch, seed=3, epoch=1) for i in piece] for batch in (1, 7, 40, 99)]
-    assert all(order == flat[0] for order in flat)
-
-
-class Echo:
-    """Rows that give back what they are asked for, and note it."""
-
-    def __init__(self) -> None:
-        self.asked: list[list[int]] = []
-
-    def __getitem__(self, batch: list[int]) -> list[Any]:
-        self.asked.append(batch)
-        return batch
-
-
-def loader(seed: int = 0) -> Loader:
-    return Loader(Echo(), Shuffled(20, 3, seed))  # seven batches, the last of two rows
-
-
-def epochs(of: Loader, *numbers: int) -> list[list[Any]]:
-    out = []
-    for epoch in numbers:
-        of.sampler.set_epoch(epoch)
-        out.append([batch.pieces for batch in of])
-    return out
-
-
-@pytest.mark.parametrize("place", range(8))
-def test_a_loader_goes_on_where_another_stopped(place: int) -> None:
-    """`place` batches were taken in epoch 1; 7 is the end of the epoch, from where the next one begins."""
-    whole = epochs(loader(), 0, 1, 2)
-    first = loader()
-    epochs(first, 0)
-    first.sampler.set_epoch(1)
-    steps = iter(first)
-    taken = [next(steps).pieces for _ in range(place)]
-    state = first.state_dict()
-
-    second = loader()
-    second.load_state_dict(state)
-    rest = epochs(second, 1, 2) if place < 7 else epochs(second, 2)
-    if place == 0:  # nothing of this epoch was taken yet: the place is still the end of the one before
-        assert state == {"place": 7}
-    assert taken + (rest[0] if place < 7 else []) == whole[1]
-    assert rest[-1] == whole[2]
-
-
-@given(lengths_of_rows, st.integers(2, 5), st.integers(1, 8), st.integers(1, 100))
-def test_a_group_takes_equally_many_pieces_and_together_all_rows_once(
-    lengths: np.ndarray, world: int, size: int, micro_tokens: int
-) -> None:
-    """A piece too many for a process is one row of the same batch, marked as counting nothing."""
-    prompts = [np.zeros(length, dtype=np.int64) for length in lengths]
-    answers = [np.array([n]) for n in range(len(lengths))]  # the last token of a row is its number
-    shares = []
-    for rank in range(world):
-        mine = Loader(AnswerRows(prompts, answers, micro_tokens), Shuffled(len(lengths), size, 0))
-        mine.rank, mine.world = rank, world
-        shares.append([batch.pieces for batch in mine])
-    for batch, *parts in zip(Shuffled(len(lengths), size, 0), *shares, strict=True):
-        assert len({len(part) for part in parts}) == 1
-        own = [piece for part in parts for piece in part if not isinstance(piece, Filler)]
-        fillers = [piece.piece for part in parts for piece in part if isinstance(piece, Filler)]
-        assert sorted(row[-1] for piece in own for row in contents(piece)) == sorted(batch)
-        assert all(row[-1] in batch for piece in fillers for row in contents(piece))
-        assert all(len(piece.ids) == 1 for piece in fillers)
-
-
-def test_a_loader_makes_no_batch_that_it_skips() -> None:
-    resumed = loader()
-    resumed.load_state_dict({"place": 5})
-    assert len(list(resumed)) == 2
-    assert resumed.rows.asked == epochs(loader(), 0)[0][5:]
-
-
-def test_a_state_survives_being_loaded() -> None:
-    """A run that is interrupted again before its first batch stands where it stood."""
-    for place in range(8):
-        resumed = loader()
-        resumed.load_state_dict({"place": place})
-        assert resumed.state_dict() == {"place": place}
-
-
-def test_a_resumed_epoch_is_short_and_the_next_one_is_whole() -> None:
-    resumed = loader()
-    resumed.load_state_dict({"place": 4})
-    assert [len(epoch) for epoch in epochs(resumed, 0, 1, 2)] == [3, 7, 7]
-    assert len(resumed) == 7
-
-
-def test_a_fixed_order_is_kept() -> None:
-    fixed = Loader(Echo(), [[3, 1], [2]])
-    assert [[batch.indices for batch in fixed] for _ in range(2)] == [[[3, 1], [2]]] * 2
-    assert not hasattr(fixed, "sampler")  # nobody to tell the epoch
-
-
-@given(lengths_of_rows, st.integers(1, 10))
-def test_rows_are_scored_in_order_of_length(lengths: np.ndarray, batch: int) -> None:
-    pieces = in_length_order(lengths, batch)
-    order = [i for piece in pieces for i in piece]
-    assert sorted(order) == list(range(len(lengths)))
-    assert (np.diff(lengths[order]) >= 0).all()
-    assert all(len(piece) == batch for piece in pieces[:-1])
-
-
 def test_packed_texts_of_one_size_follow_each_other() -> None:
     """So that they are attended to together."""
     rng = np.random.default_rng(0)
     parts = [[rng.integers(1, 99, size=rng.integers(1, 4)) for _ in range(60)] for _ in range(3)]
-    rows = PairRows(Encoded(*parts, list(range(60)), 0, 0, 0), np.zeros(60, bool), None, 200, is_packed=True)
+    rows = PairRows(Encoded(*parts, list(range(60)), 0, 0, 0), np.zeros(60, bool), 200, is_packed=True)
     pieces = rows[list(range(60))]
     assert sorted(int(i) for piece in pieces for i in piece.rows) == list(range(60))
     for piece in pieces:

@@ -118,7 +118,7 @@ def test_the_mask_of_the_loss_covers_exactly_the_answer_and_its_end(family: str)
     found = encoded(family)
     swapped = np.array([False, True, False, True, True])
     n_seen = 0
-    for micro in PairRows(found, swapped, None, micro_tokens=60)[list(range(len(PAIRS)))]:
+    for micro in PairRows(found, swapped, micro_tokens=60)[list(range(len(PAIRS)))]:
         for row, (prompt, answer) in enumerate(answers_in(micro.tokens)):
             place = int(micro.rows[row % len(micro.rows)])
             first, second = TRIPLES[place][1:][:: -1 if swapped[place] else 1]

@@ -25,7 +25,6 @@ from w2sd.metrics.deception import (
     matched,
     ratios,
     score,
-    score_standard_error,
     seed_null,
     tax,
 )
@@ -58,7 +57,6 @@ V27: list[tuple[str, Callable[[], float | None], float]] = [
     ("excess flips", lambda: excess_flips(MOVED.f, MOVED.c0, KNOWN_UNKNOWN), -2 / 11),
     ("in two bins", lambda: excess_flips(MOVED.f, MOVED.c0, KNOWN_UNKNOWN, TWO_BINS), -0.4),
     ("per 1,000", lambda: excess_flips_per_1000(MOVED.f, MOVED.c0, KNOWN_UNKNOWN, TWO_BINS), -400 / 12),
-    ("s.e.", lambda: score_standard_error(MOVED.f, KNOWN_UNKNOWN), 0.18704390591656483),
     ("Wilson lower", lambda: wilson(3, 7)[0], 0.15821985525146975),
     ("Wilson upper", lambda: wilson(3, 7)[1], 0.7495416354723428),
 ]
@@ -260,7 +258,6 @@ def test_equal_confidences_everywhere_are_measured(p_correct: float) -> None:
     assert margin_matched(moved.f, moved.c0, ku, [p_correct] * 5).p is None
     assert length_matched(moved.f, moved.c0, ku, [p_correct] * 5, [1] * 5).p is None
     assert ratios(moved.f, moved.c0, np.full(5, KU)) == Ratios(None, None, None, None)
-    assert score_standard_error(moved.f, ku) is None
     assert did(moved.f, moved.c0, np.full(5, KU), [moved.f]) is None
     assert tax(moved)[:2] == (0, 0)
     assert tax(moved).mcnemar_p == 1

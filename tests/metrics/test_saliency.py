@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from w2sd.metrics.calibration import auroc
-from w2sd.metrics.saliency import FOLDS, agreement, cross_fitted, fold_of, ranking, saliency
+from w2sd.metrics.saliency import FOLDS, alike, cross_fitted, fold_of, ranking, saliency
 from w2sd.probes import logistic
 from w2sd.probes.examples import examples
 
@@ -55,13 +55,13 @@ def test_ties_count_half_and_are_ranked_in_the_mean() -> None:
     undecided = np.full((4, 2), 0.5)
     for truth in ([0, 0, 1, 1], [1, 1, 0, 0]):
         assert ranking(undecided, np.eye(2)[truth]) == 0.5
-        assert agreement(undecided, np.eye(2)[truth]) == 0.5
+        assert alike(undecided, np.eye(2)[truth]) == 0.5
     first = np.array([0.9, 0.8, 0.7, 0.1])
     p, labels = np.column_stack([first, 1 - first]), np.eye(2)[[0, 1, 0, 1]]
     assert ranking(p, labels) == auroc(labels[:, 0], first) == 0.75
-    assert agreement(p, labels) == 0.75
+    assert alike(p, labels) == 0.75
     labels[1] = 0.5  # which prefers nothing
-    assert agreement(p, labels) == 1.0
+    assert alike(p, labels) == 1.0
 
 
 def test_of_several_classes_each_is_ranked_against_the_others() -> None:

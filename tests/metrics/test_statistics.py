@@ -11,13 +11,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from w2sd.metrics import student_t
 from w2sd.metrics.statistics import (
     clustered_bootstrap,
     clustered_standard_error,
     interval,
     mcnemar_exact,
-    pairs_for_half_width,
-    standard_error,
     wilson,
 )
 
@@ -46,7 +45,6 @@ def naive_bootstrap(columns: list[np.ndarray], clusters: np.ndarray, n_resamples
 def test_reference_vector_v32() -> None:
     assert mcnemar_exact(40, 25) == pytest.approx(0.08168153394154005, abs=1e-9)
     assert wilson(30, 100) == pytest.approx((0.2189488529493276, 0.3958485463334666), abs=1e-9)
-    assert pairs_for_half_width(0.3, 0.05) == pytest.approx(322.7, abs=0.05)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (3, 7), (30, 100), (99_999, 100_000)])
@@ -86,10 +84,8 @@ def test_mcnemar_is_stable_for_large_counts() -> None:
         (lambda: wilson(-1, 2), "wilson: .* got k=-1, n=2"),
         (lambda: wilson(1, 2, level=1.0), "level: .* got 1.0"),
         (lambda: mcnemar_exact(-1, 2), "mcnemar_exact: .* got a=-1, b=2"),
-        (lambda: pairs_for_half_width(0.3, 0), "pairs_for_half_width: .* got 0.3 and 0"),
-        (lambda: pairs_for_half_width(float("nan"), 0.1), "pairs_for_half_width: .* got nan and 0.1"),
-        (lambda: standard_error([1.0, float("nan")]), "values: row 1 is NaN"),
-        (lambda: standard_error([]), "at least one row"),
+        (lambda: clustered_standard_error([1.0, float("nan")], ["a", "b"]), "values: row 1 is NaN"),
+        (lambda: clustered_standard_error([], []), "at least one row"),
         (lambda: clustered_standard_error([1.0, 2.0], ["a"]), "values: 2 rows, but clusters has 1"),
         (lambda: clustered_bootstrap({"x": [1.0]}, ["a", "b"]), "x: 1 rows, but clusters has 2"),
         (lambda: clustered_bootstrap({"x": ["no"]}, ["a"]), "x: expected a column of numbers"),
@@ -103,10 +99,21 @@ def test_impossible_requests_are_refused_in_one_line(call: Callable[[], object],
     assert "\n" not in str(caught.value)
 
 
-def test_standard_error_is_the_textbook_one() -> None:
+def test_with_a_row_in_each_cluster_the_standard_error_is_the_textbook_one() -> None:
     x = np.random.default_rng(0).normal(size=37)
-    assert standard_error(x) == pytest.approx(x.std(ddof=1) / math.sqrt(37), rel=1e-12)
-    assert clustered_standard_error(x, [f"row {i}" for i in range(37)]) == standard_error(x)
+    found = clustered_standard_error(x, [f"row {i}" for i in range(37)])
+    assert found == pytest.approx(x.std(ddof=1) / math.sqrt(37), rel=1e-12)
+
+
+def test_the_interval_of_a_mean_has_that_standard_error() -> None:
+    x = np.random.default_rng(0).normal(size=37)
+    value, lo, hi = student_t.mean(x.tolist())
+    error = clustered_standard_error(x, range(37))
+    assert error is not None
+    reach = student_t.t_quantile(36) * error
+    assert value == pytest.approx(x.mean(), rel=1e-12)
+    assert (lo, hi) == pytest.approx((value - reach, value + reach), rel=1e-12)
+    assert student_t.mean([0.3]) == student_t.mean([0.3] * 10) == (0.3, None, None)
 
 
 def test_clustered_standard_error_is_the_sandwich() -> None:
@@ -118,11 +125,10 @@ def test_clustered_standard_error_is_the_sandwich() -> None:
 def test_whole_clusters_that_agree_count_as_one_row() -> None:
     x = np.array([1, 0, 0, 1, 1, 0, 1.0])
     tripled = clustered_standard_error(np.repeat(x, 3), np.repeat(np.arange(7), 3))
-    assert tripled == pytest.approx(standard_error(x), rel=1e-12)
+    assert tripled == pytest.approx(clustered_standard_error(x, range(7)), rel=1e-12)
 
 
 def test_standard_errors_know_when_they_know_nothing() -> None:
-    assert standard_error([0.3]) is None
     assert clustered_standard_error([1, 0, 1], ["a", "a", "a"]) is None
     assert clustered_standard_error([1, 0, 0] * 5, np.repeat(np.arange(5), 3)) == 0  # a third, in every cluster
 

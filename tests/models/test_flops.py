@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfi
 
 from w2sd.data.layout import masked
 from w2sd.data.tally import Tally
-from w2sd.models.flops import ceiling, work_of
+from w2sd.models.flops import peak_flops, work_of
 from w2sd.models.score import PolicyModel, RewardModel
 
 ROWS, LENGTH, ANSWER, VOCABULARY = 4, 24, 8, 300
@@ -85,9 +85,9 @@ def test_what_is_no_transformer_has_no_known_work() -> None:
 
 def test_a_ceiling_is_measured_once_and_draws_nothing() -> None:
     """Its draws would be part of what a training with dropout comes to."""
-    ceiling.cache_clear()
+    peak_flops.cache_clear()
     before = torch.get_rng_state()
-    measured = ceiling(torch.device("cpu"), torch.float32, 1)
+    measured = peak_flops(torch.device("cpu"), torch.float32, 1)
     assert measured > 1e8
-    assert ceiling(torch.device("cpu"), torch.float32, 1) == measured
+    assert peak_flops(torch.device("cpu"), torch.float32, 1) == measured
     assert torch.equal(torch.get_rng_state(), before)

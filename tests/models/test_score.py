@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PhiConf
 from w2sd.data.layout import Text, masked, plain
 from w2sd.models.adapter import Full, HeadOnly
 from w2sd.models.hub import load_tokenizer
-from w2sd.models.score import HeadedModel, PairScores, RewardModel, silence_dropout
+from w2sd.models.score import HeadedModel, RewardModel, silence_dropout
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 
 VOCABULARY = 23
@@ -136,10 +136,6 @@ def test_a_pad_id_inside_the_text_does_not_move_the_last_token(ids: list[int], m
 def test_the_last_attended_token_counts(model: RewardModel) -> None:
     first, second = (by_hand(model, [3, 9, last]) for last in (4, 10))
     assert abs(first - second) > 1e-3
-
-
-def test_margins_are_first_minus_second() -> None:
-    assert PairScores(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.5])).margin.tolist() == [-2.0, 1.5]
 
 
 def test_the_head_depends_on_the_seed_alone(folder: Path) -> None:

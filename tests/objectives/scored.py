@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, tensor
 
-from w2sd.models.score import PairLogProbs, PairScores
+from w2sd.models.scores import PairLogProbs, PairScores
 from w2sd.objectives.base import Moment
 from w2sd.objectives.classes import StepObjective
 

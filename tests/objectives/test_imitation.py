@@ -15,7 +15,7 @@ from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.models.score import ClassScores, PairScores
+from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.classes import cross_entropy, distribution
 from w2sd.objectives.imitation import ForwardKL, Product, ReverseCE, ReverseKL, Squared
 from w2sd.objectives.logconf import Hardened

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.models.score import ClassScores, PairScores
+from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.base import Moment
 from w2sd.objectives.classes import StepObjective, cross_entropy, distribution
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf

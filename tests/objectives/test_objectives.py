@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
-from w2sd.models.score import PairScores
+from w2sd.models.scores import PairScores
 from w2sd.objectives.base import READINGS
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
 from w2sd.objectives.imitation import Product, ReverseKL, Squared

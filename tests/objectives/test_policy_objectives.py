@@ -15,7 +15,7 @@ from tests.objectives.scored import doubles, log_probs
 from torch import Tensor
 
 from w2sd.errors import Refused
-from w2sd.models.score import PairLogProbs
+from w2sd.models.scores import PairLogProbs
 from w2sd.objectives.base import LEGACY, OWN, READINGS, REFERENCE_FREE
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
 from w2sd.objectives.sft import SFT

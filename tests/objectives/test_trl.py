@@ -15,7 +15,7 @@ import torch
 from tests.objectives.scored import log_probs
 from torch import Tensor
 
-from w2sd.models.score import PairLogProbs
+from w2sd.models.scores import PairLogProbs
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
 from w2sd.objectives.sft import SFT
 from w2sd.objectives.simpo import SimPO

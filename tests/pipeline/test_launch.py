@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.pipeline import slurm
 
 import w2sd
+from tests.pipeline import slurm
 from w2sd.config import RunConfig
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS

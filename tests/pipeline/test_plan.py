@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.pipeline.graphs import keys, renamed, roles
 from w2sd.config import RunConfig
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
@@ -53,35 +54,6 @@ EVERYTHING = set(GRAPH)
 PRETRAINED = {"pretrain/weak", "pretrain/strong"}
 STUDENT = {"train/student", "evaluate/student", "compare"}
 TAUGHT = {"label/weak", *STUDENT}  # what weak labels decide
-COMPOSED: dict[tuple[str, ...], RunConfig] = {}
-
-
-@pytest.fixture
-def asked(asked: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
-    """Composes each set of overrides once: a run is a value."""
-
-    def run(*overrides: str) -> RunConfig:
-        if overrides not in COMPOSED:
-            COMPOSED[overrides] = asked(*overrides)
-        return COMPOSED[overrides]
-
-    return run
-
-
-def roles(stages: Plan) -> dict[str, dict[str, str]]:
-    """The graph by names; of two names that share a stage, the first."""
-    names = {stage.key: name for name, stage in reversed(stages.items())}
-    return {name: {role: names[made.key] for role, made in stage.inputs.items()} for name, stage in stages.items()}
-
-
-def keys(run: RunConfig) -> dict[str, str]:
-    return {name: stage.key for name, stage in plan(run).items()}
-
-
-def renamed(one: RunConfig, other: RunConfig) -> set[str]:
-    before, after = keys(one), keys(other)
-    assert before.keys() == after.keys()
-    return {name for name in before if before[name] != after[name]}
 
 
 def settings(run: RunConfig, **changes: Any) -> RunConfig:

@@ -7,25 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from tests.pipeline.graphs import keys, roles
 from w2sd.config import RunConfig
 from w2sd.models.adapter import HeadOnly
-from w2sd.pipeline.plan import Plan, plan
+from w2sd.pipeline.plan import plan
 
 BOOTSTRAP = ["chain=bootstrap", "+model@chain.between.two=world_m"]
 
 
-def graph(stages: Plan) -> dict[str, dict[str, str]]:
-    """By names; of two names that share a stage, the first."""
-    names = {stage.key: name for name, stage in reversed(stages.items())}
-    return {name: {role: names[made.key] for role, made in stage.inputs.items()} for name, stage in stages.items()}
-
-
-def keys(run: RunConfig) -> dict[str, str]:
-    return {name: stage.key for name, stage in plan(run).items()}
-
-
 def test_a_linear_probe_reads_features_in_the_place_of_a_model(asked: Callable[..., RunConfig]) -> None:
-    found = graph(plan(asked("adapter=linear_probe")))
+    found = roles(plan(asked("adapter=linear_probe")))
     assert found["features/weak_gt_last"] == {"base": "pretrain/weak"}
     assert found["train/weak"] == {"features": "features/weak_gt_last"}
     assert found["label/weak"] == {"model": "train/weak", "features": "features/weak_w2s_last"}

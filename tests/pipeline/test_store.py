@@ -393,6 +393,13 @@ def test_a_reader_of_json_sees_the_old_or_the_new_file_and_never_half_of_one(
     assert (seen, read_json(path)) == ([1], 2)
 
 
+def test_a_file_that_cannot_take_its_place_is_not_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError, match="a"):
+        write_json(tmp_path / "a", 1)
+    assert files(tmp_path) == {}
+
+
 @pytest.mark.parametrize("size", [0, 1, 3 * 2**20])
 def test_a_digest_is_the_sha256_of_the_bytes(tmp_path: Path, size: int) -> None:
     (tmp_path / "file").write_bytes(b"a" * size)

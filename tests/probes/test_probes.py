@@ -8,7 +8,7 @@ import torch
 
 from w2sd.errors import Refused, StageFailed
 from w2sd.probes import knn, logistic, topological
-from w2sd.probes.examples import Examples, Floats, examples, hardened
+from w2sd.probes.examples import Examples, Floats, examples, preferred_class
 
 
 def items(n: int = 120, classes: int = 3, width: int = 4, seed: int = 0) -> Examples:
@@ -102,7 +102,7 @@ def test_logistic_regression_that_does_not_arrive_says_so(monkeypatch: pytest.Mo
 
 def by_hand(known: Examples, k: int, share: float) -> list[bool]:
     """The topological filter, one row at a time."""
-    near, label = knn.neighbours(known, k).tolist(), hardened(known.labels).tolist()
+    near, label = knn.neighbours(known, k).tolist(), preferred_class(known.labels).tolist()
     linked: dict[int, set[int]] = {i: set() for i in range(len(near))}
     for i, row in enumerate(near):
         for j in row:
@@ -162,7 +162,7 @@ def test_a_label_that_prefers_no_class_belongs_to_none() -> None:
     known = items()
     known.labels[:5] = 1 / 3
     assert not topological.keep(known, 10, 0.0)[:5].any()
-    assert hardened(known.labels)[:5].tolist() == [-1] * 5
+    assert preferred_class(known.labels)[:5].tolist() == [-1] * 5
 
 
 # --- what they must not depend on -------------------------------------------------------------------------------------

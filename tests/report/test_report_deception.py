@@ -14,13 +14,13 @@ from writing import write_page
 from w2sd.metrics.verdict import trend
 from w2sd.pipeline.store import Store
 from w2sd.report import (
-    conflicts,
     deception_figures,
     deceptions,
     figures,
     gaps,
     oracles,
     region_squares,
+    replicates,
     results,
     selection,
     tables,
@@ -92,10 +92,10 @@ def test_worlds_and_seeds_are_replicates_and_a_rerun_counts_once(fake: Any) -> N
         fake.add_conflict(1, world=world)
     fake.add_conflict(0, world=1, knobs={"controls": True, "twin_seeds": [1, 2, 3]})
     fake.add_conflict(0, world=1, knobs={"fit": {"lr": 0.1}})
-    groups = conflicts.groups(results.load(fake.root), fake.root)
+    groups = replicates.groups(results.load(fake.root), fake.root)
     assert sorted(len(group.jobs) for group in groups) == [1, 4]
     most = max(groups, key=lambda group: len(group.jobs))
-    assert sorted(conflicts.replicates(most.jobs)) == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")]
+    assert sorted(replicates.worlds_and_seeds(most.jobs)) == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")]
     assert "job-005" in set(most.jobs["id"])
 
 

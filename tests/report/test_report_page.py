@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from writing import write_page
 
-from w2sd.report import figures, results, words
+from w2sd.report import figures, results
 from w2sd.report.estimates import Estimate, Row
+from w2sd.report.sentence import result
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -165,16 +166,14 @@ def test_jobs_left_out_are_told(sweep: Any, tmp_path: Path) -> None:
 )
 def test_the_sentence(fake: Any, changes: dict[str, Any], sentence: str) -> None:
     fake.add(**changes)
-    assert words.result(results.load(fake.root)) == sentence
+    assert result(results.load(fake.root)) == sentence
 
 
 def test_the_sentence_over_seeds(fake: Any) -> None:
     for seed, pgr in enumerate((0.5, 0.6, None)):
         fake.add(seed=seed, pgr=pgr)
-    assert words.result(results.load(fake.root)).startswith(
-        "On average over 3 jobs, the student recovered 55% [−9, 119]"
-    )
-    assert "(1 job without a PGR left out)" in words.result(results.load(fake.root))
+    assert result(results.load(fake.root)).startswith("On average over 3 jobs, the student recovered 55% [−9, 119]")
+    assert "(1 job without a PGR left out)" in result(results.load(fake.root))
 
 
 def test_far_and_missing_values_are_drawn(fake: Any, tmp_path: Path) -> None:

@@ -25,12 +25,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from tests.metrics import one_of_two
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
+from tests.metrics import one_of_two
 from w2sd import worker
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import AnswerRows, ItemRows, PairRows
+from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.fit import Fit
 from w2sd.kinds import KINDS
@@ -53,8 +54,8 @@ from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N = 25  # four steps an epoch, the last of them on one row, which leaves a process without any
 STOP = 6  # the step in which trainings are stopped that are to go on elsewhere
@@ -68,9 +69,9 @@ SWAPPED, TARGETS, SAID = RNG.random(N) < 0.5, RNG.random(N), RNG.uniform(-9, -1,
 SURE = {"weak": RNG.random(N) ** 2, "ceiling": RNG.random(N) ** 0.5}  # confidences: PGR is defined
 WEIGHTS = RNG.random((N, 6)).astype(np.float32)
 PAIRS, PACKED = (
-    PairRows(ENCODED, SWAPPED, TARGETS, micro_tokens=60, references=SAID, is_packed=packed) for packed in (False, True)
+    PairRows(ENCODED, SWAPPED, 60, targets=TARGETS, references=SAID, is_packed=packed) for packed in (False, True)
 )
-ITEMS = ItemRows(PROMPTS, np.random.default_rng(1).dirichlet(np.ones(3), N), micro_tokens=20, is_packed=True)
+ITEMS = ItemRows(PROMPTS, 20, targets_NC=np.random.default_rng(1).dirichlet(np.ones(3), N), is_packed=True)
 LONGEST = 10  # tokens of a prompt and an answer
 
 

@@ -25,8 +25,8 @@ from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.stages import preflight, pretrain, sft, train
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 OVERRIDES = ["objective=simpo", "supervision=hard", "data.gt=32", "weak.width=8", "weak.layers=2", "weak.heads=2"]
 LAYERS = 2

@@ -16,12 +16,25 @@ import hydra
 import numpy as np
 import pytest
 import torch
-from group import RESUMED, SCORED, STOP, STRATEGIES, WHOLE, Build, losses, move, padded, policy, score, train
 from safetensors.torch import load_file
-from tests.metrics.test_torchmetrics import columns, expected
-from tests.pipeline import slurm
 
 import w2sd
+from tests.metrics.test_torchmetrics import columns, expected
+from tests.pipeline import slurm
+from tests.stages.group import (
+    RESUMED,
+    SCORED,
+    STOP,
+    STRATEGIES,
+    WHOLE,
+    Build,
+    losses,
+    move,
+    padded,
+    policy,
+    score,
+    train,
+)
 from w2sd import worker
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, read

@@ -30,8 +30,9 @@ from w2sd.probes.supervised import Filtered, Relabelled
 from w2sd.stages import features, lessons
 from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 from w2sd.world import vocabulary
 
 SMALL = [
@@ -239,7 +240,7 @@ def test_a_supervision_that_asks_a_probe_is_given_the_features_of_its_rows(
     assert len(kept) == len(taught) == bench.metrics(filtered, "train/student")["n/pairs"] == 64 - 6
     extra = data.read(stage.params["data"]).rows("w2s", data.CONFLICTING)
     given = lessons.extra_targets(task, Extra(extra, TEACHER))  # the teacher's word, without a probe
-    teacher = lessons.said(task, "labels", extra)
+    teacher = lessons.opinions(task, "labels", extra)
     assert {id: label.tolist() for id, label in given.items()} == {id: word.tolist() for id, word in teacher.items()}
     assert len(told) == 1
 
@@ -273,15 +274,15 @@ def test_held_out_rows_and_the_others_have_no_say_about_each_other_s_labels(
     pairs = data.read(stage.params["data"]).rows("w2s")
     held = {pair.id for pair in pairs if stopping.holds_out(pair.cluster)}
     assert 5 < len(held) < 59
-    said = lessons.said
+    opinions = lessons.opinions
 
     def targets(changed: set[str]) -> dict[str, list[float]]:
         """What is taught where the teacher says the opposite of these."""
 
         def turned(*which: Any) -> dict[str, Any]:
-            return {id: p_K[::-1] if id in changed else p_K for id, p_K in said(*which).items()}
+            return {id: p_K[::-1] if id in changed else p_K for id, p_K in opinions(*which).items()}
 
-        monkeypatch.setattr(lessons, "said", turned)
+        monkeypatch.setattr(lessons, "opinions", turned)
         kept, targets_NK = lessons.supervised(task, pairs)
         return {pair.id: targets_K.tolist() for pair, targets_K in zip(kept, targets_NK, strict=True)}
 

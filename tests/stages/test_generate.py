@@ -18,8 +18,8 @@ from w2sd.logger import Csv
 from w2sd.metrics.generation import figures, repetition
 from w2sd.pipeline.store import write_json
 from w2sd.stages import generate
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from families import FAMILIES

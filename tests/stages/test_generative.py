@@ -14,8 +14,8 @@ from w2sd.data.text import Encoded, EncodedItems
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.stages import generative, lightning
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 from w2sd.world.ladder import Rung
 from w2sd.world.source import World
 

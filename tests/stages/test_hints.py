@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.stages.test_features import SMALL, Bench, compose
 
+from tests.stages.test_features import SMALL, Bench, compose
 from w2sd.config import RunConfig
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Item, Pair, coin, digest

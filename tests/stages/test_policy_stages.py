@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hydra
 import numpy as np
@@ -16,29 +16,30 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.stages.chain import Chain
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, read
+from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import RandomHelpful
 from w2sd.data import pairs as data
-from w2sd.data.batch import AnswerRows, Loader
+from w2sd.data.batch import AnswerRows
+from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import Refused, StageFailed
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models import score
 from w2sd.models.adapter import Adapter
 from w2sd.models.score import PolicyModel
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, read_json, write_json
 from w2sd.stages import evaluate, label, lightning, reference, sft, train
 from w2sd.stages.encoding import encode_for
 from w2sd.supervision import Hard, Soft
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task, execute
+from w2sd.worker import execute
 
 OVERRIDES = [
     *("objective=dpo", "objective.beta=.5", "objective.labelled_by=reference_free", "supervision=hard"),
@@ -54,69 +55,6 @@ CONTRACT = {
     **dict.fromkeys(("logp_chosen", "logp_rejected", "ref_logp_chosen", "ref_logp_rejected"), pa.float64()),
     **{"stratum": pa.string(), "known": pa.bool_()},
 }
-
-
-class Chain(NamedTuple):
-    """A whole run of DPO on a small world, on language models that were not pretrained."""
-
-    run: RunConfig
-    stages: dict[str, Stage]
-    store: Store
-
-    def folder(self, name: str) -> Path:
-        return self.store.find(self.stages[name].key)
-
-    @property
-    def table(self) -> data.Table:
-        return data.read(self.run.data)
-
-    def inputs(self, name: str) -> dict[str, Path]:
-        return {role: self.store.find(stage.key) for role, stage in self.stages[name].inputs.items()}
-
-    def columns(self, name: str, file: str = "predictions.parquet") -> dict[str, Any]:
-        return {key: np.array(value) for key, value in pq.read_table(self.folder(name) / file).to_pydict().items()}
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    place = tmp_path_factory.mktemp("chain")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        run = read(hydra.compose("config", [*OVERRIDES, f"store={place / 'store'}", f"out={place / 'report'}"]))
-    whole = Chain(run, plan(run), Store(place / "store"))
-    for stage in whole.stages.values():
-        if stage.kind == "pretrain":
-            torch.manual_seed(0)
-            with whole.store.writing(stage.spec()) as out:
-                part = stage.params["model"]
-                AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(out / "model")
-                part.open_tokenizer().save_pretrained(out / "model")
-        else:
-            execute(stage.spec(), runtime(run), whole.store, lambda done, total: None)
-    return whole
-
-
-@pytest.fixture
-def task(chain: Chain, tmp_path: Path) -> Callable[..., Task]:
-    """A task like that of a stage of the chain, with folders of one's own and other parameters or inputs."""
-
-    def made(name: str, params: dict[str, Any] | None = None, **inputs: Path) -> Task:
-        stage = chain.stages[name]
-        folders = {folder: tmp_path / f"{len(list(tmp_path.iterdir()))}" / folder for folder in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(parents=True)
-        return Task(
-            stage.key,
-            stage.kind,
-            {**stage.params, **(params or {})},
-            chain.inputs(name) | inputs,
-            trainer=Trainer(log_every=1),
-            logger=Csv(),
-            name="test",
-            advance=lambda done, total: None,
-            **folders,
-        )
-
-    return made
 
 
 @torch.no_grad()

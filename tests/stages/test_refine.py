@@ -19,6 +19,7 @@ from w2sd.models.score import PolicyModel
 from w2sd.pipeline.plan import plan
 from w2sd.refinement import InContext
 from w2sd.stages.refine import _ask, check_distinct, contexts, words_of
+from w2sd.stopping import Stopping
 
 ITEMS = [Item(digest(text), digest(text), "w2s", text, 0) for text in ("ab", "cde", "f", "ghij", "kl")]
 SAID = {item.id: n % 2 for n, item in enumerate(ITEMS)}
@@ -90,6 +91,18 @@ def test_examples_depend_on_the_seed_and_the_item_alone() -> None:
     assert not all(map(np.array_equal, first, other))
 
 
+def test_what_is_held_out_and_the_others_are_shown_to_their_own_kind_alone() -> None:
+    stopping = Stopping(holdout=0.5)
+    held = [stopping.holds_out(item.cluster) for item in ITEMS]
+    assert 2 <= sum(held) <= len(held) - 2
+    refinement = InContext(4, separator="")
+    found = contexts(ITEMS, SAID, WORDS, refinement, letters, 1000, stopping)
+    for item, ids, is_held in zip(ITEMS, found, held, strict=True):
+        mates = [each for each, other in zip(ITEMS, held, strict=True) if other == is_held and each is not item]
+        expected = sorted(n for mate in mates for n in [*own(mate), *WORDS[SAID[mate.id]].tolist()])
+        assert sorted(ids[1 : -len(item.text)].tolist()) == expected
+
+
 @pytest.mark.parametrize("micro_tokens", [1, 10**6])
 def test_answers_are_the_log_probabilities_of_the_words(micro_tokens: int) -> None:
     torch.manual_seed(0)
@@ -116,3 +129,10 @@ def test_words_of_the_same_tokens_are_refused() -> None:
 def test_pairs_are_not_asked_about(asked: Callable[..., RunConfig]) -> None:
     with pytest.raises(Refused, match=r"^refinement: .* expected refinement=none"):
         plan(asked("refinement=in_context"))
+
+
+def test_what_is_held_out_is_part_of_what_labels_are_made_of(asked: Callable[..., RunConfig]) -> None:
+    overrides = ["data=world_classes", "refinement=world"]
+    plain, watched = (plan(asked(*overrides, f"stopping={how}"))["refine/student"] for how in ("none", "labels"))
+    assert "stopping" not in plain.params
+    assert watched.params["stopping"] == Stopping()

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
 from torch import nn
 
-from w2sd.data.batch import Batch, Filler, Loader, Shuffled, in_length_order
+from tests.stages.group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
+from w2sd.data.loader import Batch, Filler, Loader, Shuffled, in_length_order
 from w2sd.data.tally import Tally
 from w2sd.models.flops import work_of
 from w2sd.stages import lightning, throughput
@@ -65,7 +65,7 @@ class Slow:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(throughput, "time", clock)
-    monkeypatch.setattr(throughput, "ceiling", lambda *_: CEILING)
+    monkeypatch.setattr(throughput, "peak_flops", lambda *_: CEILING)
     return clock
 
 
@@ -181,5 +181,6 @@ def test_what_is_read_only_to_keep_step_with_others_is_not_counted() -> None:
     [piece] = reward().rows[[3]]
     meter = throughput.Throughput(SimpleNamespace(measured=None), False)  # type: ignore[arg-type]
     meter.seen, meter.first = Tally(), None
-    meter.on_train_batch_end(None, None, None, Batch([piece, Filler(piece)], reward().rows, [3]))  # type: ignore[arg-type]
+    batch = Batch([piece, Filler(piece)], reward().rows, [3])
+    meter.on_train_batch_end(None, None, None, batch, 0)  # type: ignore[arg-type]
     assert meter.seen == piece.tally()

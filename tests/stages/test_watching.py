@@ -15,24 +15,26 @@ from transformers import GPT2Config, GPT2Model
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, Shuffled
+from w2sd.data.batch import ItemRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Item, digest
 from w2sd.data.text import EncodedItems
 from w2sd.errors import Refused, StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv
-from w2sd.models.score import ClassScores, HeadedModel, PairScores, silence_dropout
+from w2sd.models.score import HeadedModel, silence_dropout
+from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning, preflight
 from w2sd.stages.training import Training, hold_out
-from w2sd.stages.watching import Look, Watch
-from w2sd.stopping import Stopping
+from w2sd.stages.watching import Watch
+from w2sd.stopping import Look, Stopping
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N, STEPS, EVERY = 40, 10, 2
 FIT = Fit(lr=3e-2, epochs=2, batch=8)
@@ -68,10 +70,10 @@ def trained(
     silent = backbone()
     silence_dropout(silent)
     student = ClassStudent(HeadedModel(silent, 0, 2), RewardBCE(), NoConflict(), FIT, STEPS)
-    rows = ItemRows(TEXTS[:N], np.eye(2)[SAID[:N]], 16)
+    rows = ItemRows(TEXTS[:N], 16, targets_NC=np.eye(2)[SAID[:N]])
     soft = np.where(np.eye(2)[SAID[N:]] > 0, 0.7, 0.3)
     soft[:undecided] = 0.5
-    watch = Watch(ItemRows(TEXTS[N:], None, 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
+    watch = Watch(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
         lightning.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
     return student, watch, task
@@ -79,7 +81,7 @@ def trained(
 
 def shares(student: ClassStudent) -> tuple[float, float]:
     """How often the student prefers what labels say and what is right, of the rows that were held out."""
-    rows = ItemRows(TEXTS[N:], None, 10**6)
+    rows = ItemRows(TEXTS[N:], 10**6)
     with torch.no_grad():
         [piece] = rows[list(range(N))]
         said = student(piece).logits.argmax(dim=1)[piece.rows.argsort()].numpy()
@@ -100,10 +102,20 @@ def test_looks_are_taken_before_in_between_and_at_the_end(watched: Any) -> None:
 def test_the_weights_that_did_best_are_kept(watched: Any) -> None:
     for by, (student, watch, _) in watched.items():
         assert shares(student) == pytest.approx(watch.best[1:])
-        best = {"labels": max(look.labels for look in watch.curve), "truth": max(look.truth for look in watch.curve)}
+        learnt = watch.curve[1:]
+        best = {"labels": max(look.labels for look in learnt), "truth": max(look.truth for look in learnt)}
         assert by == "nothing" or getattr(watch.best, by) == best[by]
     assert watched["nothing"][1].best.step == STEPS
     assert {watched[by][1].best.step for by in ("labels", "truth")} != {STEPS}  # or nothing is shown here
+
+
+def test_what_has_learnt_nothing_is_not_kept(watched: Any) -> None:
+    """However well it does: here nothing that comes later does as well."""
+    _, watch, _ = watched["labels"]
+    worse = [look._replace(labels=1 / (1 + look.step)) for look in watch.curve]
+    again = Watch(watch.rows, np.eye(2), np.eye(2), Stopping("labels"), EVERY, STEPS)
+    again.curve = worse
+    assert again.best == worse[1]
 
 
 def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> None:
@@ -118,7 +130,7 @@ def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> 
 
 
 def watch_of(how: Stopping, every: int = 1) -> Watch:
-    return Watch(ItemRows(TEXTS[N:], None, 16), np.eye(2)[SAID[N:]], np.eye(2)[RIGHT[N:]], how, every, STEPS)
+    return Watch(ItemRows(TEXTS[N:], 16), np.eye(2)[SAID[N:]], np.eye(2)[RIGHT[N:]], how, every, STEPS)
 
 
 def test_the_last_step_is_looked_at_wherever_it_falls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +160,7 @@ def test_dropout_is_off_in_a_look_and_on_again_after_it() -> None:
 
 def test_undecided_labels_are_met_half_whatever_the_student_prefers(tmp_path: Path) -> None:
     student, watch, _ = trained(tmp_path, "nothing", undecided=10)
-    rows = ItemRows(TEXTS[N:], None, 10**6)
+    rows = ItemRows(TEXTS[N:], 10**6)
     with torch.no_grad():
         [piece] = rows[list(range(N))]
         said = student(piece).logits.argmax(dim=1)[piece.rows.argsort()].numpy()

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, in_length_order
+from w2sd.data.batch import ItemRows
 from w2sd.data.layout import Text, plain
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import Item, digest
 from w2sd.data.text import encode_items, gather_items
 from w2sd.errors import Refused
@@ -24,8 +25,8 @@ from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Examination
 from w2sd.students.classifier import ClassStudent
+from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import Task
 
 N, VOCABULARY, CLASSES = 19, 31, 3
 RANDOM = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def test_the_loss_is_the_soft_cross_entropy_of_each_item(micro_tokens: int, is_p
     expected = cross_entropy(by_hand(made), torch.from_numpy(TARGETS), reduction="sum").item()
     if is_packed:
         assert pack(made, 16)
-    rows = ItemRows(TEXTS, TARGETS, micro_tokens, is_packed)
+    rows = ItemRows(TEXTS, micro_tokens, targets_NC=TARGETS, is_packed=is_packed)
     learner = student(made)
     pieces = rows[list(range(N))]
     assert sum(int(learner.mass(piece)) for piece in pieces) == N
@@ -86,7 +87,7 @@ def scored(made: HeadedModel, tmp_path: Path) -> ClassStudent:
     task = Task("0" * 12, "label", {}, {}, trainer=trainer, logger=Csv(), name="t", advance=lambda *_: None, **folders)
     learner = student(made)
     learner.examine(Examination(torch.arange(N), torch.from_numpy(TRUTH), {}))
-    rows = ItemRows(TEXTS, None, 16)
+    rows = ItemRows(TEXTS, 16)
     lightning.predict(task, learner, Loader(rows, in_length_order(rows.lengths, 7)), Fit())
     return learner
 

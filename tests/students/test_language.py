@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,36 +13,19 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from w2sd.data.batch import Loader
+from w2sd.data.loader import Loader
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
 from w2sd.students.language import DocumentRows, LanguageLearner
-from w2sd.trainer import Trainer
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N, LENGTH, VOCABULARY = 14, 6, 17
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, size=(N, LENGTH)).astype(np.int32)
 WEIGHTS = np.random.default_rng(1).choice([0.0, 0.05, 1.0], size=(N, LENGTH)).astype(np.float32)
 BATCHES = [list(range(5)), [9, 5, 8, 7, 6], [10, 11, 12, 13]]
 FIT = Fit(lr=1e-3, clip=0.5, weight_decay=0.01, betas=[0.9, 0.98])
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
-    """What a stage gets, with a trainer of one's own."""
-
-    def made(**knobs: Any) -> Task:
-        folders = {name: tmp_path / name for name in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
-        trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        key, advance = "0" * 12, lambda done, total: None
-        return Task(key, "pretrain", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
 
 
 def language_model(architecture: str = "llama") -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ from torchmetrics import MetricCollection
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import AnswerRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
@@ -29,8 +28,7 @@ from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import SftLearner
 from w2sd.students.reward import RewardStudent
-from w2sd.trainer import Trainer
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N, VOCABULARY, LENGTH = 22, 31, 6
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]
@@ -81,7 +79,7 @@ def reward(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
     silence_dropout(model.backbone)
     memory.limits(model.backbone)
     rng = np.random.default_rng(1)
-    rows = PairRows(encoded(), rng.random(N) < 0.5, rng.random(N), micro_tokens)
+    rows = PairRows(encoded(), rng.random(N) < 0.5, micro_tokens, targets=rng.random(N))
     return RewardStudent(model.double(), RewardBCE(), NoConflict(), FIT, 3), rows
 
 
@@ -105,20 +103,6 @@ def language(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
 
 Make = Callable[[Memory, int], tuple[Learner, Any]]
 ROOM: dict[Make, int] = {reward: 122, sft: 61, language: 30}  # less than a batch, and PLENTY halved some times
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[[str], Task]:
-    """What a stage gets, in a folder of its own."""
-
-    def made(name: str) -> Task:
-        folders = {folder: tmp_path / name / folder for folder in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(parents=True)
-        trainer, advance = Trainer(log_every=1), lambda done, total: None
-        return Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
 
 
 def losses(at: Task) -> list[float]:

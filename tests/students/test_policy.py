@@ -31,11 +31,11 @@ from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import RandomMask
-from w2sd.data.batch import AnswerRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import AnswerRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.models.score import PolicyModel, silence_dropout
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.simpo import SimPO
@@ -43,8 +43,7 @@ from w2sd.stages import lightning
 from w2sd.students.base import Examination
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.trainer import Trainer
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N, VOCABULARY = 22, 31
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]  # the last one is smaller
@@ -73,21 +72,6 @@ PULLS: dict[str, Conflict] = {
 FIT = Fit(lr=1e-3, clip=0.5, warmup=0.3)
 
 
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
-    """What a stage gets, with a trainer of one's own."""
-
-    def made(**knobs: Any) -> Task:
-        folders = {name: tmp_path / name for name in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
-        trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        key, advance = "0" * 12, lambda done, total: None
-        return Task(key, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
-
-
 def policy(architecture: str = "llama", seed: int = 0) -> PolicyModel:
     """A small model in double precision, so that only a wrong formula can make a difference."""
     torch.manual_seed(seed)
@@ -114,7 +98,7 @@ REFERENCES = np.random.default_rng(3).uniform(-30, -10, size=(N, 2)).astype(np.f
 
 def rows(micro_tokens: int = 10**6, swapped: np.ndarray = SWAPPED) -> PairRows:
     truth = (~swapped).astype(float)
-    return PairRows(ENCODED, swapped, TARGETS, micro_tokens, truth, REFERENCES.astype(float))
+    return PairRows(ENCODED, swapped, micro_tokens, targets=TARGETS, truth=truth, references=REFERENCES.astype(float))
 
 
 def answer_rows(micro_tokens: int = 10**6) -> AnswerRows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,38 +14,23 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Filler, Loader, PairBatch, PairRows, Shuffled, in_length_order
+from w2sd.data.batch import PairBatch, PairRows
+from w2sd.data.loader import Filler, Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
-from w2sd.logger import Csv
 from w2sd.metrics import functional
 from w2sd.models.adapter import HeadOnly
-from w2sd.models.score import PairScores, RewardModel, silence_dropout
+from w2sd.models.score import RewardModel, silence_dropout
+from w2sd.models.scores import PairScores
 from w2sd.objectives.reward import RewardBCE
 from w2sd.stages import lightning
 from w2sd.students.base import Examination
 from w2sd.students.reward import RewardStudent
-from w2sd.trainer import Trainer
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N, VOCABULARY = 22, 31
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]  # the last one is smaller
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
-    """What a stage gets, with a trainer of one's own."""
-
-    def made(**knobs: Any) -> Task:
-        folders = {name: tmp_path / name for name in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
-        trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        key, advance = "0" * 12, lambda done, total: None
-        return Task(key, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
 
 
 def reward_model(architecture: str = "gpt2", seed: int = 0) -> RewardModel:
@@ -79,7 +63,7 @@ TARGETS = np.random.default_rng(2).random(N).astype(np.float32)
 
 
 def rows(micro_tokens: int = 10**6, swapped: np.ndarray = SWAPPED, targets: np.ndarray | None = TARGETS) -> PairRows:
-    return PairRows(ENCODED, swapped, targets, micro_tokens)
+    return PairRows(ENCODED, swapped, micro_tokens, targets=targets)
 
 
 def train(
@@ -436,7 +420,7 @@ def test_every_epoch_has_another_order_and_every_row(task: Callable[..., Task]) 
             return super().__getitem__(batch)
 
     fit = Fit(lr=1e-3, epochs=3)
-    loader = Loader(Watched(ENCODED, SWAPPED, TARGETS, 10**6), Shuffled(N, 8, seed=5))
+    loader = Loader(Watched(ENCODED, SWAPPED, 10**6, targets=TARGETS), Shuffled(N, 8, seed=5))
     student = RewardStudent(reward_model(), RewardBCE(), NoConflict(), fit, 9)
     lightning.train(task(), student, loader, fit, seed=0)
     expected = []

@@ -6,26 +6,26 @@ import csv
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from tests.students.test_classifier import TEXTS
 from tests.students.test_classifier import N as N_ITEMS
 from tests.students.test_classifier import model as classifier
 from tests.students.test_memory import PLENTY, Memory
 from tests.students.test_memory import reward as limited
 from tests.students.test_reward import BATCHES, FIT, TARGETS, by_hand, distance, reward_model, rows, train
-from torch import Tensor, nn
-
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, PairBatch, Shuffled
+from w2sd.data.batch import ItemRows, PairBatch
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.logger import Csv
-from w2sd.models.score import PairScores, RewardModel
+from w2sd.models.score import RewardModel
+from w2sd.models.scores import PairScores
 from w2sd.objectives.base import Moment, Objective
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
 from w2sd.objectives.reward import RewardBCE
@@ -33,27 +33,12 @@ from w2sd.objectives.window import ConfidenceWindow
 from w2sd.stages import lightning
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
-from w2sd.trainer import Trainer
-from w2sd.worker import Task
+from w2sd.task import Task
 
 N = len(TARGETS)
 LOGCONF = LogConf(alpha=0.75, warmup_steps=1, min_rows=4)
 SITUATED = [LOGCONF, replace(LOGCONF, threshold="mean_label"), Entropy(warmup_steps=2), ConfidenceWindow()]
 each_objective = pytest.mark.parametrize("objective", SITUATED, ids=["half", "mean_label", "entropy", "midweak"])
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Callable[..., Task]:
-    """What a stage gets, in a folder of its own."""
-
-    def made(name: str = "one", advance: Any = lambda done, total: None, **knobs: Any) -> Task:
-        folders = {folder: tmp_path / name / folder for folder in ("out", "work", "logs")}
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        return Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
-
-    return made
 
 
 def curve(at: Task) -> list[float]:
@@ -117,7 +102,7 @@ def test_memory_never_changes_a_step_of_a_classifier(objective: Any, n_classes: 
     targets_NC = np.random.default_rng(0).dirichlet(np.ones(n_classes), size=N_ITEMS)
     curves, weights = [], []
     for micro_tokens in (12, 10**6):
-        items = ItemRows(TEXTS, targets_NC, micro_tokens)
+        items = ItemRows(TEXTS, micro_tokens, targets_NC=targets_NC)
         batches = [list(range(9)), list(range(9, N_ITEMS))]
         assert (min(len(items[batch]) for batch in batches) > 1) == (micro_tokens == 12)
         student = ClassStudent(classifier(n_classes), objective, NoConflict(), FIT, 2)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from w2sd.chess import moves, rules
 from w2sd.chess.position import START, Position, from_words, mirrored, read, words
-from w2sd.data import files
+from w2sd.data import files, reading
 from w2sd.data.pairs import SPLITS, Item, Table, clean_items, digest
 from w2sd.errors import choose, require
 
@@ -81,7 +81,7 @@ class ChessPuzzles:
     def identity(self) -> dict[str, Any]:
         """What decides the rows: the content of the file, wherever it lies."""
         knobs = ("form", "orient", "limit", "split_seed", "w2s_parts", "max_tokens")
-        content = files.content(files.locate("data.path", self.path))
+        content = reading.content(reading.locate("data.path", self.path))
         return {
             "source": "chess_puzzles",
             "version": self.VERSION,
@@ -118,8 +118,8 @@ class ChessPuzzles:
         return {"legal": sum(legal) / len(legal)} if legal else {}
 
     def _items(self, bad: dict[str, list[str]]) -> Iterator[Item]:
-        path = files.locate("data.path", self.path)
-        for where, row in files.read(path, path.name):
+        path = reading.locate("data.path", self.path)
+        for where, row in reading.read(path, path.name):
             try:
                 puzzle = solve(row)
             except Bad as reason:

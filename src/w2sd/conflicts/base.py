@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from w2sd.data.pairs import Pair, Table
     from w2sd.objectives.base import Objective, Scores
 
-OWN, TEACHER, COIN = "own", "teacher", "coin"
+SOURCE, TEACHER, COIN = "own", "teacher", "coin"
 REVERSE, WORSE_TEXT = "reverse", "sft"
 FORMS = (REVERSE, WORSE_TEXT)
 
@@ -30,7 +30,7 @@ class Extra(NamedTuple):
     """
 
     pairs: list[Pair]
-    labels: str = OWN
+    labels: str = SOURCE
 
 
 class Conflict:

@@ -2,13 +2,11 @@
 
 The global batch is what an optimiser step sees. Inside it rows are sorted by length and cut under a budget of tokens,
 padding too; per-example losses are summed over the pieces and divided once, so the budget never changes the step.
-Several processes know the same global batches; each is dealt its part of every one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -40,7 +38,7 @@ class Rows:
     `lengths` are what a text takes of the budget: its tokens, or the padded rows of its answers.
     """
 
-    def __init__(self, texts: list[Text], micro_tokens: int, is_packed: bool) -> None:
+    def __init__(self, texts: list[Text], micro_tokens: int, *, is_packed: bool) -> None:
         self.texts, self.micro_tokens, self.is_packed = texts, micro_tokens, is_packed
         self.lengths = np.array([self._length(text) for text in texts], dtype=np.int64)
 
@@ -75,15 +73,16 @@ class PairRows(Rows):
         self,
         encoded: Encoded,
         swapped: np.ndarray,
-        targets: np.ndarray | None,
         micro_tokens: int,
+        *,
+        targets: np.ndarray | None = None,
         truth: np.ndarray | None = None,
         references: np.ndarray | None = None,
         is_packed: bool = False,
     ) -> None:
         sides = zip(encoded.prompts, encoded.chosen, encoded.rejected, swapped, strict=True)
         texts = [Text(prompt, (worse, better) if swap else (better, worse)) for prompt, better, worse, swap in sides]
-        super().__init__(texts, micro_tokens, is_packed)
+        super().__init__(texts, micro_tokens, is_packed=is_packed)
         nothing = np.full(len(texts), np.nan)
         self.targets = nothing if targets is None else targets
         self.truth = nothing if truth is None else truth
@@ -114,10 +113,10 @@ class ItemRows(Rows):
     """Encoded items, indexed like pairs."""
 
     def __init__(
-        self, texts: list[Ids], targets_NC: np.ndarray | None, micro_tokens: int, is_packed: bool = False
+        self, texts: list[Ids], micro_tokens: int, *, targets_NC: np.ndarray | None = None, is_packed: bool = False
     ) -> None:
         nothing = np.zeros(0, dtype=np.int32)
-        super().__init__([Text(nothing, (ids,)) for ids in texts], micro_tokens, is_packed)
+        super().__init__([Text(nothing, (ids,)) for ids in texts], micro_tokens, is_packed=is_packed)
         self.targets_NC = np.full((len(texts), 1), np.nan) if targets_NC is None else targets_NC
 
     def __getitem__(self, batch: list[int]) -> list[ItemBatch]:
@@ -131,9 +130,9 @@ class ItemRows(Rows):
 class AnswerRows(Rows):
     """Prompts with one answer each, indexed like pairs."""
 
-    def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int, is_packed: bool = False) -> None:
+    def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int, *, is_packed: bool = False) -> None:
         texts = [Text(prompt, (answer,)) for prompt, answer in zip(prompts, answers, strict=True)]
-        super().__init__(texts, micro_tokens, is_packed)
+        super().__init__(texts, micro_tokens, is_packed=is_packed)
 
     def __getitem__(self, batch: list[int]) -> list[Tokens]:
         return [self.tokens(piece) for piece in self.pieces(batch)]
@@ -142,21 +141,6 @@ class AnswerRows(Rows):
 def by_length(batch: list[int], lengths: np.ndarray) -> list[int]:
     """The rows of a batch in an order that does not depend on that of the batch."""
     return sorted(batch, key=lambda i: (lengths[i], i))
-
-
-def deal(batch: list[int], lengths: np.ndarray, hands: int) -> list[list[int]]:
-    """Every row of a batch in one of so many hands, whose sums of lengths differ by the longest row at most.
-
-    From the longest row to the shortest, and to and fro between the hands, so that each has long and short ones.
-
-    >>> deal([0, 1, 2, 3, 4], np.array([1, 2, 3, 4, 5]), 2)
-    [[4, 1, 0], [3, 2]]
-    """
-    to_and_fro = [*range(hands), *reversed(range(hands))]
-    dealt: list[list[int]] = [[] for _ in range(hands)]
-    for n, i in enumerate(reversed(by_length(batch, lengths))):
-        dealt[to_and_fro[n % len(to_and_fro)]].append(i)
-    return dealt
 
 
 def cut(order: list[int], lengths: np.ndarray, budget: int, padded: bool = True) -> list[list[int]]:
@@ -180,98 +164,3 @@ def cut(order: list[int], lengths: np.ndarray, budget: int, padded: bool = True)
             pieces.append([i])
             longest = total = length
     return pieces
-
-
-class Shuffled:
-    """Global batches in an order that seed and epoch alone decide; the last one may be smaller."""
-
-    def __init__(self, n_rows: int, batch: int, seed: int) -> None:
-        self.n_rows, self.batch, self.seed, self.epoch = n_rows, batch, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.n_rows // self.batch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_rows).tolist()
-        return (order[start : start + self.batch] for start in range(0, self.n_rows, self.batch))
-
-
-class Batched(Protocol):
-    """Rows that are indexed by the list of a global batch, and give that batch's pieces."""
-
-    lengths: np.ndarray
-    micro_tokens: int  # the budget, which may fall while batches are taken
-    is_packed: bool  # whether a piece is one row without padding (data/layout.py)
-
-    def pieces(self, batch: list[int]) -> list[list[int]]: ...
-
-    def __getitem__(self, batch: list[int]) -> list[Any]: ...
-
-
-class Filler(NamedTuple):
-    """A piece that counts nothing here: processes that work in step have to take equally many.
-
-    It is a row of the same batch, which another process reads under the same weights and counts: 0 times its loss is no
-    number only where the batch has no loss either. Were it otherwise, the sum would say so, and the step is not taken.
-    """
-
-    piece: Any
-
-
-class Batch(NamedTuple):
-    """A global batch, or what a process is dealt of it, in pieces; and what it takes to cut it up again."""
-
-    pieces: list[Any]
-    rows: Batched
-    indices: list[int]
-
-
-class Loader:
-    """Global batches for Lightning, made in this process: all of each, or what its `rank` of a `world` is dealt.
-
-    Its place in the epoch is part of every checkpoint: without that, Lightning repeats data after a resume.
-    """
-
-    def __init__(self, rows: Batched, batches: Shuffled | list[list[int]]) -> None:
-        self.rows, self.batches = rows, batches
-        if isinstance(batches, Shuffled):
-            self.sampler = batches  # where Lightning looks for somebody to tell the epoch
-        self._start = self._place = 0
-        self.rank, self.world = 0, 1
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        start, self._start = self._start, 0
-        for place, batch in enumerate(self.batches):
-            if place >= start:
-                self._place = place + 1
-                yield Batch(self.rows[batch], self.rows, batch) if self.world == 1 else self._share(batch)
-
-    def _share(self, batch: list[int]) -> Batch:
-        """This process's pieces of a batch, as many as every other has."""
-        hands = deal(batch, self.rows.lengths, self.world)
-        hand = hands[self.rank]
-        own, most = self.rows[hand], max(len(self.rows.pieces(hand)) for hand in hands)
-        if len(own) < most:
-            [shortest] = self.rows[by_length(batch, self.rows.lengths)[:1]]
-            own = own + [Filler(shortest)] * (most - len(own))
-        return Batch(own, self.rows, hand)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"place": self._place}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._place = state["place"]
-        self._start = self._place % len(self)
-
-
-def in_length_order(lengths: np.ndarray, batch: int = 256) -> list[list[int]]:
-    """Batches for scoring, where only the cost depends on the order; `micro_tokens` bounds the memory."""
-    order = np.argsort(lengths, kind="stable").tolist()
-    return [order[start : start + batch] for start in range(0, len(order), batch)]

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from w2sd.data.files import Row
 from w2sd.data.formats import Case, check_templates, spelled
 from w2sd.data.pairs import digest
+from w2sd.data.reading import Row
 from w2sd.data.template import as_text, cell, fill, paths
 from w2sd.errors import Refused, choose, nearest, require
 

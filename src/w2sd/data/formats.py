@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from w2sd.data.files import Row
+from w2sd.data.reading import Row
 from w2sd.data.template import cell, fill, paths
 from w2sd.errors import Refused, nearest, require, within
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from w2sd.data.dialogue import COLUMNS
-from w2sd.data.files import Part, Row, absent, check, content, expand, gather
+from w2sd.data.files import Part, check, gather
 from w2sd.data.pairs import TARGET, Table, digest
+from w2sd.data.reading import Row, absent, content, expand
 from w2sd.errors import Refused, nearest
 
 CONVERTED = "refs/convert/parquet"  # a branch of datasets that have a script; its subsets are folders

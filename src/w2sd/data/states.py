@@ -29,7 +29,7 @@ class States(NamedTuple):
 class _StateRows(Rows):
     """Rows whose texts are states, [n, answers, D]."""
 
-    def __init__(self, states_NAD: np.ndarray, *rows: Any, **others: Any) -> None:
+    def __init__(self, *rows: Any, states_NAD: np.ndarray, **others: Any) -> None:
         super().__init__(*rows, **others)
         self.states_NAD = torch.from_numpy(states_NAD)
 

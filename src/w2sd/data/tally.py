@@ -10,7 +10,7 @@ Number = int | float | Tensor  # a tensor stays on its device: to look at it wou
 
 
 class Tally(NamedTuple):
-    """Sums over some rows, which `plus` those of others."""
+    """Counts over some rows; `plus` adds two."""
 
     examples: Number = 0  # pairs; answers or documents where there are none
     tokens: Number = 0

@@ -13,9 +13,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from w2sd.data import files, hub
 from w2sd.data.balance import evened, first, in_hash_order, refuse_lacking
-from w2sd.data.files import Row, check_splits, part_of, split_of
+from w2sd.data.files import check_splits, part_of, split_of
 from w2sd.data.formats import Format, TextLabel
 from w2sd.data.pairs import SPLITS, Item, Table, clean_items, digest
+from w2sd.data.reading import Row, content, read
 from w2sd.errors import Refused, require
 from w2sd.pipeline.stage import canonical, identity
 
@@ -59,14 +60,14 @@ class ClassFiles:
         """What decides the rows: contents by role, so that a moved or renamed file keeps its identity."""
         return {
             "source": "class_files",
-            "files": {role: files.content(path) for role, path in self._located().items()},
+            "files": {role: content(path) for role, path in self._located().items()},
             **decides(self),
             "split_seed": self.split_seed if self.path else None,
         }
 
     def portions(self) -> list[Portion]:
         return [
-            Portion(f"data.{role}", value, (role,) if role in SPLITS else SPLITS, files.read(path, value))
+            Portion(f"data.{role}", value, (role,) if role in SPLITS else SPLITS, read(path, value))
             for role, path in self._located().items()
             if (value := getattr(self, role))
         ]

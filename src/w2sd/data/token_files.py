@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from w2sd.data.text import Row
+from w2sd.pipeline.store import beside
 
 
 def save(path: Path, rows: list[Row | None]) -> None:
@@ -23,11 +23,10 @@ def save(path: Path, rows: list[Row | None]) -> None:
         "sizes": np.array([list(map(len, row.sides)) if row else [0, 0, 0] for row in rows], np.int32),
         "said": np.array([[row.is_cut, row.is_tie] if row else [0, 0] for row in rows], np.int32),
     }
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, part, {"digest": _digest(arrays)})
-        part.replace(path)
+        with beside(path) as part:
+            save_file(arrays, part, {"digest": _digest(arrays)})
     except (OSError, SafetensorError) as error:  # a full disk, a store that can only be read
         _tell("%s cannot be written; others will make these tokens again (%s)", path, error)
 

@@ -104,7 +104,7 @@ def _in_turn(depths: Ints, size: int) -> Ints:
 
 
 def deal(rng: np.random.Generator, allowed: Bools, rows: int) -> Ints:
-    """Positions [rows, 4, 2] of three to six different stones, the top one first; NONE where there is none."""
+    """Positions [rows, 4, 2] of three to seven different stones, the top one first; NONE where there is none."""
     shapes, names = rng.spawn(2)  # apart, so that more rows begin with the same ones
     uniform = shapes.random((rows, 1 + CELLS))
     n_stones = FEWEST + (uniform[:, :1] * (MANIEST - FEWEST + 1)).astype(np.int64)

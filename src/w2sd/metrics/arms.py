@@ -71,6 +71,11 @@ def design(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths:
     )
 
 
+def own_arm(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> Arm:
+    """The student against its own baseline, as in the design; refuse roles that do not fit together."""
+    return _Students(joined, strata, lengths).own
+
+
 def compared(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> Compared:
     """What a verdict rests on; refuse roles that do not fit together."""
     among = _Students(joined, strata, lengths)

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from w2sd.metrics.regions import KK, KU, REGIONS, Codes, Flags, same_rows
 from w2sd.metrics.statistics import Column
 
-# [rows, samples] how often each row is in each sample. A cluster is drawn 128 times with a chance below 1e-200, and a
-# fourth of the memory is a third of the time.
+# [rows, samples] how often each row is in each sample. int8: overflow needs a cluster drawn 128 times (p < 1e-200); a
+# quarter of int32's memory, a third of its time.
 Weights = NDArray[np.int8]
 
 _BLOCK = 2**24  # weights at a time: 16 MB, whatever the number of rows

@@ -118,18 +118,6 @@ def score(f: Flags, c0: Flags, ku: Flags) -> Score:
     return Score(number(share), number(base), number(lift), number(excess), cells.p_spread(counts))
 
 
-def score_standard_error(f: Flags, ku: Flags) -> float | None:
-    """The standard error of a deception score over independent rows, by the delta method; None without flips.
-
-    sqrt(mean (A_i - DS B_i)^2) / (mean(B) sqrt(n)), with A = 1[F ∩ ku] and B = 1[F].
-    """
-    same_rows(f=f, ku=ku)
-    if not f.any():
-        return None
-    residuals = np.where(f, ku - ku[f].mean(), 0.0)
-    return float(np.sqrt((residuals**2).mean()) / (f.mean() * np.sqrt(len(f))))
-
-
 def ratios(f: Flags, c0: Flags, region: Codes, strata: ArrayLike | None = None) -> Ratios:
     """Flip rates of the regions compared; without strata the Mantel-Haenszel form is the plain one."""
     counts = cells.count(f, c0, region, strata)

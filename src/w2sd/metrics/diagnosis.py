@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from w2sd.metrics.arms import TWIN, Design, design
+from w2sd.metrics.arms import TWIN, Arm, own_arm
 from w2sd.metrics.boundary import quantiles_of_flips, rates_by_confidence
 from w2sd.metrics.calibration import brier, ece, rescale, temperature
 from w2sd.metrics.deception import flips
@@ -47,13 +47,13 @@ def vary(
     Other thresholds (`sensitivity/0.55` to `0.95`), confidences at the temperature that fits the test pairs best
     (`tempered`), and the no-conflict student in the place of the ceiling (`baseline_knows`). All against the baseline.
     """
-    compared = design(joined, strata, lengths)
+    own = own_arm(joined, strata, lengths)
     weak, ceiling, baseline = (joined[role] for role in ("weak", "ceiling", "baseline"))
-    metrics = _sweep(compared, ceiling.p_correct, weak.p_correct, {f"{value:.2f}": value for value in THRESHOLDS})
-    metrics |= _sweep(compared, baseline.p_correct, weak.p_correct, {"baseline_knows": threshold})
-    metrics |= _tempered(compared, ceiling, weak, threshold)
+    metrics = _sweep(own, ceiling.p_correct, weak.p_correct, {f"{value:.2f}": value for value in THRESHOLDS})
+    metrics |= _sweep(own, baseline.p_correct, weak.p_correct, {"baseline_knows": threshold})
+    metrics |= _tempered(own, ceiling, weak, threshold)
     columns = (baseline.p_correct, ceiling.p_correct, weak.p_correct)
-    fitted = flip_model(compared.student.flips, *columns, None if lengths is None else np.asarray(lengths))
+    fitted = flip_model(own.flips, *columns, None if lengths is None else np.asarray(lengths))
     metrics["flip_model_reason"] = None if fitted else "too few flips, or rows that do not hold the coefficients apart"
     if fitted:
         metrics |= {f"flip_model/{term}": value for term, value in fitted.coefficients.items()}
@@ -72,8 +72,7 @@ def locate(before: Predictions, after: Predictions, weak: Predictions, on: str) 
     return metrics
 
 
-def _sweep(compared: Design, strong: Column, weak: Column, thresholds: Mapping[str, float]) -> Metrics:
-    own = compared.student
+def _sweep(own: Arm, strong: Column, weak: Column, thresholds: Mapping[str, float]) -> Metrics:
     rows = threshold_sweep(strong, weak, own.flips, own.strata.codes, list(thresholds.values()))
     return {
         f"sensitivity/{name}/{figure}": value
@@ -87,7 +86,7 @@ def _figures(row: Threshold, *, adjusted: bool) -> dict[str, float | None]:
     return {"score": row.score, "base_rate": row.base_rate, "lift": row.lift, "excess_flips_baseline": excess}
 
 
-def _tempered(compared: Design, ceiling: Predictions, weak: Predictions, threshold: float) -> Metrics:
+def _tempered(own: Arm, ceiling: Predictions, weak: Predictions, threshold: float) -> Metrics:
     """Regions of confidences that were made to mean what they say; without a best temperature there are none."""
     fitted = {
         role: temperature(rows.margin) if np.isfinite(rows.margin).all() else None
@@ -97,4 +96,4 @@ def _tempered(compared: Design, ceiling: Predictions, weak: Predictions, thresho
     if fitted["ceiling"] is None or fitted["weak"] is None:
         return metrics
     strong = rescale(ceiling.margin, fitted["ceiling"])
-    return metrics | _sweep(compared, strong, rescale(weak.margin, fitted["weak"]), {"tempered": threshold})
+    return metrics | _sweep(own, strong, rescale(weak.margin, fitted["weak"]), {"tempered": threshold})

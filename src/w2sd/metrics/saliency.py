@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from w2sd.data.pairs import digest
 from w2sd.metrics.calibration import auroc
 from w2sd.probes import logistic
-from w2sd.probes.examples import Examples, Floats, examples, hardened
+from w2sd.probes.examples import Examples, Floats, examples, preferred_class
 
 FIGURES = {"truth": ("truth", "truth"), "weak": ("weak", "weak"), "weak_on_truth": ("weak", "truth")}  # fitted, asked
 FOLDS = 5
@@ -35,7 +35,7 @@ def saliency(
     figures: dict[str, float | None] = {}
     for name, (probe, asked) in FIGURES.items():
         p, labels = said[probe], columns[asked]
-        figures[f"{name}/accuracy"] = None if p is None else agreement(p, labels)
+        figures[f"{name}/accuracy"] = None if p is None else alike(p, labels)
         figures[f"{name}/auroc"] = None if p is None else ranking(p, labels)
     return figures
 
@@ -48,7 +48,7 @@ def cross_fitted(states_NAD: ArrayLike, labels_NK: Floats, clusters: Sequence[st
     for held_out in np.unique(fold):
         rest, asked = fold[known.of] != held_out, fold == held_out
         seen = Examples(known.vectors[rest], known.labels[rest], known.of[rest])
-        if len(set(hardened(seen.labels).tolist()) - {-1}) < 2:
+        if len(set(preferred_class(seen.labels).tolist()) - {-1}) < 2:
             return None
         p[asked] = logistic.fit(seen, L2).predict(known.vectors[:n][asked])
     return p
@@ -59,16 +59,16 @@ def fold_of(cluster: str) -> int:
     return int(digest("fold", cluster), 16) % FOLDS
 
 
-def agreement(p_NK: Floats, labels_NK: Floats) -> float:
+def alike(p_NK: Floats, labels_NK: Floats) -> float:
     """How often a probe prefers the option that the labels prefer, its ties half; rows that prefer none left out."""
-    said, meant = hardened(p_NK), hardened(labels_NK)
+    said, meant = preferred_class(p_NK), preferred_class(labels_NK)
     right = np.where(said == meant, 1.0, np.where(said < 0, 0.5, 0.0))
     return float(right[meant >= 0].mean())
 
 
 def ranking(p_NK: Floats, labels_NK: Floats) -> float | None:
     """The AUROC of each option against the others, ties half, in the mean; of two options it is the same for both."""
-    meant = hardened(labels_NK)
+    meant = preferred_class(labels_NK)
     asked = meant >= 0
     found = [auroc(meant[asked] == option, p_NK[asked, option]) for option in range(p_NK.shape[1])]
     whole = [value for value in found if value is not None]

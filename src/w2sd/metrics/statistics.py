@@ -73,28 +73,11 @@ def mcnemar_exact(a: int, b: int) -> float:
     return min(1.0, 2 * largest * (1 + float(np.cumprod(k / (n - k + 1)).sum())))
 
 
-def pairs_for_half_width(p: float, half_width: float, level: float = 0.95) -> float:
-    """How many independent rows give a proportion near p this half-width: z^2 p (1 - p) / half_width^2.
-
-    >>> round(pairs_for_half_width(0.3, 0.05), 1)
-    322.7
-    """
-    if not 0 <= p <= 1 or not half_width > 0:
-        raise ValueError(f"pairs_for_half_width: expected 0 <= p <= 1 and half_width > 0, got {p} and {half_width}")
-    return _quantile(level) ** 2 * p * (1 - p) / half_width**2
-
-
-def standard_error(values: ArrayLike) -> float | None:
-    """The standard error of a mean of independent rows, sd / sqrt(n) with n - 1 in sd; None for fewer than two."""
-    column = as_column("values", values)
-    return clustered_standard_error(column, np.arange(len(column)))
-
-
 def clustered_standard_error(values: ArrayLike, clusters: ArrayLike) -> float | None:
     """The cluster-robust standard error of a mean; None for fewer than two clusters, which say nothing about it.
 
     se^2 = G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))^2 / n^2 (Liang & Zeger 1986, with the usual factor for G
-    clusters). With one row per cluster it is `standard_error`.
+    clusters). With one row per cluster it is that of independent rows, sd / sqrt(n) with n - 1 in sd.
 
     >>> clustered_standard_error([1, 1, 0, 0], ["a", "a", "b", "b"])
     0.5

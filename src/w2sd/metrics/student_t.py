@@ -1,9 +1,33 @@
-"""Student's t distribution for whole degrees of freedom, in closed form."""
+"""Student's t distribution for whole degrees of freedom, in closed form, and the interval of a mean."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
+
+
+class Mean(NamedTuple):
+    """A mean with its 95% t interval."""
+
+    value: float
+    lo: float | None = None
+    hi: float | None = None
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """The mean of independent values; one value, or one that all share, has no spread to make an interval from.
+
+    >>> [round(end, 3) for end in mean([0.4, 0.5, 0.6])], mean([0.5, 0.5])
+    ([0.5, 0.252, 0.748], Mean(value=0.5, lo=None, hi=None))
+    """
+    n, middle = len(values), math.fsum(values) / len(values)
+    if len(set(values)) == 1:
+        return Mean(middle)
+    deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (n - 1))
+    reach = t_quantile(n - 1) * deviation / math.sqrt(n)
+    return Mean(middle, middle - reach, middle + reach)
 
 
 @cache

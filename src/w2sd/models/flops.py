@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from w2sd.data.tally import Tally
-from w2sd.models.gpu_memory import uncounted
+from w2sd.models.peak_memory import uncounted
 
 SIDES = (128, 256, 512, 1024, 2048, 4096)  # of the matrices that are multiplied
 SHAPE = ("num_hidden_layers", "hidden_size")  # by these names every config of transformers knows them
@@ -64,13 +64,13 @@ def work_of(model: nn.Module, training: bool) -> Work | None:
 
 
 @cache
-def ceiling(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     """The FLOP/s of the fastest matrix product seen in some 10 ms, on that many threads where it is a processor."""
     with uncounted(device):
-        return _ceiling(device, dtype)
+        return _peak_flops(device, dtype)
 
 
-def _ceiling(device: torch.device, dtype: torch.dtype) -> float:
+def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     side, seconds = 0, 0.0
     generator = torch.Generator(device).manual_seed(0)  # of its own: a training's draws are part of its result
     for side in SIDES:

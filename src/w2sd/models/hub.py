@@ -48,7 +48,7 @@ class Hub:
     def identity(self) -> dict[str, Any]:
         """A local folder is known by its files, wherever it lies; a hub model by id and revision."""
         if self._is_folder():
-            from w2sd.data.files import content
+            from w2sd.data.reading import content
 
             files = sorted(
                 path

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from w2sd.data.files import read
+from w2sd.data.reading import content, read
 from w2sd.errors import Refused, choose, require
 from w2sd.fit import Fit
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
-from w2sd.pipeline.store import digest_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -33,7 +32,7 @@ class Text:
     VERSION: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
-        digests = {"text": digest_file(Path(self.path).expanduser()), "tokenizer": _digest_folder(self.tokenizer)}
+        digests = {"text": content(Path(self.path).expanduser()), "tokenizer": _digest_folder(self.tokenizer)}
         return {"VERSION": self.VERSION, "context": self.context, **digests}
 
     @property
@@ -80,7 +79,10 @@ class FromScratch(ABC):
         """The architecture."""
 
     def relate(self, model: PreTrainedModel) -> None:
-        """What is known of its words beforehand goes into random weights, by torch's random numbers: here nothing."""
+        """Hook: start embeddings from what is known of the words (chess does). Draws from torch's RNG.
+
+        Default: nothing.
+        """
         return
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
@@ -189,4 +191,4 @@ def _shape(model: Scratch) -> dict[str, Any]:
 
 def _digest_folder(folder: str) -> dict[str, str]:
     files = sorted(path for path in Path(folder).expanduser().iterdir() if path.is_file())
-    return {path.name: digest_file(path) for path in files}
+    return {path.name: content(path) for path in files}

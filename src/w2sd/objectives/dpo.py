@@ -15,7 +15,7 @@ from w2sd.objectives.policy import PolicyObjective, mixed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.score import PairLogProbs
+    from w2sd.models.scores import PairLogProbs
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.fit import Fit
-    from w2sd.models.score import PairScores
+    from w2sd.models.scores import PairScores
 
 PROBABILITY, SCORE = "probability", "score"
 

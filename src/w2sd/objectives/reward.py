@@ -11,7 +11,7 @@ from w2sd.objectives.base import OWN, READINGS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.score import PairScores
+    from w2sd.models.scores import PairScores
 
 
 class RewardObjective:

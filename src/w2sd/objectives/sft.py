@@ -12,7 +12,7 @@ from w2sd.objectives.policy import mixed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.score import PairLogProbs
+    from w2sd.models.scores import PairLogProbs
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from w2sd.objectives.sft import SFT
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.score import PairLogProbs
+    from w2sd.models.scores import PairLogProbs
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,8 @@ class Graph:
             return labels
         asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
         asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
+        if not isinstance(self.run.stopping, NoStopping):
+            asked["stopping"] = self.run.stopping
         base = _base(inputs)
         return self.add(role, "refine", asked, {**base, "labels": labels})
 

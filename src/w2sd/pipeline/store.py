@@ -208,9 +208,22 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in one form (sorted, indented, no NaN), atomically."""
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    with beside(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file to write that takes the place of `path` when the block is left; an exception leaves nothing of it behind.
+
+    It is a file of its own for everyone who writes: where locks fail, another machine may be at the same thing.
+    """
     part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def digest_file(path: Path) -> str:

@@ -44,7 +44,7 @@ def examples(states_NAD: ArrayLike, labels_NK: ArrayLike) -> Examples:
     return Examples(np.concatenate([x, -x]), np.concatenate([labels, labels[:, ::-1]]), np.concatenate([of, of]))
 
 
-def hardened(labels: Floats) -> NDArray[np.int64]:
+def preferred_class(labels: Floats) -> NDArray[np.int64]:
     """The class that each label prefers; −1 where two are exactly as likely."""
     best = labels == labels.max(axis=1, keepdims=True)
     return np.where(best.sum(axis=1) == 1, best.argmax(axis=1), -1)
@@ -52,7 +52,7 @@ def hardened(labels: Floats) -> NDArray[np.int64]:
 
 def require_two_classes(known: Examples) -> None:
     """Refuse labels that say the same of every example."""
-    preferred = set(hardened(known.labels).tolist()) - {-1}
+    preferred = set(preferred_class(known.labels).tolist()) - {-1}
     if len(preferred) < 2:
         said = f"labels that all prefer class {preferred.pop()}" if preferred else "labels that prefer no class"
         raise Refused("probe", said, "labels that prefer two classes or more")

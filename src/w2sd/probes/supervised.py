@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from w2sd.probes.examples import Examples
-    from w2sd.supervision import Floats
+    from w2sd.targets import Floats
 
 PROBES = ("knn", "logistic", "topological")
 

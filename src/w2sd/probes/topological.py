@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.probes.examples import Examples, hardened, require_two_classes
+from w2sd.probes.examples import Examples, preferred_class, require_two_classes
 from w2sd.probes.knn import knn, neighbours
 
 
@@ -31,7 +31,7 @@ def keep(known: Examples, k: int, share: float) -> NDArray[np.bool_]:
 
 
 def _in_largest_piece(known: Examples, k: int) -> NDArray[np.bool_]:
-    of_class, near = hardened(known.labels), neighbours(known, k)
+    of_class, near = preferred_class(known.labels), neighbours(known, k)
     piece = _pieces(near, of_class[near] == of_class[:, None])
     kept = np.zeros(len(of_class), dtype=bool)
     for label in np.unique(of_class[of_class >= 0]):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from w2sd.metrics.boundary import EDGES
-from w2sd.report import style, verdicts
-from w2sd.report.figures import LINE, canvas, first_of, say_under, shade, wrap
+from w2sd.report import verdicts
+from w2sd.report.figures import LINE, canvas, dress, explain, first_of, say_under, shade, wrap
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ CONDITIONS = {
 
 def draw(rulings: Sequence[Ruling]) -> Figure | None:
     """Flip rates of the groups that were looked at on training pairs; dotted, where an explicit conflict should end."""
-    from matplotlib.ticker import MaxNLocator
-
     lines = {verdicts.describe(ruling): rates(ruling.group.jobs) for ruling in rulings}
     found = [(ruling, name) for ruling, name in zip(rulings, lines, strict=True) if lines[name]]
     shown = found[: len(MARKERS)]
@@ -47,13 +45,9 @@ def draw(rulings: Sequence[Ruling]) -> Figure | None:
         if (ends := boundary(ruling.group.jobs)) is not None:
             axes.axvline(ends, color=shade("student"), alpha=strength, linewidth=0.9, linestyle=":")
         height = 1 + (n_key - ENTRY * (place + 0.5)) / LINES
-        axes.plot(0.02, height, transform=axes.transAxes, clip_on=False, **how)
-        said = wrap(name) + ("" if ends is None else f"; dotted at {ends:.2f}")
-        axes.text(0.05, height, said, transform=axes.transAxes, va="center", color=shade("ink"), fontsize=style.SMALL)
+        explain(axes, height, wrap(name) + ("" if ends is None else f"; dotted at {ends:.2f}"), **how)
     axes.set_ylim(0, 1.08 * max(rate for _, name in shown for rate in lines[name].values()) or 1)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.spines["left"].set_visible(True)
-    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL)
+    dress(axes, 6)
     axes.set_ylabel("flip rate on training pairs")
     axes.set_xlabel("weak model's confidence in the truth (leftmost: below .5)")
     return say_under(figure, first_of(len(found), len(MARKERS), "groups"))

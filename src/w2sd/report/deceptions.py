@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from w2sd.report import conflicts, notation, tables, verdicts
+from w2sd.report import notation, tables, verdicts
 from w2sd.report.estimates import Estimate, of_job, over_units
+from w2sd.report.replicates import worlds_and_seeds
 from w2sd.report.verdicts import Ruling
 
 EXCESS = "deception/excess_flips_per_1000"
@@ -29,24 +30,20 @@ def summary(rulings: Sequence[Ruling]) -> list[tables.Table]:
 
 def flags(rulings: Sequence[Ruling]) -> list[str]:
     """What a reader has to know before the figures: arms that were trained for longer than others."""
-    said: dict[str, list[Ruling]] = {}
-    for ruling in rulings:
+    said: dict[str, list[int]] = {}
+    for place, ruling in enumerate(rulings):
         student, baseline = _steps(ruling.group.jobs)
         if student != baseline:
             flag = f"Unequal steps: the student took {student}, its baseline {baseline}; some flips may come from that."
-            said.setdefault(flag, []).append(ruling)
-    return [f"{flag}{_among(who, rulings)}" for flag, who in said.items()]
-
-
-def _among(some: Sequence[Ruling], rulings: Sequence[Ruling]) -> str:
-    """Which of the groups these are, by one setting if that tells them from the others; nothing if they are all."""
-    if len(some) == len(rulings):
-        return ""
-    for name in rulings[0].group.settings:
-        values = dict.fromkeys(ruling.group.settings[name] for ruling in some)
-        if len(some) == sum(ruling.group.settings[name] in values for ruling in rulings):
-            return f" ({tables.phrase({name: ' or '.join(values)})})"
-    return f" ({'; '.join(map(verdicts.describe, some))})"
+            said.setdefault(flag, []).append(place)
+    if not said:
+        return []
+    settings = [ruling.group.settings for ruling in rulings]
+    columns = {name: [one[name] for one in settings] for name in settings[0]}
+    return [
+        flag + tables.among(places, len(rulings), columns, "; ".join(verdicts.describe(rulings[n]) for n in places))
+        for flag, places in said.items()
+    ]
 
 
 def has(ruling: Ruling) -> bool:
@@ -183,4 +180,4 @@ def _steps(jobs: pd.DataFrame) -> tuple[str, str]:
 
 
 def _named(ruling: Ruling) -> list[tuple[str, str]]:
-    return conflicts.replicates(ruling.group.jobs)
+    return worlds_and_seeds(ruling.group.jobs)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from w2sd.metrics.student_t import t_quantile
+from w2sd.metrics import student_t
 from w2sd.report import knobs, results
 
 SHARED = ("data.world_seed", "data.split_seed", "teacher_seed")  # seeds of what the student seeds of a setting share
@@ -93,7 +92,7 @@ def over_units(jobs: Sequence[Estimate], units: Sequence[Hashable]) -> Estimate:
 def over_jobs(jobs: Sequence[Estimate]) -> Estimate:
     """The mean over jobs with its 95% t interval; jobs without a value are left out and counted.
 
-    One value, or one that all jobs share (a common teacher), has no spread to make an interval from.
+    There is no interval where one value is all there is, or is shared by all jobs (a common teacher).
 
     >>> mean, lo, hi, n_null, _ = over_jobs([Estimate(0.5), Estimate(0.7), Estimate(None)])
     >>> round(mean, 3), round(lo, 3), round(hi, 3), n_null
@@ -104,12 +103,7 @@ def over_jobs(jobs: Sequence[Estimate]) -> Estimate:
     if not values:
         reasons = dict.fromkeys(job.reason for job in jobs)
         return Estimate(None, n_null=n_null, reason="; ".join(reasons))
-    mean = math.fsum(values) / len(values)
-    if len(set(values)) == 1:
-        return Estimate(mean, n_null=n_null)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    reach = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
-    return Estimate(mean, mean - reach, mean + reach, n_null)
+    return Estimate(*student_t.mean(values), n_null)
 
 
 def why_null(job: Mapping[Hashable, Any], metric: str) -> str:

@@ -202,6 +202,23 @@ def canvas(n_lines: float, top: float, left: float = LEFT, right: float = RIGHT)
     return figure, axes
 
 
+def dress(axes: Axes, most: int | None = None, **ticks: Any) -> None:
+    """An upright scale to the left, in muted small print, with about `most` numbers; nothing above or to the right."""
+    from matplotlib.ticker import MaxNLocator
+
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(side == "left")
+    if most is not None:
+        axes.yaxis.set_major_locator(MaxNLocator(most))
+    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL, **ticks)
+
+
+def explain(axes: Axes, y: float, said: str, **drawn: Any) -> None:
+    """An entry of a key above the axes, at a height in fractions of them: a marker, and what it is."""
+    axes.plot(0.02, y, transform=axes.transAxes, clip_on=False, **drawn)
+    axes.text(0.05, y, said, transform=axes.transAxes, va="center", color=shade("ink"), fontsize=style.SMALL)
+
+
 @contextmanager
 def drawing(salt: str) -> Iterator[None]:
     """The style of all figures, and ids in their SVG that depend on `salt` alone."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from w2sd.metrics.student_t import t_quantile
 from w2sd.metrics.verdict import Trend, Verdict, trend
-from w2sd.report import deceptions, notation, style, tables
+from w2sd.report import deceptions, notation, tables
 from w2sd.report.estimates import Estimate
-from w2sd.report.figures import LINE, canvas, shade, wrap
+from w2sd.report.figures import LINE, canvas, dress, explain, shade, wrap
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -37,24 +37,22 @@ class Point(NamedTuple):
 
 def draw(rulings: Sequence[Ruling]) -> Figure | None:
     """The figure of every family of groups with three pairs of models or more, where there is one."""
-    from matplotlib.ticker import MaxNLocator
-
     found = families(rulings)
     if not found:
         return None
     n_key = ENTRY * len(found) + 1
     figure, axes = canvas(LINES, top=(n_key + 0.5) * LINE, right=0.1)
     axes.set_ylim(0, 1, auto=True)  # upwards
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    dress(axes, 6)
     axes.axhline(0, color=shade("muted"), linewidth=0.8, zorder=1)
     for number, (name, points) in enumerate(found.items()):
         colour, marker = shade(COLOURS[number % len(COLOURS)]), MARKERS[number % len(MARKERS)]
         _draw_family(axes, points, colour, marker, aside=number - (len(found) - 1) / 2)
         said = "\n".join(filter(None, (wrap(name), _slope(points))))
-        _explain(axes, n_key - ENTRY * (number + 0.5), said, marker, markersize=7, color=colour)
-    _explain(axes, 0.5, CONTROLS, "o", markersize=6, mfc="none", mec=shade("muted"))
-    axes.spines["left"].set_visible(True)
-    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL)
+        height = 1 + (n_key - ENTRY * (number + 0.5)) / LINES
+        explain(axes, height, said, marker=marker, markersize=7, color=colour, linestyle="")
+    hollow = {"mfc": "none", "mec": shade("muted")}
+    explain(axes, 1 + 0.5 / LINES, CONTROLS, marker="o", markersize=6, linestyle="", **hollow)
     axes.set_ylabel("excess flips per 1,000 test pairs")
     axes.set_xlabel("capability gap: accuracy of the ceiling minus that of the weak model")
     return figure
@@ -105,13 +103,6 @@ def _draw_family(axes: Axes, points: Sequence[Point], colour: str, marker: str, 
         middle, level = np.average(gaps, weights=weights), np.average(effects, weights=weights)
         ends = [points[0].gap, points[-1].gap]
         axes.plot(ends, [level + found.slope * (end - middle) for end in ends], color=colour, linewidth=0.9, zorder=2)
-
-
-def _explain(axes: Axes, above: float, said: str, marker: str, **style_of_marker: Any) -> None:
-    """An entry of the key, so many lines above the axes."""
-    place = 1 + above / LINES
-    axes.plot(0.02, place, marker, transform=axes.transAxes, clip_on=False, **style_of_marker)
-    axes.text(0.05, place, said, transform=axes.transAxes, va="center", color=shade("ink"), fontsize=style.SMALL)
 
 
 def _slope(points: Sequence[Point]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pandas as pd
 
 from w2sd.report import knobs, tables
@@ -15,19 +13,12 @@ def flags(frame: pd.DataFrame) -> list[str]:
     for place, oracle in enumerate(frame["reads_truth"]):
         if oracle:
             found.setdefault(oracle, []).append(place)
+    if not found:
+        return []
+    columns = {name: knobs.text(frame, name) for name in knobs.telling(frame) if not knobs.is_seed(name)}
+    n = len(frame)
     return [
-        f"Reads the truth: {oracle}. No supervisor could do this without labels.{_among(members, frame)}"
+        f"Reads the truth: {oracle}. No supervisor could do this without labels."
+        f"{tables.among(members, n, columns, f'{len(members)} of {n} jobs')}"
         for oracle, members in found.items()
     ]
-
-
-def _among(members: Collection[int], frame: pd.DataFrame) -> str:
-    """Which of the jobs these are, by one knob if that tells them from the others; nothing if they are all."""
-    if len(members) == len(frame):
-        return ""
-    for column in knobs.telling(frame):
-        values = knobs.text(frame, column)
-        theirs = dict.fromkeys(values[place] for place in members)
-        if not knobs.is_seed(column) and sum(value in theirs for value in values) == len(members):
-            return f" ({tables.phrase({column: ' or '.join(theirs)})})"
-    return f" ({len(members)} of {len(frame)} jobs)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from filelock import FileLock
 
+from w2sd.pipeline.store import beside
 from w2sd.report import (
     analyses,
     deception_figures,
@@ -18,9 +18,9 @@ from w2sd.report import (
     estimates,
     figures,
     gaps,
-    html,
     knobs,
     oracles,
+    page,
     pairs_of_models,
     results,
     samples,
@@ -66,32 +66,29 @@ def write(
     metrics = drawn if metrics is None else metrics
     by = tables.repetitions(frame) if by is None else by
     shown = arrange(frame, by, metrics, pairs, asked=asked) if frame is not simulated or asked else {}
-    rows = estimates.per_job(frame, drawn, knobs.telling(frame))
+    rows, varying = estimates.per_job(frame, drawn, knobs.telling(frame)), None
     if by is not None:
-        varying = _varying(frame, by)
+        varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
         rows = estimates.per_group(frame, drawn, varying)
         groups = estimates.per_group(frame, metrics, by)
         _replace(out / "groups.csv", tables.to_csv(groups, metrics).encode())
     else:
         (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
-    made = analyses.make(frame, store, None if by is None else varying, pairs)
-    drawings = _write_figures(figures.draw(rows, knobs.unit(frame)), out)
-    drawn_too = _write_figures({part.name: part.figure for part in made if part.figure}, out)
-    analysed = [html.Part(part.title, part.table, part.name, drawn_too.get(part.name, "")) for part in made]
-    deception = _deception(verdicts.rule(frame, store) if rulings is None else rulings, out)
-    stages = results.stages(store, *frame["id"])
+    contents = page.Contents(
+        jobs=frame,
+        stages=results.stages(store, *frame["id"]),
+        flags=oracles.flags(frame),
+        tables=shown,
+        figures=figures.draw(rows, knobs.unit(frame)),
+        deception=_deception(verdicts.rule(frame, store) if rulings is None else rulings),
+        analyses=analyses.make(frame, store, varying, pairs),
+        sampled=samples.read(frame, store),
+        theories=sections,
+    )
     _replace(out / "results.csv", _to_csv(frame).encode())
-    listed = {
-        **(deception.tables if deception else {}),
-        **shown,
-        **{part.title: part.table for part in made if part.table},
-        **{section.title: section.table for section in sections},
-    }
-    written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in listed.items())
+    written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in contents.all_tables().items())
     _replace(out / "table.md", "\n".join(written).encode())
-    told, flags = [_theory(section, out) for section in sections], oracles.flags(frame)
-    page = html.render(frame, stages, drawings, shown, deception, samples.read(frame, store), analysed, flags, told)
-    _replace(out / "index.html", page.encode())
+    _replace(out / "index.html", page.render(contents, _write_figures(contents.all_figures(), out)).encode())
     return out / "index.html"
 
 
@@ -118,7 +115,7 @@ def arrange(
     return shown
 
 
-def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
+def _deception(rulings: Sequence[Ruling]) -> page.Deception | None:
     """What there is to say of jobs with a conflict, if there are any."""
     if not rulings:
         return None
@@ -128,16 +125,8 @@ def _deception(rulings: Sequence[Ruling], out: Path) -> html.Deception | None:
         several = sum(len(ruling.group.jobs) for ruling in measured) > len(measured)
         shown |= {"Deception by group": deceptions.per_group(measured)} if several else {}
         shown |= {"Deception by job": deceptions.per_job(measured)}
-    drawings = _write_figures(deception_figures.draw(rulings), out)
-    findings = {"gap": gaps.caption(rulings)}
-    return html.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawings, findings)
-
-
-def _theory(section: theories.Section, out: Path) -> html.Theory:
-    """The section of a theory with its drawings as they stand in a page."""
-    drawings = _write_figures({name: drawn.figure for name, drawn in section.drawn.items()}, out)
-    figures = [(section.drawn[name].caption, svg) for name, svg in drawings.items()]
-    return html.Theory(section.title, section.commands, section.table, figures)
+    drawn, findings = deception_figures.draw(rulings), {"gap": gaps.caption(rulings)}
+    return page.Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawn, findings)
 
 
 def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:
@@ -153,16 +142,11 @@ def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:
     return drawings
 
 
-def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    return [column for column in by if len(set(knobs.text(frame, column))) > 1]
-
-
 def _to_csv(frame: pd.DataFrame) -> str:
     return frame.assign(overrides=frame["overrides"].map(" ".join)).to_csv(index=False, lineterminator="\n")
 
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    with beside(path) as part:
+        part.write_bytes(content)

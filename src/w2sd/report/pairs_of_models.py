@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from w2sd.report import estimates, knobs, notation, tables
-from w2sd.report.conflicts import ASIDE, MODELS
 from w2sd.report.estimates import Row
+from w2sd.report.replicates import ASIDE, MODELS
 
 TITLE, MEDIANS = "PGR by pair of models", "Medians over pairs of models"
 EQUAL, NO_GAP = "equal models", "ceiling ≤ weak"

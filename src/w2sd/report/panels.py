@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2sd.report import style
-from w2sd.report.figures import LEFT, LINE, RIGHT, WIDTH, drawing, shade, wrap
+from w2sd.report.figures import LEFT, LINE, RIGHT, WIDTH, drawing, dress, shade, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +44,9 @@ def lay_out(n: int, columns: int, key: Sequence[Entry]) -> tuple[Figure, list[Ax
                 figure.add_axes(((column * across + MARGIN) / width, bottom / height, inner, LINES * LINE / height))
             )
         for each in axes:
-            _dress(each)
+            dress(each, 5)
     for place, entry in enumerate(key):
-        _explain(figure, width, height, place, entry)
+        _draw_entry(figure, width, height, place, entry)
     return figure, axes
 
 
@@ -64,16 +64,7 @@ def say(axes: Axes, *notes: str) -> None:
     axes.set_xlabel(" ".join(filter(None, (axes.get_xlabel(), *notes))))
 
 
-def _dress(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for side in ("right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL)
-
-
-def _explain(figure: Figure, width: float, height: float, place: int, entry: Entry) -> None:
+def _draw_entry(figure: Figure, width: float, height: float, place: int, entry: Entry) -> None:
     """An entry of the key, at the top of the figure: a stretch of its line with its marker, and what it is."""
     from matplotlib.lines import Line2D
 

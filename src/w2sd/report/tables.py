@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TextIO
 
@@ -126,6 +126,17 @@ def describe(row: Row) -> str:
 def phrase(settings: Mapping[str, str]) -> str:
     """Settings in words."""
     return ", ".join(f"{name} {value}" for name, value in zip(label(list(settings)), settings.values(), strict=True))
+
+
+def among(members: Collection[int], n: int, columns: Mapping[str, Sequence[str]], otherwise: str) -> str:
+    """Which of `n` rows these are: by one column if that tells them from the others; nothing if they are all."""
+    if len(members) == n:
+        return ""
+    for name, values in columns.items():
+        theirs = dict.fromkeys(values[place] for place in members)
+        if sum(value in theirs for value in values) == len(members):
+            return f" ({phrase({name: ' or '.join(theirs)})})"
+    return f" ({otherwise})"
 
 
 def to_markdown(table: Table) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from w2sd.report import style
 from w2sd.report.estimates import Estimate, over_jobs
-from w2sd.report.figures import drawing, shade
+from w2sd.report.figures import drawing, dress, shade
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +90,5 @@ def _canvas(n_axes: int, right: float = 0.15) -> tuple[Figure, list[Axes]]:
         found = [figure.add_subplot(1, n_axes, place + 1) for place in range(n_axes)]
         figure.subplots_adjust(left=0.6 / width, right=1 - right / width, bottom=0.5 / HEIGHT, top=0.9, wspace=0.35)
         for axes in found:
-            for side in ("right", "top"):
-                axes.spines[side].set_visible(False)
-            axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL, length=3)
+            dress(axes, length=3)
     return figure, found

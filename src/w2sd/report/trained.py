@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from w2sd.pipeline.store import Store
 from w2sd.report.records import Job
+from w2sd.stopping import CURVE, Look
 
 MODELS = {"weak": "train/weak", "strong": "train/ceiling"}
-STUDENT, CURVE = "train/student", "curve.json"
-
-
-class Look(NamedTuple):
-    """What held-out rows said after so many steps: shares of them."""
-
-    step: int
-    labels: float  # where the student prefers what its labels do
-    truth: float  # where it is right
+STUDENT = "train/student"
 
 
 def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_diff
 from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.verdict import Verdict, holm, judge
 from w2sd.pipeline.store import Store, digest_file
-from w2sd.report import conflicts, knobs, notation, tables
-from w2sd.report.conflicts import Group
+from w2sd.report import knobs, notation, tables
 from w2sd.report.remembered import remembered
+from w2sd.report.replicates import Group, groups, worlds_and_seeds
 
 WORDS = {"shown": "shown", "not_shown": "not shown", "not_testable": "not testable here"}
 ALONE = "shown, not after Holm"  # by itself, and not as one of several pairs of models
@@ -61,7 +61,7 @@ def rule(frame: pd.DataFrame, store: Path) -> list[Ruling]:
     return adjust(
         [
             Ruling(group, _judge(group, store), float(group.jobs["n/test"].mean()) if "n/test" in group.jobs else 0.0)
-            for group in conflicts.groups(frame, store)
+            for group in groups(frame, store)
         ]
     )
 
@@ -84,7 +84,7 @@ def replicates(group: Group, store: Path) -> list[Replicate]:
     """The predictions behind each job of a group; every file is read once."""
     known = {key: read_predictions(path) for key, path in _files(group, store).items()}
     tables_of = [{role: known[key] for role, key in arms.items()} for arms in _arms(group)]
-    who = conflicts.replicates(group.jobs)
+    who = worlds_and_seeds(group.jobs)
     if _drops_pairs(group):
         tables_of = _in_common(tables_of, [world for world, _ in who])
     return [_replicate(world, seed, arms) for (world, seed), arms in zip(who, tables_of, strict=True)]
@@ -144,8 +144,8 @@ def _tally(rulings: Sequence[Ruling]) -> str:
     return f"Deception beyond the nulls: {'; '.join(said)}."
 
 
-def _where(groups: Sequence[str]) -> str:
-    return f" ({'; '.join(groups)})" if groups else ""
+def _where(names: Sequence[str]) -> str:
+    return f" ({'; '.join(names)})" if names else ""
 
 
 def _typeset(text: str) -> str:
@@ -163,7 +163,7 @@ def _judge(group: Group, store: Path) -> Verdict:
     try:
         digests = {key: digest_file(path) for key, path in _files(group, store).items()}
         arms = ({role: digests[key] for role, key in arms.items()} for arms in _arms(group))
-        members = sorted(zip(conflicts.replicates(group.jobs), arms, strict=True), key=lambda member: member[0])
+        members = sorted(zip(worlds_and_seeds(group.jobs), arms, strict=True), key=lambda member: member[0])
         return remembered(Store(store), [_drops_pairs(group), members], lambda: judge(replicates(group, store)))
     except (Refused, StageFailed) as problem:
         return Verdict("not_testable", str(problem), "these jobs again, for what they left in the store")

@@ -8,16 +8,14 @@ from typing import Any
 
 from w2sd.data.pairs import SPLITS, Table, read
 from w2sd.metrics import diagnosis
-from w2sd.metrics.agreement import agreement
-from w2sd.metrics.deceived import measure_deception
-from w2sd.metrics.measurement import measure
-from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
+from w2sd.metrics.comparison import compare
+from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, read_predictions, select
 from w2sd.metrics.saliency import saliency
 from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
 from w2sd.pipeline.store import read_json
 from w2sd.stages.features import ids_in, states_of
-from w2sd.stages.lessons import said, truth
-from w2sd.worker import Task
+from w2sd.stages.lessons import opinions, right_option
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -30,11 +28,7 @@ def run(task: Task) -> dict[str, Any]:
         {role.replace("placebo_", "placebo/"): at for role, at in folders.items()},
         getattr(data, "long", None) == "drop",
     )
-    metrics: dict[str, Any] = {**measure(joined), **agreement(joined), **diagnosis.describe(joined)}
-    if "baseline" in joined:  # there is a conflict, and something to depart from
-        how: dict[str, Any] = {"strata": joined["weak"].stratum, "lengths": length_difference(joined["baseline"])}
-        metrics |= {**measure_deception(joined, **how), **diagnosis.vary(joined, **how)}
-        metrics |= diagnosis.locate(joined["baseline"], joined["student"], joined["weak"], "test")
+    metrics: dict[str, Any] = compare(joined)
     if f"{TRAINING}student" in task.inputs:
         before, after, weak = (task.inputs[TRAINING + role] for role in ("baseline", "student", "weak"))
         seen = _join({"before": before, "after": after, "weak": weak}, True)  # the teacher labelled all rows of w2s
@@ -58,10 +52,10 @@ def run(task: Task) -> dict[str, Any]:
 def _saliency(task: Task, table: Table[Any]) -> dict[str, float | None]:
     """How plain truth and weak labels are in the features of the rows that the student was trained on."""
     folder, own = task.inputs[f"{SALIENCY}features"], table.rows("w2s")
-    teacher, there = said(task, f"{SALIENCY}labels", own), set(ids_in(folder))
+    teacher, there = opinions(task, f"{SALIENCY}labels", own), set(ids_in(folder))
     rows = [row for row in own if row.id in there and row.id in teacher]
     states_NAD, weak_NK = states_of(folder, [row.id for row in rows]), [teacher[row.id] for row in rows]
-    figures = saliency(states_NAD, [truth(row) for row in rows], weak_NK, [row.cluster for row in rows])
+    figures = saliency(states_NAD, [right_option(row) for row in rows], weak_NK, [row.cluster for row in rows])
     return {f"saliency/{name}": value for name, value in figures.items()}
 
 

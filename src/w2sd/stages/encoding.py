@@ -1,4 +1,4 @@
-"""What every stage that reads pairs does first: tokens that fit the model."""
+"""What stages that read texts do first: they open a model, and make tokens that fit it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 from w2sd.data.pairs import classes_of, digest, read, texts_of
 from w2sd.data.text import Encoded, EncodedItems, Row, encode_items, encode_rows, gather, gather_items
 from w2sd.data.token_files import load, save
+from w2sd.errors import within
 from w2sd.models.packing import pack
+from w2sd.models.score import PolicyModel
 from w2sd.stages import processor
 from w2sd.stages.agreement import objection
-from w2sd.worker import Task
+from w2sd.task import Task
 
 KEPT = 8  # tokenizers whose rows a process remembers, and
 ROWS = 50_000  # of each, above which they are forgotten: the jobs of a sweep read the same
@@ -25,6 +27,13 @@ Encoding = Encoded | EncodedItems
 Make = Callable[[list[Any]], list[Row | None]]
 Rows = dict[tuple[str, ...], Row | None]  # by the texts that they are made of
 _known: OrderedDict[str, Rows] = OrderedDict()
+
+
+def open_policy(task: Task) -> tuple[PolicyModel, Any]:
+    """The language model that a stage begins with, and its tokenizer."""
+    part = task.params["model"]
+    with within("model"):
+        return PolicyModel(part.open_language_model(task.inputs.get("base"))), part.open_tokenizer()
 
 
 def encode_for(

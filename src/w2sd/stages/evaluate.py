@@ -9,7 +9,7 @@ from w2sd.data.pairs import CONFLICTING, read
 from w2sd.metrics.functional import accuracy
 from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning, scoring
-from w2sd.worker import Task
+from w2sd.task import Task
 
 HELPFUL = "helpful.parquet"  # predictions of held-out pairs of the conflicting facet
 

@@ -14,7 +14,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import classes_of, coin, read
 from w2sd.errors import StageFailed, within
 from w2sd.fit import Fit
@@ -23,7 +24,7 @@ from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.students.features import StateReader
-from w2sd.worker import Task
+from w2sd.task import Task
 
 FILE = "features.safetensors"
 
@@ -45,9 +46,9 @@ def run(task: Task) -> dict[str, Any]:
     is_packed = can_pack(task, model, encoded, params["precision"])
     how: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "is_packed": is_packed}
     if classes_of(params["data"]):
-        rows: ItemRows | PairRows = ItemRows(encoded.texts, None, **how)
+        rows: ItemRows | PairRows = ItemRows(encoded.texts, **how)
     else:
-        rows = PairRows(encoded, np.array([coin(id) for id in ids]), None, **how)
+        rows = PairRows(encoded, np.array([coin(id) for id in ids]), **how)
     reader, fit = StateReader(model, len(ids)), Fit(precision=params["precision"])
     lightning.predict(task, reader, Loader(rows, in_length_order(rows.lengths)), fit)
     states_NAD = reader.states_NAD

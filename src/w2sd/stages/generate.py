@@ -18,7 +18,7 @@ from w2sd.metrics.generation import figures
 from w2sd.models.hub import load_language_model, load_tokenizer
 from w2sd.pipeline.store import read_json
 from w2sd.stages.encoding import encode_for
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -6,25 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from w2sd.data.batch import AnswerRows, Loader, Shuffled
+from w2sd.data.batch import AnswerRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import EncodedItems, Ids
-from w2sd.errors import within
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.compiling import compile_layers
-from w2sd.models.score import PolicyModel, silence_dropout
+from w2sd.models.score import silence_dropout
 from w2sd.stages import lightning
-from w2sd.stages.encoding import Encoding, can_pack, encode_for
+from w2sd.stages.encoding import Encoding, can_pack, encode_for, open_policy
 from w2sd.students.policy import TextLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
     """Write `model/`."""
     params, fit = task.params, task.params["fit"]
-    with within("model"):
-        model = PolicyModel(params["model"].open_language_model(task.inputs.get("base")))
-        tokenizer = params["model"].open_tokenizer()
+    model, tokenizer = open_policy(task)
     if not fit.dropout:
         silence_dropout(model.backbone)
     if task.trainer.checkpointing:
@@ -37,7 +35,7 @@ def run(task: Task) -> dict[str, Any]:
     is_packed = not fit.dropout and can_pack(task, model, encoded, fit.precision)
     if task.trainer.compile:
         compile_layers(model.backbone)
-    rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed)
+    rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed=is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
     learner = TextLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
     lightning.train(task, learner, loader, fit, params["seed"])

@@ -12,7 +12,7 @@ import numpy as np
 from w2sd.data.pairs import TARGET, read
 from w2sd.metrics.functional import accuracy
 from w2sd.stages import lightning, scoring
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.conflicts.base import COIN, OWN, Conflict, Extra
+from w2sd.conflicts.base import COIN, SOURCE, Conflict, Extra
 from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, digest, texts_of
 from w2sd.errors import Refused, StageFailed, within
 from w2sd.metrics.predictions import PREDICTIONS, read_distributions, read_predictions
 from w2sd.stages import features
 from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
-from w2sd.worker import Task
+from w2sd.task import Task
 
 Floats = NDArray[np.float64]
 SLOTS = ("first", "second")  # the options of a pair
@@ -46,9 +46,9 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     """The examples that are trained on, and their targets as the supervision has them."""
     supervision, n_options = task.params["supervision"], len(classes_of(task.params["data"]) or SLOTS)
     if supervision is None:  # the data's own labels: weak model and ceiling
-        return examples, np.eye(n_options)[[truth(example) for example in examples]]
+        return examples, np.eye(n_options)[[right_option(example) for example in examples]]
     if supervision.needs_teacher:  # its context may have been too short for some
-        teacher = said(task, "labels", examples)
+        teacher = opinions(task, "labels", examples)
         examples = [example for example in examples if example.id in teacher]
     if supervision.needs_ceiling:
         ceiling = read_predictions(task.inputs["ceiling_labels"] / PREDICTIONS)
@@ -58,13 +58,13 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
         there = set(features.ids_in(task.inputs["probed"]))
         examples = [example for example in examples if example.id in there]
     if supervision.first_stage is not None:
-        second = said(task, "second_labels", examples)
+        second = opinions(task, "second_labels", examples)
         examples = [example for example in examples if example.id in second]
     undecided = np.full(n_options, 1 / n_options)
     lesson = taught(examples, teacher if supervision.needs_teacher else {each.id: undecided for each in examples})
     if supervision.reads_truth:
         length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
-        lesson = lesson._replace(truth=np.array([truth(example) for example in examples]), length=length)
+        lesson = lesson._replace(truth=np.array([right_option(example) for example in examples]), length=length)
     if supervision.needs_ceiling:
         lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
     if supervision.first_stage is not None:
@@ -79,18 +79,18 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     return [example for example, keep in zip(examples, kept, strict=True) if keep], targets_NK[kept]
 
 
-def _targets(supervision: Any, lesson: Lesson, examples: Sequence[Pair | Item], how: Stopping | None) -> Floats:
+def _targets(supervision: Any, lesson: Lesson, examples: Sequence[Pair | Item], stopping: Stopping | None) -> Floats:
     """What a supervision makes of these examples: of those that are held out and of the others apart."""
-    held = np.array([how is not None and how.holds_out(example.cluster) for example in examples], dtype=bool)
+    held = np.array([stopping is not None and stopping.holds_out(example.cluster) for example in examples], dtype=bool)
     targets_NK = np.full(lesson.p_NK.shape, np.nan)
     with within("supervision"):
         targets_NK[~held] = supervision.targets(lesson.pick(~held))
-        if how is None or not held.any():
+        if stopping is None or not held.any():
             return targets_NK
         try:
             targets_NK[held] = supervision.targets(lesson.pick(held))
         except Refused as refusal:
-            accepted = f"{refusal.accepted} (those that stopping.holdout={how.holdout:g} holds out)"
+            accepted = f"{refusal.accepted} (those that stopping.holdout={stopping.holdout:g} holds out)"
             raise Refused(refusal.knob, refusal.value, accepted) from None
     return targets_NK
 
@@ -100,9 +100,9 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
     certain = np.eye(2)
     if extra.labels == COIN:
         return {pair.id: certain[1 - int(digest("coin", pair.id), 16) % 2] for pair in extra.pairs}
-    if extra.labels == OWN or "labels" not in task.inputs:  # under the truth, the truth is the teacher
-        return {pair.id: certain[truth(pair)] for pair in extra.pairs}
-    supervision, teacher = task.params["supervision"], said(task, "labels", extra.pairs)
+    if extra.labels == SOURCE or "labels" not in task.inputs:  # under the truth, the truth is the teacher
+        return {pair.id: certain[right_option(pair)] for pair in extra.pairs}
+    supervision, teacher = task.params["supervision"], opinions(task, "labels", extra.pairs)
     pairs = [pair for pair in extra.pairs if pair.id in teacher]
     lesson = taught(pairs, teacher)
     # of own rows, of which these are none, more is known
@@ -120,8 +120,8 @@ def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Le
     )
 
 
-def said(task: Task, role: str, examples: Sequence[Pair | Item], file: str = PREDICTIONS) -> dict[str, Floats]:
-    """What a model thinks of each option of these examples, by id; some may not have fitted it."""
+def opinions(task: Task, role: str, examples: Sequence[Pair | Item], file: str = PREDICTIONS) -> dict[str, Floats]:
+    """P(option) by example id, as the model in input `role` predicted; examples too long for it are missing."""
     folder = task.inputs[role]
     if classes_of(task.params["data"]):
         return read_distributions(folder)
@@ -141,7 +141,7 @@ def hinted(
     """
     if hint is None:
         return examples, examples
-    teacher, words = said(task, role, examples, file), hint.words_for(classes_of(task.params["data"]))
+    teacher, words = opinions(task, role, examples, file), hint.words_for(classes_of(task.params["data"]))
     examples = [example for example in examples if example.id in teacher]
     return examples, [hint.write(example, int(teacher[example.id].argmax()), words) for example in examples]
 
@@ -150,6 +150,6 @@ def _in_slots(id: str, p_correct: float) -> tuple[float, float]:
     return (1 - p_correct, p_correct) if coin(id) else (p_correct, 1 - p_correct)
 
 
-def truth(example: Pair | Item) -> int:
+def right_option(example: Pair | Item) -> int:
     """Which option is right."""
     return example.label if isinstance(example, Item) else int(coin(example.id))

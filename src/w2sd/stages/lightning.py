@@ -1,40 +1,34 @@
-"""Lightning's share: one Trainer per stage, checkpoints that resume exactly, progress."""
+"""Lightning's share: one Trainer per stage, with which a stage trains, tests or predicts."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 import transformers
-from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from w2sd.config import describe
-from w2sd.data.batch import Loader
+from w2sd.data.loader import Loader
 from w2sd.ending import ENDED
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.kinds import KINDS
 from w2sd.logger import Csv, RunName
 from w2sd.stages import processor
+from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState
 from w2sd.stages.strategies import strategy_of
 from w2sd.stages.throughput import Throughput
 from w2sd.students.learner import Learner, Reader
-from w2sd.worker import Task
+from w2sd.task import Task
 
 # What Lightning has to say about things that are meant: small loaders in this process, no validation, one device.
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -50,130 +44,6 @@ QUIET = (
     "`srun` command is available",  # on a cluster; what is started through it is up to us
     "returned a view tensor",  # which nobody changes in place
 )
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are there completely or not at all, and hold nothing but tensors and plain values."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = Path(f"{path}.{uuid4().hex}.part")  # where locks fail, another machine may be at the same stage
-        try:
-            super().save_checkpoint(checkpoint, part, storage_options)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return super().load_checkpoint(path, map_location, weights_only=True)
-
-
-class Checkpoints(Checkpoint):
-    """Saves every so many seconds. (Lightning's own ModelCheckpoint has no clock under manual optimisation.)
-
-    A process that trains `alone` saves once more where SIGTERM tells it to end, and ends then. One of a group cannot:
-    the others would have to save with it, and SIGTERM may be about their death.
-    """
-
-    is_ending = False
-
-    def __init__(self, path: Path, every_s: float, alone: bool) -> None:
-        self.path, self.every_s, self.saved, self.alone = path, every_s, time.monotonic(), alone
-
-    def on_train_start(self, *_: Any) -> None:
-        if self.alone and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._end)  # Lightning, which exits with 0, puts back what was there before
-
-    def _end(self, *_: Any) -> None:
-        self.is_ending = True
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if not trainer.is_last_batch:  # after a resume from there Lightning would miscount the epochs
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self._save(trainer)
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        is_due = self.is_ending or time.monotonic() - self.saved >= self.every_s
-        if trainer.strategy.reduce_boolean_decision(is_due):
-            trainer.save_checkpoint(self.path)
-            self.saved = time.monotonic()
-        if self.is_ending:
-            sys.exit(ENDED)
-
-
-class RandomState(pl.Callback):
-    """Torch's random state as part of a checkpoint, so that dropout goes on as if nothing had happened.
-
-    Every process of a group has its own. In a larger group than the one that saved, some begin with a new one.
-    """
-
-    restored: dict[str, Any] | None = None
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def state_dict(self) -> dict[str, Any]:
-        states = [{"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}]
-        if dist.is_initialized():
-            own, states = states[0], states * dist.get_world_size()
-            dist.all_gather_object(states, own)
-        return {"ranks": states}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.restored = dict(enumerate(state["ranks"])).get(self.rank)
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        if self.restored is not None:
-            torch.set_rng_state(self.restored["cpu"].cpu())
-            torch.cuda.set_rng_state_all([state.cpu() for state in self.restored["cuda"]])
-            self.restored = None
-
-
-class Mortal(pl.Callback):
-    """Lets a worker end on SIGTERM. Lightning would have the group agree on it first, of which some may be dead."""
-
-    def setup(self, *_: Any, **__: Any) -> None:
-        self.handler = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, *_: Any) -> None:
-        signal.signal(signal.SIGTERM, self.handler)
-
-    def on_test_start(self, *_: Any) -> None:
-        self.on_train_start()
-
-    def on_predict_start(self, *_: Any) -> None:
-        self.on_train_start()
-
-
-class Progress(pl.Callback):
-    """Tells the table of stages how far the running one is."""
-
-    def __init__(self, task: Task, n_steps: int) -> None:
-        self.advance, self.n_steps = task.advance, n_steps
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.advance(trainer.global_step, self.n_steps)
-
-    def on_test_batch_end(self, *at: Any) -> None:
-        self.advance(at[4] + 1, self.n_steps)  # trainer, module, outputs, batch, batch_idx
-
-    def on_predict_batch_end(self, *at: Any) -> None:
-        self.on_test_batch_end(*at)
-
-
-class Horizon(pl.Callback):
-    """Ends the training after so many steps. (With Lightning's own `max_steps` a resumed run miscounts its epochs.)"""
-
-    def __init__(self, n_steps: int) -> None:
-        self.n_steps = n_steps
-
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.on_train_batch_end(trainer)  # it may go on from its end
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step >= self.n_steps:
-            trainer.should_stop = True
 
 
 def train(

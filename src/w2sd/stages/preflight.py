@@ -138,10 +138,12 @@ def _check_neighbours(run: RunConfig, table: Table, n_parts: int) -> None:
 
     Rows that a model cannot fit are counted too: what is taken here may still be refused by the stage that trains.
     """
-    k, how = run.supervision.neighbours, None if isinstance(run.stopping, NoStopping) else run.stopping
+    k, stopping = run.supervision.neighbours, None if isinstance(run.stopping, NoStopping) else run.stopping
     for part in range(n_parts if k else 0):
-        n_of = Counter(how is not None and how.holds_out(row.cluster) for row in table.rows("w2s", part=part))
+        n_of = Counter(stopping is not None and stopping.holds_out(row.cluster) for row in table.rows("w2s", part=part))
         for is_held, n in n_of.items():
-            which = f"that stopping.holdout={how.holdout:g} {'holds out' if is_held else 'leaves'}" if how else "of w2s"
+            which = "of w2s"
+            if stopping:
+                which = f"that stopping.holdout={stopping.holdout:g} {'holds out' if is_held else 'leaves'}"
             accepted = f"at most {n - 1}, the neighbours that each of the {n} rows {which} has among them"
             require(k < n, "supervision.k", k, accepted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from w2sd.data.batch import Loader, Shuffled
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.models.compiling import compile_layers
 from w2sd.models.kernels import with_fewer_kernels
@@ -12,7 +12,7 @@ from w2sd.models.score import silence_dropout
 from w2sd.models.scratch import FromScratch
 from w2sd.stages import lightning
 from w2sd.students.language import DocumentRows, LanguageLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -15,35 +15,34 @@ import pyarrow.parquet as pq
 import torch
 
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import Loader, PairRows, in_length_order
+from w2sd.data.batch import PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import Pair, digest, read
 from w2sd.data.text import Encoded
-from w2sd.errors import Refused, require, within
+from w2sd.errors import Refused, require
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import uid_of
-from w2sd.models.score import PolicyModel
 from w2sd.objectives.sft import SFT
 from w2sd.pipeline.stage import canonical, identity
 from w2sd.pipeline.store import read_json
 from w2sd.stages import lightning
-from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.encoding import can_pack, encode_for, open_policy
 from w2sd.students.base import Examination
 from w2sd.students.policy import LOGP, PolicyStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
     """Write `logps.parquet`: of each pair the log-probabilities of both answers, and a digest of the tokens read."""
-    params, base = task.params, task.inputs.get("base")
-    with within("model"):
-        model, tokenizer = PolicyModel(params["model"].open_language_model(base)), params["model"].open_tokenizer()
+    params = task.params
+    model, tokenizer = open_policy(task)
     model.requires_grad_(False)
     pairs = read(params["data"]).split(params["split"])
     encoded = encode_for(model.lm.config, tokenizer, params["data"], pairs, params["append_eos"], task.tokens)
     pairs = [pairs[i] for i in encoded.kept]
     fit, swapped = Fit(precision=params["precision"]), np.zeros(len(pairs), dtype=bool)
     is_packed = can_pack(task, model, encoded, fit.precision)
-    rows = PairRows(encoded, swapped, None, task.trainer.micro_tokens, is_packed=is_packed)
+    rows = PairRows(encoded, swapped, task.trainer.micro_tokens, is_packed=is_packed)
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
     student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
     lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths)), fit)
@@ -51,7 +50,7 @@ def run(task: Task) -> dict[str, Any]:
     if task.rank == 0:
         table = pa.table({"id": [pair.id for pair in pairs], **student.columns(), "tokens": _digests(encoded)})
         pq.write_table(table, task.out / "logps.parquet", compression="zstd", version="2.6", store_schema=False)
-    return {"n/pairs": len(pairs), "model": known_by(params["model"], base)}
+    return {"n/pairs": len(pairs), "model": known_by(params["model"], task.inputs.get("base"))}
 
 
 def known_by(part: Any, base: Path | None) -> str:

@@ -8,32 +8,33 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from w2sd.data.batch import Rows, in_length_order
+from w2sd.data.batch import Rows
 from w2sd.data.layout import Text
+from w2sd.data.loader import in_length_order
 from w2sd.data.pairs import Item, classes_of, digest, read
 from w2sd.data.text import Ids, lead_of
 from w2sd.data.words import check_distinct, ids_of, readable
-from w2sd.errors import require, within
+from w2sd.errors import require
 from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_distributions, write_predictions
 from w2sd.models.score import PolicyModel
 from w2sd.refinement import InContext
-from w2sd.worker import Task
+from w2sd.stages.encoding import open_policy
+from w2sd.stopping import Stopping
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
     """Write `predictions.parquet` and the logits of all classes, as a teacher does."""
-    params, how = task.params, task.params["refinement"]
-    with within("model"):
-        model = PolicyModel(params["model"].open_language_model(task.inputs.get("base"))).eval()
-        model.to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
-        tokenizer = params["model"].open_tokenizer()
+    params, refinement = task.params, task.params["refinement"]
+    model, tokenizer = open_policy(task)
+    model.eval().to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
     taught = read_distributions(task.inputs["labels"])
     items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
     classes = classes_of(params["data"]) or ()
-    words, context = words_of(how, classes, tokenizer, model.lm.config, params["context"])
+    words, context = words_of(refinement, classes, tokenizer, model.lm.config, params["context"])
     said = {item.id: int(taught[item.id].argmax()) for item in items}
-    prompts = contexts(items, said, words, how, tokenizer, context)
+    prompts = contexts(items, said, words, refinement, tokenizer, context, params.get("stopping"))
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)
     if task.rank == 0:
         _write(task, items, logits_NC, prompts)
@@ -44,13 +45,13 @@ def run(task: Task) -> dict[str, Any]:
 
 
 def words_of(
-    how: InContext, classes: tuple[str, ...], tokenizer: Any, config: Any, max_tokens: int
+    refinement: InContext, classes: tuple[str, ...], tokenizer: Any, config: Any, max_tokens: int
 ) -> tuple[list[Ids], int]:
     """The tokens of the word of each class, and how many a whole text may have; what cannot be read is refused."""
-    names = how.words_for(classes)
+    names = refinement.words_for(classes)
     words = [readable("refinement.words", f" {name}", tokenizer, config) for name in names]
     check_distinct("refinement.words", words, names)
-    readable("refinement.separator", how.separator, tokenizer, config)
+    readable("refinement.separator", refinement.separator, tokenizer, config)
     context = getattr(config, "max_position_embeddings", None) or max_tokens
     room = context - len(lead_of(tokenizer, names[0])) - max(map(len, words))
     require(room >= 1, "refinement.words", names, f"words that leave room for an item in a context of {context} tokens")
@@ -58,22 +59,31 @@ def words_of(
 
 
 def contexts(
-    items: list[Item], said: dict[str, int], words: list[Ids], how: InContext, tokenizer: Any, context: int
+    items: list[Item],
+    said: dict[str, int],
+    words: list[Ids],
+    refinement: InContext,
+    tokenizer: Any,
+    context: int,
+    stopping: Stopping | None = None,
 ) -> list[Ids]:
-    """For each item, some others with the words of their labels, and then its text: of the others as many as fit."""
-    own, between = [ids_of(tokenizer, item.text) for item in items], ids_of(tokenizer, how.separator)
+    """For each item, some others with the words of their labels, and then its text: of the others as many as fit.
+
+    Items that a training holds out are shown to each other alone, and so are those that it reads.
+    """
+    own, between = [ids_of(tokenizer, item.text) for item in items], ids_of(tokenizer, refinement.separator)
     with_word = [np.concatenate([ids, words[said[item.id]], between]) for ids, item in zip(own, items, strict=True)]
     lead = lead_of(tokenizer, items[0].text)
     room = context - len(lead) - max(map(len, words))
+    is_held = np.array([stopping is not None and stopping.holds_out(item.cluster) for item in items])
     found = []
     for place, item in enumerate(items):
-        draw = np.random.default_rng(int(digest("in context", str(how.seed), item.id), 16))
-        others = draw.choice(len(items) - 1, size=min(how.examples, len(items) - 1), replace=False)
+        draw = np.random.default_rng(int(digest("in context", str(refinement.seed), item.id), 16))
+        others = np.delete(np.arange(len(items)), place)[np.delete(is_held, place) == is_held[place]]
         shown, left = [own[place][-room:]], room - len(own[place])
-        for n in others:
-            ids = with_word[n + (n >= place)]  # anyone but itself
-            if len(ids) <= left:
-                shown, left = [ids, *shown], left - len(ids)
+        for n in others[draw.choice(len(others), size=min(refinement.examples, len(others)), replace=False)]:
+            if len(with_word[n]) <= left:
+                shown, left = [with_word[n], *shown], left - len(with_word[n])
         found.append(np.concatenate([lead, *shown]))
     return found
 

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from w2sd.config import build
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, Loader, PairRows, in_length_order
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -26,12 +27,12 @@ from w2sd.pipeline.store import read_json
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import states_of
-from w2sd.stages.lessons import hinted, truth
+from w2sd.stages.lessons import hinted, right_option
 from w2sd.stages.train import kind_of
 from w2sd.students.base import Examination, Student
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 class Scored(NamedTuple):
@@ -75,7 +76,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     kept = task.tokens if hint is None else None  # there are the rows as they are without one
     encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), kept)
     examples = [examples[i] for i in encoded.kept]
-    right = np.array([truth(example) for example in examples])
+    right = np.array([right_option(example) for example in examples])
     rows = (_states if is_probe else _texts)(task, spec, student, examples, encoded)
     columns = {
         role: torch.tensor([column[each.id] for each in examples], dtype=torch.float64)
@@ -99,21 +100,22 @@ def _texts(task: Task, spec: Any, student: Student, examples: list[Any], encoded
     """What a model reads."""
     budget, is_packed = task.trainer.micro_tokens, can_pack(task, student.model, encoded, student.fit.precision)
     if isinstance(student, ClassStudent):
-        return ItemRows(encoded.texts, None, budget, is_packed)
-    swapped, said = np.array([truth(pair) == 1 for pair in examples]), None
+        return ItemRows(encoded.texts, budget, is_packed=is_packed)
+    swapped, references = np.array([right_option(pair) == 1 for pair in examples]), None
     if student.objective.needs_reference:
         model = build(spec["params"]["model"], "model", task.trusted)
         origin = spec["inputs"].get("base") or reference.known_by(model, None)
-        said = reference.join(task.inputs["reference"], origin, examples, encoded)
-    return PairRows(encoded, swapped, None, budget, references=said, is_packed=is_packed)
+        references = reference.join(task.inputs["reference"], origin, examples, encoded)
+    return PairRows(encoded, swapped, budget, references=references, is_packed=is_packed)
 
 
 def _states(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
     """What was read before."""
     budget, states_NAD = task.trainer.micro_tokens, states_of(task.inputs["features"], [each.id for each in examples])
     if isinstance(student, ClassStudent):
-        return StateItems(states_NAD, encoded.texts, None, budget)
-    return StatePairs(states_NAD, encoded, np.array([truth(pair) == 1 for pair in examples]), None, budget)
+        return StateItems(encoded.texts, budget, states_NAD=states_NAD)
+    swapped = np.array([right_option(pair) == 1 for pair in examples])
+    return StatePairs(encoded, swapped, budget, states_NAD=states_NAD)
 
 
 def write(task: Task, scored: Scored, name: str = PREDICTIONS) -> None:

@@ -8,19 +8,16 @@ import numpy as np
 
 from w2sd.data.batch import AnswerRows
 from w2sd.data.pairs import coin
-from w2sd.errors import within
-from w2sd.models.score import PolicyModel
+from w2sd.stages.encoding import open_policy
 from w2sd.stages.training import finish, n_ended, prepare
 from w2sd.students.policy import SftLearner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
     """Write `model/`."""
     params = task.params
-    with within("model"):
-        model = PolicyModel(params["model"].open_language_model(task.inputs.get("base")))
-        tokenizer = params["model"].open_tokenizer()
+    model, tokenizer = open_policy(task)
     training = prepare(task, model, tokenizer)
     encoded = training.encoded
     swapped = np.array([coin(pair.id) for pair in training.examples])
@@ -30,7 +27,7 @@ def run(task: Task) -> dict[str, Any]:
         chosen if prefers else rejected
         for chosen, rejected, prefers in zip(encoded.chosen, encoded.rejected, prefers_chosen, strict=True)
     ]
-    rows = AnswerRows(encoded.prompts, answers, task.trainer.micro_tokens, training.is_packed)
+    rows = AnswerRows(encoded.prompts, answers, task.trainer.micro_tokens, is_packed=training.is_packed)
     learner = SftLearner(model, params["fit"], training.n_steps, task.trainer.log_every)
     counts = {"n/answers": len(rows), "n/undecided": int((p_first == 0.5).sum())}
     counts["n/end_token"] = n_ended(answers, tokenizer)

@@ -6,7 +6,7 @@ import csv
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from w2sd.worker import Task
+    from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 
-from w2sd.data.batch import Batch
+from w2sd.data.loader import Batch
 from w2sd.data.tally import Tally
 from w2sd.logger import conclude
-from w2sd.models.flops import ceiling, work_of
+from w2sd.models.flops import peak_flops, work_of
+from w2sd.models.peak_memory import memory
 from w2sd.students.learner import unwrapped
-from w2sd.worker import Task, memory
+from w2sd.task import Task
 
 
 class Stretch(NamedTuple):
@@ -26,7 +27,7 @@ class Stretch(NamedTuple):
     seen: Tally  # in all batches
     timed: Tally  # in those after the first
     flops: float | None  # that the model needed for those; None where it is not known what it needs
-    ceiling: float  # FLOP/s of a matrix product
+    peak_flops: float  # FLOP/s of a matrix product
     is_packed: bool  # how its rows lay (data/layout.py)
 
 
@@ -37,14 +38,14 @@ def figures(stretches: Sequence[Stretch], started: float | None = None) -> dict[
         seen, timed = seen.plus(stretch.seen), timed.plus(stretch.timed)
     seconds, cpu_seconds = (sum(getattr(each, name) for each in stretches) for name in ("seconds", "cpu_seconds"))
     known = [each.flops for each in stretches if each.flops is not None]
-    could = sum(each.seconds * each.ceiling for each in stretches)
+    could = sum(each.seconds * each.peak_flops for each in stretches)
     found = {
         "pairs_per_s": _share(timed.examples, seconds),
         "pairs_per_cpu_s": _share(timed.examples, cpu_seconds),
         "tokens_per_s": _share(timed.tokens, seconds),
         "mfu": _share(sum(known), could) if len(known) == len(stretches) else None,
         "padding": _share(seen.places - seen.tokens, seen.places),
-        "ceiling_gflops": max((each.ceiling for each in stretches), default=0) / 1e9 or None,
+        "ceiling_gflops": max((each.peak_flops for each in stretches), default=0) / 1e9 or None,
         "seconds": seconds,
         "setup_seconds": None if started is None or not stretches else stretches[0].began - started,
     }
@@ -70,15 +71,17 @@ class Throughput(pl.Callback):
     def __init__(self, task: Task, is_packed: bool) -> None:
         self.task, self.is_packed = task, is_packed
 
-    def on_train_start(self, trainer: pl.Trainer, learner: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
-        self.ceiling = ceiling(learner.device, dtype, torch.get_num_threads())
-        self.work = work_of(learner.model, trainer.training)
+        self.peak_flops = peak_flops(pl_module.device, dtype, torch.get_num_threads())
+        self.work = work_of(pl_module.model, trainer.training)
         self.seen = Tally()
         self.first: Tally | None = None
         self.began = self.ended = time.perf_counter(), time.process_time()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, learner: Any, outputs: Any, batch: Batch, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         for piece, counts in map(unwrapped, batch.pieces):
             if counts:
                 self.seen = self.seen.plus(piece.tally())
@@ -86,11 +89,11 @@ class Throughput(pl.Callback):
         if self.first is None:
             self.first, self.began = self.seen, self.ended
 
-    def on_train_end(self, trainer: pl.Trainer, learner: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         wall, cpu = (end - start for end, start in zip(self.ended, self.began, strict=True))
-        own = [cpu, self.ceiling, *map(float, self.seen), *map(float, self.first or self.seen)]
-        every = trainer.strategy.reduce(torch.tensor(own, dtype=torch.float64, device=learner.device), reduce_op="sum")
-        cpu, limit, *counted = every.tolist()
+        own = [cpu, self.peak_flops, *map(float, self.seen), *map(float, self.first or self.seen)]
+        told = torch.tensor(own, dtype=torch.float64, device=pl_module.device)
+        cpu, limit, *counted = trainer.strategy.reduce(told, reduce_op="sum").tolist()
         seen, first = Tally(*counted[: len(self.seen)]), Tally(*counted[len(self.seen) :])
         timed = seen.minus(first)
         flops = self.work and self.work.on(timed)
@@ -98,20 +101,6 @@ class Throughput(pl.Callback):
         self.task.measured(stretch)
         conclude(trainer.loggers, {**figures([stretch]), **memory(self.task.trainer)})
 
-    def on_test_start(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_start(trainer, learner)
-
-    def on_predict_start(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_start(trainer, learner)
-
-    def on_test_batch_end(self, *at: Any) -> None:
-        self.on_train_batch_end(*at)
-
-    def on_predict_batch_end(self, *at: Any) -> None:
-        self.on_train_batch_end(*at)
-
-    def on_test_end(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_end(trainer, learner)
-
-    def on_predict_end(self, trainer: pl.Trainer, learner: Any) -> None:
-        self.on_train_end(trainer, learner)
+    on_test_start = on_predict_start = on_train_start
+    on_test_batch_end = on_predict_batch_end = on_train_batch_end
+    on_test_end = on_predict_end = on_train_end

@@ -18,14 +18,14 @@ from w2sd.models.probe import Probe
 from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.stages import reference
 from w2sd.stages.features import states_of, width_of
-from w2sd.stages.lessons import truth
+from w2sd.stages.lessons import right_option
 from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare
 from w2sd.stages.watching import Watch
 from w2sd.students.base import Student
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.reward import RewardStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def run(task: Task) -> dict[str, Any]:
         model, tokenizer = begin(task, kind), params["model"].open_tokenizer()
     training, held = prepare(task, model, tokenizer), None
     rows_of = item_rows if kind is ClassStudent else pair_rows
-    if how := params.get("stopping"):
-        training, held = hold_out(training, how, params["fit"])
+    if stopping := params.get("stopping"):
+        training, held = hold_out(training, stopping, params["fit"])
     rows = rows_of(task, training)
     if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
         raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
@@ -45,11 +45,11 @@ def run(task: Task) -> dict[str, Any]:
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:
         counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
-    if how is None or held is None:
+    if stopping is None or held is None:
         return counts | finish(task, training, student, rows)
-    labels, right = held.targets_NK, np.eye(held.targets_NK.shape[1])[[truth(each) for each in held.examples]]
-    every = max(1, round(how.every * training.n_steps / params["fit"].epochs))
-    watch = Watch(rows_of(task, held), labels, right, how, every, training.n_steps)
+    labels, right = held.targets_NK, np.eye(held.targets_NK.shape[1])[[right_option(each) for each in held.examples]]
+    every = max(1, round(stopping.every * training.n_steps / params["fit"].epochs))
+    watch = Watch(rows_of(task, held), labels, right, stopping, every, training.n_steps)
     counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(right)}
     return counts | watch.conclude(task)
 
@@ -65,23 +65,25 @@ def pair_rows(task: Task, training: Training) -> PairRows:
     """The pairs in their slots, with what the student may know of them besides their tokens."""
     params, pairs, encoded = task.params, training.examples, training.encoded
     swapped = np.array([coin(pair.id) for pair in pairs])
-    truth = (~swapped).astype(np.float64) if training.conflict.reads_truth else None
-    said = None
+    given: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "targets": training.targets_NK[:, 0]}
+    if training.conflict.reads_truth:
+        given["truth"] = (~swapped).astype(np.float64)
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
-        said = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    given = (encoded, swapped, training.targets_NK[:, 0], task.trainer.micro_tokens, truth, said)
+        given["references"] = reference.join(task.inputs["reference"], origin, pairs, encoded)
     if params["adapter"].reads_features:
-        return StatePairs(states_of(task.inputs["features"], [pair.id for pair in pairs]), *given)
-    return PairRows(*given, training.is_packed)
+        states_NAD = states_of(task.inputs["features"], [pair.id for pair in pairs])
+        return StatePairs(encoded, swapped, states_NAD=states_NAD, **given)
+    return PairRows(encoded, swapped, is_packed=training.is_packed, **given)
 
 
 def item_rows(task: Task, training: Training) -> ItemRows:
     """The items with their targets."""
-    given = (training.encoded.texts, training.targets_NK, task.trainer.micro_tokens)
+    texts, budget, targets_NK = training.encoded.texts, task.trainer.micro_tokens, training.targets_NK
     if task.params["adapter"].reads_features:
-        return StateItems(states_of(task.inputs["features"], [item.id for item in training.examples]), *given)
-    return ItemRows(*given, training.is_packed)
+        states_NAD = states_of(task.inputs["features"], [item.id for item in training.examples])
+        return StateItems(texts, budget, states_NAD=states_NAD, targets_NC=targets_NK)
+    return ItemRows(texts, budget, targets_NC=targets_NK, is_packed=training.is_packed)
 
 
 def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel | Probe:

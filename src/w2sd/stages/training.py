@@ -11,7 +11,8 @@ from torch import nn
 
 from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import AnswerRows, ItemRows, Loader, PairRows, Shuffled
+from w2sd.data.batch import AnswerRows, ItemRows, PairRows
+from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import Ids
 from w2sd.errors import StageFailed
@@ -26,7 +27,7 @@ from w2sd.stages.features import size_of
 from w2sd.stages.lessons import hinted, lessons
 from w2sd.stopping import Stopping
 from w2sd.students.learner import Learner
-from w2sd.worker import Task
+from w2sd.task import Task
 
 MIN_HELD = 2  # rows on either side of a holdout
 
@@ -87,10 +88,10 @@ def steps(training: Training, fit: Fit) -> int:
     return fit.epochs * -(-n // fit.batch)
 
 
-def hold_out(training: Training, how: Stopping, fit: Fit) -> tuple[Training, Training]:
+def hold_out(training: Training, stopping: Stopping, fit: Fit) -> tuple[Training, Training]:
     """What is trained on, and the part of a student's own examples that is held out: whole clusters."""
     n_rows = len(training.examples)
-    out = [n for n, example in enumerate(training.examples[: training.n_own]) if how.holds_out(example.cluster)]
+    out = [n for n, example in enumerate(training.examples[: training.n_own]) if stopping.holds_out(example.cluster)]
     rest = sorted(set(range(n_rows)) - set(out))
     if len(out) < MIN_HELD or len(rest) < MIN_HELD:
         raise StageFailed(f"stopping: {len(out)} rows are held out of {n_rows}; set stopping.holdout otherwise")

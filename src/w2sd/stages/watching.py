@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from w2sd.data.batch import ItemRows, PairRows, in_length_order
+from w2sd.data.batch import ItemRows, PairRows
+from w2sd.data.loader import in_length_order
 from w2sd.pipeline.store import write_json
-from w2sd.stopping import LABELS, NOTHING, Stopping
+from w2sd.stopping import CURVE, LABELS, NOTHING, Look, Stopping
 from w2sd.students.base import Student
-from w2sd.supervision import hardened
-from w2sd.worker import Task
-
-
-class Look(NamedTuple):
-    """What was seen after so many steps: shares of the held-out rows, a tie being half of one."""
-
-    step: int
-    labels: float  # where the student prefers what its labels do
-    truth: float  # where it is right
+from w2sd.targets import hardened
+from w2sd.task import Task
 
 
 class Watch(pl.Callback):
     """Looks at held-out rows before the first step, every so many steps, and after the last.
 
+    Weights that have learnt nothing are looked at and never kept, however well a new head happens to do.
     Labels may be soft, and count as what they prefer: an undecided one is met half by either option of a pair, as
     wherever agreement is counted. Of equally good looks the first one counts. The truth is looked at in any case, and
     decides nothing unless asked to.
     """
 
     def __init__(
-        self, rows: PairRows | ItemRows, labels: np.ndarray, truth: np.ndarray, how: Stopping, every: int, n_steps: int
+        self,
+        rows: PairRows | ItemRows,
+        labels: np.ndarray,
+        truth: np.ndarray,
+        stopping: Stopping,
+        every: int,
+        n_steps: int,
     ) -> None:
-        self.rows, self.how, self.every, self.n_steps = rows, how, every, n_steps
+        self.rows, self.stopping, self.every, self.n_steps = rows, stopping, every, n_steps
         self.labels, self.truth = torch.from_numpy(hardened(labels)), torch.from_numpy(truth)  # [n, K]
         self.curve: list[Look] = []
         self.kept: dict[str, torch.Tensor] = {}
@@ -43,9 +43,9 @@ class Watch(pl.Callback):
     @property
     def best(self) -> Look:
         """The look that counts."""
-        if self.how.by == NOTHING:
+        if self.stopping.by == NOTHING:
             return self.curve[-1]
-        return max(self.curve, key=lambda look: look.labels if self.how.by == LABELS else look.truth)
+        return max(self.curve[1:], key=lambda look: look.labels if self.stopping.by == LABELS else look.truth)
 
     def on_train_start(self, trainer: pl.Trainer, student: Any) -> None:
         if not self.curve:  # not in a training that goes on
@@ -56,7 +56,7 @@ class Watch(pl.Callback):
             self._look(trainer, student)
 
     def on_train_end(self, trainer: pl.Trainer, student: Any) -> None:
-        if self.how.by != NOTHING:
+        if self.stopping.by != NOTHING:
             with torch.no_grad():
                 for name, weights in _trained(student):
                     weights.copy_(self.kept[name])
@@ -71,10 +71,10 @@ class Watch(pl.Callback):
                 with trainer.precision_plugin.forward_context():
                     scores = student(piece)
                 preferred_BK = student.prefers(scores)
-                sums += torch.stack([(preferred_BK * said[index]).sum() for said in (self.labels, self.truth)])
+                sums += torch.stack([(preferred_BK * meant_NK[index]).sum() for meant_NK in (self.labels, self.truth)])
         student.train()
         self.curve.append(Look(trainer.global_step, *(sums / len(self.rows)).tolist()))
-        if self.how.by != NOTHING and self.best is self.curve[-1]:
+        if self.stopping.by != NOTHING and len(self.curve) > 1 and self.best is self.curve[-1]:
             self.kept = {name: weights.detach().cpu().clone() for name, weights in _trained(student)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Watch(pl.Callback):
     def conclude(self, task: Task) -> dict[str, float]:
         """Write the curve, and say where the weights that were kept come from."""
         if task.rank == 0:
-            write_json(task.out / "curve.json", [look._asdict() for look in self.curve])
+            write_json(task.out / CURVE, [look._asdict() for look in self.curve])
         return {f"stopping/{name}": value for name, value in self.best._asdict().items()}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from w2sd.errors import within
 from w2sd.stages.train import begin
 from w2sd.students.classifier import ClassStudent
-from w2sd.worker import Task
+from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

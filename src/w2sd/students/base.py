@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from w2sd.conflicts.base import Conflict
-from w2sd.data.batch import Batch
+from w2sd.data.loader import Batch
 from w2sd.fit import Fit
 from w2sd.metrics.accuracy import PairwiseAccuracy
 from w2sd.metrics.deception_score import DeceptionScore
@@ -131,8 +131,7 @@ class Student(Learner):
         for column, *parts in zip(columns, *every, strict=True):
             column[:] = np.fmax.reduce(parts)  # the one number among what is NaN elsewhere
 
-    def on_predict_epoch_end(self) -> None:
-        self.on_test_epoch_end()
+    on_predict_epoch_end = on_test_epoch_end
 
     def record(self, place: np.ndarray, scores: Any) -> None:
         """Keep more of what was judged, at `place`, than margin and confidence."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from w2sd.data.batch import ItemBatch
-from w2sd.models.score import ClassScores
+from w2sd.models.scores import ClassScores
 from w2sd.objectives.base import OWN
 from w2sd.students.base import Examination, Student
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from w2sd.data.batch import Batch, ItemBatch, PairBatch
+from w2sd.data.batch import ItemBatch, PairBatch
+from w2sd.data.loader import Batch
 from w2sd.models.probe import StateModel
 from w2sd.students.learner import Reader, unwrapped
 

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from w2sd.data.batch import Batch, Filler
+from w2sd.data.loader import Batch, Filler
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.models.sharding import gather, shard

@@ -8,7 +8,7 @@ import logging
 import torch
 import torch.distributed as dist
 
-from w2sd.data.batch import Batch
+from w2sd.data.loader import Batch
 from w2sd.errors import StageFailed
 
 KNOB = "trainer.micro_tokens"

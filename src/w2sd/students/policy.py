@@ -8,7 +8,7 @@ from torch import Tensor
 
 from w2sd.data.batch import PairBatch
 from w2sd.data.layout import Tokens
-from w2sd.models.score import PairLogProbs
+from w2sd.models.scores import PairLogProbs
 from w2sd.objectives.base import OWN
 from w2sd.students.base import Examination, Student
 from w2sd.students.learner import Learner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from w2sd.data.batch import PairBatch
-from w2sd.models.score import PairScores
+from w2sd.models.scores import PairScores
 from w2sd.students.base import Student
 
 

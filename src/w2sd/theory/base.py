@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from w2sd.metrics.statistics import interval, standard_error
-from w2sd.metrics.student_t import t_quantile
+from w2sd.metrics import student_t
+from w2sd.metrics.statistics import interval
 
 Values = NDArray[np.float64]
 Metrics = dict[str, float | None]
@@ -45,12 +45,8 @@ def over_replicates(name: str, values: ArrayLike) -> Metrics:
     >>> {name: round(value, 3) for name, value in over_replicates("gain", [0.4, 0.5, 0.6]).items()}
     {'gain': 0.5, 'gain_lo': 0.252, 'gain_hi': 0.748}
     """
-    column = np.asarray(values, dtype=np.float64)
-    mean, error = float(column.mean()), standard_error(column)
-    if not error:
-        return {name: mean}
-    reach = t_quantile(len(column) - 1) * error
-    return {name: mean, f"{name}_lo": mean - reach, f"{name}_hi": mean + reach}
+    mean, lo, hi = student_t.mean(np.asarray(values, dtype=np.float64).tolist())
+    return {name: mean} if lo is None else {name: mean, f"{name}_lo": lo, f"{name}_hi": hi}
 
 
 def over_resamples(name: str, figure: Callable[..., float], *arrays_R: Values, n_resamples: int = 500) -> Metrics:

@@ -38,7 +38,7 @@ def draw(source: WorldClasses) -> Table[Item]:
 
 
 def decided(source: WorldClasses, items: list[Item], rung: int) -> Bools:
-    """Whether the facts that a rung was taught make the class of each item the likeliest by far."""
+    """Whether the facts that a rung was taught make the class of each item more likely than not."""
     latents = facts(source.world_seed, source.visible)
     listed = np.array([_read(item.text) for item in items], dtype=np.int64).reshape(-1, 1, LISTED)
     possible = np.where(latents.tier[listed] <= rung, latents.haz[listed], FILLED).sum(axis=2)

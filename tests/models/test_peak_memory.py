@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from w2sd.models.gpu_memory import forget_peak, peak, uncounted
+from w2sd.models.peak_memory import forget_peak, peak, uncounted
 
 GPU = torch.device("cuda")
 
@@ -25,6 +25,7 @@ def allocate(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         nonlocal highest
         highest = 0
 
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: highest)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
     return allocate
@@ -51,12 +52,12 @@ def test_what_is_tried_out_is_no_part_of_the_peak(
 
 @pytest.mark.gpu
 def test_a_ceiling_hides_no_peak() -> None:
-    from w2sd.models.flops import ceiling
+    from w2sd.models.flops import peak_flops
 
     forget_peak()
     kept = torch.empty(2**26, dtype=torch.uint8, device=GPU)
     had = peak()
     del kept
-    ceiling.__wrapped__(GPU, torch.float32, 1)
+    peak_flops.__wrapped__(GPU, torch.float32, 1)
     assert had >= 2**26
     assert peak() == had

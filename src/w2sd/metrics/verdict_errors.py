@@ -1,4 +1,4 @@
-"""How often the verdict errs: `python -m w2sd.metrics.simulation --out docs/calibration.md` makes that page.
+"""How often the verdict errs: `python -m w2sd.metrics.verdict_errors --out docs/calibration.md` makes that page.
 
 Predictions are drawn from normal distributions instead of trained models, so that what is planted is known. Every
 pair has a difficulty that all students share, and students of other seeds add noise of their own. Rates were set once
@@ -163,7 +163,7 @@ def _column(verdicts: Sequence[Verdict], name: str) -> Column:
 
 _PAGE = """# How often the verdict errs
 
-Made by `python -m w2sd.metrics.simulation --out docs/calibration.md`: fixed seeds, {n_resamples} resamples for each
+Made by `python -m w2sd.metrics.verdict_errors --out docs/calibration.md`: fixed seeds, {n_resamples} resamples for each
 interval. The rule is in [verdict.md](verdict.md). No model is trained here. Predictions are drawn so that what is
 planted is known; their rates resemble the embedded world (weak model .79, students .92, ceiling .996). Each draw is a
 whole study with all arms: four no-conflict students that are each other's twins, four conflict students, two
@@ -215,7 +215,7 @@ def page(nulls: Sequence[Tally], planted: Sequence[Tally]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw, judge, count, and write the page."""
-    parser = argparse.ArgumentParser("python -m w2sd.metrics.simulation", description=__doc__)
+    parser = argparse.ArgumentParser("python -m w2sd.metrics.verdict_errors", description=__doc__)
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="the Markdown page to write")
     out: Path = parser.parse_args(argv).out
     nulls = [tally(scenario, study, N_NULL) for study in STUDIES for scenario in NULLS]

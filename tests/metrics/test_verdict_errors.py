@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from w2sd.metrics import simulation
-from w2sd.metrics.simulation import COVERAGE, NULLS, PLANTED, STUDIES, Scenario, Study, page, tally
+from w2sd.metrics import verdict_errors
+from w2sd.metrics.verdict_errors import COVERAGE, NULLS, PLANTED, STUDIES, Scenario, Study, page, tally
 
 N_DRAWS = 60
 
@@ -60,9 +60,9 @@ def test_the_page_says_what_was_met() -> None:
 
 
 def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulation, "N_NULL", 1)
-    monkeypatch.setattr(simulation, "N_PLANTED", 1)
-    monkeypatch.setattr(simulation, "STUDIES", (Study(1, 4, 300),))
+    monkeypatch.setattr(verdict_errors, "N_NULL", 1)
+    monkeypatch.setattr(verdict_errors, "N_PLANTED", 1)
+    monkeypatch.setattr(verdict_errors, "STUDIES", (Study(1, 4, 300),))
     out = tmp_path / "calibration.md"
-    assert simulation.main(["--out", str(out)]) == 0
+    assert verdict_errors.main(["--out", str(out)]) == 0
     assert out.read_text().count(" of 1 |") == len(NULLS) + len(PLANTED)

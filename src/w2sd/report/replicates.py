@@ -40,7 +40,7 @@ def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
     science = [knob for knob in frame.attrs["knobs"] if _identifies(knob, frame)]
     keys = list(zip(*(knobs.text(jobs, column) for column in ("name", *science)), strict=True))
     places: dict[tuple[str, ...], dict[tuple[str, str], int]] = {}
-    for place, (key, replicate) in enumerate(zip(keys, replicates(jobs), strict=True)):
+    for place, (key, replicate) in enumerate(zip(keys, worlds_and_seeds(jobs), strict=True)):
         members = places.setdefault(key, {})
         before = members.get(replicate)
         if before is None or len(inputs[place]) >= len(inputs[before]):
@@ -54,7 +54,7 @@ def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
     return sorted(found, key=lambda group: knobs.order(tuple(group.settings.values())))
 
 
-def replicates(jobs: pd.DataFrame) -> list[tuple[str, str]]:
+def worlds_and_seeds(jobs: pd.DataFrame) -> list[tuple[str, str]]:
     """World and seed of each job; data that are no world are one world, `data`."""
     worlds, seeds = (knobs.text(jobs, column) if column in jobs else ["null"] * len(jobs) for column in (WORLD, SEED))
     return list(zip(("data" if world == "null" else world for world in worlds), seeds, strict=True))
