@@ -145,6 +145,12 @@ def test_the_topological_filter_keeps_the_largest_pieces_but_for_labels_that_sta
     assert (~kept).sum() >= round(share * 120)
 
 
+def test_the_topological_filter_leaves_out_a_share_of_pairs_and_both_copies_of_each() -> None:
+    kept = topological.keep(examples(*pairs()), 10, 0.8)
+    assert (kept[:80] == kept[80:]).all()
+    assert kept[:80].sum() == 16
+
+
 def test_the_topological_filter_finds_wrong_labels_that_hang_together() -> None:
     """Four wrong ones in a row are a piece with the class that they claim; their neighbours' labels tell on them."""
     x = np.linspace(0, 1, 60)
