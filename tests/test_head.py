@@ -54,6 +54,7 @@ def test_it_renames_what_is_trained_and_asks_the_strong_model_before(asked: Aske
     assert worded["zero_shot/strong"].inputs["base"] is worded["train/ceiling"].inputs["base"]
     assert worded["evaluate/zero_shot"].inputs == {"model": worded["zero_shot/strong"]}
     assert worded["compare"].inputs["zero_shot"] is worded["evaluate/zero_shot"]
+    assert plan(asked(*WORDED, "seed=1"))["zero_shot/strong"].key == worded["zero_shot/strong"].key
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from w2sd.supervision import (
     Synthetic,
     TwoStage,
 )
+from w2sd.targets import agreed, votes
 
 Floats = NDArray[np.float64]
 
@@ -383,6 +384,13 @@ def test_a_drawn_target_is_one_answer_or_nothing_and_is_drawn_again_alike(superv
     assert (targets[kept].sum(axis=1) == 1).all()
     shuffled = supervisions.Lesson(told.p_NK[order], told.noise[order], p_second_NK=told.p_second_NK[order])
     assert same(supervision.targets(shuffled), targets[order])
+
+
+def test_a_filter_asks_as_often_and_as_strictly_as_it_is_told_to() -> None:
+    told = drawn()
+    expected = agreed(votes(told.p_NK, told.noise, 5) / 5, 0.8)
+    assert same(Consistent(threshold=0.8, samples=5).targets(told), expected)
+    assert TwoStage(threshold=0.8, samples=5).first_stage == Consistent(threshold=0.8, samples=5)
 
 
 def test_two_stages_keep_the_teacher_s_word_and_ask_the_student_only_where_there_is_none() -> None:

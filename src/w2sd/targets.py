@@ -31,8 +31,7 @@ def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
     import numpy as np
 
     draws = [
-        np.random.default_rng(int(seed * 2**53)).multinomial(samples, p / p.sum())
-        for p, seed in zip(p_NK, noise, strict=True)
+        np.random.default_rng(int(seed * 2**53)).multinomial(samples, p) for p, seed in zip(p_NK, noise, strict=True)
     ]
     return np.array(draws, dtype=np.int64).reshape(p_NK.shape)
 

@@ -148,6 +148,15 @@ def test_games_are_read_as_moves(file: Callable[..., ChessPuzzles]) -> None:
     assert items[-1].stratum == ""
     assert items[0].text.startswith("kg8 pf7 pg7 ph7 ra2 ")
     assert items[0].text.endswith(" b - - a2a3")
+    mirror = file([*ROWS, ("", GAME, "")], form="moves").table().examples[-1]
+    assert (mirror.text, MOVES[mirror.label]) == ("f7f6 e2e4 g7g5", "d1h5")
+
+
+def test_en_passant_is_told_where_a_pawn_can_take_and_nowhere_else(file: Callable[..., ChessPuzzles]) -> None:
+    needs_chess()
+    alone, beside = (f"6k1/7p/8/{pawn}/8/8/6PP/3R2K1 b - - 0 1" for pawn in ("8", "6P1"))
+    items = file([*ROWS, (alone, "h7h5 d1d8", ""), (beside, "h7h5 g5h6", "")]).table().examples
+    assert [item.text.split()[-2] for item in items[-2:]] == ["-", "h6"]
 
 
 def test_castling_is_a_move_of_the_king_however_it_is_spelt(file: Callable[..., ChessPuzzles]) -> None:
@@ -168,6 +177,8 @@ def test_the_split_of_a_position_depends_on_nothing_else(file: Callable[..., Che
     limited = file(ROWS, limit=3).table()
     assert [len(limited.split(split)) for split in SPLITS] == [3, 3, 3]
     assert limited.dropped["over_limit"] == len(ROWS) - 9
+    parts = file(ROWS, limit=3, w2s_parts=2).table().split("w2s")
+    assert sorted(item.part for item in parts) == [0, 0, 0, 1, 1, 1]
 
 
 BAD = [

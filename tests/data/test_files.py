@@ -71,6 +71,12 @@ def test_every_format_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
     assert anywhere(Files(path=other).table()) == anywhere(Files(path=path).table())
 
 
+def test_a_cell_may_be_longer_than_csv_readers_usually_allow(tmp_path: Path) -> None:
+    csv.field_size_limit(2**17)  # as in a process that has read nothing yet
+    rows = [{**row, "prompt": row["prompt"] + "x" * 2**17} for row in some(30)]
+    assert len(Files(path=write(tmp_path / "rows.csv", rows)).table().examples) == 30
+
+
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".parquet"])
 def test_every_pair_knows_where_it_stands(tmp_path: Path, suffix: str) -> None:
     rows = some(60)
@@ -182,6 +188,8 @@ def test_identity_follows_the_content(tmp_path: Path) -> None:
     assert json.loads(json.dumps(identity)) == identity
     moved = path.rename(tmp_path / "moved.jsonl")
     assert Files(path=str(moved)).identity() == identity
+    three = Files(gt=str(moved), w2s=str(moved), test=str(moved))
+    assert replace(three, split_seed=1).identity() == three.identity()  # there is nothing to split
     for change in (
         {"limit": 5},
         {"split_seed": 1},

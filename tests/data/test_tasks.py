@@ -96,6 +96,7 @@ def test_classes_are_balanced_within_each_split_and_what_is_left_out_is_counted(
     table, full = read(source), plain.table()
     is_sound(table, 3)
     is_sound(full, 3, even=False)
+    is_sound(replace(source, w2s_parts=2).table(), 3)
     assert len(full.examples) == 400
     assert [item for item in full.examples if item in set(table.examples)] == table.examples
     n = sizes(full)
@@ -109,6 +110,7 @@ def test_the_order_of_rows_decides_nothing(path: str, tmp_path: Path) -> None:
         (some(400), TextLabel()),
         (questions(90) * 2, STORIES),
         (questions(90), replace(STORIES, show="all")),
+        ([*questions(90), *({**row, "choices": ["b", "z", "y"], "answer": 0} for row in questions(90)[1::2])], STORIES),
     ):
         sources = []
         for name in ("sorted", "shuffled"):
@@ -175,6 +177,7 @@ def test_three_files_keep_their_splits_and_lose_what_leaks_or_contradicts(tmp_pa
     table = source.table()
     assert {split: len(table.rows(split)) for split in SPLITS} == dict.fromkeys(SPLITS, 40)
     assert {reason: n for reason, n in table.dropped.items() if n} == {"contradictions": 2, "duplicates": 3, "leaks": 5}
+    assert replace(source, split_seed=1).identity() == source.identity()  # there is nothing to split
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from w2sd.data.pairs import SPLITS, Item, clean_items
 from w2sd.errors import Refused
 from w2sd.game import vocabulary as v
 from w2sd.game.corpus import DOCUMENTS, LENGTH, corpus
-from w2sd.game.generator import AHEAD, AVERAGE, stones
+from w2sd.game.generator import AHEAD, AVERAGE, puzzles, stones
 from w2sd.game.ladder import GameRung
 from w2sd.game.rules import IMPOSSIBLE, NONE, best, depth, gains
 from w2sd.game.source import LIMIT, Game, GameText
@@ -129,6 +129,8 @@ def test_nothing_is_there_twice_not_even_with_its_piles_in_another_order() -> No
     assert len({item.cluster for item in table.examples}) == len(table.examples)
     parts = {("gt", 0): GAME.gt, ("test", 0): GAME.test, **{("w2s", part): GAME.w2s for part in range(3)}}
     assert Counter((item.split, item.part) for item in table.examples) == parts
+    few = puzzles(GAME.world_seed, 0, np.arange(v.STONES) < 10, 800)  # stones, of which there are not many positions
+    assert len({str(sorted(position)) for position in few.tolist()}) == 800
 
 
 def test_every_move_is_best_equally_often_in_any_run_of_rows() -> None:
@@ -142,7 +144,9 @@ def test_every_move_is_best_equally_often_in_any_run_of_rows() -> None:
 def test_a_larger_size_extends_its_rows_and_leaves_the_others_alone() -> None:
     small = GAME.table()
     for knob, split in (("gt", "gt"), ("w2s_parts", "w2s"), ("test", "test")):
-        large = replace(GAME, **{knob: 3 * getattr(GAME, knob) + 1}).table()
+        game = replace(GAME, **{knob: 3 * getattr(GAME, knob) + 1})
+        large = game.table()
+        assert game.focus(split).table().split(split) == large.split(split)
         assert large.split(split)[: len(small.split(split))] == small.split(split)
         assert [i for i in large.examples if i.split != split] == [i for i in small.examples if i.split != split]
         assert GAME.focus(split).table().split(split) == small.split(split)

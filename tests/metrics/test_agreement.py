@@ -42,6 +42,13 @@ def test_imitation_agrees_with_errors_and_the_truth_does_not() -> None:
     assert found["agreement/ceiling_lo"] < right.mean() < found["agreement/ceiling_hi"]
 
 
+def test_rows_that_are_there_again_say_no_more_than_once() -> None:
+    rng = np.random.default_rng(1)
+    once = {role: model(rng.random(60)) for role in ("weak", "student", "ceiling")}
+    again = {role: model(np.tile(of.p_correct, 9))._replace(clusters=of.clusters * 9) for role, of in once.items()}
+    assert agreement(again, n_resamples=200) == pytest.approx(agreement(once, n_resamples=200))
+
+
 def test_without_errors_there_is_no_agreement_with_them() -> None:
     perfect = model(np.full(50, 0.9))
     found = agreement({"weak": perfect, "student": perfect, "ceiling": perfect}, n_resamples=20)

@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 from w2sd.cli import CONF
 from w2sd.config import build
 from w2sd.errors import Refused
+from w2sd.fit import Fit
 from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.classes import cross_entropy, distribution
 from w2sd.objectives.imitation import ForwardKL, Product, ReverseCE, ReverseKL, Squared
@@ -91,6 +92,8 @@ def test_inside_a_window_is_who_is_not_sure() -> None:
     """V8, row by row."""
     logits, q = doubles(V3_LOGITS, V3_LABELS)
     assert (ConfidenceWindow(0.15)(ClassScores(logits), q) > 0).tolist() == [False, True, False, False]
+    certain, wrong = doubles([[1000.0, 0.0]], [[0.0, 1.0]])
+    assert ConfidenceWindow(0.5)(ClassScores(certain), wrong).tolist() == [0.0]  # at its edge is outside
 
 
 # --- any number of classes --------------------------------------------------------------------------------------------
@@ -223,6 +226,14 @@ def test_squares_of_pairs() -> None:
     torch.testing.assert_close(Squared()(pair, q), (z.sigmoid() - q).square(), rtol=0, atol=1e-12)
     torch.testing.assert_close(Squared("score")(pair, q), ((1 + z) / 2 - q).square(), rtol=0, atol=1e-12)
     assert Squared("score").confidence(pair).tolist() == [0, 0, 0, 0, 0.5, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_squares_of_scores_are_refused_for_classes_and_no_others_are(n_classes: int) -> None:
+    Squared().check(Fit(), n_classes)
+    Squared("score").check(Fit(), None)
+    with pytest.raises(Refused, match=r"^objective\.of: 'score' is not accepted; expected probability: "):
+        Squared("score").check(Fit(), n_classes)
 
 
 def test_the_students_of_squared_scores_are_a_convex_set() -> None:

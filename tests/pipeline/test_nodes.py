@@ -56,7 +56,9 @@ def test_a_group_of_several_nodes_meets_on_the_first(monkeypatch: pytest.MonkeyP
     assert words[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert words[words.index(sys.executable) :][:3] == [sys.executable, "-m", "torch.distributed.run"]
     assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d", "--rdzv-id=0123456789ab"} < {*words}
+    assert {"--kill-on-bad-exit=1", "--export=ALL"} < {*words}  # none is left waiting, and all see the same variables
     assert any(re.fullmatch(r"--rdzv-endpoint=a1:\d+", word) for word in words)
+    assert len({word for _ in range(4) for word in nodes.torchrun(TWO, "0") if "endpoint" in word}) > 1  # a free port
     assert "--standalone" not in words
     assert words.index(nodes.NAMED) < words.index(sys.executable)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
@@ -66,4 +68,4 @@ def test_a_group_of_several_nodes_meets_on_the_first(monkeypatch: pytest.MonkeyP
 def test_a_group_on_one_machine_needs_no_job() -> None:
     words = nodes.torchrun(Trainer(strategy="ddp", devices=4), "0123456789ab")
     assert words[:3] == [sys.executable, "-m", "torch.distributed.run"]
-    assert {"--standalone", "--nproc-per-node=4"} < {*words}
+    assert {"--standalone", "--nproc-per-node=4", "--local-addr=127.0.0.1"} < {*words}

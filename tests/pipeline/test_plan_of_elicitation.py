@@ -30,9 +30,7 @@ def test_a_generative_reading_comes_before_student_and_ceiling_and_not_before_th
     usual, read = plan(asked()), plan(asked("generative=world"))
     assert [*kinds(read, "generative")] == ["generative/strong"]
     reading = read["generative/strong"]
-    assert (
-        reading.inputs == {"base": read["pretrain/strong"]} or reading.inputs["base"].key == read["pretrain/strong"].key
-    )
+    assert {role: stage.key for role, stage in reading.inputs.items()} == {"base": read["pretrain/strong"].key}
     assert reading.params["split"] == "w2s"
     for role in ("student", "ceiling"):
         assert read[f"train/{role}"].inputs["base"].key == reading.key
@@ -48,8 +46,10 @@ def test_the_teacher_reads_as_well_where_it_is_asked_to(asked: Asked, part: str)
 
 
 def test_a_reading_comes_before_a_fine_tuning(asked: Asked) -> None:
-    stages = plan(asked("generative=world", "objective=simpo"))
+    run = asked("generative=world", "objective=simpo")
+    stages = plan(run)
     assert stages["sft/student"].inputs["base"].key == stages["generative/strong"].key
+    assert stages["generative/strong"].params["append_eos"] == run.data.append_eos  # what a policy writes ends alike
 
 
 def test_one_reading_serves_every_seed_and_conflict(asked: Asked) -> None:
@@ -184,6 +184,18 @@ def test_a_model_without_a_ladder_is_no_rung(asked: Asked) -> None:
 def test_rungs_of_your_own_come_in_the_order_of_their_heights(asked: Asked) -> None:
     run = asked("chain=ladder", *pythias(weak=14, chain_between_one=1400, chain_between_two=410, strong=2800))
     assert [model.height for model in run.chain.hops(run.weak, run.strong).values()] == [410, 1400]
+
+
+def test_labels_are_refined_by_the_model_that_the_student_begins_as(asked: Asked) -> None:
+    run = asked("data=world_classes", "refinement=world")
+    stages = plan(run)
+    refined, student = stages["refine/student"], stages["train/student"].inputs
+    assert student["labels"] is refined
+    assert {role: stage.key for role, stage in refined.inputs.items()} == {
+        "base": student["base"].key,
+        "labels": stages["label/weak"].key,
+    }
+    assert (refined.params["model"], refined.params["context"]) == (run.strong, run.data.max_tokens)
 
 
 @pytest.mark.parametrize("rounds", [0, -1, 101])

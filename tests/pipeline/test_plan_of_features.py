@@ -43,6 +43,8 @@ def test_arms_and_seeds_share_what_was_read(asked: Callable[..., RunConfig]) -> 
         stages = plan(asked("adapter=linear_probe", *overrides))
         read |= {stage.key for stage in stages.values() if stage.kind == "features"}
     assert len(read) == 6
+    other = plan(asked("adapter=linear_probe", "fit.precision=bf16-mixed"))
+    assert not read & {stage.key for stage in other.values() if stage.kind == "features"}
 
 
 @pytest.mark.parametrize("overrides", [[], ["objective=dpo"], BOOTSTRAP], ids=["reward", "policy", "chain"])

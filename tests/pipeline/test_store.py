@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import stat
 import subprocess
@@ -303,6 +304,14 @@ def test_the_second_holder_waits_until_the_first_is_done_and_says_so_once(store:
 def test_other_stages_are_not_locked(store: Store) -> None:
     with store.lock([KEY], interrupt), store.lock(["ba9876543210"], interrupt):
         pass
+
+
+def test_who_gets_a_lock_sees_what_others_committed_until_then(store: Store) -> None:
+    """NFS may list a folder from memory until something in it changes."""
+    folder = commit(store).parent
+    os.utime(folder, ns=(1, 1))
+    with store.lock([KEY], interrupt):
+        assert folder.stat().st_mtime_ns > 1
 
 
 def test_a_lock_is_free_again_after_a_failure(store: Store) -> None:

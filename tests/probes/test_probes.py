@@ -88,6 +88,12 @@ def test_logistic_regression_bears_features_of_very_different_sizes() -> None:
     assert np.abs(gradient / sizes[:, None]).max() < 1e-5
 
 
+def test_logistic_regression_arrives_where_whole_steps_go_too_far() -> None:
+    x, y = np.array([[0.0, -1.0], [-2.0, 4.0], [1.0, 0.0], [1.0, -10.0]]), np.eye(2)[[0, 0, 1, 0]]
+    fitted = logistic.fit(examples(x[:, None], y), 1e-4)
+    assert np.abs(x.T @ (fitted.predict(x) - y) / 4 + 1e-4 * fitted.weights).max() < 1e-9
+
+
 def test_logistic_regression_that_does_not_arrive_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "STEPS", 1)
     with pytest.raises(StageFailed, match=r"not converged in 1 steps; its penalty 0\.001 is too small$"):
@@ -137,6 +143,12 @@ def test_the_topological_filter_keeps_the_largest_pieces_but_for_labels_that_sta
     assert kept.tolist() == by_hand(known, k, share)
     assert 0 < kept.sum() < 120
     assert (~kept).sum() >= round(share * 120)
+
+
+def test_the_topological_filter_leaves_out_a_share_of_pairs_and_both_copies_of_each() -> None:
+    kept = topological.keep(examples(*pairs()), 10, 0.8)
+    assert (kept[:80] == kept[80:]).all()
+    assert kept[:80].sum() == 16
 
 
 def test_the_topological_filter_finds_wrong_labels_that_hang_together() -> None:
@@ -218,6 +230,9 @@ def test_more_neighbours_than_voters_are_refused() -> None:
         Refused, match=r"^k: 12 is not accepted; expected a number of neighbours from 1 to 11: that many"
     ):
         knn.knn(items(), 12, np.arange(120) < 12)
+    known = examples(*pairs())  # each of them twice, and neither votes about the other
+    with pytest.raises(Refused, match="a number of neighbours from 1 to 4: that many are left to ask"):
+        knn.knn(known, 5, known.of < 3)
 
 
 @each_probe

@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from w2sd.errors import Refused
+from w2sd.probes import knn, logistic, topological
+from w2sd.probes.examples import examples
 from w2sd.probes.supervised import Filtered, Relabelled
 from w2sd.supervision import Lesson
 
@@ -67,6 +69,26 @@ def test_a_probe_acts_on_the_share_that_it_is_asked_for(supervision: Any) -> Non
     assert np.isnan(targets).any() == isinstance(supervision, Filtered)
     distance = np.abs(supervision.opinion(told) - told.p_NK).sum(axis=1)
     assert distance[acted_on].min() >= distance[~acted_on].max()
+
+
+@pytest.mark.parametrize("texts", [1, 2], ids=["items", "pairs"])
+def test_the_probe_that_is_named_is_asked_with_the_knobs_that_are_its_own(texts: int) -> None:
+    told = lesson(texts=texts)
+    known = examples(told.features_NAD, told.p_NK)  # type: ignore[arg-type]
+    opinions = {
+        "knn": knn.knn(known, 7),
+        "logistic": logistic.fit(known, 0.5).predict(known.vectors),
+        "topological": knn.knn(known, 7, topological.keep(known, 7, 0.0)),
+    }
+    for probe, expected in opinions.items():
+        assert np.array_equal(Relabelled(probe, k=7, l2=0.5).opinion(told), expected[:N])
+    left_out = np.isnan(Filtered("topological", share=0.3, k=7).targets(told)[:, 0])
+    assert np.array_equal(left_out, ~topological.keep(known, 7, 0.3)[:N])
+
+
+def test_of_rows_equally_far_from_the_probe_the_noise_decides() -> None:
+    told = lesson()
+    assert np.array_equal(Filtered(share=0.25).suspects(told, told.p_NK), told.noise < 0.25)
 
 
 @each(PROBED)

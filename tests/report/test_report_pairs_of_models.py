@@ -70,12 +70,25 @@ def test_every_pair_is_shown_by_size_and_what_the_notebooks_leave_out_is_marked(
     assert table.rows[4][table.columns.index("PGR of means")] == "−0.300"
 
 
+def test_a_ceiling_as_good_as_the_weak_model_leaves_no_gap(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACCURACIES, "l", ACCURACIES["m"])
+    for strong in "ml":
+        add_pair(fake, "m", strong, 0.72)
+    assert [(pair.excluded, pair.pgr) for pair in find(fake)] == [(EQUAL, None), (NO_GAP, None)]
+
+
 def test_medians_with_and_without_the_pairs_that_are_left_out(grid: Any) -> None:
     table = pairs_of_models.medians(find(grid))
     (row,) = table.rows
     # without: of .3, .15, .3; with: also −.3; the two equal pairs have no gap at all
     assert row == ("6", "3", "0.300", "0.225 (2 null¹)", "0.030", "0.030")
     assert pairs_of_models.TURNED in table.notes
+
+
+def test_the_gain_of_the_pairs_that_are_left_out_is_in_one_of_the_medians(fake: Any) -> None:
+    add_pair(fake, "s", "m", 0.65)
+    add_pair(fake, "m", "m", 0.9)
+    assert pairs_of_models.medians(find(fake)).rows[0][-2:] == ("0.050", "0.125")
 
 
 def test_methods_are_told_apart_and_seeds_are_not(fake: Any) -> None:

@@ -62,6 +62,27 @@ def test_a_group_of_one_has_no_interval_and_what_two_experiments_share_counts_on
     assert row == ("1", "0.500")
 
 
+@pytest.mark.parametrize("shared", [{"data": {"world_seed": 1}}, {"data": {"split_seed": 1}}, {"teacher_seed": 1}])
+def test_seeds_that_share_what_made_their_teachers_are_one_unit(fake: Any, shared: dict[str, Any]) -> None:
+    """The interval is over the means of units; what has no value is counted by job all the same."""
+    for knobs, values in (({}, (0.5, None, 0.7)), (shared, (0.8, 1.0, 0.6))):
+        for seed, value in enumerate(values):
+            fake.add(seed=seed, knobs=knobs, pgr=value)
+    (row,) = estimates.per_group(results.load(fake.root), ["pgr"], [])
+    units = estimates.over_jobs([estimates.Estimate(0.6), estimates.Estimate(0.8)])
+    assert row.estimates["pgr"][:3] == pytest.approx(units[:3])
+    assert (row.n, row.estimates["pgr"].n_null) == (6, 1)
+
+
+@pytest.mark.parametrize(("n", "shows_jobs"), [(12, True), (13, False)])
+def test_a_few_repetitions_are_shown_one_by_one_and_many_by_their_mean(fake: Any, n: int, shows_jobs: bool) -> None:
+    for seed in range(n):
+        fake.add(seed=seed)
+    tables.print_table(results.load(fake.root), file := io.StringIO())
+    assert ("over test" in file.getvalue()) == shows_jobs
+    assert "means over jobs" in file.getvalue()
+
+
 def test_knobs_equal_in_all_rows_stand_above(sweep: Any) -> None:
     frame = results.load(sweep.root)
     table = tables.grouped(frame, ["teacher_seed", "conflict"], ["pgr"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from w2sd.models.score import PolicyModel
 from w2sd.pipeline.plan import plan
 from w2sd.refinement import InContext
 from w2sd.run import RunConfig
-from w2sd.stages.refine import _ask, check_distinct, contexts
+from w2sd.stages.refine import _ask, check_distinct, contexts, words_of
 from w2sd.stopping import Stopping
 
 ITEMS = [Item(digest(text), digest(text), "w2s", text, 0) for text in ("ab", "cde", "f", "ghij", "kl")]
@@ -60,6 +62,27 @@ def test_examples_are_shown_whole_or_not_at_all() -> None:
             before = ids[1 : -len(item.text)].tolist()
             shown = [[*own(other), *WORDS[SAID[other.id]].tolist()] for other in ITEMS if other is not item]
             assert sum(len(part) for part in shown if str(part)[1:-1] in str(before)) == len(before)
+
+
+def test_an_item_that_leaves_no_room_is_cut_from_the_left_and_shown_alone() -> None:
+    for item, ids in zip(ITEMS, contexts(ITEMS, SAID, WORDS, InContext(3), letters, 6), strict=True):
+        assert ids.tolist() == [LEAD, *own(item)[-3:]]  # and two more for the longest word
+
+
+def test_words_that_leave_no_room_for_an_item_are_refused() -> None:
+    """Of a model that is of no certain length, beside the longest text that the data have."""
+    how = InContext(words=["aa", "bbb"], separator="")
+    for config in (SimpleNamespace(max_position_embeddings=6, vocab_size=99), SimpleNamespace(vocab_size=99)):
+        words, context = words_of(how, ("no", "yes"), letters, config, 6)
+        assert ([len(word) for word in words], context) == ([3, 4], 6)  # with the space before each
+    with pytest.raises(Refused, match=r"^refinement\.words: .* room for an item in a context of 5 tokens$"):
+        words_of(how, ("no", "yes"), letters, config, 5)
+
+
+@pytest.mark.parametrize("knob", [{"examples": -1}, {"examples": 1001}, {"seed": -1}, {"words": ["a", "a"]}])
+def test_an_impossible_refinement_is_refused(knob: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match=f"^{next(iter(knob))}: "):
+        InContext(**knob)
 
 
 def test_examples_depend_on_the_seed_and_the_item_alone() -> None:

@@ -34,7 +34,18 @@ from w2sd.pipeline.store import write_json
 from w2sd.run import read
 from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
-from w2sd.supervision import Confident, Gold, Hard, Lesson, NoisyGold, OracleConfident, Soft, Supervision, Synthetic
+from w2sd.supervision import (
+    Confident,
+    Gold,
+    Hard,
+    Lesson,
+    NoisyGold,
+    OracleConfident,
+    Soft,
+    Supervision,
+    Synthetic,
+    TwoStage,
+)
 from w2sd.task import Task
 from w2sd.trainer import Trainer
 
@@ -343,6 +354,23 @@ def test_a_supervision_is_told_what_it_asks_for_and_nothing_else(
     assert np.array_equal(taught, expected[has_target])
     if isinstance(supervision, Confident | OracleConfident):
         assert 2 < len(kept) < len(pairs)
+
+
+def test_in_two_stages_a_row_is_told_with_what_both_models_say_of_it(
+    chain: Chain, task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that one of the two could not read are left out."""
+    pairs = chain.pairs("w2s")
+    teacher, student = np.random.default_rng(0).uniform(0.05, 0.95, size=(2, len(pairs)))
+    at = task("train/student", {"supervision": TwoStage(threshold=0.5, samples=1)})
+    second = labels(tmp_path / "student", pairs[2:], student[2:])
+    at = at._replace(inputs={"labels": labels(tmp_path / "weak", pairs[:-1], teacher[:-1]), "second_labels": second})
+    told: list[Lesson] = []
+    monkeypatch.setattr(TwoStage, "targets", lambda self, lesson: told.append(lesson) or lesson.p_NK)
+    assert lessons.supervised(at, pairs)[0] == pairs[2:-1]
+    swapped = np.array([coin(pair.id) for pair in pairs[2:-1]])
+    for said, p in ((told[0].p_NK, teacher[2:-1]), (told[0].p_second_NK, student[2:-1])):
+        assert np.array_equal(said[:, 0], np.where(swapped, 1 - p, p))
 
 
 def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(

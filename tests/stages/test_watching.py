@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +30,7 @@ from w2sd.run import RunConfig
 from w2sd.stages import lightning, preflight
 from w2sd.stages.training import Training, hold_out
 from w2sd.stages.watching import Watch
-from w2sd.stopping import Stopping
+from w2sd.stopping import Look, Stopping
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.reward import RewardStudent
 from w2sd.task import Task
@@ -48,6 +48,10 @@ class Killed(Exception):
     """Stands for what ends a process."""
 
 
+def backbone() -> GPT2Model:
+    return GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=8, vocab_size=9))
+
+
 def trained(
     folder: Path, by: str, stop: int | None = None, save: bool = False, undecided: int = 0
 ) -> tuple[ClassStudent, Watch, Task]:
@@ -63,9 +67,9 @@ def trained(
     places = {name: folder / name for name in ("out", "work", "logs")}
     task = Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **places)
     torch.manual_seed(0)
-    backbone = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=8, vocab_size=9))
-    silence_dropout(backbone)
-    student = ClassStudent(HeadedModel(backbone, 0, 2), RewardBCE(), NoConflict(), FIT, STEPS)
+    silent = backbone()
+    silence_dropout(silent)
+    student = ClassStudent(HeadedModel(silent, 0, 2), RewardBCE(), NoConflict(), FIT, STEPS)
     rows = ItemRows(TEXTS[:N], 16, targets_NC=np.eye(2)[SAID[:N]])
     soft = np.where(np.eye(2)[SAID[N:]] > 0, 0.7, 0.3)
     soft[:undecided] = 0.5
@@ -123,6 +127,35 @@ def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> 
         "stopping/truth": watch.best.truth,
     }
     assert read_json(task.out / "curve.json") == [look._asdict() for look in watch.curve]
+
+
+def watch_of(how: Stopping, every: int = 1) -> Watch:
+    return Watch(ItemRows(TEXTS[N:], 16), np.eye(2)[SAID[N:]], np.eye(2)[RIGHT[N:]], how, every, STEPS)
+
+
+def test_the_last_step_is_looked_at_wherever_it_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, looks = watch_of(Stopping(), every=4), []
+    monkeypatch.setattr(watch, "_look", lambda trainer, student: looks.append(trainer.global_step))
+    for step in range(1, STEPS + 1):
+        watch.on_train_batch_end(SimpleNamespace(global_step=step), None)  # type: ignore[arg-type]
+    assert looks == [4, 8, STEPS]
+
+
+@pytest.mark.parametrize(("by", "step"), [("labels", 1), ("truth", 2), ("nothing", 4)])
+def test_of_equally_good_looks_the_first_counts(by: str, step: int) -> None:
+    watch = watch_of(Stopping(by))
+    watch.curve = [Look(0, 0.5, 0.5), Look(1, 0.7, 0.6), Look(2, 0.7, 0.8), Look(3, 0.7, 0.8), Look(4, 0.6, 0.8)]
+    assert watch.best.step == step
+
+
+def test_dropout_is_off_in_a_look_and_on_again_after_it() -> None:
+    student = ClassStudent(HeadedModel(backbone(), 0, 2), RewardBCE(), NoConflict(), FIT, STEPS).train()
+    seen: set[bool] = set()
+    student.model.register_forward_hook(lambda model, *_: seen.add(model.training))
+    trainer: Any = SimpleNamespace(global_step=0, precision_plugin=SimpleNamespace(forward_context=nullcontext))
+    watch_of(Stopping())._look(trainer, student)
+    assert seen == {False}
+    assert student.model.training
 
 
 def test_undecided_labels_are_met_half_whatever_the_student_prefers(tmp_path: Path) -> None:
@@ -183,6 +216,8 @@ def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     }  # a larger share has the smaller one
     with pytest.raises(StageFailed, match=r"^stopping: 0 rows are held out of 80; set stopping\.holdout"):
         hold_out(whole, Stopping(holdout=1e-9), FIT)
+    with pytest.raises(StageFailed, match=r"^stopping: 20 rows are held out of 20; set stopping\.holdout"):
+        hold_out(training(20, n_own=20), Stopping(holdout=1 - 1e-9), FIT)
 
 
 def test_what_belongs_together_is_held_out_together() -> None:

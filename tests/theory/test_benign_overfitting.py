@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from w2sd.errors import Refused
-from w2sd.theory.benign_overfitting import BenignOverfitting, _falls_below
+from w2sd.theory import benign_overfitting
+from w2sd.theory.benign_overfitting import BenignOverfitting, _falls_below, _mean_error
+from w2sd.theory.interpolation import wishart
 
 SMALL = BenignOverfitting(ns=[16, 49], us=[0.4, 0.9, 1.4], replicates=12)
 
@@ -46,6 +48,8 @@ def test_more_pseudo_labels_past_the_threshold_lower_the_error() -> None:
     assert (student[:, 2] < curves["weak"].mean(axis=(1, 2)) - 0.1).all()
     assert (curves["ceiling"].mean(axis=1) < student).all()
     assert metrics["error/student"] == pytest.approx(student[1, 2])
+    few, many = student[:, SMALL.us.index(metrics["between/u"])]
+    assert metrics["between/change"] == pytest.approx(many - few)
     assert metrics["error/student_lo"] < metrics["error/student"] < metrics["error/student_hi"]
 
 
@@ -54,6 +58,37 @@ def test_the_simulation_is_near_its_leading_order() -> None:
     found = [curves["weak"][1].mean(), *curves["student"][1].mean(axis=0)]
     weak, first = SMALL.expected(81, 1.0)
     assert found == pytest.approx([weak, first, SMALL.expected(81, 1.2)[1]], abs=0.04)
+
+
+def test_a_student_is_left_with_the_errors_that_its_teacher_makes_everywhere() -> None:
+    """In directions that the weak model favours as well, however many labels there are."""
+    theory = BenignOverfitting(r=0.8, q_weak=1.5, r_weak=0.8, ns=[8, 16], us=[1.0, 2.0], replicates=20)
+    _, curves = simulate(theory)
+    floor = theory.expected(16, 2.0)[1]
+    assert curves["student"][1, :, 1].mean() == pytest.approx(floor, abs=0.03)
+    assert floor > 0.2 > 4 * curves["ceiling"][1, :, 1].mean()
+
+
+@pytest.mark.parametrize(("signal", "luck", "noise"), [(0.3, 0.5, 0.2), (0.0, 0.5, 0.1), (0.4, 0.0, 0.4)])
+def test_luck_is_averaged_over_replicates(signal: float, luck: float, noise: float) -> None:
+    z = np.random.default_rng(0).standard_normal(100_000)
+    errors = 0.5 - np.arctan((signal**0.5 + luck**0.5 * z) / noise**0.5) / np.pi
+    assert _mean_error(signal, luck, noise) == pytest.approx(errors.mean(), abs=0.003)
+
+
+def test_the_strong_model_sees_every_direction_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    theory, asked = dataclasses.replace(SMALL, r=0.5), []
+    monkeypatch.setattr(benign_overfitting, "wishart", lambda rng, rows, n: asked.append(n) or wishart(rng, rows, n))
+    theory.replicate(17, np.random.default_rng(0))  # of which no power here is whole
+    strong, weak = theory.spectra(17)
+    assert weak.s < strong.s
+    assert 1 + sum(asked) == strong.d
+
+
+def test_the_exponent_of_a_signal_over_noise_that_falls_as_n_grows() -> None:
+    theory = dataclasses.replace(SMALL, ns=[16, 64])
+    few, many = (np.full(3, np.arctan(1 / snr) / np.pi) for snr in (4.0, 1.0))
+    assert theory._exponent(few, many) == pytest.approx(-1)
 
 
 def test_a_seed_decides_everything_and_nothing_else_does() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from w2sd.errors import Refused
-from w2sd.theory.misfit import Misfit, fit_head, risks
+from w2sd.theory.misfit import EXACT, Misfit, _ranks, fit_head, risks
 
 H = np.array([[1, 0], [0, 1], [1, 1], [1, -1.0]])
 HEAD = np.array([1.0, 2.0])
@@ -63,6 +63,36 @@ def test_a_head_at_least_as_long_as_the_truths_keeps_the_promise(seed: int) -> N
     assert slacks[-1] < 0
 
 
+@pytest.mark.parametrize("inside", [0.0, 0.25, 1.0])
+def test_a_teacher_errs_as_much_as_it_is_asked_to_and_that_share_of_it_inside_of_the_class(inside: float) -> None:
+    toy = SMALL.draw(np.random.default_rng(0))
+    error = toy.teach(toy.truth_N, 0.3, inside) - toy.truth_N
+    within = toy.features_NF @ fit_head(toy.features_NF, error)
+    assert np.mean(within**2) == pytest.approx(0.3 * inside)
+    assert np.mean((error - within) ** 2) == pytest.approx(0.3 * (1 - inside))
+
+
+def test_a_student_is_fitted_to_its_own_rows_and_measured_on_others() -> None:
+    toy = SMALL.draw(np.random.default_rng(0))
+    places = np.arange(len(toy.truth_N))
+    assert np.concatenate([places[at] for at in (toy.own, toy.gold, toy.new)]).tolist() == places.tolist()
+    assert [len(places[at]) for at in (toy.own, toy.gold, toy.new)] == [SMALL.rows, SMALL.gold, SMALL.new_rows]
+    weak = toy.teach(toy.truth_N, 0.3, 0.5)
+    student = toy.features_NF @ fit_head(toy.features_NF[toy.own], weak[toy.own], ridge=0.1 * SMALL.rows)
+    new, own, gold = (risks(student[at], weak[at], toy.truth_N[at]) for at in (toy.new, toy.own, toy.gold))
+    found = toy.study(weak, toy.truth_N, ridge=0.1)
+    assert [found[name] for name in ("risk_weak", "risk_student", "misfit")] == pytest.approx([*new])
+    assert [found["slack_own"], found["misfit_own"]] == pytest.approx([own.slack, own.misfit])
+    assert [found["gold_weak"], found["gold_student"]] == pytest.approx([gold.weak, gold.student])
+
+
+def test_teachers_are_ranked_by_what_is_known_beforehand() -> None:
+    columns = {"risk_student": [1, 2, 3, 4], "gold_weak": [4, 3, 2, 1], "gold_student": [1, 2, 4, 3]}
+    columns["misfit_own"] = [3, 1, -1, -3]  # risk - misfit rises
+    taught = [{name: float(column[n]) for name, column in columns.items()} for n in range(4)]
+    assert _ranks(taught) == pytest.approx({"weak_risk": -1, "student_risk": 0.8, "difference": 1})
+
+
 def test_the_sweeps_hold_what_the_theory_says(found: tuple[dict[str, Any], pd.DataFrame]) -> None:
     metrics, curves = found
     assert metrics["projection/slack_own"] < 1e-10
@@ -83,6 +113,10 @@ def test_a_figure_is_that_of_its_points(found: tuple[dict[str, Any], pd.DataFram
     assert metrics["projection/gain"] == pytest.approx(gain.mean())
     assert (curves["slack"] - (curves["risk_weak"] - curves["misfit"] - curves["risk_student"])).abs().max() < 1e-12
     assert curves.notna().all().all()
+    ridges = curves[curves["sweep"] == "ridges"]
+    holds = (ridges["slack_own"] > -EXACT).groupby(ridges["length"] >= 1).mean()
+    assert (metrics["ridge/holds_short"], metrics["ridge/holds_long"]) == (holds[False], holds[True])
+    assert holds[False] < 1
 
 
 def test_a_seed_decides_everything(found: tuple[dict[str, Any], pd.DataFrame]) -> None:

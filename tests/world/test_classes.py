@@ -81,7 +81,9 @@ def test_classes_are_balanced_in_every_run_of_rows(source: WorldClasses) -> None
 def test_a_larger_size_extends_its_rows_and_leaves_the_others_alone(source: WorldClasses) -> None:
     small = source.table()
     for knob, split in (("gt", "gt"), ("w2s_parts", "w2s"), ("test", "test")):
-        large = replace(source, **{knob: 3 * getattr(source, knob) + 1}).table()
+        extended = replace(source, **{knob: 3 * getattr(source, knob) + 1})
+        large = extended.table()
+        assert extended.focus(split).table().split(split) == large.split(split)
         assert large.split(split)[: len(small.split(split))] == small.split(split)
         assert [i for i in large.examples if i.split != split] == [i for i in small.examples if i.split != split]
         assert source.focus(split).table().split(split) == small.split(split)

@@ -28,7 +28,7 @@ SMALL = {"gt": 60, "w2s": 60, "test": 300, "helpful": 100, "helpful_test": 50}
 WORLDS = [
     World(world_seed=1, **SMALL),
     World(world_seed=2, visible=0.5, tension=0.5, **SMALL),
-    World(world_seed=3, visible=1.0, tension=0.8, tension_on="blind", **SMALL),
+    World(world_seed=3, visible=1.0, tension=0.8, tension_on="blind", blind_rung=2, w2s_parts=2, unrelated=80, **SMALL),
 ]
 each_world = pytest.mark.parametrize("world", WORLDS, ids=lambda world: f"seed{world.world_seed}")
 each_rung = pytest.mark.parametrize("rung", RUNGS)

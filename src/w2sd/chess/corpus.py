@@ -117,13 +117,12 @@ def _write(board: Board, best: list[Move]) -> Document:
 
 
 def value(board: Board, move: Move) -> float:
-    """What a move wins in pawns, if the opponent then takes back what he can."""
+    """What a move wins in pawns, if the opponent then takes back what is worth more than what he lost."""
     won = 1 if board.is_en_passant(move) else WORTH[board.piece_type_at(move.to_square) or 0]
     own = WORTH[move.promotion or board.piece_type_at(move.from_square) or 0]
     won += own - 1 if move.promotion else 0
-    if board.is_attacked_by(not board.turn, move.to_square):
-        is_guarded = board.is_attacked_by(board.turn, move.to_square)
-        won -= own if own > won or not is_guarded else 0
+    if own > won and board.is_attacked_by(not board.turn, move.to_square):
+        won -= own
     if board.gives_check(move):
         board.push(move)
         won += MATE if board.is_checkmate() else CHECK

@@ -16,7 +16,7 @@ from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.statistics import Column, clustered_bootstrap
 
 
-def agreement(joined: Mapping[str, Predictions], *, n_resamples: int = 2000, seed: int = 0) -> Metrics:
+def agreement(joined: Mapping[str, Predictions], *, n_resamples: int = 2000) -> Metrics:
     """Shares of the pairs or items on which student and weak model agree, and ceiling and weak model; with intervals.
 
     `weak_right` and `weak_wrong` are shares of those where the weak model is right or wrong; a tie is half of both.
@@ -29,7 +29,7 @@ def agreement(joined: Mapping[str, Predictions], *, n_resamples: int = 2000, see
     for role in ("student", "ceiling"):
         same = agrees(weak, joined[role])
         columns = {f"{kind}{part}": parts[part] * (same if kind else 1) for part in parts for kind in ("same", "")}
-        draws = clustered_bootstrap(columns, clusters, n_resamples=n_resamples, seed=seed)
+        draws = clustered_bootstrap(columns, clusters, n_resamples=n_resamples)
         for part in parts:
             name, n = f"agreement/{role}{part}", float(columns[part].sum())
             metrics[name] = float(columns[f"same{part}"].sum()) / n if n else None

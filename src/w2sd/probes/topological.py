@@ -32,8 +32,7 @@ def keep(known: Examples, k: int, share: float) -> NDArray[np.bool_]:
 
 def _in_largest_piece(known: Examples, k: int) -> NDArray[np.bool_]:
     of_class, near = preferred_class(known.labels), neighbours(known, k)
-    linked = (of_class[near] == of_class[:, None]) & (of_class >= 0)[:, None]
-    piece = _pieces(near, linked)
+    piece = _pieces(near, of_class[near] == of_class[:, None])
     kept = np.zeros(len(of_class), dtype=bool)
     for label in np.unique(of_class[of_class >= 0]):
         members = of_class == label
