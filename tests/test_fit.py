@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from w2sd.errors import Refused
-from w2sd.fit import PRECISIONS, SCHEDULES, Fit, Generative, GenerativeByModel
-from w2sd.world.ladder import Rung
+from w2sd.fit import PRECISIONS, SCHEDULES, Fit
 
 V19_WARMUP = [(0, 0.07692307692307693), (1, 0.15384615384615385), (11, 0.9230769230769231), (12, 1), (13, 1)]
 V19_COSINE = [(0, 1), (1, 0.99984209464165), (62, 0.5062830199416763), (124, 0.00015790535835003006)]
@@ -129,11 +127,3 @@ def test_impossible_values_are_refused_by_name(knob: str, value: Any) -> None:
 )
 def test_the_edges_of_what_is_possible_are_accepted(fit: dict[str, Any]) -> None:
     assert 0 < Fit(**fit).factor(0, 10) <= 1
-
-
-@pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("recipe", [False, True])
-@pytest.mark.parametrize(("model", "knob"), [(Rung(1, 8, 1, 1, 0.1), "made_here"), (object(), "pretrained")])
-def test_a_teacher_reads_if_its_recipe_or_what_holds_it_says_so(own: bool, recipe: bool, model: Any, knob: str) -> None:
-    suited = Generative(Fit(lr=0.5), teacher=recipe)
-    assert GenerativeByModel(**{knob: suited}, teacher=own).suited(model) == replace(suited, teacher=own or recipe)
