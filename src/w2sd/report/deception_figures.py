@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 24  # groups in a figure
-NAMES = 1.75  # inches: the names of controls
+NAMES = 1.95  # inches: the names of controls
 
 
 def draw(rulings: Sequence[Ruling]) -> dict[str, Figure]:
