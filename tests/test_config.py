@@ -65,6 +65,13 @@ class Dish:
     rest: dict[str, Any] = field(default_factory=dict)
     notes: list[Any] = field(default_factory=list)
     VERSION: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Cook:
+    mood: int = 1
+    VERSION: ClassVar[int] = 1
+    needs_teacher: ClassVar[bool] = True
 """
 
 
@@ -199,11 +206,16 @@ def test_a_list_holds_values_and_no_parts(kitchen: Any) -> None:
 
 def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., DictConfig]) -> None:
     cfg = compose()
-    cfg.supervision = {"_target_": "kitchen.Spice", "heat": 7}
-    with pytest.raises(Refused, match=r"^supervision\._target_: 'kitchen\.Spice' is not accepted; .* under w2sd\."):
+    cfg.supervision = {"_target_": "kitchen.Cook", "mood": 7}
+    with pytest.raises(Refused, match=r"^supervision\._target_: 'kitchen\.Cook' is not accepted; .* under w2sd\."):
         read(cfg)
     cfg.trusted = ["kitchen."]
-    assert read(cfg).supervision == kitchen.Spice(7)
+    assert read(cfg).supervision == kitchen.Cook(7)
+    cfg.supervision = {"_target_": "kitchen.Spice", "heat": 7}
+    with pytest.raises(
+        Refused, match=r"^supervision: 'kitchen\.Spice' .* supervision=soft: one that has 'needs_teacher'$"
+    ):
+        read(cfg)
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------
@@ -300,6 +312,11 @@ TARGETS = {
 @pytest.mark.parametrize(("name", "accepted"), TARGETS.values(), ids=TARGETS)
 def test_a_target_that_is_no_trusted_dataclass_is_refused(name: Any, accepted: str) -> None:
     assert refusal({"_target_": name}) == f"fit._target_: {name!r} is not accepted; expected {accepted}"
+
+
+def test_a_class_that_is_only_a_base_is_refused() -> None:
+    said = "objective._target_: 'w2sd.objectives.logconf.Warmup' is not accepted; expected a class derived from it: "
+    assert refusal({"_target_": "w2sd.objectives.logconf.Warmup"}, "objective").startswith(said)
 
 
 def test_a_target_outside_what_is_trusted_is_not_even_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from w2sd import supervision
+from w2sd.cli import CONF
 from w2sd.config import describe
 from w2sd.conflicts.explicit import Explicit
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.run import GROUPS, RunConfig, Settings, complete, oracles, read
+from w2sd.run import GROUPS, MARKS, OPTIONAL, RunConfig, Settings, belongs, complete, oracles, read
 from w2sd.stopping import Stopping
 
 
@@ -168,3 +170,51 @@ def test_who_reads_the_truth_is_told_by_what_they_declare(asked: Callable[..., R
     assert stopped == [("labels", []), ("truth", ["stopping"]), ("nothing", [])]
     assert oracles(run._replace(conflict=Explicit(), supervision=Peek())) == ["conflict", "supervision"]
     assert oracles(run._replace(conflict=Explicit(mask="weak"), supervision=supervision.TwoStage())) == []
+
+
+# Of every group an option that does something, and after these what stands for nothing.
+OTHERS = {
+    "rewards": ["head=words", "objective=logconf", "conflict=explicit", "hint=shown", "chain=ladder", "sft=paper"],
+    "policies": ["objective=dpo", "conflict=implicit", "supervision=filtered", "generative=by_model", "adapter=lora"],
+    "items": ["data=world_classes", "refinement=world", "adapter=linear_probe", "stopping=labels", "generative=real"],
+    "hub": ["model@weak=gpt2", "model@strong=opt_1_3b", "logger=wandb", "trainer=ddp", "chain=self_training"],
+    "chess": ["model@weak=chess_s", "model@strong=game_l", "data=game", "theory=misfit", "objective=simpo"],
+    "theory": ["model@weak=gpt2_xl", "theory=benign_overfitting", "objective=sft", "sft=none", "supervision=gold"],
+}
+
+
+@pytest.mark.parametrize("words", [[], *OTHERS.values()], ids=["usual", *OTHERS])
+def test_a_part_is_one_of_its_own_group_and_of_no_other(asked: Callable[..., RunConfig], words: list[str]) -> None:
+    run = asked(*words)
+    parts = {group: getattr(run, group) for group in MARKS if getattr(run, group) is not None}
+    models = {"weak", "strong"}
+    for group, part in parts.items():
+        assert {other for other in MARKS if belongs(part, other)} == (models if group in models else {group})
+
+
+@pytest.mark.parametrize(
+    ("group", "target", "such_as"),
+    [
+        ("objective", "w2sd.supervision.Soft", "objective=reward_bce"),
+        ("stopping", "w2sd.objectives.reward.RewardBCE", "stopping=none"),
+        ("hint", "w2sd.stopping.NoStopping", "hint=none"),
+        ("weak", "w2sd.fit.Fit", "model@weak=world_s"),
+        ("supervision", "w2sd.probes.supervised.Probed", "supervision=soft"),
+    ],
+)
+def test_a_part_of_another_group_is_refused(
+    compose: Callable[..., DictConfig], group: str, target: str, such_as: str
+) -> None:
+    cfg = compose()
+    cfg[group] = {"_target_": target}
+    folder = such_as.replace("@", "=").partition("=")[0]
+    said = f"{group}: {target!r} is not accepted; expected a part of the group {folder}, such as {such_as}: one that "
+    with pytest.raises(Refused) as refused:
+        read(cfg)
+    assert str(refused.value).startswith(said)
+
+
+def test_every_group_has_a_mark_and_the_option_that_it_names(compose: Callable[..., DictConfig]) -> None:
+    assert [*MARKS] == [*GROUPS, *OPTIONAL]
+    for group, mark in MARKS.items():
+        assert Path(CONF, "model" if group in ("weak", "strong") else group, f"{mark.such_as}.yaml").is_file()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -91,6 +92,8 @@ def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
         raise Refused(f"{path}._target_", name, f"a class that can be imported ({error})") from error
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise Refused(f"{path}._target_", name, "a dataclass")
+    if inspect.isabstract(found):
+        raise Refused(f"{path}._target_", name, "a class derived from it: this one leaves something to be filled in")
     return found
 
 

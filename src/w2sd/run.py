@@ -11,9 +11,15 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from w2sd.config import build, completed, known_class, merge
+from w2sd.config import build, completed, known_class, merge, target
 from w2sd.errors import Refused, choose, require
+from w2sd.generative import NoGenerative
+from w2sd.head import NewHead
+from w2sd.hint import NoHint
 from w2sd.kinds import KINDS
+from w2sd.refinement import NoRefinement
+from w2sd.sft import NoSft
+from w2sd.stopping import NoStopping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +100,36 @@ OPTIONAL = tuple(RunConfig._field_defaults)  # groups that a run may do without
 GROUPS = tuple(part for part in RunConfig._fields if part not in ("settings", *OPTIONAL))
 
 
+class Mark(NamedTuple):
+    """How the parts of a group are told from those of others: your own need none of our base classes."""
+
+    needs: str  # an attribute that stages ask for, and that parts of other groups lack
+    such_as: str  # an option of the group
+    none: type | None = None  # the class that stands for doing without, of which nothing is asked
+
+
+MARKS = {
+    "data": Mark("table", "world"),
+    "weak": Mark("open_config", "world_s"),
+    "strong": Mark("open_config", "world_l"),
+    "adapter": Mark("reads_features", "full"),
+    "head": Mark("tokens", "new", NewHead),
+    "objective": Mark("student", "reward_bce"),
+    "conflict": Mark("extra", "none"),
+    "supervision": Mark("needs_teacher", "soft"),
+    "refinement": Mark("separator", "none", NoRefinement),
+    "hint": Mark("phrase", "none", NoHint),
+    "chain": Mark("hops", "direct"),
+    "fit": Mark("factor", "world"),
+    "stopping": Mark("holds_out", "none", NoStopping),
+    "generative": Mark("suited", "none", NoGenerative),
+    "sft": Mark("on_conflict", "world", NoSft),
+    "trainer": Mark("micro_tokens", "cpu"),
+    "logger": Mark("loggers", "csv"),
+    "theory": Mark("simulate", "misfit"),
+}
+
+
 def read(cfg: DictConfig) -> RunConfig:
     """The run that a composed configuration asks for."""
     values = _plain(cfg)
@@ -101,10 +137,24 @@ def read(cfg: DictConfig) -> RunConfig:
     parts |= {group: values.pop(group) for group in OPTIONAL if values.get(group) is not None}
     settings = merge(Settings, values, "")
     for group, node in parts.items():
-        choice = f"model@{group}" if group in ("weak", "strong") else group
-        require(isinstance(node, dict), group, node, f"a part; choose one with {choice}=OPTION")
+        require(isinstance(node, dict), group, node, f"a part; choose one with {_choice(group)}=OPTION")
     built = {group: build(node, group, settings.trusted) for group, node in parts.items()}
+    for group, part in built.items():
+        choice, mark = _choice(group), MARKS[group]
+        accepted = f"a part of the group {choice.partition('@')[0]}, such as {choice}={mark.such_as}"
+        require(belongs(part, group), group, target(part), f"{accepted}: one that has {mark.needs!r}")
     return RunConfig(**built, settings=settings)
+
+
+def belongs(part: Any, group: str) -> bool:
+    """Whether a part is one of this group."""
+    mark = MARKS[group]
+    return hasattr(part, mark.needs) or (mark.none is not None and isinstance(part, mark.none))
+
+
+def _choice(group: str) -> str:
+    """What is written to choose an option for a part."""
+    return f"model@{group}" if group in ("weak", "strong") else group
 
 
 def oracles(run: RunConfig) -> list[str]:

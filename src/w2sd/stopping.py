@@ -37,7 +37,7 @@ class Stopping:
     def __post_init__(self) -> None:
         choose("by", self.by, (LABELS, TRUTH, NOTHING))
         require(0 < self.holdout < 1, "holdout", self.holdout, "a share between 0 and 1")
-        require(0 < self.every <= 1000, "every", self.every, "a number of epochs above 0")
+        require(0 < self.every <= 1000, "every", self.every, "a number of epochs above 0, of 1000 or less")
 
     def holds_out(self, cluster: str) -> bool:
         """Whether the rows of a cluster are held out, all of them.

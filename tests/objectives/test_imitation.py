@@ -279,3 +279,13 @@ def test_an_impossible_value_is_refused(cls: Any, knob: str, value: Any) -> None
     with pytest.raises(Refused, match=f"^{knob}: {value!r} is not accepted; expected "):
         cls(**{knob: value})
     assert ConfidenceWindow().radius == MIDWEAK
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1, -1.0, 0.6, "midweek"])
+def test_a_radius_that_is_none_is_refused_with_its_range(value: Any) -> None:
+    """As it is written: a number that is a whole one too."""
+    meant = f"; did you mean {MIDWEAK!r}?" if value == "midweek" else ""
+    with pytest.raises(Refused) as refused:
+        build({"_target_": "w2sd.objectives.window.ConfidenceWindow", "radius": value}, "objective")
+    line = f"objective.radius: {value!r} is not accepted; expected a number above 0, of 0.5 or less, or midweak{meant}"
+    assert str(refused.value) == line

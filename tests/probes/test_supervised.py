@@ -147,3 +147,9 @@ def test_the_same_lesson_gives_the_same_targets_and_is_left_as_it_is(supervision
 def test_a_knob_that_means_nothing_is_refused(cls: Any, knobs: dict[str, Any], line: str) -> None:
     with pytest.raises(Refused, match=f"^{re.escape(line)}"):
         cls(**knobs)
+
+
+def test_all_rows_can_be_relabelled_and_never_be_left_out() -> None:
+    assert Relabelled(share=1.0).share == 1
+    with pytest.raises(Refused, match=r"^share: 1\.0 is not accepted; expected a share in \(0, 1\): "):
+        Filtered(share=1.0)

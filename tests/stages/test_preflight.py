@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from w2sd.data.pairs import read
 from w2sd.errors import Refused
 from w2sd.run import RunConfig
 from w2sd.stages import preflight
@@ -91,3 +93,48 @@ def test_as_many_neighbours_as_the_smallest_half_has_are_taken(asked: Asked, tmp
     preflight.check(asked(*words, "supervision.probe=logistic"))
     with pytest.raises(Refused, match=r"^supervision\.k: "):
         preflight.check(asked(*words, f"supervision.k={most + 1}"))
+
+
+@pytest.mark.parametrize("method", ["labels", "watch"])
+@pytest.mark.parametrize(("holdout", "n_held"), [("0.00001", 0), ("0.99999", 64)])
+def test_a_holdout_of_no_row_or_of_all_is_refused_before_anything_is_trained(
+    asked: Asked, tmp_path: Path, method: str, holdout: str, n_held: int
+) -> None:
+    words = [*SMALL[:-1], f"store={tmp_path / 'store'}", f"stopping={method}"]
+    preflight.check(asked(*words))
+    with pytest.raises(Refused, match=rf"^stopping\.holdout: .* the 64 rows of gt, .*: it holds out {n_held}$"):
+        preflight.check(asked(*words, f"stopping.holdout={holdout}"))
+
+
+def test_a_holdout_of_whole_clusters_is_refused_where_they_are_all_on_one_side(asked: Asked, tmp_path: Path) -> None:
+    """All items of w2s are about one text, so that half of them is as good as none, or all."""
+    run = asked(
+        *SMALL[:-1], "data.w2s_parts=1", f"store={tmp_path / 'store'}", "stopping=labels", "stopping.holdout=.5"
+    )
+    table = read(run.data)
+    together = [row._replace(cluster="one") if row.split == "w2s" else row for row in table.examples]
+    preflight._check_trained_rows(run, table, 1)
+    with pytest.raises(Refused, match=r"^stopping\.holdout: 0\.5 .* the 64 rows of w2s, .*: it holds out (0|64)$"):
+        preflight._check_trained_rows(run, table._replace(examples=together), 1)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "n"), [(["data.w2s=4"], 4), (["data.w2s=9", "stopping=labels", "stopping.holdout=.5"], r"\d")]
+)
+def test_fewer_rows_than_a_threshold_needs_are_refused_before_anything_is_trained(
+    asked: Asked, tmp_path: Path, knobs: list[str], n: int | str
+) -> None:
+    pairs = ["data.gt=64", "data.helpful=2", "data.unrelated=2", "data.test=60", f"store={tmp_path / 'store'}", *knobs]
+    preflight.check(asked(*pairs))
+    with pytest.raises(Refused, match=rf"^objective\.min_rows: 8 is not accepted; expected at most {n}: .* of w2s are"):
+        preflight.check(asked(*pairs, "objective=logconf"))
+    preflight.check(asked(*pairs, "objective=logconf", "objective.min_rows=2"))
+
+
+def test_of_many_classes_no_row_is_too_few_for_a_threshold(asked: Asked, tmp_path: Path) -> None:
+    words = [*SMALL[:-1], "data.w2s=6", f"store={tmp_path / 'store'}", "objective=logconf"]
+    run = asked(*words)
+    with pytest.raises(Refused, match=r"^objective\.min_rows: "):
+        preflight.check(run)
+    three = SimpleNamespace(classes=("a", "b", "c"))
+    preflight._check_trained_rows(run._replace(data=three), read(run.data), 1)  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ from w2sd.models.scratch import Scratch
 from w2sd.objectives.logconf import LogConf
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import write_json
+from w2sd.probes.supervised import Filtered
 from w2sd.run import read
 from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
 from w2sd.students.reward import RewardStudent
@@ -378,8 +379,15 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
 ) -> None:
     pairs = chain.pairs("w2s")
     teacher = labels(tmp_path, pairs, np.where(np.arange(64) < 1, 0.9, 0.7))
-    with pytest.raises(StageFailed, match="supervision leaves 1 of 64 rows to train on; lower its threshold"):
+    said = r"^supervision leaves 1 of 64 rows to train on; lower supervision\.threshold=0\.8$"
+    with pytest.raises(StageFailed, match=said):
         lessons.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
+
+
+def test_what_leaves_too_few_rows_names_the_knob_that_it_has() -> None:
+    assert lessons._remedy(Confident(0.999)) == "lower supervision.threshold=0.999"
+    assert lessons._remedy(Filtered(share=0.99)) == "lower supervision.share=0.99"
+    assert lessons._remedy(Soft()) == "choose another one"
 
 
 def test_rows_too_few_for_a_threshold_stop_the_stage_before_it_trains(task: Callable[..., Task]) -> None:

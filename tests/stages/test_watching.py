@@ -214,7 +214,7 @@ def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     assert ids[1] <= {
         item.id for item in hold_out(whole, Stopping(holdout=0.5), FIT)[1].examples
     }  # a larger share has the smaller one
-    with pytest.raises(StageFailed, match=r"^stopping: 0 rows are held out of 80; set stopping\.holdout"):
+    with pytest.raises(StageFailed, match=r"^stopping\.holdout=1e-09 holds out 0 of 80 rows to train on; "):
         hold_out(whole, Stopping(holdout=1e-9), FIT)
     with pytest.raises(StageFailed, match=r"^stopping: 20 rows are held out of 20; set stopping\.holdout"):
         hold_out(training(20, n_own=20), Stopping(holdout=1 - 1e-9), FIT)
@@ -245,3 +245,9 @@ def test_shards_are_not_watched(asked: Callable[..., RunConfig]) -> None:
 def test_impossible_looks_are_refused(knob: str, value: Any) -> None:
     with pytest.raises(Refused, match=f"^{knob}: "):
         Stopping(**{knob: value})
+
+
+def test_a_look_that_never_comes_is_refused_with_the_limit() -> None:
+    assert Stopping(every=1000.0).every == 1000
+    with pytest.raises(Refused, match=r"^every: 1000\.5 .* above 0, of 1000 or less$"):
+        Stopping(every=1000.5)

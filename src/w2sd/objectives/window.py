@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from w2sd.errors import require
+from w2sd.errors import Refused, nearest
 from w2sd.objectives.base import Moment
 from w2sd.objectives.classes import RowObjective, StepObjective, cross_entropy, distribution
 
@@ -33,13 +33,15 @@ class ConfidenceWindow(StepObjective):
     the second; of two classes, the larger probability. Theirs takes `midweak` over all training rows at once.
     """
 
-    radius: float | str = MIDWEAK  # or midweak: how far from ½ the teacher is on the median row of the batch
+    radius: float | int | str = MIDWEAK  # or midweak: how far from ½ the teacher is on the median row of the batch
     VERSION: ClassVar[int] = 1
     reads_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         known = self.radius == MIDWEAK or (isinstance(self.radius, float) and 0 < self.radius <= 0.5)
-        require(known, "radius", self.radius, f"a number above 0, of 0.5 or less, or {MIDWEAK}")
+        accepted = f"a number above 0, of 0.5 or less, or {MIDWEAK}"
+        if not known:
+            raise Refused("radius", self.radius, accepted, nearest(self.radius, [MIDWEAK]))
 
     def fixed(self, moment: Moment, logits_BC: Tensor | None, targets: Tensor) -> Window:
         if isinstance(self.radius, float):

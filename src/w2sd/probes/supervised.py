@@ -83,6 +83,10 @@ class Filtered(Probed, Supervision):
     VERSION: ClassVar[int] = 2
     needs_features: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.share < 1, "share", self.share, "a share in (0, 1): without all rows there is nothing to learn")
+
     def targets(self, lesson: Lesson) -> Floats:
         import numpy as np
 

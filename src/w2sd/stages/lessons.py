@@ -75,8 +75,14 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     targets_NK = _targets(supervision, lesson, examples, task.params.get("stopping"))
     kept = ~np.isnan(targets_NK.sum(axis=1))
     if kept.sum() < 2:
-        raise StageFailed(f"supervision leaves {kept.sum()} of {len(kept)} rows to train on; lower its threshold")
+        raise StageFailed(f"supervision leaves {kept.sum()} of {len(kept)} rows to train on; {_remedy(supervision)}")
     return [example for example, keep in zip(examples, kept, strict=True) if keep], targets_NK[kept]
+
+
+def _remedy(supervision: Any) -> str:
+    """What to change where a supervision leaves too few rows: the knob that decides how many."""
+    knob = next((knob for knob in ("threshold", "share") if hasattr(supervision, knob)), None)
+    return f"lower supervision.{knob}={getattr(supervision, knob)}" if knob else "choose another one"
 
 
 def _targets(supervision: Any, lesson: Lesson, examples: Sequence[Pair | Item], stopping: Stopping | None) -> Floats:

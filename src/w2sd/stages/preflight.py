@@ -22,7 +22,9 @@ from w2sd.pipeline.store import Store
 from w2sd.refinement import InContext
 from w2sd.run import RunConfig
 from w2sd.stages.encoding import Encoding, context_of, encode_for
+from w2sd.stages.lessons import SLOTS
 from w2sd.stages.refine import words_of
+from w2sd.stages.training import MIN_HELD
 from w2sd.stopping import NoStopping
 
 
@@ -65,6 +67,7 @@ def check(run: RunConfig) -> None:
         words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
     if not isinstance(run.hint, NoHint):
         _check_hint(run, table)
+    _check_trained_rows(run, table, n_parts)
     _check_neighbours(run, table, n_parts)
 
 
@@ -132,6 +135,26 @@ def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
             if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
                 accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
                 raise Refused("data.w2s_parts", given, accepted)
+
+
+def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
+    """Refuse a holdout of next to none or next to all rows of a training, and fewer rows than a threshold needs.
+
+    Counted are the rows of a split, before a model or a supervision leaves any out and without those of a conflict,
+    whose baseline has none of them.
+    """
+    stopping, is_binary = run.stopping, len(classes_of(run.data) or SLOTS) == 2
+    for split, part in [("gt", 0), *(("w2s", part) for part in range(n_parts))]:
+        rows, n_held = table.rows(split, part=part), 0
+        if not isinstance(stopping, NoStopping):
+            n_held = sum(stopping.holds_out(row.cluster) for row in rows)
+            accepted = f"a share that holds out {MIN_HELD} or more of the {len(rows)} rows of {split}, whole clusters, "
+            accepted += f"and leaves {MIN_HELD} or more: it holds out {n_held}"
+            require(MIN_HELD <= n_held <= len(rows) - MIN_HELD, "stopping.holdout", stopping.holdout, accepted)
+        objective = getattr(run.objective, "under_truth", run.objective) if split == "gt" else run.objective
+        least, n = getattr(objective, "min_rows", 0) if is_binary else 0, len(rows) - n_held
+        accepted = f"at most {n}: so many rows of {split} are trained on, and fewer than these have no threshold"
+        require(least <= n, "objective.min_rows", least, accepted)
 
 
 def _check_neighbours(run: RunConfig, table: Table, n_parts: int) -> None:

@@ -94,7 +94,8 @@ def hold_out(training: Training, stopping: Stopping, fit: Fit) -> tuple[Training
     out = [n for n, example in enumerate(training.examples[: training.n_own]) if stopping.holds_out(example.cluster)]
     rest = sorted(set(range(n_rows)) - set(out))
     if len(out) < MIN_HELD or len(rest) < MIN_HELD:
-        raise StageFailed(f"stopping: {len(out)} rows are held out of {n_rows}; set stopping.holdout otherwise")
+        said = f"stopping.holdout={stopping.holdout} holds out {len(out)} of {n_rows} rows to train on"
+        raise StageFailed(f"{said}; on either side {MIN_HELD} or more are needed")
     kept = training.pick(rest)
     return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
 
