@@ -39,7 +39,8 @@ def run(task: Task) -> dict[str, Any]:
     if stopping := params.get("stopping"):
         training, held = hold_out(training, stopping, params["fit"])
     rows = rows_of(task, training)
-    if len(rows) < (least := getattr(params["objective"], "min_rows", 0)):
+    least = getattr(params["objective"], "min_rows", 0) if training.targets_NK.shape[1] == 2 else 0
+    if len(rows) < least:  # of more classes than two there is no threshold
         raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
     counts = {"n/pairs": len(rows)}
