@@ -101,7 +101,7 @@ def test_labels_outside_the_classes_are_refused() -> None:
         Refused, match=r"data.format.label: 'label' .* at most 100 different values, or its classes in "
     ):
         TextLabel().settled((HERE, {"label": n}) for n in range(101))
-    with pytest.raises(Refused, match=r"data.format.label: 'label' .* at least two different values; found 3"):
+    with pytest.raises(Refused, match=r"data.format.label: 'label' .* at least two different values; found '3'"):
         TextLabel().settled([(HERE, {"label": 3})])
     with pytest.raises(Refused, match=r"^data.format.labels: \['a\|b', 'b'\] .* 'b' is in two"):
         TextLabel().settled([(HERE, {"label": "b"}), (HERE, {"label": "a|b"})])

@@ -159,6 +159,11 @@ def test_refuses(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_no_id_is_not_the_current_folder() -> None:
+    with pytest.raises(Refused, match=r"^data\.id: '' .* a dataset id \(owner/name\), or a file or folder$"):
+        Hub().identity()
+
+
 def test_refuses_impossible_values() -> None:
     with pytest.raises(Refused, match="limit: 1 is not accepted"):
         Hub(id="set", limit=1)

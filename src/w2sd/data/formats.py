@@ -87,7 +87,7 @@ class TextLabel:
             found[self._value(row, where)] = None
             accepted = f"a column of at most {MOST_FOUND} different values, or its classes in data.format.labels"
             require(len(found) <= MOST_FOUND, "data.format.label", self.label, accepted)
-        accepted = f"a column of at least two different values; found {', '.join(found) or 'no rows'}"
+        accepted = f"a column of at least two different values; found {', '.join(map(repr, found)) or 'none'}"
         require(len(found) > 1, "data.format.label", self.label, accepted)
         with within("data.format"):
             return replace(self, labels=sorted(found, key=_by_number))

@@ -39,6 +39,8 @@ def _content(path: str, size: int, mtime_ns: int) -> str:
 def absent(knob: str, value: str, kind: str) -> Refused:
     """The refusal of a path that does not lead to a `kind`, with the most similar name beside it."""
     path = expand(value)
+    if not value:  # which is no path, and would be the current folder
+        return Refused(knob, value, kind)
     if path.exists():
         found = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither a file nor a folder"
         return Refused(knob, value, f"{kind}; it is {found}")
