@@ -238,6 +238,13 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     ),
     (TextLabel, {"labels": ["a", "a"]}, "labels: ['a', 'a'] is not accepted; expected classes of their own values"),
     (TextLabel, {"text": "text"}, "text: 'text' is not accepted; expected a text with the {COLUMN} that is read"),
+    (TextLabel, {"text": "{text}{}"}, "text: '{text}{}' is not accepted; expected {COLUMN} and not {}, for the cell"),
+    (
+        TextLabel,
+        {"text": "{text}", "cluster": "{:x}{text}"},
+        "cluster: '{:x}{text}' is not accepted; expected {COLUMN} and not {:x}",
+    ),
+    (MultipleChoice, {"candidates": ["{a}{}"]}, "candidates: '{a}{}' is not accepted; expected {COLUMN} and not {}"),
     (
         TextLabel,
         {"cluster": "{id}"},
