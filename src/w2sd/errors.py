@@ -52,8 +52,17 @@ def require(ok: bool, knob: str, value: object, accepted: str) -> None:
 
 
 def nearest(value: object, known: Iterable[str]) -> str | None:
-    """The known word that `value` was probably meant to be, if there is one."""
-    return next(iter(difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)), None)
+    """The known word that `value` was probably meant to be, in whatever case: one that shares most of its letters.
+
+    What has no letters is no misspelt word.
+
+    >>> nearest("Trian", ["test", "train"]), nearest("maybe", ["yes", "no"]), nearest(-1, ["0", "1"])
+    ('train', None, None)
+    """
+    said = str(value).casefold()
+    words = {word.casefold(): word for word in known}
+    close = difflib.get_close_matches(said, words, n=1, cutoff=0.6) if any(map(str.isalpha, said)) else []
+    return words[close[0]] if close else None
 
 
 def _show(value: object) -> str:

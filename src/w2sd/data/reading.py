@@ -93,7 +93,7 @@ def _read_jsonl(file: Binary, name: str) -> Iterator[Row]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, of which no key is there twice."""
     if len(whole := dict(pairs)) < len(pairs):
-        raise ValueError(f"{_twice([key for key, _ in pairs])!r} is in it twice")
+        raise ValueError(f"{_twice([key for key, _ in pairs]) or ''!r} is in it twice")
     return whole
 
 
