@@ -14,6 +14,7 @@ from w2sd.errors import nearest
         ("sett", ("set", "seed"), "set"),
         ("fen", ("FEN", "Moves"), "FEN"),
         ("Attn.Q_proj", ("mlp", "self_attn.q_proj"), "self_attn.q_proj"),
+        ("nowhere", ("other", "model"), None),
         ("maybe", ("yes", "no"), None),
         (-1, ("0", "1"), None),
         (0, ("c0", "c1"), None),
