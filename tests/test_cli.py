@@ -140,7 +140,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "-m in the middle": (["seed=1", "-m", "fit.lr=1,2"], r"command line: 'fit\.lr=1,2' is not .* before all .*"),
     "an option of others": (["--seed", "3"], r"command line: '--seed' is not .*; did you mean 'seed=VALUE'\?"),
     "a value of an option of others": (["--foo=1"], r"command line: '--foo=1' is not .*; did you mean 'foo=1'\?"),
-    "a folder of options": (["--config-dir", "nowhere"], r"command line: '--config-dir nowhere' is not accepted; .*"),
+    "a folder of options": (["--config-dir", "nowhere"], r"--config-dir: 'nowhere' is not .* a folder that exists"),
+    "a misspelt folder of options": (["--config-dir", "modle"], r"--config-dir: 'modle' .*; did you mean '.*/model'\?"),
+    "a file of options": (["--config-dir=good.jsonl"], r"--config-dir: 'good\.jsonl' .* a folder; it is a file"),
+    "a home of options": (["--config-dir=~/conf"], r"--config-dir: '~/conf' .* exists; there is no folder .*/~"),
     # parts that are none
     "no option": (["fit=null"], r"fit: None is not accepted; expected a part; choose one with fit=OPTION"),
     "a word for a part": (

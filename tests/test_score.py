@@ -285,12 +285,21 @@ def test_clusters_and_strata_belong_to_pairs(run: Run, files: Path) -> None:
         (["--placebo", "a=weak.csv", "--placebo", "a=weak.csv"], "--placebo: 'a=weak.csv'", "no more files named a"),
         (["--gold-conflict", "weak.csv"], "--gold-baseline: []", "1, as --gold-conflict"),
         (["--gold-baseline", "weak.csv"], "--gold-baseline: ['weak.csv']", "0, as --gold-conflict"),
-        (["--twim", "weak.csv"], "unrecognized arguments: --twim weak.csv", "--help"),
+        (["--twim", "weak.csv"], "flags: '--twim' is not accepted", "did you mean '--twin'? (see w2sd-score --help)"),
+        (["--zzz"], "flags: '--zzz' is not accepted", "--twin, --weak (see "),
     ],
 )
 @pytest.mark.usefixtures("files")
 def test_flags_that_do_not_fit_are_refused(run: Run, arguments: list[str], refused: str, accepted: str) -> None:
     _refused(run(*arguments), refused, accepted)
+
+
+def test_a_misspelt_flag_is_told_before_the_one_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        score.main(["--weak", "weak.csv", "--ceilng=ceiling.csv"])
+    assert end.value.code == 2
+    assert "'--ceilng' is not accepted; " in (said := capsys.readouterr().err)
+    assert "did you mean '--ceiling'?" in said
 
 
 @pytest.mark.usefixtures("files")

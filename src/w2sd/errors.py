@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 
 class Refused(Exception):
@@ -23,6 +26,30 @@ class Refused(Exception):
         """The same refusal with the knob named from the root of the configuration."""
         knob = f"{prefix}.{self.knob}" if self.knob else prefix
         return Refused(knob, self.value, self.accepted, nearest=self.nearest)
+
+
+class Flags(argparse.ArgumentParser):
+    """The flags of a command. What cannot be read of them is one line and exit code 2, with the nearest flag."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """What argparse does, but unknown flags are told before those that are missing: the one may be the other."""
+        words, known = list(sys.argv[1:] if args is None else args), self._known()
+        for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+            if not any(name.startswith(flag) for name in known):
+                meant = nearest(flag[2:], [name[2:] for name in known])
+                self.error(str(Refused("flags", flag, "one of " + ", ".join(known), meant and f"--{meant}")))
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _known(self) -> list[str]:
+        """Its long flags, and those of the commands below it."""
+        below = [
+            parser for action in self._actions if isinstance(action.choices, dict) for parser in action.choices.values()
+        ]
+        names = [name for parser in (self, *below) for name in parser._option_string_actions]
+        return sorted({name for name in names if name.startswith("--")})
 
 
 class StageFailed(Exception):
@@ -52,8 +79,18 @@ def require(ok: bool, knob: str, value: object, accepted: str) -> None:
 
 
 def nearest(value: object, known: Iterable[str]) -> str | None:
-    """The known word that `value` was probably meant to be, if there is one."""
-    return next(iter(difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)), None)
+    """The known word that `value` was probably meant to be, in whatever case: one that shares most of its letters.
+
+    What has no letters is no misspelt word.
+
+    >>> nearest("Trian", ["test", "train"]), nearest("maybe", ["yes", "no"]), nearest(-1, ["0", "1"])
+    ('train', None, None)
+    """
+    said = str(value).casefold()
+    words = {word.casefold(): word for word in known}
+    cutoff = 0.7 if len(said) > 4 else 0.6  # two letters that changed places are much of a short word
+    close = difflib.get_close_matches(said, words, n=1, cutoff=cutoff) if any(map(str.isalpha, said)) else []
+    return words[close[0]] if close else None
 
 
 def _show(value: object) -> str:

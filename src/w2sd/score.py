@@ -7,9 +7,9 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from w2sd.errors import Refused, require
+from w2sd.errors import Flags, Refused, require
 
 if TYPE_CHECKING:  # numpy and pyarrow are not needed for --help
     from w2sd.metrics.measurement import Metrics
@@ -37,14 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, and where to read on."""
-        self.exit(2, f"w2sd-score: {message} (see w2sd-score --help)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Flags(
         "w2sd-score", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weak", metavar="FILE", required=True, help="the weak model, trained on the truth")

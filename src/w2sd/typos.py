@@ -16,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from w2sd.data.reading import absent
 from w2sd.errors import Refused, nearest
 from w2sd.run import OPTIONAL
 
@@ -53,6 +54,10 @@ def translate(error: Exception, conf: Path) -> Refused:
         known = sorted({*error.options, *options(conf / group)})  # Hydra's list ends at subfolders
         return Refused(group, option, "one of " + ", ".join(known), nearest=nearest(option, known))
     text = str(error).strip() or type(error).__name__
+    own = get_args_parser().parse_args(sys.argv[1:]).config_dir
+    if own and not Path(own).is_dir():
+        why = absent("--config-dir", str(Path(own).absolute()), "a folder")  # in which Hydra expands no ~ or $NAME
+        return Refused(why.knob, own, why.accepted, why.nearest)
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], conf)
     if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'$", text.splitlines()[0]):

@@ -49,6 +49,22 @@ def needs_chess() -> None:
 # --- what python-chess is not needed for ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("fen,moves,rating", r"\['fen', 'moves', 'rating'\] .* a column 'FEN'; did you mean 'fen'\?$"),
+        ("FEN,moves,Rating", r".* a column 'Moves'; did you mean 'moves'\?$"),
+        ("FEN,Moves,rating", r".* a column 'Rating'; did you mean 'rating'\?$"),
+        ("FEN,Solution,Rating", r".* a column 'Moves'$"),
+    ],
+)
+def test_columns_of_other_names_are_refused(tmp_path: Path, header: str, said: str) -> None:
+    path = tmp_path / "puzzles.csv"
+    path.write_text("\n".join([header, *(",".join(row) for row in ROWS)]) + "\n")
+    with pytest.raises(Refused, match=r"^puzzles\.csv:2: " + said):
+        ChessPuzzles(str(path)).table()
+
+
 def test_without_python_chess_it_is_said_how_to_get_it(
     file: Callable[..., ChessPuzzles], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,6 +240,8 @@ BROKEN = [  # file, its bytes, and what the refusal names: place, value, accepte
     ("x.jsonl", b"", None, "'x.jsonl'", "at least 2 harmless rows for split gt, found 0 (dropped in all: none)"),
     ("x.csv", HEADER + b"p,a,b\n", None, "'x.csv'", "at least 2 harmless rows for split gt, found"),
     ("x.csv", HEADER + b'"two\nlines",a,b\n\np,a\n', ":5", "'2 cells'", "3, as in the header"),
+    ("x.csv", b"prompt,chosen,chosen,rejected\np,a,c,b\n", ":1", "'chosen'", "columns of different names"),
+    ("x.jsonl", b'{"a": 1, "a": 2}', ":1", '\'{"a": 1, "a": 2}\'', "one JSON object a line ('a' is in it twice)"),
     ("x.csv", HEADER + b'"p,a,b\n', ":2", "'unexpected end of data'", "CSV with a header, and quotes that close"),
     ("x.csv", HEADER + b"p,a,\n", ":2", "''", "text that is not empty in column 'rejected'"),
     ("x.csv", HEADER + b"\xff,a,b\n", "", "\"'utf-8' codec can't decode", ""),
@@ -269,6 +271,21 @@ def test_refuses_broken_files(
 def test_refuses_a_bad_cell_in_parquet(tmp_path: Path) -> None:
     path = write(tmp_path / "bad.parquet", [GOOD, {**GOOD, "chosen": None}])
     assert message(Files(path=path)).endswith("bad.parquet[1]: None is not accepted; expected text in column 'chosen'")
+
+
+def test_refuses_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
+    columns = [pyarrow.array(["a"] * 9)] * 4
+    twice = pyarrow.Table.from_arrays(columns, names=["prompt", "chosen", "rejected", "chosen"])
+    pyarrow.parquet.write_table(twice, tmp_path / "x.parquet")
+    said = message(Files(path=str(tmp_path / "x.parquet")))
+    assert said.endswith("x.parquet: 'chosen' is not accepted; expected columns of different names")
+
+
+def test_columns_without_a_name_can_be_several(tmp_path: Path) -> None:
+    plain, wide = write(tmp_path / "x.csv", some(20)), tmp_path / "wide.csv"
+    with wide.open("w", newline="") as file:
+        csv.writer(file).writerows([[*GOOD, "", ""], *([*row.values(), "", ""] for row in some(20))])
+    assert anywhere(Files(path=str(wide)).table()) == anywhere(Files(path=plain).table())
 
 
 def test_says_why_a_split_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

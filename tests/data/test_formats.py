@@ -102,7 +102,7 @@ def test_labels_outside_the_classes_are_refused() -> None:
     ):
         TextLabel().settled((HERE, {"label": n}) for n in range(101))
     assert len(TextLabel().settled((HERE, {"label": n}) for n in range(100)).classes) == 100
-    with pytest.raises(Refused, match=r"data.format.label: 'label' .* at least two different values; found 3"):
+    with pytest.raises(Refused, match=r"data.format.label: 'label' .* at least two different values; found '3'"):
         TextLabel().settled([(HERE, {"label": 3})])
     with pytest.raises(Refused, match=r"^data.format.labels: \['a\|b', 'b'\] .* 'b' is in two"):
         TextLabel().settled([(HERE, {"label": "b"}), (HERE, {"label": "a|b"})])
@@ -239,6 +239,13 @@ IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
     ),
     (TextLabel, {"labels": ["a", "a"]}, "labels: ['a', 'a'] is not accepted; expected classes of their own values"),
     (TextLabel, {"text": "text"}, "text: 'text' is not accepted; expected a text with the {COLUMN} that is read"),
+    (TextLabel, {"text": "{text}{}"}, "text: '{text}{}' is not accepted; expected {COLUMN} and not {}, for the cell"),
+    (
+        TextLabel,
+        {"text": "{text}", "cluster": "{:x}{text}"},
+        "cluster: '{:x}{text}' is not accepted; expected {COLUMN} and not {:x}",
+    ),
+    (MultipleChoice, {"candidates": ["{a}{}"]}, "candidates: '{a}{}' is not accepted; expected {COLUMN} and not {}"),
     (
         TextLabel,
         {"cluster": "{id}"},

@@ -134,6 +134,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an empty folder": ({"id": "empty"}, "data.id: 'empty' is not accepted; expected a dataset that can be loaded ("),
     "mixed types": ({"id": "mixed"}, "mixed[1]: 3 is not accepted; expected text in column 'chosen'"),
     "an unknown split": ({"split": "dev"}, "data.split: 'dev' is not accepted; expected a split of the dataset ("),
+    "a misspelt split of one file": (
+        {"id": "set/train.jsonl", "split": "trian[:9]"},
+        "data.split: 'trian[:9]' is not accepted; expected train (or train[:100], its first rows) beside one file",
+    ),
     "an unknown subset": ({"subset": "xx"}, "data.subset: 'xx' is not accepted; expected a subset of the dataset ("),
     "an unknown prompt": (
         {"prompt": "promt"},
@@ -157,6 +161,11 @@ def test_refuses(name: str, tmp_path: Path) -> None:
         Hub(**{"id": "set", **fields}).table()
     assert str(refused.value).startswith(start)
     assert "\n" not in str(refused.value)
+
+
+def test_no_id_is_not_the_current_folder() -> None:
+    with pytest.raises(Refused, match=r"^data\.id: '' .* a dataset id \(owner/name\), or a file or folder$"):
+        Hub().identity()
 
 
 def test_refuses_impossible_values() -> None:

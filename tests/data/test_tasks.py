@@ -265,28 +265,44 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "one class": (
         lambda: ClassFiles(path="one.jsonl", format=LABELS),
-        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found good: 0",
+        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found 0 of ",
     ),
     "one class in one split": (
         lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="one.jsonl", format=LABELS),
-        "data.test: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split test, found good: 0",
+        "data.test: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split test, found 0 of ",
     ),
     "one class, unbalanced": (
         lambda: ClassFiles(path="one.jsonl", format=LABELS, balance=False),
-        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found good: 0",
+        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found 0 of ",
     ),
     "one class, to be found": (
         lambda: ClassFiles(path="one.jsonl"),
-        "data.format.label: 'label' is not accepted; expected a column of at least two different values; found 0",
+        "data.format.label: 'label' is not accepted; expected a column of at least two different values; found '0'",
     ),
     "a part without a class": (
         lambda: ClassFiles(path="two.jsonl", format=LABELS, w2s_parts=40),
-        "data.path: 'two.jsonl' is not accepted; expected at least 2 texts of each class for split w2s, part 0, found ",
+        "data.w2s_parts: 40 is not accepted; expected at least 2 texts of each class for split w2s, part 0, found ",
+    ),
+    "a limit below two of each class, to be found": (
+        lambda: ClassFiles(path="two.jsonl", limit=3),
+        "data.limit: 3 is not accepted; expected 0 (all texts) or at least 4: 2 of each class",
+    ),
+    "a limit that leaves too few of one class": (
+        lambda: ClassFiles(path="rare.jsonl", format=LABELS, balance=False, limit=2),
+        "data.limit: 2 is not accepted; expected at least 2 texts of each class for split gt, found ",
+    ),
+    "a header alone": (
+        lambda: ClassFiles(path="header.csv"),
+        "data.path: 'header.csv' is not accepted; expected at least one row; it has none",
+    ),
+    "an empty file": (
+        lambda: ClassFiles(path="header.csv", format=LABELS),
+        "data.path: 'header.csv' is not accepted; expected at least 2 texts of each class for split gt, found 0 of ",
     ),
     "all of it leaks": (
         lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="two.jsonl", format=LABELS),
-        "data.gt: 'two.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found bad: 0, "
-        "good: 0 (dropped in all: 30 leaks)",
+        "data.gt: 'two.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found 0 of 'bad', "
+        "0 of 'good' (dropped in all: 30 leaks)",
     ),
     "a row without the right answer": (
         lambda: ClassFiles(path="lost.jsonl", format=STORIES),
@@ -337,6 +353,8 @@ def test_refuses_in_one_line(name: str, tmp_path: Path) -> None:
     write(tmp_path / "three.jsonl", some(40))
     write(tmp_path / "two.jsonl", some(40)[:30])
     write(tmp_path / "more.jsonl", some(40, 1000)[:30])
+    write(tmp_path / "rare.jsonl", [{**row, "label": int(n % 3 == 0)} for n, row in enumerate(some(90))])
+    (tmp_path / "header.csv").write_text("text,label\n")
     write(tmp_path / "one.jsonl", [{**row, "label": 0} for row in some(40, 5000)])
     write(tmp_path / "lost.jsonl", [*questions(3), {**questions(2)[1], "answer": 7}])
     write(tmp_path / "set/train.jsonl", some(40)[:30])

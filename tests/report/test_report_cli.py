@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +61,29 @@ def test_where_selects_and_a_family_of_metrics_is_one_word(sweep: Any, tmp_path:
 def test_a_wrong_word_is_one_line(sweep: Any, tmp_path: Path, capsys: Any, arguments: list[str], line: str) -> None:
     code, _, error = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"), *arguments)
     assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("w2sd-report: ")
     assert line in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--byy", "seed"], "w2sd-report: flags: '--byy' is not accepted; expected one of .*; did you mean '--by'\\? "),
+        (["gc", "--yse"], "w2sd-report: flags: '--yse' is not accepted; expected one of .*; did you mean '--yes'\\? "),
+        (
+            ["gc", "--by", "seed"],
+            "w2sd-report gc: flags: '--by' is not accepted; expected one of --help, --i[^;]*--yes ",
+        ),
+        (["gcc"], "w2sd-report: argument : invalid choice: 'gcc' "),
+    ],
+)
+def test_a_wrong_flag_is_one_line(capsys: Any, arguments: list[str], line: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert (end.value.code, error.count("\n")) == (2, 1)
+    assert re.match(line, error)
 
 
 def test_an_empty_store_says_what_to_run(empty: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,16 +98,19 @@ def test_a_damaged_store_is_one_line_and_another_exit_code(sweep: Any, tmp_path:
     path = next((sweep.root / "artifacts").glob("compare-*/metrics.json"))
     path.write_text("{}")
     code, _, error = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"))
-    assert (code, error) == (1, f"store: {path} is damaged; delete {path.parent} and run again\n")
+    assert (code, error) == (1, f"w2sd-report: store: {path} is damaged; delete {path.parent} and run again\n")
     (path.parent / "spec.json").write_text("{}")
     code, _, error = run(capsys, "gc", "--store", str(sweep.root), "--yes")
-    assert (code, error) == (1, f"store: {path.parent / 'spec.json'} is damaged; delete {path.parent} and run again\n")
+    assert (code, error) == (
+        1,
+        f"w2sd-report: store: {path.parent / 'spec.json'} is damaged; delete {path.parent} and run again\n",
+    )
 
 
 def test_a_place_that_cannot_be_written_is_one_line(sweep: Any, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "out").write_text("a file")
     code, _, error = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"))
-    assert (code, error) == (1, f"{tmp_path / 'out'}: File exists\n")
+    assert (code, error) == (1, f"w2sd-report: {tmp_path / 'out'}: File exists\n")
 
 
 PROGRAM = """

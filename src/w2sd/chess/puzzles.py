@@ -12,7 +12,7 @@ from w2sd.chess import moves, rules
 from w2sd.chess.position import START, Position, from_words, mirrored, read, words
 from w2sd.data import files, reading
 from w2sd.data.pairs import SPLITS, Item, Table, clean_items, digest
-from w2sd.errors import choose, require
+from w2sd.errors import Refused, choose, require
 
 FORMS = ("board", "moves", "fen")
 BAND = 500  # of ratings: puzzles of one band are about equally hard
@@ -119,7 +119,9 @@ class ChessPuzzles:
 
     def _items(self, bad: dict[str, list[str]]) -> Iterator[Item]:
         path = reading.locate("data.path", self.path)
-        for where, row in reading.read(path, path.name):
+        for number, (where, row) in enumerate(reading.read(path, path.name)):
+            if not number:
+                _check_columns(row, where)
             try:
                 puzzle = solve(row)
             except Bad as reason:
@@ -154,6 +156,14 @@ class ChessPuzzles:
         for move in found[n:]:
             rules.play(on, move)
         return rules.position(on)
+
+
+def _check_columns(row: Mapping[str, Any], where: str) -> None:
+    """Refuse names in other letters: every puzzle would have no answer, begin like a game, or be as hard as any."""
+    for column in ("FEN", "Moves", "Rating"):
+        meant = next((name for name in row if name.lower() == column.lower()), None)
+        if column not in row and (meant or column == "Moves"):
+            raise Refused(where, list(row), f"a column {column!r}", nearest=meant)
 
 
 def solve(row: Mapping[str, Any]) -> Puzzle:

@@ -42,18 +42,18 @@ def first(items: Iterable[Item], group: Callable[[Item], tuple], most: Callable[
 def refuse_lacking(
     items: Iterable[Item],
     classes: Sequence[str],
-    knobs: Mapping[str, tuple[str, str]],
+    knobs: Mapping[str, tuple[str, object]],
     w2s_parts: int,
     dropped: Mapping[str, int],
 ) -> None:
-    """Refuse a split, or a part of w2s, with hardly a text of some class; `knobs` name what each split is made of."""
+    """Refuse a split, or a part of w2s, with hardly a text of some class; `knobs` name what is at fault."""
     n = Counter((item.split, item.part, item.label) for item in items)
     for split, (knob, value) in knobs.items():
         for part in range(w2s_parts if split == "w2s" else 1):
             found = sorted((n[split, part, label], label) for label in range(len(classes)))
             if found[0][0] < MIN_ROWS:
                 place = f"split {split}" + (f", part {part}" if split == "w2s" and w2s_parts > 1 else "")
-                counts = ", ".join(f"{classes[label]}: {count}" for count, label in found[:SHOWN])
+                counts = ", ".join(f"{count} of {classes[label]!r}" for count, label in found[:SHOWN])
                 why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
                 more = ", ..." if len(classes) > SHOWN else ""
                 accepted = f"at least {MIN_ROWS} texts of each class for {place}, found {counts}{more}"

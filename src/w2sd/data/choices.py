@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from w2sd.data.formats import Case, check_templates, spelled
 from w2sd.data.pairs import digest
 from w2sd.data.reading import Row
-from w2sd.data.template import as_text, cell, fill, paths
+from w2sd.data.template import as_text, cell, fill, paths, require_names
 from w2sd.errors import Refused, choose, nearest, require
 
 SHOW = ("pair", "coin", "all")
@@ -39,6 +39,7 @@ class MultipleChoice:
         require(bool(self.candidates), "candidates", [], "texts of columns, or one {COLUMN} that has a list")
         for template in self.candidates:
             require(bool(paths(template)), "candidates", template, "texts with a {COLUMN}")
+            require_names("candidates", template)
         choose("answer_is", self.answer_is, TOLD)
         choose("show", self.show, SHOW)
         require(SLOT in paths(self.text), "text", self.text, f"a text with {{{SLOT}}}")

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from w2sd.data.reading import Row
-from w2sd.data.template import cell, fill, paths
+from w2sd.data.template import cell, fill, paths, require_names
 from w2sd.errors import Refused, nearest, require, within
 
 MOST_FOUND = 100  # classes that nobody named: a column with more values is hardly one of labels
@@ -87,7 +87,7 @@ class TextLabel:
             found[self._value(row, where)] = None
             accepted = f"a column of at most {MOST_FOUND} different values, or its classes in data.format.labels"
             require(len(found) <= MOST_FOUND, "data.format.label", self.label, accepted)
-        accepted = f"a column of at least two different values; found {', '.join(found) or 'no rows'}"
+        accepted = f"a column of at least two different values; found {', '.join(map(repr, found)) or 'none'}"
         require(len(found) > 1, "data.format.label", self.label, accepted)
         with within("data.format"):
             return replace(self, labels=sorted(found, key=_by_number))
@@ -144,6 +144,8 @@ class QuestionAnswer:
 def check_templates(text: str, cluster: str, other: Iterable[str] = ()) -> None:
     """Refuse texts without columns, and clusters that could part equal texts: these would leak between splits."""
     known = [*paths(text), *other]
+    require_names("text", text)
+    require_names("cluster", cluster)
     require(bool(known), "text", text, "a text with the {COLUMN} that is read")
     for path in paths(cluster):
         accepted = "columns that the text has as well: " + ", ".join(dict.fromkeys(known))

@@ -14,6 +14,7 @@ from w2sd.data.reading import Row, absent, content, expand
 from w2sd.errors import Refused, nearest
 
 CONVERTED = "refs/convert/parquet"  # a branch of datasets that have a script; its subsets are folders
+WHOLE = "train"  # the only split that a file by itself has
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,10 @@ def load(place: Place, knob: str) -> Any:
     elif path.is_dir():
         options["path"] = str(path.resolve())
     else:
-        options.update(path=str(path.resolve().parent), data_files={split.partition("[")[0]: path.name})  # train[:100]
+        if split.partition("[")[0] != WHOLE:
+            accepted = f"{WHOLE} (or {WHOLE}[:100], its first rows) beside one file, which has no other splits"
+            raise Refused(f"data.{knob}", split, accepted, nearest=nearest(split, [WHOLE]))
+        options.update(path=str(path.resolve().parent), data_files={WHOLE: path.name})
     try:
         return datasets.load_dataset(**options)
     except Exception as error:

@@ -7,7 +7,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
@@ -39,6 +39,8 @@ def _content(path: str, size: int, mtime_ns: int) -> str:
 def absent(knob: str, value: str, kind: str) -> Refused:
     """The refusal of a path that does not lead to a `kind`, with the most similar name beside it."""
     path = expand(value)
+    if not value:  # which is no path, and would be the current folder
+        return Refused(knob, value, kind)
     if path.exists():
         found = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither a file nor a folder"
         return Refused(knob, value, f"{kind}; it is {found}")
@@ -81,11 +83,23 @@ def _read_jsonl(file: Binary, name: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_once)
         except ValueError as error:
             raise Refused(where, line[:80].decode(errors="replace"), f"one JSON object a line ({error})") from None
         require(isinstance(row, dict), where, row, "a JSON object")
         yield where, row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which no key is there twice."""
+    if len(whole := dict(pairs)) < len(pairs):
+        raise ValueError(f"{_twice([key for key, _ in pairs]) or ''!r} is in it twice")
+    return whole
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    """The first name that is there again; columns without a name, as spreadsheets leave them, can be several."""
+    return next((name for number, name in enumerate(names) if name and name in names[:number]), None)
 
 
 def _read_csv(file: Binary, name: str) -> Iterator[Row]:
@@ -94,6 +108,7 @@ def _read_csv(file: Binary, name: str) -> Iterator[Row]:
         reader = csv.reader(text, strict=True)
         try:
             header = next(reader, [])
+            require(not (again := _twice(header)), f"{name}:1", again, "columns of different names")
             line = reader.line_num + 1  # of the record, which may span several lines
             for cells in reader:
                 where, line = f"{name}:{line}", reader.line_num + 1
@@ -107,8 +122,9 @@ def _read_csv(file: Binary, name: str) -> Iterator[Row]:
 def _read_parquet(file: Binary, name: str) -> Iterator[Row]:
     import pyarrow.parquet
 
-    number = 0
-    for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+    number, table = 0, pyarrow.parquet.ParquetFile(file)
+    require(not (again := _twice(table.schema_arrow.names)), name, again, "columns of different names")
+    for batch in table.iter_batches():
         for row in batch.to_pylist():
             yield f"{name}[{number}]", row
             number += 1

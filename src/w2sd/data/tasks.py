@@ -172,9 +172,14 @@ def check(source: Source) -> None:
     require(hasattr(source.format, "cases"), "format", source.format, "a part that has a _target_ of w2sd.data.formats")
     check_splits(source.limit, source.split_seed, source.w2s_parts)
     require(source.max_tokens >= 1, "max_tokens", source.max_tokens, "at least 1")
-    least = files.MIN_ROWS * len(source.format.classes) if source.balance else files.MIN_ROWS
+    check_limit(source, source.format, "limit")
+
+
+def check_limit(source: Source, form: Format, knob: str) -> None:
+    """Refuse a limit that leaves too few texts of a class, as far as the classes are known."""
+    least = files.MIN_ROWS * (len(form.classes) if source.balance else 1)
     accepted = f"0 (all texts) or at least {least}: {files.MIN_ROWS} of each class"
-    require(source.limit == 0 or source.limit >= least, "limit", source.limit, accepted)
+    require(source.limit == 0 or source.limit >= least, knob, source.limit, accepted)
 
 
 def decides(source: Source) -> dict[str, Any]:
@@ -193,12 +198,18 @@ def settled(source: Source) -> Format:
 
 @lru_cache(maxsize=4)
 def _settled(source: Source, content: str) -> Format:
-    return source.format.settled(chain.from_iterable(portion.rows for portion in source.portions()))
+    portions = source.portions()
+    rows = chain.from_iterable(portion.rows for portion in portions)
+    first_row = next(rows, None)
+    if first_row is None:
+        raise Refused(portions[0].knob, portions[0].value, "at least one row; it has none")
+    return source.format.settled(chain([first_row], rows))
 
 
 def gather(source: Source) -> Table[Item]:
     """Read, split, clean, balance and limit all rows; every text is in the table or counted in what was dropped."""
     form, portions = settled(source), source.portions()
+    check_limit(source, form, "data.limit")
     items, units, left_out = [], dict[str, str](), 0
     for portion in portions:
         for where, row in portion.rows:
@@ -226,10 +237,13 @@ def _sample(
 ) -> Table[Item]:
     """The rows that remain when classes are balanced and no split has more than the limit, in their order."""
     n, drawn = len(form.classes), in_hash_order(rows, units)
+    if source.balance and form.paired:
+        drawn = evened(drawn, lambda item: units[item.id], n)
+    so_far = dropped | {"unbalanced": len(rows) - len(drawn)}
+    refuse_lacking([item._replace(part=0) for item in drawn], form.classes, knobs, 1, so_far)
+    by_parts = dict.fromkeys(SPLITS, ("data.w2s_parts", source.w2s_parts))
+    refuse_lacking(drawn, form.classes, by_parts, source.w2s_parts, so_far)
     if source.balance:
-        drawn = evened(drawn, lambda item: units[item.id], n) if form.paired else drawn
-        so_far = dropped | {"unbalanced": len(rows) - len(drawn)}
-        refuse_lacking(drawn, form.classes, knobs, source.w2s_parts, so_far)
         drawn = evened(drawn, lambda item: (item.split, item.part), n)
     kept = drawn
     if source.limit and source.balance:
@@ -237,6 +251,7 @@ def _sample(
     elif source.limit:
         kept = first(drawn, lambda item: (item.split, item.part), lambda _: source.limit)
     dropped |= {"unbalanced": len(rows) - len(drawn), "over_limit": len(drawn) - len(kept)}
-    refuse_lacking(kept, form.classes, knobs, source.w2s_parts, dropped)
+    by_limit = dict.fromkeys(SPLITS, ("data.limit", source.limit))  # what is lacking only now
+    refuse_lacking(kept, form.classes, by_limit, source.w2s_parts, dropped)
     ids = {item.id for item in kept}
     return Table([item for item in rows if item.id in ids], dropped)

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from w2sd.errors import Refused, nearest
+from w2sd.errors import Refused, nearest, require
 
+NAMELESS = re.compile(r"\{(:[^{}]*)?\}")
 FIELD = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 
 
@@ -23,6 +24,12 @@ def paths(template: str) -> list[str]:
     ['passage', 'choices.text']
     """
     return [path for path, _ in FIELD.findall(template)]
+
+
+def require_names(knob: str, template: str) -> None:
+    """Refuse braces without the name of a column, which would be read as they stand."""
+    found = NAMELESS.search(template)
+    require(not found, knob, template, f"{{COLUMN}} and not {found and found[0]}, for the cell of a column")
 
 
 def fill(template: str, row: Mapping[str, Any], where: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2sd.errors import Refused, StageFailed
+from w2sd.errors import Flags, Refused, StageFailed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,16 +32,16 @@ def main(argv: list[str] | None = None) -> int:
             return _collect(store, delete=arguments.yes, spare=not arguments.interrupted)
         return _report(store, arguments)
     except (Refused, StageFailed) as error:
-        print(error, file=sys.stderr)
+        print(f"w2sd-report: {error}", file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
     except OSError as error:  # a folder that cannot be written, a full disk
-        print(f"{error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"w2sd-report: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     store = os.environ.get("W2SD_STORE", "store")
-    parser = argparse.ArgumentParser(
+    parser = Flags(
         "w2sd-report", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--store", metavar="DIR", default=store, help="the store to read (%(default)s)")

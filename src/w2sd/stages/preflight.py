@@ -93,6 +93,8 @@ def _check_hint(run: RunConfig, table: Table) -> None:
     classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
     words = run.hint.words_for(classes)
     config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
+    for word in words:
+        readable("hint.words", word, tokenizer, config)
     ids = [readable("hint.said", run.hint.phrase(word), tokenizer, config) for word in words]
     check_distinct("hint.words", ids, words)
     if classes:  # whose texts are cut to fit: the words are what there is to check
