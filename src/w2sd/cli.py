@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
 from w2sd.data import pairs
-from w2sd.ending import ENDED, ends_on_sigterm
+from w2sd.ending import ENDED, ends_when_told
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.kinds import RESULTS
 from w2sd.pipeline import nodes
@@ -77,7 +77,7 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
         refuse_options(sys.argv[1:])
-        with composed_once(), ends_on_sigterm():
+        with composed_once(), ends_when_told():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except SystemExit as end:
         if end.code == ENDED:

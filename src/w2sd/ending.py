@@ -4,17 +4,59 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 ENDED = 128 + signal.SIGTERM  # the code of a shell for what a signal ended; 0 would be a finished job
+AGAIN_S = 0.1  # until a signal is sent once more that came where Python ignores exceptions
 
 
 @contextmanager
-def ends_on_sigterm() -> Iterator[None]:
+def ends_when_told() -> Iterator[None]:
     """Have SIGTERM leave this process as an exception does: locks are released, and half an artifact goes."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
+    ending, before = _Ending(sys.unraisablehook), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, ending.end)
+    sys.unraisablehook = ending.ignored
     try:
         yield
     finally:
+        ending.again.cancel()
+        sys.unraisablehook = ending.hook
         signal.signal(signal.SIGTERM, before)
+
+
+class _Told(SystemExit):
+    """What a signal raises, told apart from any other exit where Python ignores it."""
+
+
+class _Ending:
+    """Raises where a signal comes, and sees to it that this is not in vain.
+
+    Python prints and drops what is raised in a `__del__` or in the callback of a weak reference.
+    """
+
+    def __init__(self, hook: Any) -> None:
+        self.hook = hook
+        self.n_under_way = 0  # exceptions that were raised and not dropped
+        self.again = threading.Timer(0, lambda: None)
+
+    def end(self, *_: Any) -> None:
+        self.n_under_way += 1
+        raise _Told(ENDED)
+
+    def ignored(self, what: Any) -> None:
+        if not isinstance(what.exc_value, _Told):
+            self.hook(what)
+            return
+        self.n_under_way -= 1
+        self.again = threading.Timer(AGAIN_S, self._send)
+        self.again.daemon = True
+        self.again.start()
+
+    def _send(self) -> None:
+        if not self.n_under_way:  # otherwise it would disturb an orderly end
+            ident = threading.main_thread().ident
+            assert ident is not None
+            signal.pthread_kill(ident, signal.SIGTERM)  # to this thread, so that it wakes if it waits
