@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -609,6 +610,27 @@ def test_the_store_of_the_environment_is_used(
     monkeypatch.setenv("W2SD_STORE", str(here / "elsewhere"))
     assert w2sd("seed=0").code == 0
     assert launches.stores == [here / "elsewhere"]
+
+
+@pytest.mark.parametrize("words", [(), ("-m",)], ids=["a job", "a sweep"])
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_a_run_that_is_told_to_end_says_so_in_one_line(
+    w2sd: Callable[..., Said],
+    launches: Launches,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    name: str,
+    words: tuple[str, ...],
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may be run where it is ignored
+    monkeypatch.setattr(cli, "launch", lambda *_: os.kill(os.getpid(), number))
+    try:
+        said = w2sd(*words, "seed=0")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    line = f"w2sd: ended by {name}; the same command goes on from its last checkpoint\n"
+    assert (said.code, said.err.removeprefix("[w2sd] job 0: seed=0\n")) == (code, line)
 
 
 def test_a_report_that_fails_after_a_sweep_is_no_success(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from w2sd.ending import AGAIN_S, ends_when_told
+from w2sd.ending import AGAIN_S, ENDED, ends_when_told
 
 TOLD_BY = (signal.SIGTERM, signal.SIGINT)
 
@@ -19,6 +19,7 @@ TOLD_BY = (signal.SIGTERM, signal.SIGINT)
 @pytest.fixture(autouse=True)
 def _put_back() -> Iterator[None]:
     """Every test leaves the handlers that it found."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may be run where it is ignored
     before = {number: signal.getsignal(number) for number in TOLD_BY}
     yield
     after = {number: signal.signal(number, handler) for number, handler in before.items()}
@@ -32,8 +33,11 @@ def tell(number: int = signal.SIGTERM) -> None:
 class Deaf:
     """Is told while it goes, where Python ignores exceptions."""
 
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        self.number = number
+
     def __del__(self) -> None:
-        tell()
+        tell(self.number)
         time.sleep(0)
 
 
@@ -54,19 +58,67 @@ def end_of(work: Callable[[], None]) -> Any:
     return None
 
 
-def test_a_process_ends_where_it_is_told_to() -> None:
-    assert end_of(tell) == 143
+CODES = pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 
 
-def test_what_is_told_where_exceptions_are_ignored_is_told_again(capsys: pytest.CaptureFixture[str]) -> None:
+@CODES
+def test_a_process_ends_where_it_is_told_to(number: int, code: int) -> None:
+    assert end_of(lambda: tell(number)) == code
+
+
+@CODES
+def test_ctrl_c_does_whatever_sigterm_does_at_the_time(number: int, code: int) -> None:
+    """A training has it save first, and ends later."""
+    done = []
+
+    def work() -> None:
+        signal.signal(signal.SIGTERM, lambda *_: done.append("told"))
+        tell(number)
+        done.append("saved")
+        sys.exit(ENDED)
+
+    assert (end_of(work), done) == (code, ["told", "saved"])
+
+
+def test_a_second_ctrl_c_is_not_ours() -> None:
+    second = []
+
+    def work() -> None:
+        try:
+            tell(signal.SIGINT)
+        finally:
+            second.append(signal.getsignal(signal.SIGINT))
+
+    assert (end_of(work), second) == (130, [signal.SIG_DFL])
+
+
+def test_ctrl_c_is_ignored_where_it_was() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert end_of(lambda: tell(signal.SIGINT)) is None
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_another_exit_keeps_its_code() -> None:
+    def work() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        tell(signal.SIGINT)
+        sys.exit(1)
+
+    assert end_of(work) == 1
+
+
+@CODES
+def test_what_is_told_where_exceptions_are_ignored_is_told_again(
+    number: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     heard = []
 
     def work() -> None:
-        Deaf()
+        Deaf(number)
         heard.append("nothing")
         go_on(5)
 
-    assert (end_of(work), heard) == (143, ["nothing"])
+    assert (end_of(work), heard) == (code, ["nothing"])
     assert "Exception ignored" not in capsys.readouterr().err
 
 

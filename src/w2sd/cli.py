@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
 from w2sd.data import pairs
-from w2sd.ending import ENDED, ends_when_told
+from w2sd.ending import TOLD_BY, ends_when_told
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.kinds import RESULTS
 from w2sd.pipeline import nodes
@@ -65,7 +65,7 @@ failed: list[int] = []  # exit codes of the jobs of this process's sweep that di
 
 
 def main() -> int:
-    """Exit code 0: done; 1: a stage failed; 2: refused before anything was computed; 143: SIGTERM."""
+    """Exit code 0: done; 1: a stage failed; 2: refused before anything was computed; 143: SIGTERM; 130: Ctrl-C."""
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(show_help())
         return 0
@@ -76,12 +76,12 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
-        refuse_options(sys.argv[1:])
-        with composed_once(), ends_when_told():
+        with ends_when_told(), composed_once():
+            refuse_options(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except SystemExit as end:
-        if end.code == ENDED:
-            print("w2sd: ended by SIGTERM; the same command goes on from its last checkpoint", file=sys.stderr)
+        if told := TOLD_BY.get(end.code):  # type: ignore[arg-type]  # of no other code
+            print(f"w2sd: ended by {told}; the same command goes on from its last checkpoint", file=sys.stderr)
         raise
     except (Refused, StageFailed) as error:
         return _say(error)

@@ -711,12 +711,17 @@ def test_a_refusal_in_a_process_is_its_line(run: RunConfig, store: Store, own: A
         go({"train/weak": stage}, run._replace(settings=replace(run.settings, launch="process")), store)
 
 
-def test_the_worker_is_killed_with_the_run(apart: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_is_told_to_end_by_the_run_alone(
+    apart: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not by the terminal as well, which tells the group of processes that the run is in."""
     started: list[Any] = []
+    groups: list[int] = []
     popen = launching.subprocess.Popen
 
     def start(*words: Any, **options: Any) -> Any:
         started.append(popen(*words, **options))
+        groups.append(os.getpgid(started[-1].pid))
         return started[-1]
 
     def interrupt(*_: Any) -> None:
@@ -727,3 +732,4 @@ def test_the_worker_is_killed_with_the_run(apart: RunConfig, store: Store, monke
     with pytest.raises(KeyboardInterrupt):
         go({"train/weak": Stage("train", {"x": 1})}, apart, store)
     assert [process.poll() is not None for process in started] == [True]
+    assert os.getpgrp() not in groups
