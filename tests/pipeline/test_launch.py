@@ -280,9 +280,18 @@ def test_a_survey_changes_nothing(store: Store) -> None:
 # --- failure ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [StageFailed("the loss is nan"), RuntimeError("bug"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (StageFailed("the loss is nan"), "failed"),
+        (RuntimeError("bug"), "failed"),
+        (KeyboardInterrupt(), "stopped"),
+        (SystemExit(143), "stopped"),
+    ],
+    ids=repr,
+)
 def test_a_failing_stage_keeps_the_earlier_ones_and_a_later_run_computes_only_the_rest(
-    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str], error: BaseException
+    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str], error: BaseException, state: str
 ) -> None:
     plan = menu()
     kitchen.failing[3] = error
@@ -290,7 +299,7 @@ def test_a_failing_stage_keeps_the_earlier_ones_and_a_later_run_computes_only_th
         go(plan, run, store)
     assert raised.value is error
     assert [store.has(stage.kind, stage.key) for stage in plan.values()] == [True, True, True, False, False, False]
-    assert capsys.readouterr().err.endswith("[w2sd] label/weak ...\n[w2sd] label/weak failed\n")
+    assert capsys.readouterr().err.endswith(f"[w2sd] label/weak ...\n[w2sd] label/weak {state}\n")
     assert not list((store.root / "work").iterdir())  # of what there is nothing to go on from
 
     kitchen.failing.clear()

@@ -68,9 +68,9 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                         store.forget(key)
                     try:
                         execute(stage, run, store, table.advance)
-                    except BaseException:
+                    except BaseException as error:
                         store.drop_empty_work(key)
-                        table.finish(name, "failed")
+                        table.finish(name, "failed" if isinstance(error, Exception) else "stopped")
                         raise
                     table.finish(name)
             for name in [name for name, other in pending.items() if other.key == key]:

@@ -21,6 +21,7 @@ STYLES = {
     "to do": "dim",
     "not needed": "dim",
     "failed": "bold red",
+    "stopped": "bold yellow",  # by who told the run to end
 }
 
 
