@@ -593,6 +593,11 @@ def test_a_sweep_is_refused_before_its_first_job(w2sd: Callable[..., Said], laun
     assert launches.seeds == []
 
 
+def test_a_share_that_is_none_is_refused_once(w2sd: Callable[..., Said], launches: Launches) -> None:
+    said = w2sd("-m", "jobs=3/2", "seed=0,1,2")
+    assert (said.code, said.err.count("jobs: '3/2' is not accepted"), launches.seeds) == (2, 1, [])
+
+
 def test_bugs_are_not_dressed_up(
     w2sd: Callable[..., Said], launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
