@@ -593,6 +593,16 @@ def test_a_sweep_is_refused_before_its_first_job(w2sd: Callable[..., Said], laun
     assert launches.seeds == []
 
 
+def test_a_job_of_a_sweep_whose_stages_are_those_of_another_says_so(w2sd: Callable[..., Said], here: Path) -> None:
+    sizes = {"features": 4, "rows": 40, "new_rows": 80, "teachers": 3, "replicates": 2}
+    words = ["experiment=theory/misfit", *(f"theory.{name}={n}" for name, n in sizes.items())]
+    said = w2sd("-m", *words, "seed=0", "controls=true,false")
+    line = "[w2sd] the same stages as the job with controls=True, whose place this one takes in reports"
+    assert [of for of in said.err.splitlines() if "the same stages" in of] == [line]
+    assert "the same stages" not in w2sd(*words).err
+    assert len(list((here / "store" / "jobs").iterdir())) == 1
+
+
 def test_a_share_that_is_none_is_refused_once(w2sd: Callable[..., Said], launches: Launches) -> None:
     said = w2sd("-m", "jobs=3/2", "seed=0,1,2")
     assert (said.code, said.err.count("jobs: '3/2' is not accepted"), launches.seeds) == (2, 1, [])

@@ -33,7 +33,7 @@ from w2sd.kinds import RESULTS
 from w2sd.pipeline import nodes
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
-from w2sd.pipeline.progress import show_plan
+from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, read_json, require_writable
 from w2sd.run import GROUPS, RunConfig, oracles, read, takes
 from w2sd.typos import options, refuse_options, translate
@@ -199,7 +199,11 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
         "sweep": sweep,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    store.record(job)
+    if (old := store.record(job)) is not None:
+        from w2sd.report.knobs import RUNTIME
+
+        if line := show_replaced(job, old, [*RUNTIME, "debug", "hydra"]):
+            print(f"[w2sd] {line}", file=sys.stderr)
     if is_told:
         from w2sd.logger import RunName
 
