@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -595,6 +596,21 @@ def test_a_sweep_is_refused_before_its_first_job(w2sd: Callable[..., Said], laun
     assert launches.seeds == []
 
 
+def test_a_job_of_a_sweep_whose_stages_are_those_of_another_says_so(w2sd: Callable[..., Said], here: Path) -> None:
+    sizes = {"features": 4, "rows": 40, "new_rows": 80, "teachers": 3, "replicates": 2}
+    words = ["experiment=theory/misfit", *(f"theory.{name}={n}" for name, n in sizes.items())]
+    said = w2sd("-m", *words, "seed=0", "controls=true,false")
+    line = "[w2sd] the same stages as the job with controls=True, whose place this one takes in reports"
+    assert [of for of in said.err.splitlines() if "the same stages" in of] == [line]
+    assert "the same stages" not in w2sd(*words).err
+    assert len(list((here / "store" / "jobs").iterdir())) == 1
+
+
+def test_a_share_that_is_none_is_refused_once(w2sd: Callable[..., Said], launches: Launches) -> None:
+    said = w2sd("-m", "jobs=3/2", "seed=0,1,2")
+    assert (said.code, said.err.count("jobs: '3/2' is not accepted"), launches.seeds) == (2, 1, [])
+
+
 def test_bugs_are_not_dressed_up(
     w2sd: Callable[..., Said], launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,6 +628,27 @@ def test_the_store_of_the_environment_is_used(
     monkeypatch.setenv("W2SD_STORE", str(here / "elsewhere"))
     assert w2sd("seed=0").code == 0
     assert launches.stores == [here / "elsewhere"]
+
+
+@pytest.mark.parametrize("words", [(), ("-m",)], ids=["a job", "a sweep"])
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_a_run_that_is_told_to_end_says_so_in_one_line(
+    w2sd: Callable[..., Said],
+    launches: Launches,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    name: str,
+    words: tuple[str, ...],
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may be run where it is ignored
+    monkeypatch.setattr(cli, "launch", lambda *_: os.kill(os.getpid(), number))
+    try:
+        said = w2sd(*words, "seed=0")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    line = f"w2sd: ended by {name}; the same command goes on from its last checkpoint\n"
+    assert (said.code, said.err.removeprefix("[w2sd] job 0: seed=0\n")) == (code, line)
 
 
 def test_a_report_that_fails_after_a_sweep_is_no_success(

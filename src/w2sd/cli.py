@@ -27,13 +27,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.compose import composed_once
 from w2sd.data import pairs
-from w2sd.ending import ENDED, ends_on_sigterm
+from w2sd.ending import TOLD_BY, ends_when_told
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.kinds import RESULTS
 from w2sd.pipeline import nodes
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
-from w2sd.pipeline.progress import show_plan
+from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, read_json, require_writable
 from w2sd.run import GROUPS, RunConfig, oracles, read, takes
 from w2sd.typos import options, refuse_options, translate
@@ -65,7 +65,7 @@ failed: list[int] = []  # exit codes of the jobs of this process's sweep that di
 
 
 def main() -> int:
-    """Exit code 0: done; 1: a stage failed; 2: refused before anything was computed; 143: SIGTERM."""
+    """Exit code 0: done; 1: a stage failed; 2: refused before anything was computed; 143: SIGTERM; 130: Ctrl-C."""
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(show_help())
         return 0
@@ -76,12 +76,12 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
-        refuse_options(sys.argv[1:])
-        with composed_once(), ends_on_sigterm():
+        with ends_when_told(), composed_once():
+            refuse_options(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except SystemExit as end:
-        if end.code == ENDED:
-            print("w2sd: ended by SIGTERM; the same command goes on from its last checkpoint", file=sys.stderr)
+        if told := TOLD_BY.get(end.code):  # type: ignore[arg-type]  # of no other code
+            print(f"w2sd: ended by {told}; the same command goes on from its last checkpoint", file=sys.stderr)
         raise
     except (Refused, StageFailed) as error:
         return _say(error)
@@ -130,7 +130,8 @@ def run(cfg: DictConfig) -> float:
         here = HydraConfig.get()
         if here.mode == RunMode.MULTIRUN and not here.launcher._target_.endswith("BasicLauncher"):
             raise  # the job runs in a process that is not ours: its launcher carries the failure back
-        if here.mode == RunMode.MULTIRUN:
+        is_of_all = isinstance(error, Refused) and error.knob == "jobs"  # every other job would say the same
+        if here.mode == RunMode.MULTIRUN and not is_of_all:
             failed.append(_say(error))
             return math.nan
         sys.exit(_say(error))
@@ -198,7 +199,11 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
         "sweep": sweep,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    store.record(job)
+    if (old := store.record(job)) is not None:
+        from w2sd.report.knobs import RUNTIME
+
+        if line := show_replaced(job, old, [*RUNTIME, "debug", "hydra"]):
+            print(f"[w2sd] {line}", file=sys.stderr)
     if is_told:
         from w2sd.logger import RunName
 

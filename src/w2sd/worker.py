@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from w2sd.config import build
-from w2sd.ending import ends_on_sigterm
+from w2sd.ending import ends_when_told
 from w2sd.errors import Refused, StageFailed
 from w2sd.models.peak_memory import forget_peak, memory
 from w2sd.pipeline.store import Store, read_json, write_json
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             _say(f"@progress {done} {total}")
 
     try:
-        with ends_on_sigterm():
+        with ends_when_told():
             execute(job["stage"], job["runtime"], Store(job["store"]), advance, rank)
     except (Refused, StageFailed) as error:
         _say(f"@failed {error}")

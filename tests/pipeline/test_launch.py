@@ -280,9 +280,18 @@ def test_a_survey_changes_nothing(store: Store) -> None:
 # --- failure ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [StageFailed("the loss is nan"), RuntimeError("bug"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (StageFailed("the loss is nan"), "failed"),
+        (RuntimeError("bug"), "failed"),
+        (KeyboardInterrupt(), "stopped"),
+        (SystemExit(143), "stopped"),
+    ],
+    ids=repr,
+)
 def test_a_failing_stage_keeps_the_earlier_ones_and_a_later_run_computes_only_the_rest(
-    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str], error: BaseException
+    kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str], error: BaseException, state: str
 ) -> None:
     plan = menu()
     kitchen.failing[3] = error
@@ -290,7 +299,7 @@ def test_a_failing_stage_keeps_the_earlier_ones_and_a_later_run_computes_only_th
         go(plan, run, store)
     assert raised.value is error
     assert [store.has(stage.kind, stage.key) for stage in plan.values()] == [True, True, True, False, False, False]
-    assert capsys.readouterr().err.endswith("[w2sd] label/weak ...\n[w2sd] label/weak failed\n")
+    assert capsys.readouterr().err.endswith(f"[w2sd] label/weak ...\n[w2sd] label/weak {state}\n")
     assert not list((store.root / "work").iterdir())  # of what there is nothing to go on from
 
     kitchen.failing.clear()
@@ -711,12 +720,17 @@ def test_a_refusal_in_a_process_is_its_line(run: RunConfig, store: Store, own: A
         go({"train/weak": stage}, run._replace(settings=replace(run.settings, launch="process")), store)
 
 
-def test_the_worker_is_killed_with_the_run(apart: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_is_told_to_end_by_the_run_alone(
+    apart: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not by the terminal as well, which tells the group of processes that the run is in."""
     started: list[Any] = []
+    groups: list[int] = []
     popen = launching.subprocess.Popen
 
     def start(*words: Any, **options: Any) -> Any:
         started.append(popen(*words, **options))
+        groups.append(os.getpgid(started[-1].pid))
         return started[-1]
 
     def interrupt(*_: Any) -> None:
@@ -727,3 +741,4 @@ def test_the_worker_is_killed_with_the_run(apart: RunConfig, store: Store, monke
     with pytest.raises(KeyboardInterrupt):
         go({"train/weak": Stage("train", {"x": 1})}, apart, store)
     assert [process.poll() is not None for process in started] == [True]
+    assert os.getpgrp() not in groups

@@ -343,12 +343,19 @@ def test_a_lock_dies_with_its_process(store: Store) -> None:
 
 
 def test_a_job_is_recorded_under_its_id_and_again_in_its_place(store: Store) -> None:
-    store.record({"id": "demo-0123", "compare": KEY})
-    store.record({"id": "demo-0123", "compare": "other"})
-    store.record({"id": "demo-4567"})
+    first, second = ({"id": "demo-0123", "compare": compare} for compare in (KEY, "other"))
+    assert [store.record(job) for job in (first, second, {"id": "demo-4567"})] == [None, first, None]
     jobs = store.root / "jobs"
     assert sorted(path.name for path in jobs.iterdir()) == ["demo-0123.json", "demo-4567.json"]
     assert read_json(jobs / "demo-0123.json") == {"id": "demo-0123", "compare": "other"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_record_that_cannot_be_read_is_replaced(store: Store, content: str) -> None:
+    (store.root / "jobs").mkdir(parents=True)
+    (store.root / "jobs" / "demo.json").write_text(content)
+    assert store.record({"id": "demo"}) is None
+    assert read_json(store.root / "jobs" / "demo.json") == {"id": "demo"}
 
 
 def test_json_has_one_form(tmp_path: Path) -> None:

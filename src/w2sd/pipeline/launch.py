@@ -68,9 +68,9 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                         store.forget(key)
                     try:
                         execute(stage, run, store, table.advance)
-                    except BaseException:
+                    except BaseException as error:
                         store.drop_empty_work(key)
-                        table.finish(name, "failed")
+                        table.finish(name, "failed" if isinstance(error, Exception) else "stopped")
                         raise
                     table.finish(name)
             for name in [name for name, other in pending.items() if other.key == key]:
@@ -118,9 +118,12 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
     work = store.work(stage.key)
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(run), "store": str(store.root)})
     command = [*_group(stage, run), "-m", "w2sd.worker", str(work / "spec.json")]
+    # A terminal tells a whole group of processes of Ctrl-C. The worker is in another one and hears of it from here
+    # alone: told twice, it would be disturbed while it ends.
+    apart: Any = {"process_group": 0, "stdin": subprocess.DEVNULL}
     with (
         (work / "worker.log").open("a") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **apart) as process,
     ):
         try:
             said = _follow(process, advance)

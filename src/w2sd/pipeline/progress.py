@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -21,6 +23,7 @@ STYLES = {
     "to do": "dim",
     "not needed": "dim",
     "failed": "bold red",
+    "stopped": "bold yellow",  # by who told the run to end
 }
 
 
@@ -115,3 +118,37 @@ def show_plan(plan: Plan, states: dict[str, str]) -> str:
     count = {state: len({plan[name].key for name in plan if states[name] == state}) for state in STYLES}
     lines.append(f"{count['to do']} stages to compute, {count['cached']} found in the store")
     return "\n".join(lines)
+
+
+def show_replaced(job: dict[str, Any], old: dict[str, Any], aside: Collection[str]) -> str | None:
+    """Say of which job this one takes the record, where something else had been asked for and came to the same stages.
+
+    `aside` are the knobs that ask for nothing else. None where a command is given again.
+    """
+    is_again = old.get("command") == job["command"] and old.get("sweep") != job["sweep"]
+    words, earlier = (_words(record, aside) for record in (job, old))
+    gone = " ".join(word for word in earlier if word not in words)
+    new = " ".join(word for word in words if word not in earlier)
+    if is_again or not (gone or new) or _asked(job, aside) == _asked(old, aside):
+        return None
+    which = f"with {gone}" if gone else f"without {new}"
+    return f"the same stages as the job {which}, whose place this one takes in reports"
+
+
+def _words(job: dict[str, Any], aside: Collection[str]) -> list[str]:
+    return [word for word in job.get("overrides") or () if not _is_of(word.lstrip("+~").partition("=")[0], aside)]
+
+
+def _asked(job: dict[str, Any], aside: Collection[str]) -> list[dict[str, Any]]:
+    """Values and options; the same ones can be asked for in other words."""
+    parts = (job.get("config") or {}, job.get("choices") or {})
+    return [{key: value for key, value in part.items() if not _is_of(key, aside)} for part in parts]
+
+
+def _is_of(knob: str, aside: Collection[str]) -> bool:
+    """Whether a value, a part or a value of a part is one of these.
+
+    >>> [_is_of(knob, ["trainer", "hydra"]) for knob in ("trainer", "trainer.threads", "hydra/launcher", "train")]
+    [True, True, True, False]
+    """
+    return re.split(r"[./]", knob)[0] in aside

@@ -165,10 +165,15 @@ class Store:
                 return lock
         return None
 
-    def record(self, job: dict[str, Any]) -> None:
-        """Keep the record of a finished run."""
-        (self.root / "jobs").mkdir(parents=True, exist_ok=True)
-        write_json(self.root / "jobs" / f"{job['id']}.json", job)
+    def record(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """Keep the record of a finished run. Returns the one whose place it takes, if that could be read."""
+        place = self.root / "jobs" / f"{job['id']}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        old = None
+        with suppress(OSError, ValueError):
+            old = read_json(place)
+        write_json(place, job)
+        return old if isinstance(old, dict) else None
 
 
 def _spec(folder: Path) -> dict[str, Any]:
