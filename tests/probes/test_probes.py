@@ -66,7 +66,9 @@ def test_only_voters_vote() -> None:
 
 @pytest.mark.parametrize("l2", [1e-3, 1.0])
 @pytest.mark.parametrize(
-    "known", [items(), items(classes=2), items(n=30, width=60), examples(*pairs())], ids=["3", "2", "wide", "pairs"]
+    "known",
+    [items(), items(classes=2), items(n=30, width=60), items(n=60, classes=50), examples(*pairs())],
+    ids=["3", "2", "wide", "many", "pairs"],
 )
 def test_logistic_regression_is_at_its_optimum(known: Examples, l2: float) -> None:
     """The loss is convex: there is one point without a gradient, and that is autograd's word here."""
@@ -86,6 +88,31 @@ def test_logistic_regression_bears_features_of_very_different_sizes() -> None:
     p = fitted.predict(known.vectors * sizes)
     gradient = (known.vectors * sizes).T @ (p - known.labels) / 120 + 1e-3 * fitted.weights
     assert np.abs(gradient / sizes[:, None]).max() < 1e-5
+
+
+def test_classes_without_a_row_change_nothing() -> None:
+    known, columns = items(), [1, 4, 5]
+    labels = np.zeros((120, 7))
+    labels[:, columns] = known.labels
+    p = logistic.fit(known._replace(labels=labels), 1e-3).predict(known.vectors)
+    assert (p[:, columns] == logistic.fit(known, 1e-3).predict(known.vectors)).all()
+    assert (np.delete(p, columns, axis=1) == 0).all()
+
+
+def test_many_classes_of_very_different_shares_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, applied, near = np.random.default_rng(0), [], logistic._near
+    x = rng.normal(size=(150, 5)) * [0.1, 1, 1, 3, 10]
+    z = x @ rng.normal(size=(5, 300)) / 5 - np.linspace(0, 20, 300)
+    labels = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+
+    def counted(*parts: Floats) -> logistic.Map:
+        found = near(*parts)
+        return lambda g: applied.append(1) or found(g)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(logistic, "_near", counted)
+    fitted = logistic.fit(examples(x[:, None], labels), 1e-3)
+    assert np.abs(x.T @ (fitted.predict(x) - labels) / 150 + 1e-3 * fitted.weights).max() < 1e-7
+    assert len(applied) < 400
 
 
 def test_logistic_regression_that_does_not_arrive_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
