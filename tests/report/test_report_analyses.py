@@ -9,7 +9,7 @@ import pytest
 from tests.report.test_report_page import read
 from writing import write_page
 
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Store, write_json
 from w2sd.report import agreements, cautions, curves, figures, results, trained
 from w2sd.report.cli import main
 from w2sd.report.records import read_jobs
@@ -160,6 +160,20 @@ def test_what_the_strong_model_knew_before_has_a_table_where_it_was_asked(fake: 
     write_page(fake.root, tmp_path)
     markdown = (tmp_path / "table.md").read_text()
     assert "| 0.250 |" in markdown.partition("Before any label")[2]
+
+
+def test_what_became_of_labels_that_were_refined_has_a_table(fake: Any, tmp_path: Path) -> None:
+    job = fake.add()
+    write_page(fake.root, tmp_path)
+    assert "Refined labels" not in (tmp_path / "table.md").read_text()
+    left = {"n/pairs": 9, "accuracy": 0.75, "kept": 0.625, "shown": 1.5}
+    with Store(fake.root).writing({"kind": "refine", "key": "0123456789ab"}) as folder:
+        write_json(folder / "metrics.json", left)
+        write_json(folder / "runtime.json", {})
+    job["stages"]["refine/student"] = {"kind": "refine", "key": "0123456789ab"}
+    Store(fake.root).record(job)
+    write_page(fake.root, tmp_path)
+    assert "| 0.750 | 0.625 | 1.500 |" in (tmp_path / "table.md").read_text().partition("Refined labels")[2]
 
 
 @pytest.mark.parametrize(("knobs", "unit"), [(ITEMS, "rows"), ({}, "pairs")])
