@@ -99,6 +99,13 @@ def test_classes_without_a_row_change_nothing() -> None:
     assert (np.delete(p, columns, axis=1) == 0).all()
 
 
+def test_labels_in_single_precision_are_fitted_like_others() -> None:
+    known = items()
+    rounded = known._replace(labels=known.labels.astype(np.float32).astype(np.float64))
+    p = logistic.fit(rounded, 1e-3).predict(known.vectors)
+    assert p == pytest.approx(logistic.fit(known, 1e-3).predict(known.vectors), abs=1e-6)
+
+
 def test_many_classes_of_very_different_shares_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     rng, applied, near = np.random.default_rng(0), [], logistic._near
     x = rng.normal(size=(150, 5)) * [0.1, 1, 1, 3, 10]

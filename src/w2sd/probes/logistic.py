@@ -38,9 +38,11 @@ def fit(known: Examples, l2: float) -> Linear:
     require_two_classes(known)
     if not l2 > 0:
         raise ValueError(f"l2: expected a penalty above 0, got {l2}")
-    overall: Floats = known.labels.mean(axis=0)
+    overall: Floats = known.labels.sum(axis=0)
     occurs = overall > 0
-    labels, shares = known.labels[:, occurs], overall[occurs]
+    labels = known.labels[:, occurs]
+    labels = labels / labels.sum(axis=1, keepdims=True)  # in single precision they sum to 1 nearly, steps to 0 exactly
+    shares = labels.mean(axis=0)
     x = np.column_stack([known.vectors, np.ones(len(known.vectors))])
     penalty = np.append(np.full(known.vectors.shape[1], l2), 0.0)[:, None]  # of weights, not of the bias
     w = np.zeros((x.shape[1], len(shares)))
@@ -50,7 +52,7 @@ def fit(known: Examples, l2: float) -> Linear:
     for _ in range(STEPS):
         p = _softmax(x @ w)
         gradient = x.T @ (p - labels) / len(x) + penalty * w
-        size = float(np.sqrt((gradient * near(gradient)).sum()))
+        size = float(np.sqrt(max((gradient * near(gradient)).sum(), 0.0)))  # below 0 by rounding alone
         first = first or size
         if size <= TOLERANCE * first:
             break
