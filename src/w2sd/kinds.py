@@ -24,10 +24,10 @@ KINDS = {
     "zero_shot": Kind(1),
     "train": Kind(1, is_shared=True, trains=True),
     "label": Kind(1, is_shared=True),
-    "refine": Kind(1),
+    "refine": Kind(2),
     "evaluate": Kind(1, is_shared=True),
     "generate": Kind(1),
-    "compare": Kind(3, is_result=True),
+    "compare": Kind(4, is_result=True),
     "simulate": Kind(1, is_result=True),
 }
 RESULTS = tuple(kind for kind, known in KINDS.items() if known.is_result)  # in the order of a report

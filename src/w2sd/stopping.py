@@ -48,7 +48,7 @@ class Stopping:
         other's labels: what compares rows with each other, or shows them to each other, sees these and those apart.
         (A first student of two stages is stopped by what is held out, and then labels both.)
         """
-        return int(digest("holdout", cluster), 16) / 2**64 < self.holdout
+        return is_held_out(cluster, self.holdout)
 
     @property
     def reads_truth(self) -> bool:
@@ -61,3 +61,8 @@ class NoStopping:
     """All rows are trained on, to the end."""
 
     VERSION: ClassVar[int] = 1
+
+
+def is_held_out(cluster: str, share: float) -> bool:
+    """Whether this share of all clusters has this one."""
+    return int(digest("holdout", cluster), 16) / 2**64 < share

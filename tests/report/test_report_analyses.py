@@ -9,7 +9,7 @@ import pytest
 from tests.report.test_report_page import read
 from writing import write_page
 
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Store, write_json
 from w2sd.report import agreements, cautions, curves, figures, results, trained
 from w2sd.report.cli import main
 from w2sd.report.records import read_jobs
@@ -140,8 +140,16 @@ def test_accuracies_that_are_uncertain_are_said_to_be(fake: Any) -> None:
     fake.add(accuracy__student_se=0.01)
     assert cautions.flags(results.load(fake.root)) == []
     fake.add(seed=1, accuracy__student_se=0.0351, accuracy__weak_se=0.02)
+    few = "Tested on few rows or clusters: the standard error of an accuracy is up to"
+    assert cautions.flags(results.load(fake.root)) == [f"{few} 3.5 points. (1 of 2 jobs)"]
+    fake.add(seed=2, accuracy__ceiling_se=0.04)
+    assert cautions.flags(results.load(fake.root)) == [f"{few} 4.0 points. (2 of 3 jobs)"]
+
+
+def test_accuracies_without_a_standard_error_are_no_surer(fake: Any) -> None:
+    fake.add(**{f"accuracy__{role}_se": None for role in ("weak", "student", "ceiling")})
     (flag,) = cautions.flags(results.load(fake.root))
-    assert flag == "Tested on few rows: the standard error of an accuracy is up to 3.5 points. (1 of 2 jobs)"
+    assert flag == "Tested on so few rows or clusters that no accuracy has a standard error."
 
 
 def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:
@@ -160,6 +168,20 @@ def test_what_the_strong_model_knew_before_has_a_table_where_it_was_asked(fake: 
     write_page(fake.root, tmp_path)
     markdown = (tmp_path / "table.md").read_text()
     assert "| 0.250 |" in markdown.partition("Before any label")[2]
+
+
+def test_what_became_of_labels_that_were_refined_has_a_table(fake: Any, tmp_path: Path) -> None:
+    job = fake.add()
+    write_page(fake.root, tmp_path)
+    assert "Refined labels" not in (tmp_path / "table.md").read_text()
+    left = {"n/pairs": 9, "accuracy": 0.75, "kept": 0.625, "shown": 1.5}
+    with Store(fake.root).writing({"kind": "refine", "key": "0123456789ab"}) as folder:
+        write_json(folder / "metrics.json", left)
+        write_json(folder / "runtime.json", {})
+    job["stages"]["refine/student"] = {"kind": "refine", "key": "0123456789ab"}
+    Store(fake.root).record(job)
+    write_page(fake.root, tmp_path)
+    assert "| 0.750 | 0.625 | 1.500 |" in (tmp_path / "table.md").read_text().partition("Refined labels")[2]
 
 
 @pytest.mark.parametrize(("knobs", "unit"), [(ITEMS, "rows"), ({}, "pairs")])

@@ -80,6 +80,12 @@ def test_a_strong_model_with_a_head_of_words_is_asked_before_it_is_taught(ran: R
     assert "Before any label" in (ran.report / "index.html").read_text()
 
 
+def test_what_refinement_did_to_labels_is_reported(ran: Ran) -> None:
+    [folder] = folders(ran, "refine")
+    assert 0 < read_json(folder / "metrics.json")["shown"] <= 2
+    assert "Refined labels" in (ran.report / "index.html").read_text()
+
+
 def test_a_watched_training_leaves_its_curve(ran: Ran) -> None:
     watched = [folder for folder in folders(ran, "train") if (folder / "curve.json").exists()]
     for folder in watched:

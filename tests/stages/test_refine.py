@@ -9,23 +9,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import CohereForCausalLM, GPT2LMHeadModel, PreTrainedModel
 
-from w2sd.data.layout import Text
+from w2sd.data.layout import Text, plain
 from w2sd.data.pairs import Item, digest
 from w2sd.errors import Refused
 from w2sd.models.score import PolicyModel
 from w2sd.pipeline.plan import plan
 from w2sd.refinement import InContext
 from w2sd.run import RunConfig
+from w2sd.stages import refine
 from w2sd.stages.refine import _ask, check_distinct, contexts, words_of
-from w2sd.stopping import Stopping
+from w2sd.stopping import Stopping, is_held_out
 
 ITEMS = [Item(digest(text), digest(text), "w2s", text, 0) for text in ("ab", "cde", "f", "ghij", "kl")]
 SAID = {item.id: n % 2 for n, item in enumerate(ITEMS)}
 WORDS = [np.array([1], dtype=np.int32), np.array([2, 3], dtype=np.int32)]
 
 
+TOKENS = [np.array([n], dtype=np.int32) for n in (1, 2, 30)]
+SIZES = {  # the second scales its logits
+    GPT2LMHeadModel: {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 32},
+    CohereForCausalLM: {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "logit_scale": 0.5,
+        "pad_token_id": 0,
+    },
+}
 LEAD = 39
 
 
@@ -42,30 +55,32 @@ def own(item: Item) -> list[int]:
 @pytest.mark.parametrize("separator", ["", "|"])
 def test_others_stand_before_an_item_with_the_words_of_their_weak_labels(n: int, separator: str) -> None:
     found = contexts(ITEMS, SAID, WORDS, InContext(n, separator=separator), letters, 1000)
-    for item, ids in zip(ITEMS, found, strict=True):
+    for item, (ids, n_shown) in zip(ITEMS, found, strict=True):
         assert ids[0] == LEAD
         assert ids[-len(item.text) :].tolist() == own(item)
         before = ids[1 : -len(item.text)].tolist()
         between = [ord(letter) - 90 for letter in separator]
         shown = [[*own(other), *WORDS[SAID[other.id]].tolist(), *between] for other in ITEMS if other is not item]
         seen = [part for part in shown if str(part)[1:-1] in str(before)]
-        assert len(seen) == min(n, 4)  # each once, and never the item itself
+        assert len(seen) == n_shown == min(n, 4)  # each once, and never the item itself
         assert sum(map(len, seen)) == len(before)
 
 
 def test_examples_are_shown_whole_or_not_at_all() -> None:
     for room in (8, 12, 16):
-        for item, ids in zip(
+        for item, (ids, n_shown) in zip(
             ITEMS, contexts(ITEMS, SAID, WORDS, InContext(3, separator=""), letters, room), strict=True
         ):
             assert len(ids) <= room - 2  # and the longest word has two tokens
             before = ids[1 : -len(item.text)].tolist()
             shown = [[*own(other), *WORDS[SAID[other.id]].tolist()] for other in ITEMS if other is not item]
-            assert sum(len(part) for part in shown if str(part)[1:-1] in str(before)) == len(before)
+            seen = [part for part in shown if str(part)[1:-1] in str(before)]
+            assert sum(map(len, seen)) == len(before)
+            assert len(seen) == n_shown
 
 
 def test_an_item_that_leaves_no_room_is_cut_from_the_left_and_shown_alone() -> None:
-    for item, ids in zip(ITEMS, contexts(ITEMS, SAID, WORDS, InContext(3), letters, 6), strict=True):
+    for item, (ids, _) in zip(ITEMS, contexts(ITEMS, SAID, WORDS, InContext(3), letters, 6), strict=True):
         assert ids.tolist() == [LEAD, *own(item)[-3:]]  # and two more for the longest word
 
 
@@ -86,35 +101,68 @@ def test_an_impossible_refinement_is_refused(knob: dict[str, Any]) -> None:
 
 
 def test_examples_depend_on_the_seed_and_the_item_alone() -> None:
-    first, again, other = (contexts(ITEMS, SAID, WORDS, InContext(2, seed=seed), letters, 99) for seed in (0, 0, 1))
+    first, again, other = (
+        [ids for ids, _ in contexts(ITEMS, SAID, WORDS, InContext(2, seed=seed), letters, 99)] for seed in (0, 0, 1)
+    )
     assert all(map(np.array_equal, first, again))
     assert not all(map(np.array_equal, first, other))
 
 
 def test_what_is_held_out_and_the_others_are_shown_to_their_own_kind_alone() -> None:
-    stopping = Stopping(holdout=0.5)
-    held = [stopping.holds_out(item.cluster) for item in ITEMS]
+    held = [is_held_out(item.cluster, 0.5) for item in ITEMS]
     assert 2 <= sum(held) <= len(held) - 2
     refinement = InContext(4, separator="")
-    found = contexts(ITEMS, SAID, WORDS, refinement, letters, 1000, stopping)
-    for item, ids, is_held in zip(ITEMS, found, held, strict=True):
+    found = contexts(ITEMS, SAID, WORDS, refinement, letters, 1000, 0.5)
+    for item, (ids, _), is_held in zip(ITEMS, found, held, strict=True):
         mates = [each for each, other in zip(ITEMS, held, strict=True) if other == is_held and each is not item]
         expected = sorted(n for mate in mates for n in [*own(mate), *WORDS[SAID[mate.id]].tolist()])
         assert sorted(ids[1 : -len(item.text)].tolist()) == expected
 
 
-@pytest.mark.parametrize("micro_tokens", [1, 10**6])
-def test_answers_are_the_log_probabilities_of_the_words(micro_tokens: int) -> None:
+def language_model(kind: type[PreTrainedModel] = GPT2LMHeadModel) -> PolicyModel:
     torch.manual_seed(0)
-    lm = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=32, vocab_size=40)).eval()
-    texts = [Text(ids, tuple(WORDS)) for ids in contexts(ITEMS, SAID, WORDS, InContext(1, separator=""), letters, 30)]
-    found = _ask(PolicyModel(lm), texts, micro_tokens)
+    config = kind.config_class(**SIZES[kind], vocab_size=40, bos_token_id=1, eos_token_id=1)
+    return PolicyModel(kind(config)).eval()
+
+
+def texts_of(words: list[np.ndarray]) -> list[Text]:
+    return [Text(ids, tuple(words)) for ids, _ in contexts(ITEMS, SAID, words, InContext(1, separator=""), letters, 30)]
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 10**6])
+@pytest.mark.parametrize("words", [WORDS, TOKENS], ids=["words", "tokens"])
+def test_answers_are_the_log_probabilities_of_the_words(micro_tokens: int, words: list[np.ndarray]) -> None:
+    model, texts = language_model(), texts_of(words)
+    found = _ask(model, texts, micro_tokens)
     for n, (prompt, answers) in enumerate(texts):
         for word, answer in enumerate(answers):
             ids = torch.from_numpy(np.concatenate([prompt, answer]).astype(np.int64))[None]
-            log_p = lm(ids).logits[0].log_softmax(dim=-1).detach()
+            log_p = model.lm(ids).logits[0].log_softmax(dim=-1).detach()
             places = range(len(prompt), ids.shape[1])
             assert found[n, word] == pytest.approx(sum(log_p[at - 1, ids[0, at]].item() for at in places), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("piece", [1, 256])
+def test_words_of_one_token_are_read_at_once_and_as_they_are_one_by_one(
+    kind: type[PreTrainedModel], piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "PIECE", piece)
+    model, texts = language_model(kind), texts_of(TOKENS)
+    assert model.has_plain_head == (kind is GPT2LMHeadModel)
+    with torch.inference_mode():
+        expected = [model(plain([text])).numpy() for text in texts]
+    rows: list[int] = []
+    model.backbone.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    assert _ask(model, texts, 10**6) == pytest.approx(np.array(expected), abs=1e-5)
+    assert sum(rows) == len(texts)
+
+
+def test_where_nothing_is_before_a_word_it_has_no_probability_however_it_is_asked() -> None:
+    nothing = np.zeros(0, dtype=np.int32)
+    assert _ask(language_model(), [Text(nothing, tuple(TOKENS))], 10).tolist() == [[0.0] * len(TOKENS)]
 
 
 def test_words_of_the_same_tokens_are_refused() -> None:
@@ -134,5 +182,5 @@ def test_pairs_are_not_asked_about(asked: Callable[..., RunConfig]) -> None:
 def test_what_is_held_out_is_part_of_what_labels_are_made_of(asked: Callable[..., RunConfig]) -> None:
     overrides = ["data=world_classes", "refinement=world"]
     plain, watched = (plan(asked(*overrides, f"stopping={how}"))["refine/student"] for how in ("none", "labels"))
-    assert "stopping" not in plain.params
-    assert watched.params["stopping"] == Stopping()
+    assert "holdout" not in plain.params
+    assert watched.params["holdout"] == Stopping().holdout

@@ -387,6 +387,7 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
 def test_what_leaves_too_few_rows_names_the_knob_that_it_has() -> None:
     assert lessons._remedy(Confident(0.999)) == "lower supervision.threshold=0.999"
     assert lessons._remedy(Filtered(share=0.99)) == "lower supervision.share=0.99"
+    assert lessons._remedy(Filtered("topological", k=7)) == "raise supervision.k=7"
     assert lessons._remedy(Soft()) == "choose another one"
 
 

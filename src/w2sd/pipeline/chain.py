@@ -56,7 +56,7 @@ class Bootstrap:
     between: dict[str, Any] = field(default_factory=dict)  # models from weak to strong, in this order
     reuse_prompts: bool = False  # label the same prompts at every hop
     conflict_everywhere: bool = False  # the conflict at every hop, not at the last alone
-    only_between: bool = False  # use only models whose size lies between weak and strong on their common ladder
+    only_between: bool = False  # use only models whose height lies between weak and strong on their common ladder
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

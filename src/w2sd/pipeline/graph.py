@@ -148,7 +148,7 @@ class Graph:
         asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
         asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
         if not isinstance(self.run.stopping, NoStopping):
-            asked["stopping"] = self.run.stopping
+            asked["holdout"] = self.run.stopping.holdout
         base = _base(inputs)
         return self.add(role, "refine", asked, {**base, "labels": labels})
 

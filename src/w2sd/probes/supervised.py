@@ -80,7 +80,7 @@ class Filtered(Probed, Supervision):
 
     probe: str = "knn"  # knn | logistic | topological
     share: float = 0.1  # of rows that are left out; topological: more where more hang together with few
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     needs_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Relabelled(Probed, Supervision):
 
     probe: str = "knn"  # knn | logistic | topological: knn among what hangs together
     share: float = 1.0  # of rows that are relabelled
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     needs_features: ClassVar[bool] = True
 
     def targets(self, lesson: Lesson) -> Floats:

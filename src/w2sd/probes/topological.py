@@ -22,6 +22,7 @@ def keep(known: Examples, k: int, share: float) -> NDArray[np.bool_]:
     """
     require_two_classes(known)
     kept = _in_largest_piece(known, k)
+    kept &= ~np.isin(known.of, known.of[~kept])  # a pair is kept with its mirror, also where pieces are equally large
     n, copies = known.of.max() + 1, np.bincount(known.of)[0]
     n_more = copies * round(share * n) - int((~kept).sum())
     if n_more > 0:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 LEGAL = "legal/"  # what a data source says of answers, right or wrong: whether they could be given at all
 ZERO_SHOT = "accuracy/zero_shot"  # of the strong model, asked before it is taught
+REFINED = {  # labels, as the strong model sees them after a few of their kind
+    "refined/accuracy": "right",
+    "refined/kept": "as the teacher said",
+    "refined/shown": "examples shown on average",
+}
 ROLES = ("weak", "student", "ceiling")
 
 
@@ -42,6 +47,9 @@ def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequ
         rows, above = _measure(frame, [ZERO_SHOT], settings, by is None)
         names = {ZERO_SHOT: "strong model"}
         found.append(Analysis("Before any label", tables.lay_out(rows, settings, [ZERO_SHOT], above, names=names)))
+    if refined := [metric for metric in REFINED if metric in frame.attrs["metrics"]]:
+        rows, above = _measure(frame, refined, settings, by is None)
+        found.append(Analysis("Refined labels", tables.lay_out(rows, settings, refined, above, names=REFINED)))
     watched, seen = curves.read(frame, store)
     if seen:
         shown, drawn = curves.table(watched, settings), curves.draw(watched, seen, settings)

@@ -18,10 +18,13 @@ def flags(frame: pd.DataFrame) -> list[str]:
     for place, oracle in enumerate(frame["reads_truth"]):
         if oracle:
             told.setdefault(f"Reads the truth: {oracle}. No supervisor could do this without labels.", []).append(place)
-    errors = frame.reindex(columns=ERRORS).astype(float).max(axis=1).to_numpy()
-    if unsure := [place for place, error in enumerate(errors) if error > SURE]:
-        most = 100 * max(errors[place] for place in unsure)
-        told[f"Tested on few rows: the standard error of an accuracy is up to {most:.1f} points."] = unsure
+    errors = frame.reindex(columns=ERRORS).astype(float)
+    largest = errors.max(axis=1).to_numpy()
+    if unsure := [place for place, error in enumerate(largest) if error > SURE]:
+        most = 100 * max(largest[place] for place in unsure)
+        told[f"Tested on few rows or clusters: the standard error of an accuracy is up to {most:.1f} points."] = unsure
+    if unknown := [place for place, measured in enumerate(errors.notna().any(axis=1)) if not measured]:
+        told["Tested on so few rows or clusters that no accuracy has a standard error."] = unknown
     return [f"{sentence}{_among(places, frame)}" for sentence, places in told.items()]
 
 

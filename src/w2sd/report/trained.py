@@ -1,4 +1,4 @@
-"""What the trainings behind a job tell of it: how large its models are, and what was seen while its student learned."""
+"""What the stages behind a job tell of it: how large its models are, what became of labels, how its student learned."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from w2sd.stopping import CURVE, Look
 
 MODELS = {"weak": "train/weak", "strong": "train/ceiling"}
 STUDENT = "train/student"
+REFINED = "refine/student"
+OF_REFINED = ("accuracy", "kept", "shown")  # of labels: right, as the teacher said, examples seen on average
 
 
 def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """`parameters/weak`, `parameters/strong`, and `stopping/…` where the student was watched; less what is gone.
+    """`parameters/weak`, `parameters/strong`; `stopping/…` where the student was watched, `refined/…` where its labels
+    were refined; less what is gone.
 
     `known` keeps what was read, by key: jobs share most of their trainings.
     """
@@ -28,7 +31,8 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
 
     sizes = {f"parameters/{role}": read(stage).get("n/parameters") for role, stage in MODELS.items()}
     watched = {name: value for name, value in read(STUDENT).items() if name.startswith("stopping/")}
-    return {name: value for name, value in sizes.items() if value is not None} | watched
+    refined = {f"refined/{name}": read(REFINED).get(name) for name in OF_REFINED}
+    return {name: value for name, value in (sizes | refined).items() if value is not None} | watched
 
 
 def curve(job: Job, store: Store) -> list[Look]:

@@ -81,6 +81,8 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
 
 def _remedy(supervision: Any) -> str:
     """What to change where a supervision leaves too few rows: the knob that decides how many."""
+    if getattr(supervision, "probe", "") == "topological":  # whose pieces grow with the neighbours that are linked
+        return f"raise supervision.k={supervision.k}"
     knob = next((knob for knob in ("threshold", "share") if hasattr(supervision, knob)), None)
     return f"lower supervision.{knob}={getattr(supervision, knob)}" if knob else "choose another one"
 

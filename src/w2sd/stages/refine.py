@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.numpy import save_file
 
 from w2sd.data.batch import Rows
-from w2sd.data.layout import Text
+from w2sd.data.layout import Text, Tokens
 from w2sd.data.loader import in_length_order
 from w2sd.data.pairs import Item, classes_of, digest, read
 from w2sd.data.text import Ids, lead_of
@@ -17,11 +17,19 @@ from w2sd.data.words import check_distinct, ids_of, readable
 from w2sd.errors import require
 from w2sd.metrics.functional import accuracy
 from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_distributions, write_predictions
-from w2sd.models.score import PolicyModel
+from w2sd.models.kernels import PIECE
+from w2sd.models.score import PolicyModel, inputs_of
 from w2sd.refinement import InContext
 from w2sd.stages.encoding import open_policy
-from w2sd.stopping import Stopping
+from w2sd.stopping import is_held_out
 from w2sd.task import Task
+
+
+class Context(NamedTuple):
+    """What is read before an answer, and how many examples are in it."""
+
+    ids: Ids
+    n_shown: int
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -34,14 +42,17 @@ def run(task: Task) -> dict[str, Any]:
     classes = classes_of(params["data"]) or ()
     words, context = words_of(refinement, classes, tokenizer, model.lm.config, params["context"])
     said = {item.id: int(taught[item.id].argmax()) for item in items}
-    prompts = contexts(items, said, words, refinement, tokenizer, context, params.get("stopping"))
+    found = contexts(items, said, words, refinement, tokenizer, context, params.get("holdout", 0.0))
+    prompts = [each.ids for each in found]
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)
     if task.rank == 0:
         _write(task, items, logits_NC, prompts)
     right = np.array([item.label for item in items])
     now, before = logits_NC.argmax(axis=1), np.array([said[item.id] for item in items])
     kept = float((now == before).mean())
-    return {"n/pairs": len(items), "accuracy": accuracy((now == right).astype(float)), "kept": kept}
+    shown = float(np.mean([each.n_shown for each in found]))
+    share = accuracy((now == right).astype(float))
+    return {"n/pairs": len(items), "accuracy": share, "kept": kept, "shown": shown}
 
 
 def words_of(
@@ -65,8 +76,8 @@ def contexts(
     refinement: InContext,
     tokenizer: Any,
     context: int,
-    stopping: Stopping | None = None,
-) -> list[Ids]:
+    holdout: float = 0.0,
+) -> list[Context]:
     """For each item, some others with the words of their labels, and then its text: of the others as many as fit.
 
     Items that a training holds out are shown to each other alone, and so are those that it reads.
@@ -75,7 +86,7 @@ def contexts(
     with_word = [np.concatenate([ids, words[said[item.id]], between]) for ids, item in zip(own, items, strict=True)]
     lead = lead_of(tokenizer, items[0].text)
     room = context - len(lead) - max(map(len, words))
-    is_held = np.array([stopping is not None and stopping.holds_out(item.cluster) for item in items])
+    is_held = np.array([is_held_out(item.cluster, holdout) for item in items])
     found = []
     for place, item in enumerate(items):
         draw = np.random.default_rng(int(digest("in context", str(refinement.seed), item.id), 16))
@@ -84,20 +95,43 @@ def contexts(
         for n in others[draw.choice(len(others), size=min(refinement.examples, len(others)), replace=False)]:
             if len(with_word[n]) <= left:
                 shown, left = [with_word[n], *shown], left - len(with_word[n])
-        found.append(np.concatenate([lead, *shown]))
+        found.append(Context(np.concatenate([lead, *shown]), len(shown) - 1))
     return found
 
 
 @torch.inference_mode()
 def _ask(model: PolicyModel, texts: list[Text], micro_tokens: int) -> np.ndarray:
-    """The log-probability of each answer of each text, [N, C]."""
+    """The log-probability of each answer of each text, [N, C]; all texts have the same answers.
+
+    Where each is one token, a text is read once and not once for each of them: all are found at its end.
+    """
+    answers = texts[0].answers
+    at_once = all(len(answer) == 1 for answer in answers) and all(len(text.prompt) for text in texts)
+    if at_once:
+        texts = [Text(np.zeros(0, dtype=np.int32), (text.prompt,)) for text in texts]
     rows = Rows(texts, micro_tokens, is_packed=False)
-    found = np.full((len(texts), len(texts[0].answers)), np.nan, dtype=np.float32)
+    found = np.full((len(texts), len(answers)), np.nan, dtype=np.float32)
     device = next(model.parameters()).device
     for batch in in_length_order(rows.lengths):
         for piece in rows.pieces(batch):
-            found[piece] = model(rows.tokens(piece).to(str(device))).view(found.shape[1], -1).T.cpu().numpy()
+            tokens = rows.tokens(piece).to(str(device))
+            if at_once:
+                found_BC = _next(model, tokens, torch.from_numpy(np.concatenate(answers)).to(device))
+            else:
+                found_BC = model(tokens).view(len(answers), -1).T
+            found[piece] = found_BC.cpu().numpy()
     return found
+
+
+def _next(model: PolicyModel, tokens: Tokens, ids_C: torch.Tensor) -> torch.Tensor:
+    """The log-probability of each of these tokens at the end of each text, [B, C], in single precision at least."""
+    if model.has_plain_head:
+        hidden_ND = model.backbone(**inputs_of(tokens)).last_hidden_state.flatten(0, 1)
+        logits = (model.head(hidden_PD) for hidden_PD in hidden_ND[tokens.end_B].split(PIECE))
+    else:
+        logits = iter(model.lm(**inputs_of(tokens)).logits.flatten(0, 1)[tokens.end_B].split(PIECE))
+    full = ((each, torch.promote_types(each.dtype, torch.float32)) for each in logits)
+    return torch.cat([each.to(dtype).log_softmax(dim=-1)[:, ids_C] for each, dtype in full])
 
 
 def _write(task: Task, items: list[Item], logits_NC: np.ndarray, prompts: list[Ids]) -> None:

@@ -20,7 +20,7 @@ from w2sd.task import Task
 class Watch(pl.Callback):
     """Looks at held-out rows before the first step, every so many steps, and after the last.
 
-    Weights that have learnt nothing are looked at and never kept, however well a new head happens to do.
+    The weights that a training begins with are looked at and never kept, however well a new head happens to do.
     Labels may be soft, and count as what they prefer: an undecided one is met half by either option of a pair, as
     wherever agreement is counted. Of equally good looks the first one counts. The truth is looked at in any case, and
     decides nothing unless asked to.
