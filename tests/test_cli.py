@@ -661,3 +661,14 @@ def test_a_report_that_fails_after_a_sweep_is_no_success(
     said = w2sd("-m", *SMALL, "seed=0,1")
     assert said.code == 1
     assert "report: KeyError('column')" in said.err
+
+
+def test_what_is_not_installed_is_said_before_anything_is_read(
+    w2sd: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr(pairs, "read", lambda data: pytest.fail("data were read"))
+    said = w2sd("debug=fast", "adapter=lora", f"store={tmp_path / 'store'}", f"out={tmp_path / 'out'}")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("w2sd: adapter: 'lora' is not accepted; expected peft beside it; install the extra lora")
+    assert not (tmp_path / "store").exists()

@@ -102,6 +102,13 @@ def test_one_student_gives_the_numbers_of_the_reference(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_what_is_known_depends_on_the_threshold(run: Run) -> None:
+    for threshold in (0.5, 0.75, 0.9):
+        known = [c >= threshold > w for c, w in zip(V27["ceiling"], V27["weak"], strict=True)]
+        assert run("--threshold", str(threshold))[3]["region/ku/n"] == sum(known)
+
+
+@pytest.mark.usefixtures("files")
 def test_strata_of_the_pairs_make_excess_flips(run: Run, files: Path) -> None:
     bins = ["low" if p < 0.75 else "high" for p in V27["baseline"]]
     for stratum, excess in (["all"] * 12, -0.18181818181818182), (bins, -0.4):

@@ -289,12 +289,12 @@ def test_which_pairs_a_control_gets_wrong(name: str, errors: int) -> None:
     assert flipped == sorted(ORDER[name][:errors])
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4, 0.4988, 1.0])
 @pytest.mark.parametrize("kind", [None, "longest", "easiest"])
 def test_errors_have_a_rate_of_their_own_where_one_is_given(rate: float, kind: str | None) -> None:
     told = lesson()
     supervision = NoisyGold(rate) if kind is None else Synthetic(kind, rate)
-    assert (targets_of(supervision, told) != told.truth).mean() == pytest.approx(rate)
+    assert (targets_of(supervision, told) != told.truth).sum() == round(rate * 200)
     others = told._replace(p_first=1 - told.p_first)  # however often the teacher is wrong
     assert same(targets_of(supervision, others), targets_of(supervision, told))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -63,6 +65,15 @@ def test_a_group_of_several_nodes_meets_on_the_first(monkeypatch: pytest.MonkeyP
     assert words.index(nodes.NAMED) < words.index(sys.executable)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
     assert "--cpus-per-task=8" in nodes.torchrun(TWO, "0123456789ab")
+
+
+@pytest.mark.parametrize(("place", "is_first"), [("0", "true"), ("1", "false")])
+def test_every_node_is_told_its_name_and_whether_the_others_meet_there(place: str, is_first: str) -> None:
+    script = "import os; print(os.environ['PET_LOCAL_ADDR'], os.environ['PET_RDZV_CONF'])"
+    words = ["sh", "-c", nodes.NAMED, "sh", sys.executable, "-c", script]
+    around = {"SLURMD_NODENAME": "a1", "SLURM_NODEID": place, "PATH": os.environ["PATH"]}
+    said = subprocess.run(words, env=around, capture_output=True, text=True, check=True).stdout
+    assert said == f"a1 is_host={is_first}\n"
 
 
 def test_a_group_on_one_machine_needs_no_job() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from transformers import CohereForCausalLM, GPT2LMHeadModel, PreTrainedModel
 
 from w2sd.data.layout import Text, plain
-from w2sd.data.pairs import Item, digest
+from w2sd.data.pairs import Item, Table, digest
 from w2sd.errors import Refused
 from w2sd.models.score import PolicyModel
 from w2sd.pipeline.plan import plan
@@ -184,3 +185,31 @@ def test_what_is_held_out_is_part_of_what_labels_are_made_of(asked: Callable[...
     plain, watched = (plan(asked(*overrides, f"stopping={how}"))["refine/student"] for how in ("none", "labels"))
     assert "holdout" not in plain.params
     assert watched.params["holdout"] == Stopping().holdout
+
+
+def test_the_stage_shows_to_each_other_what_is_held_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The share that its key has is the one that decides who is shown."""
+    shares: list[float] = []
+
+    class Seen(Exception):
+        pass
+
+    def contexts(*given: Any) -> None:
+        shares.append(given[-1])
+        raise Seen
+
+    model = SimpleNamespace(lm=SimpleNamespace(config=None), eval=lambda: SimpleNamespace(to=lambda place: None))
+    monkeypatch.setattr(refine, "open_policy", lambda task: (model, letters))
+    monkeypatch.setattr(refine, "read_distributions", lambda folder: {item.id: np.array([0.4, 0.6]) for item in ITEMS})
+    monkeypatch.setattr(refine, "read", lambda data: Table(ITEMS, {}))
+    monkeypatch.setattr(refine, "words_of", lambda *given: (WORDS, 99))
+    monkeypatch.setattr(refine, "contexts", contexts)
+    for asked, share in (({}, 0.0), ({"holdout": 0.25}, 0.25)):
+        data = SimpleNamespace(classes=("no", "yes"))
+        params = {"refinement": InContext(2), "data": data, "split": "w2s", "context": 99, **asked}
+        task: Any = SimpleNamespace(
+            params=params, inputs={"labels": tmp_path}, trainer=SimpleNamespace(accelerator="cpu")
+        )
+        with pytest.raises(Seen):
+            refine.run(task)
+        assert shares.pop() == share

@@ -9,8 +9,10 @@ import sys
 from w2sd.errors import Refused
 from w2sd.trainer import Trainer
 
-# Run in a shell on each node: sets the address by which the others reach it to SLURM's name for it.
-NAMED = 'PET_LOCAL_ADDR=$SLURMD_NODENAME exec "$@"'
+# Run in a shell on each node: tells torchrun SLURM's name for it, by which the others reach it, and whether it is the
+# first, where they meet. By itself torchrun asks what the machine calls itself, which may mean nothing anywhere.
+NAMED = """[ "$SLURM_NODEID" = 0 ] && first=true || first=false
+PET_LOCAL_ADDR=$SLURMD_NODENAME PET_RDZV_CONF=is_host=$first exec "$@\""""
 
 
 def check(trainer: Trainer) -> None:
@@ -30,8 +32,8 @@ def torchrun(trainer: Trainer, key: str) -> list[str]:
     words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={trainer.devices}"]
     if trainer.nodes == 1:
         return [*words, "--standalone", "--local-addr=127.0.0.1"]  # at a free port; no name here has to resolve
-    here = os.environ["SLURMD_NODENAME"]  # what a machine calls itself may mean nothing to the others
-    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={here}:{_free_port()}", f"--rdzv-id={key}"]
+    here = f"{os.environ['SLURMD_NODENAME']}:{_free_port()}"
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={here}", f"--rdzv-id={key}"]
     return [*_srun(trainer.nodes), "sh", "-c", NAMED, "sh", *words, f"--nnodes={trainer.nodes}", *meet]
 
 
