@@ -66,7 +66,7 @@ def work_of(model: nn.Module, training: bool) -> Work | None:
 @cache
 def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     """The FLOP/s of the fastest matrix product seen in some 10 ms, on that many threads where it is a processor."""
-    with uncounted(device):
+    with uncounted(device):  # a function of its own frees its matrices before the count goes on
         return _peak_flops(device, dtype)
 
 

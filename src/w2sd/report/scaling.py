@@ -58,7 +58,7 @@ def draw(pairs: Sequence[ModelPair]) -> Figure | None:
             line = [pair for pair in members if _name(pair, 1 - along) == name]
             aside = ASIDE ** (names.index(name) - (len(names) - 1) / 2)
             _draw_line(each, line, metrics[column], along, _look(names, name), aside)
-        _dress(each, metrics[column], members, along)
+        _scale(each, metrics[column], members, along)
     notes = (first_of(len(methods), MOST, "methods"), first_of(len(lines), len(MARKERS), "models"))
     for each in axes[-len(metrics) :]:
         each.set_xlabel(f"parameters of the {ROLES[along]} model")
@@ -104,7 +104,7 @@ def _points(pairs: Sequence[ModelPair], metric: str, along: int) -> list[Point]:
     return sorted(found, key=lambda point: point.size)
 
 
-def _dress(axes: Axes, metric: str, pairs: Sequence[ModelPair], along: int) -> None:
+def _scale(axes: Axes, metric: str, pairs: Sequence[ModelPair], along: int) -> None:
     """Limits that the values set and not their intervals, and the sizes that there are."""
     shown = [metric, "accuracy/weak", "accuracy/ceiling"] if metric == STUDENT else [metric]
     values = [point.value for name in shown for point in _points(pairs, name, along)]
