@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests.stages.chain import compute
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model
+from transformers import GPT2Config, GPT2Model
 
 from w2sd.cli import CONF
 from w2sd.config import build
@@ -39,7 +40,6 @@ from w2sd.metrics.predictions import read_predictions
 from w2sd.models.score import RewardModel, silence_dropout
 from w2sd.models.scores import PairScores
 from w2sd.objectives.reward import RewardBCE
-from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
@@ -49,7 +49,6 @@ from w2sd.students.reward import RewardStudent
 from w2sd.supervision import Confident, Gold, Hard, OracleConfident, TwoStage
 from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import execute
 
 BCE = RewardBCE()
 OPTIONS: dict[str, Conflict] = {
@@ -450,14 +449,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         run = read(hydra.compose("config", [*OVERRIDES, f"store={place / 'store'}", f"out={place / 'report'}"]))
     stages, store = plan(run), Store(place / "store")
-    for name in ("pretrain/weak", "pretrain/strong"):
-        torch.manual_seed(0)
-        with store.writing(stages[name].spec()) as out:
-            part = stages[name].params["model"]
-            AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(out / "model")
-            part.open_tokenizer().save_pretrained(out / "model")
-    for name in ("train/weak", "label/weak"):
-        execute(stages[name].spec(), runtime(run), store, lambda done, total: None)
+    for name in ("pretrain/weak", "pretrain/strong", "train/weak", "label/weak"):
+        compute(stages[name], run, store)
     return Setting(run, stages, store, place)
 
 

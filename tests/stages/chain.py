@@ -7,12 +7,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
+from transformers import AutoModelForCausalLM
 
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Pair
+from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
 from w2sd.run import RunConfig
+from w2sd.worker import execute
+
+
+def compute(stage: Stage, run: RunConfig, store: Store) -> None:
+    """The artifact of a stage, if it is not there; language models stay as they begin, and are not pretrained."""
+    if store.has(stage.kind, stage.key):
+        return
+    if stage.kind != "pretrain":
+        execute(stage.spec(), runtime(run), store, lambda done, total: None)
+        return
+    torch.manual_seed(0)
+    with store.writing(stage.spec()) as out:
+        part = stage.params["model"]
+        AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(out / "model")
+        part.open_tokenizer().save_pretrained(out / "model")
 
 
 class Chain(NamedTuple):

@@ -8,19 +8,15 @@ from typing import Any
 
 import hydra
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
-from tests.stages.chain import Chain
+from tests.stages.chain import Chain, compute
 from w2sd.cli import CONF
 from w2sd.logger import Csv
-from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store
 from w2sd.run import read
 from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import execute
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +28,7 @@ def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         run = read(hydra.compose("config", words))
     whole = Chain(run, plan(run), Store(place / "store"))
     for stage in whole.stages.values():
-        if stage.kind == "pretrain":
-            torch.manual_seed(0)
-            with whole.store.writing(stage.spec()) as out:
-                part = stage.params["model"]
-                AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(out / "model")
-                part.open_tokenizer().save_pretrained(out / "model")
-        else:
-            execute(stage.spec(), runtime(run), whole.store, lambda done, total: None)
+        compute(stage, run, whole.store)
     return whole
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
+from tests.stages.chain import compute
 from w2sd.cli import CONF
 from w2sd.conflicts.base import TEACHER, Extra
 from w2sd.data import pairs as data
@@ -22,7 +23,6 @@ from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions
 from w2sd.metrics.saliency import saliency
 from w2sd.models.probe import Probe
-from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.store import Store
 from w2sd.probes.supervised import Filtered, Relabelled
@@ -32,7 +32,6 @@ from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
 from w2sd.task import Task
 from w2sd.trainer import Trainer
-from w2sd.worker import execute
 from w2sd.world import vocabulary
 
 SMALL = [
@@ -59,16 +58,7 @@ class Bench:
         run = compose(*small, *overrides, f"out={self.place / 'report'}")
         stages = plan(run)
         for stage in stages.values():
-            if self.store.has(stage.kind, stage.key):
-                continue
-            if stage.kind == "pretrain":
-                torch.manual_seed(0)
-                with self.store.writing(stage.spec()) as out:
-                    part = stage.params["model"]
-                    AutoModelForCausalLM.from_config(part.open_config()).save_pretrained(out / "model")
-                    part.open_tokenizer().save_pretrained(out / "model")
-            else:
-                execute(stage.spec(), runtime(run), self.store, lambda done, total: None)
+            compute(stage, run, self.store)
         return stages
 
     def folder(self, stages: Plan, name: str) -> Path:

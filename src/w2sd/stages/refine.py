@@ -87,10 +87,12 @@ def contexts(
     lead = lead_of(tokenizer, items[0].text)
     room = context - len(lead) - max(map(len, words))
     is_held = np.array([is_held_out(item.cluster, holdout) for item in items])
+    mates = {side: np.flatnonzero(is_held == side) for side in (False, True)}
     found = []
     for place, item in enumerate(items):
         draw = np.random.default_rng(int(digest("in context", str(refinement.seed), item.id), 16))
-        others = np.delete(np.arange(len(items)), place)[np.delete(is_held, place) == is_held[place]]
+        others = mates[bool(is_held[place])]
+        others = others[others != place]
         shown, left = [own[place][-room:]], room - len(own[place])
         for n in others[draw.choice(len(others), size=min(refinement.examples, len(others)), replace=False)]:
             if len(with_word[n]) <= left:
