@@ -188,7 +188,7 @@ class Misfit:
             "the same, expected": Mean(-2 * self.outside[-1]),
             "the same, gain of the student": over_replicates(last_R[:, None]),
             **{
-                name: student_t.mean([rank_correlation(*pair) for pair in zip(guess, taught["risk_student"])])
+                name: student_t.mean(rank_correlations(guess, taught["risk_student"]))
                 for name, guess in guesses.items()
             },
         }
@@ -244,9 +244,10 @@ def random_head(rng: np.random.Generator, features_NF: Values) -> tuple[Values, 
     return head_F / size, output_N / size
 
 
-def rank_correlation(x: Values, y: Values) -> float:
-    """Spearman's correlation of values without ties."""
-    return float(np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1])
+def rank_correlations(x_RT: Values, y_RT: Values) -> list[float]:
+    """Spearman's correlation in each replicate, of values without ties."""
+    ranks_x, ranks_y = (values.argsort(axis=1).argsort(axis=1) for values in (x_RT, y_RT))
+    return [float(np.corrcoef(x, y)[0, 1]) for x, y in zip(ranks_x, ranks_y, strict=True)]
 
 
 def over_replicates(values_RX: Values) -> Mean:

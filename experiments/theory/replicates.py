@@ -1,4 +1,4 @@
-"""Shared by the scripts of this folder: flags, intervals over replicates, the printed table, the style of the figure."""
+"""Shared by the scripts of this folder: flags, intervals over replicates, the table, the style of figures."""
 
 from __future__ import annotations
 
