@@ -18,7 +18,7 @@ from w2sd.cli import CONF
 from w2sd.config import target
 from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
-from w2sd.run import GROUPS, OPTIONAL, RunConfig, Settings
+from w2sd.run import GROUPS, RunConfig, Settings
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 NAMES = [path.relative_to(CONF).with_suffix("").as_posix() for path in FILES]
@@ -96,7 +96,7 @@ def test_every_option_composes_builds_and_plans(name: str, at_home: Path, asked:
     run = asked(*choice(name))
     for place in places()[name.split("/")[0]]:
         assert target(getattr(run, place)) == CONTENT[name]["_target_"]
-    assert len({stage.key for stage in plan(run).values()}) >= (1 if name.startswith("theory/") else 6)
+    assert len({stage.key for stage in plan(run).values()}) >= 6
     assert not list(at_home.glob("*store*"))
 
 
@@ -132,7 +132,7 @@ def test_every_experiment_and_every_mood_composes_and_plans(
     name: str, at_home: Path, asked: Callable[..., RunConfig]
 ) -> None:
     run = asked(name.replace("/", "=", 1))
-    assert list(plan(run))[-1] == ("simulate" if "/theory/" in name else "compare")
+    assert list(plan(run))[-1] == "compare"
     if name.startswith("experiment/"):
         assert run.settings.name == called(name)
 
@@ -178,7 +178,7 @@ def test_every_folder_is_mounted_by_the_root_config_and_every_place_is_a_part() 
         if folder not in ("experiment", "method", "debug")
         for place in mounts
     ]
-    assert tuple(spots) == (*GROUPS, *OPTIONAL)
+    assert tuple(spots) == GROUPS
 
 
 # --- the class is the schema ------------------------------------------------------------------------------------------

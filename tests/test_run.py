@@ -16,7 +16,7 @@ from w2sd.config import describe
 from w2sd.conflicts.explicit import Explicit
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.run import GROUPS, MARKS, OPTIONAL, RunConfig, Settings, belongs, complete, oracles, read
+from w2sd.run import GROUPS, MARKS, RunConfig, Settings, belongs, complete, oracles, read
 from w2sd.stopping import Stopping
 
 
@@ -66,7 +66,7 @@ SETTINGS = {
     "a kind": (
         {"force": ["label", "trane"]},
         "force: 'trane' is not accepted; expected one of compare, evaluate, features, generate, generative, label, "
-        "pretrain, reference, refine, sft, simulate, train, zero_shot; did you mean 'train'?",
+        "pretrain, reference, refine, sft, train, zero_shot; did you mean 'train'?",
     ),
     "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),
     "no list of prefixes": ({"trusted": 3}, "trusted: 3 is not accepted; expected a value of type list[str]"),
@@ -178,15 +178,15 @@ OTHERS = {
     "policies": ["objective=dpo", "conflict=implicit", "supervision=filtered", "generative=by_model", "adapter=lora"],
     "items": ["data=world_classes", "refinement=world", "adapter=linear_probe", "stopping=labels", "generative=real"],
     "hub": ["model@weak=gpt2", "model@strong=opt_1_3b", "logger=wandb", "trainer=ddp", "chain=self_training"],
-    "chess": ["model@weak=chess_s", "model@strong=game_l", "data=game", "theory=misfit", "objective=simpo"],
-    "theory": ["model@weak=gpt2_xl", "theory=benign_overfitting", "objective=sft", "sft=none", "supervision=gold"],
+    "chess": ["model@weak=chess_s", "model@strong=game_l", "data=game", "objective=simpo"],
+    "sft": ["model@weak=gpt2_xl", "objective=sft", "sft=none", "supervision=gold"],
 }
 
 
 @pytest.mark.parametrize("words", [[], *OTHERS.values()], ids=["usual", *OTHERS])
 def test_a_part_is_one_of_its_own_group_and_of_no_other(asked: Callable[..., RunConfig], words: list[str]) -> None:
     run = asked(*words)
-    parts = {group: getattr(run, group) for group in MARKS if getattr(run, group) is not None}
+    parts = {group: getattr(run, group) for group in MARKS}
     models = {"weak", "strong"}
     for group, part in parts.items():
         assert {other for other in MARKS if belongs(part, other)} == (models if group in models else {group})
@@ -215,6 +215,6 @@ def test_a_part_of_another_group_is_refused(
 
 
 def test_every_group_has_a_mark_and_the_option_that_it_names(compose: Callable[..., DictConfig]) -> None:
-    assert [*MARKS] == [*GROUPS, *OPTIONAL]
+    assert [*MARKS] == [*GROUPS]
     for group, mark in MARKS.items():
         assert Path(CONF, "model" if group in ("weak", "strong") else group, f"{mark.such_as}.yaml").is_file()

@@ -1,6 +1,6 @@
 """`w2sd`: compose the configuration, plan the stages, compute what is missing, show the result.
 
-The task returns one float (PGR, where there is one), which is what a Hydra sweeper optimises.
+The task returns one float (PGR), which is what a Hydra sweeper optimises.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from w2sd.compose import composed_once
 from w2sd.data import pairs
 from w2sd.ending import TOLD_BY, ends_when_told
 from w2sd.errors import Refused, StageFailed, require
-from w2sd.kinds import RESULTS
 from w2sd.pipeline import nodes
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, read_json, require_writable
-from w2sd.run import GROUPS, RunConfig, oracles, read, takes
+from w2sd.run import RunConfig, oracles, read, takes
 from w2sd.typos import options, refuse_options, translate
 
 HERE = Path(__file__).parent
@@ -154,11 +153,11 @@ def _run(cfg: DictConfig) -> float:
         return math.nan
     for knob in ("store", "out"):
         require_writable(knob, getattr(asked.settings, knob))
-    job = f"{asked.settings.name}-{[*stages.values()][-1].key}"
+    job = f"{asked.settings.name}-{stages['compare'].key}"
     is_told = "to do" in states.values() or not (store.root / "jobs" / f"{job}.json").exists()
     if is_told:
         asked.logger.check()
-    if any(state == "to do" and stages[name].kind not in RESULTS for name, state in states.items()):
+    if any(state == "to do" and stages[name].kind != "compare" for name, state in states.items()):
         _check_inputs(asked)
     if "to do" in states.values():
         launch(stages, states, asked, store, made)
@@ -179,11 +178,8 @@ def _check_inputs(asked: RunConfig) -> None:
 
 def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_told: bool) -> float:
     """Record the job, log its summary if that is new, show the table and write the page."""
-    compare = [*stages.values()][-1]
+    compare = stages["compare"]
     metrics = read_json(store.find(compare.key) / "metrics.json")
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    if asked.theory is not None:  # whose job has no models or data
-        config = {key: value for key, value in config.items() if key not in GROUPS or key in ("trainer", "logger")}
     here = HydraConfig.get()
     sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
     job: dict[str, Any] = {
@@ -191,8 +187,8 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
         "name": asked.settings.name,
         "compare": compare.key,
         "stages": {name: {"kind": stage.kind, "key": stage.key} for name, stage in stages.items()},
-        "config": config,
-        "oracles": [] if asked.theory is not None else oracles(asked),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "oracles": oracles(asked),
         "choices": {place.rpartition("@")[2]: option for place, option in here.runtime.choices.items() if option},
         "overrides": list(here.overrides.task),
         "command": shlex.join(["w2sd", *sys.argv[1:]]),
@@ -212,7 +208,7 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
 
     if sweep is None:  # a sweep is shown as a whole, at its end
         show(store.root, Path(asked.settings.out).expanduser(), job=job["id"])
-    return math.nan if metrics.get("pgr") is None else float(metrics["pgr"])
+    return math.nan if metrics["pgr"] is None else float(metrics["pgr"])
 
 
 def show(store: Path, out: Path, *, job: str | None = None, sweep: str | None = None) -> None:
@@ -220,10 +216,9 @@ def show(store: Path, out: Path, *, job: str | None = None, sweep: str | None = 
     from w2sd.report import results
     from w2sd.report.cli import present
 
-    of: Any = {"sweep": sweep, "jobs": None if job is None else [job]}
-    frame, simulated = (results.load(store, kind=kind, **of) for kind in RESULTS)
-    if len(frame) or len(simulated):
-        present(frame, store, out, simulated=simulated)
+    frame = results.load(store, sweep=sweep, jobs=None if job is None else [job])
+    if len(frame):
+        present(frame, store, out)
 
 
 class ShowSweep(Callback):

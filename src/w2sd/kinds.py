@@ -11,7 +11,6 @@ class Kind(NamedTuple):
     version: int  # declared; a change in what a kind computes bumps it and gets a line in the CHANGELOG
     is_shared: bool = False  # several devices make it faster
     trains: bool = False  # it has training curves, and in W&B a run of its own
-    is_result: bool = False  # jobs end with it; it asks no model
 
 
 # Results of an older version stay valid for what they are: the version is part of every key.
@@ -27,7 +26,5 @@ KINDS = {
     "refine": Kind(2),
     "evaluate": Kind(1, is_shared=True),
     "generate": Kind(1),
-    "compare": Kind(4, is_result=True),
-    "simulate": Kind(1, is_result=True),
+    "compare": Kind(4),
 }
-RESULTS = tuple(kind for kind, known in KINDS.items() if known.is_result)  # in the order of a report

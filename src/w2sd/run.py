@@ -93,11 +93,9 @@ class RunConfig(NamedTuple):
     trainer: Any
     logger: Any
     settings: Settings
-    theory: Any = None  # what is simulated instead of anything trained
 
 
-OPTIONAL = tuple(RunConfig._field_defaults)  # groups that a run may do without
-GROUPS = tuple(part for part in RunConfig._fields if part not in ("settings", *OPTIONAL))
+GROUPS = tuple(part for part in RunConfig._fields if part != "settings")
 
 
 class Mark(NamedTuple):
@@ -126,7 +124,6 @@ MARKS = {
     "sft": Mark("on_conflict", "world", NoSft),
     "trainer": Mark("micro_tokens", "cpu"),
     "logger": Mark("loggers", "csv"),
-    "theory": Mark("simulate", "misfit"),
 }
 
 
@@ -134,7 +131,6 @@ def read(cfg: DictConfig) -> RunConfig:
     """The run that a composed configuration asks for."""
     values = _plain(cfg)
     parts = {group: values.pop(group, None) for group in GROUPS}
-    parts |= {group: values.pop(group) for group in OPTIONAL if values.get(group) is not None}
     settings = merge(Settings, values, "")
     for group, node in parts.items():
         require(isinstance(node, dict), group, node, f"a part; choose one with {_choice(group)}=OPTION")

@@ -18,7 +18,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.data.reading import absent
 from w2sd.errors import Refused, nearest
-from w2sd.run import OPTIONAL
 
 MODELS = ("weak", "strong")  # which have knobs of the names of others, and are rarely what was meant
 QUOTED = """KEY=VALUE, and quotes inside the shell's round what has any of []{}(),:= in it: 'KEY="{VALUE}"'"""
@@ -92,8 +91,6 @@ def _unknown_key(written: str, conf: Path) -> Refused:
     below: Any = known
     for parent in parents:
         below = below.get(parent) if isinstance(below, dict) else None
-    if below is None and part in OPTIONAL:
-        return Refused(knob, value, f"a value of {part} only where there is one: choose it with {part}=OPTION")
     if not isinstance(below, dict):
         return Refused(knob, value, f"nothing below {'.'.join(parents)}, which is a value and not a part")
     names = [name for name in below if name != "_target_"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from w2sd.metrics.variance import across_seeds, decompose, spearman
+from w2sd.metrics.variance import across_seeds, decompose
 
 WEAK = [0.90, 0.60, 0.40, 0.80, 0.55, 0.45, 0.95, 0.30, 0.20, 0.74, 0.85, 0.78]
 STUDENT = [0.91, 0.40, 0.30, 0.45, 0.70, 0.35, 0.88, 0.50, 0.48, 0.82, 0.45, 0.49]
@@ -59,19 +59,7 @@ def test_disagreement_counts_pairs_of_seeds() -> None:
     assert across_seeds(np.where(right, 0.7, 0.2)).disagreement == pytest.approx(np.mean(pairs, axis=0), abs=1e-12)
 
 
-def test_spearman_is_the_correlation_of_average_ranks() -> None:
-    assert spearman([1, 2, 3], [1, 10, 1000]) == pytest.approx(1)
-    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    # With ties: ranks 1.5 1.5 3 4 against 1 2 3.5 3.5.
-    assert spearman([0, 0, 1, 2], [5, 6, 7, 7]) == pytest.approx(
-        np.corrcoef([1.5, 1.5, 3, 4], [1, 2, 3.5, 3.5])[0, 1], abs=1e-12
-    )
-
-
 def test_what_does_not_vary_has_no_correlation() -> None:
-    assert spearman([1, 1, 1], [1, 2, 3]) is None
-    assert spearman([1], [1]) is None
-    assert spearman([], []) is None
     assert decompose([0.5, 0.5], [0.2, 0.9]).correlation is None
 
 
@@ -82,7 +70,6 @@ def test_what_does_not_vary_has_no_correlation() -> None:
         (lambda: decompose([0.5], [0.5, 0.6]), "weak: 2 rows, but student has 1"),
         (lambda: across_seeds([0.5, 0.6]), r"p_correct: expected \[seeds, rows\]"),
         (lambda: across_seeds([[0.5, 0.6]]), "at least two seeds"),
-        (lambda: spearman([1, 2], [1]), "y: 1 rows, but x has 2"),
     ],
 )
 def test_bad_columns_are_refused_by_name(call: Callable[[], object], message: str) -> None:

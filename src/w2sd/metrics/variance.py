@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from w2sd.metrics.calibration import average_ranks
 from w2sd.metrics.regions import same_rows
 from w2sd.metrics.statistics import Column, as_column
 
@@ -70,17 +69,6 @@ def across_seeds(p_correct: ArrayLike) -> Seeds:
     n_seeds, right = len(p), (p >= 0.5).sum(axis=0)
     disagreement = 2 * right * (n_seeds - right) / (n_seeds * (n_seeds - 1))
     return Seeds((p.mean(axis=0) - 1) ** 2, p.var(axis=0), disagreement)
-
-
-def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
-    """The correlation of average ranks (Spearman 1904); None where one side does not vary.
-
-    >>> round(spearman([1, 2, 3, 4], [10, 20, 40, 30]), 12)
-    0.8
-    """
-    ranks = average_ranks(x), average_ranks(y)
-    same_rows(x=ranks[0], y=ranks[1])
-    return decompose(*ranks).correlation if len(ranks[0]) else None
 
 
 def _moments(p: Column) -> tuple[float, float, float]:

@@ -17,8 +17,6 @@ A policy is fine-tuned before it is trained, and where its objective needs a ref
 A linear probe reads no rows, but what its model, as it was, makes of them; so does a supervision that asks a probe:
 
 [pretrain] ─► features(split) ─► train ─► label, evaluate
-
-A theory is simulated by one stage, of which none of this is an input.
 """
 
 from __future__ import annotations
@@ -41,12 +39,7 @@ Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may s
 
 
 def plan(run: RunConfig) -> Plan:
-    """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch.
-
-    The last one holds the results.
-    """
-    if run.theory is not None:
-        return {"simulate": Stage("simulate", {"theory": run.theory, "seed": run.settings.seed})}
+    """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch."""
     check(run)
     return _Experiment(run).complete()
 

@@ -66,11 +66,10 @@ def _parser() -> argparse.ArgumentParser:
 def _report(store: Path, arguments: argparse.Namespace) -> int:
     from w2sd.report import selection  # pandas is not needed for --help and gc
 
-    frame, simulated = selection.pick(store, arguments.name, arguments.where)
-    asked = frame if len(frame) else simulated
-    metrics = None if arguments.metric is None else selection.metrics(asked, arguments.metric)
-    by = None if arguments.by is None else selection.columns(asked, arguments.by)
-    present(frame, store, Path(arguments.out).expanduser(), by=by, metrics=metrics, simulated=simulated)
+    frame = selection.pick(store, arguments.name, arguments.where)
+    metrics = None if arguments.metric is None else selection.metrics(frame, arguments.metric)
+    by = None if arguments.by is None else selection.columns(frame, arguments.by)
+    present(frame, store, Path(arguments.out).expanduser(), by=by, metrics=metrics)
     return 0
 
 
@@ -81,21 +80,16 @@ def present(
     *,
     by: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
-    simulated: pd.DataFrame,
 ) -> None:
-    """Print the tables and verdicts of some jobs and of some simulated theories, and write their page.
+    """Print the tables and verdicts of some jobs, and write their page."""
+    from w2sd.report import cautions, deceptions, pages, pairs_of_models, tables, verdicts
 
-    What is asked for `by` and as `metrics` is asked of the jobs, and of the theories where there are no others.
-    """
-    from w2sd.report import cautions, deceptions, pages, pairs_of_models, tables, theories, verdicts
-
-    asked = frame if len(frame) else simulated
     pairs = pairs_of_models.find(frame)
     if by is not None:
-        tables.show(tables.grouped(asked, by, metrics))
+        tables.show(tables.grouped(frame, by, metrics))
     elif metrics is not None:
-        tables.show(tables.headline(asked, metrics))
-    elif len(frame):
+        tables.show(tables.headline(frame, metrics))
+    else:
         means = tables.repetitions(frame)
         same = means is not None and pairs_of_models.are_groups(pairs, frame, means)
         tables.print_table(frame, means=pairs_of_models.table(pairs, frame) if same else None)
@@ -103,13 +97,13 @@ def present(
         tables.show(pairs_of_models.medians(pairs))
     for flag in cautions.flags(frame):
         print(f"{flag}\n")
-    rulings = verdicts.rule(frame, store) if len(frame) else []
-    for table in [*deceptions.summary(rulings), *theories.summary(simulated).values()]:
+    rulings = verdicts.rule(frame, store)
+    for table in deceptions.summary(rulings):
         tables.show(table)
-    if missing := frame.attrs["missing"] + simulated.attrs["missing"]:
+    if missing := frame.attrs["missing"]:
         print(f"left out: {missing} job{'s' * (missing > 1)} whose results are no longer in the store")
     with pages.turn(out):
-        page = pages.write(frame, store, out, by=by, metrics=metrics, rulings=rulings, simulated=simulated)
+        page = pages.write(frame, store, out, by=by, metrics=metrics, rulings=rulings)
     print(f"page: {page}")
 
 

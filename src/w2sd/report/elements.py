@@ -36,12 +36,8 @@ BROAD = 400  # points: a drawing that is wider needs a whole page
 def figure(name: str, svg: str, finding: str = "", unit: str = "pairs") -> str:
     """A drawing above its caption, to which `finding` adds what its numbers say; `unit` is what was tested."""
     accuracy = "Pairwise accuracy" if unit == "pairs" else "Accuracy"
-    return captioned(f"{CAPTIONS.get(name, name).replace('{Accuracy}', accuracy)} {finding}".strip(), svg)
-
-
-def captioned(said: str, svg: str) -> str:
-    """A drawing above what is said of it."""
-    caption, broad = escape(said), ' class="broad"' if is_broad(svg) else ""
+    caption = escape(f"{CAPTIONS.get(name, name).replace('{Accuracy}', accuracy)} {finding}".strip())
+    broad = ' class="broad"' if is_broad(svg) else ""
     return f'<figure role="img"{broad} aria-label="{caption}">{svg}<figcaption>{caption}</figcaption></figure>'
 
 

@@ -11,10 +11,9 @@ import pandas as pd
 
 from w2sd.report import knobs, notation, provenance, samples, sentence, style, verdicts
 from w2sd.report.analyses import Analysis
-from w2sd.report.elements import captioned, figure, is_broad, pair, section, table
+from w2sd.report.elements import figure, is_broad, pair, section, table
 from w2sd.report.samples import Sampled
 from w2sd.report.tables import Table
-from w2sd.report.theories import Section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +50,6 @@ class Contents(NamedTuple):
     deception: Deception | None
     analyses: Sequence[Analysis]
     sampled: list[Sampled]
-    theories: Sequence[Section]
 
     def all_tables(self) -> dict[str, Table]:
         """By title."""
@@ -59,7 +57,6 @@ class Contents(NamedTuple):
             **(self.deception.tables if self.deception else {}),
             **self.tables,
             **{analysis.title: analysis.table for analysis in self.analyses if analysis.table},
-            **{theory.title: theory.table for theory in self.theories},
         }
 
     def all_figures(self) -> dict[str, Figure]:
@@ -68,7 +65,6 @@ class Contents(NamedTuple):
             **self.figures,
             **{analysis.name: analysis.figure for analysis in self.analyses if analysis.figure},
             **(self.deception.figures if self.deception else {}),
-            **{name: drawn.figure for theory in self.theories for name, drawn in theory.drawn.items()},
         }
 
 
@@ -78,8 +74,8 @@ def render(contents: Contents, drawings: Mapping[str, str]) -> str:
     title = ", ".join(dict.fromkeys(jobs["name"]))
     one, unit = len(jobs) == 1, knobs.unit(jobs)
     figures = [figure(name, drawings[name], unit=unit) for name in contents.figures]
-    first, *others = [section(name, table(rows)) for name, rows in contents.tables.items()] or [""]
-    if one and first:
+    first, *others = (section(name, table(rows)) for name, rows in contents.tables.items())
+    if one:
         top, listed = pair(f"<section>{''.join(figures)}</section>", first), []
     else:
         listed = others[-1:]  # the jobs, below what was made of them
@@ -91,7 +87,6 @@ def render(contents: Contents, drawings: Mapping[str, str]) -> str:
         *(_analysis(analysis, drawings, unit) for analysis in contents.analyses),
         *listed,
         section(samples.TITLE, samples.render(sampled)) if sampled else "",
-        *(_theory(theory, drawings) for theory in contents.theories),
         pair(provenance.run(jobs, stages), provenance.data(jobs) + provenance.speed(stages)),
         provenance.everything(jobs) if one else "",
         provenance.config(jobs),
@@ -137,14 +132,6 @@ def _analysis(analysis: Analysis, drawings: Mapping[str, str], unit: str) -> str
     if drawn and rows and not is_broad(svg):
         return pair(f"<section>{drawn}</section>", section(title, table(rows, room=5)))
     return section(title, drawn + (table(rows) if rows else ""))
-
-
-def _theory(theory: Section, drawings: Mapping[str, str]) -> str:
-    """The command, the curves and the figures of one theory: broad ones above the curves, else side by side."""
-    said = "".join(f"<pre>{escape(command)}</pre>" for command in theory.commands if command)
-    figures = "".join(captioned(drawn.caption, drawings[name]) for name, drawn in theory.drawn.items())
-    shown, broad = table(theory.table), any(is_broad(drawings[name]) for name in theory.drawn)
-    return section(f"Theory: {theory.title}", said + (figures + shown if broad else pair(figures, shown)))
 
 
 def _left_out(jobs: pd.DataFrame) -> str:

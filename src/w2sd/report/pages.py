@@ -25,7 +25,6 @@ from w2sd.report import (
     results,
     samples,
     tables,
-    theories,
     verdicts,
 )
 from w2sd.report.pairs_of_models import ModelPair
@@ -51,21 +50,16 @@ def write(
     by: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     rulings: Sequence[Ruling] | None = None,
-    simulated: pd.DataFrame | None = None,
 ) -> Path:
     """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped.
 
-    `rulings` are the verdicts on it, if they are known already; `simulated` are jobs of theories, which have sections
-    of their own. Without any other job the page is about them.
+    `rulings` are the verdicts on it, if they are known already.
     """
-    sections = [] if simulated is None else theories.read(simulated, store)
-    if simulated is not None and not len(frame):
-        frame, rulings = simulated, []
     drawn, pairs = estimates.headline(frame), pairs_of_models.find(frame)
     asked = by is not None or metrics is not None
     metrics = drawn if metrics is None else metrics
     by = tables.repetitions(frame) if by is None else by
-    shown = arrange(frame, by, metrics, pairs, asked=asked) if frame is not simulated or asked else {}
+    shown = arrange(frame, by, metrics, pairs, asked=asked)
     rows, varying = estimates.per_job(frame, drawn, knobs.telling(frame)), None
     if by is not None:
         varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
@@ -83,7 +77,6 @@ def write(
         deception=_deception(verdicts.rule(frame, store) if rulings is None else rulings),
         analyses=analyses.make(frame, store, varying, pairs),
         sampled=samples.read(frame, store),
-        theories=sections,
     )
     _replace(out / "results.csv", _to_csv(frame).encode())
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in contents.all_tables().items())

@@ -28,11 +28,6 @@ class Job:
     finished: str = ""
 
     @property
-    def kind(self) -> str:
-        """Of the artifact that holds its results: models compared, or a theory simulated."""
-        return next((stage["kind"] for stage in self.stages.values() if stage["key"] == self.compare), "compare")
-
-    @property
     def reads_truth(self) -> str:
         """The parts that no one without the truth could use, in words; else nothing.
 

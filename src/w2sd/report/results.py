@@ -38,14 +38,9 @@ class Names(list[str]):
 
 
 def load(
-    store: Path,
-    *,
-    name: str | None = None,
-    sweep: str | None = None,
-    jobs: Iterable[str] | None = None,
-    kind: str = "compare",
+    store: Path, *, name: str | None = None, sweep: str | None = None, jobs: Iterable[str] | None = None
 ) -> pd.DataFrame:
-    """One row per finished job whose results are of this kind, in the order in which they finished.
+    """One row per finished job, in the order in which they finished.
 
     Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics,
     among them what the job's trainings tell (`trained.measures`).
@@ -62,17 +57,12 @@ def load(
     trainings: dict[str, dict[str, Any]] = {}
     latest: dict[str, Job] = {}
     for job in read_jobs(Path(store)):
-        if (
-            job.kind == kind
-            and name in (None, job.name)
-            and sweep in (None, job.sweep)
-            and (wanted is None or job.id in wanted)
-        ):
+        if name in (None, job.name) and sweep in (None, job.sweep) and (wanted is None or job.id in wanted):
             latest.pop(_asked_for(job), None)
             latest[_asked_for(job)] = job
     has_methods = all("method" in job.choices for job in latest.values())
     for job in latest.values():
-        measured = Store(store).read(kind, job.compare, "metrics.json")
+        measured = Store(store).read("compare", job.compare, "metrics.json")
         if measured is None:
             missing += 1
             continue

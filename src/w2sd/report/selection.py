@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from w2sd.errors import Refused, choose, nearest, require
-from w2sd.kinds import RESULTS
 from w2sd.report import knobs, results
 from w2sd.report.estimates import headline
 
@@ -18,42 +17,16 @@ BESIDE = ("score", "base_rate", "seed_null")
 COMPANY = {"excess_flips_per_1000": (), "excess_flips": (), **dict.fromkeys(("score", "lift", "excess"), BESIDE)}
 
 
-def pick(store: Path, name: str | None, conditions: Sequence[str]) -> list[pd.DataFrame]:
-    """The jobs of this experiment, or of every one, that meet the conditions: those that compare models, then theories.
-
-    At least one of the two frames has jobs.
-    """
-    frames = require_jobs([results.load(store, kind=kind) for kind in RESULTS], store)
+def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFrame:
+    """The jobs of this experiment, or of every one, that meet the conditions: at least one."""
+    frame = results.load(store)
+    gone = f" ({n} recorded, their results are gone)" if (n := frame.attrs["missing"]) else ""
+    accepted = f"a store with finished jobs: run `w2sd experiment=demo` first, or name another store{gone}"
+    require(len(frame) > 0, "store", str(store), accepted)
     if name is not None:
-        choose("--name", name, {known for frame in frames for known in frame["name"]})
-        frames = [results.load(store, name=name, kind=kind) for kind in RESULTS]
-    return where_any(frames, conditions)
-
-
-def require_jobs(frames: list[pd.DataFrame], store: Path) -> list[pd.DataFrame]:
-    """The frames themselves, or one line that says what to run first."""
-    accepted = "a store with finished jobs: run `w2sd experiment=demo` first, or name another store"
-    missing = sum(frame.attrs["missing"] for frame in frames)
-    gone = f" ({missing} recorded, their results are gone)" if missing else ""
-    require(any(len(frame) for frame in frames), "store", str(store), accepted + gone)
-    return frames
-
-
-def where_any(frames: list[pd.DataFrame], conditions: Sequence[str]) -> list[pd.DataFrame]:
-    """The rows of each frame that meet every condition; a frame that knows no such knob or value has none.
-
-    A condition that no frame with jobs can answer is refused.
-    """
-    met, refusals = [], []
-    for frame in frames:
-        try:
-            met.append(where(frame, conditions) if len(frame) else frame)
-        except Refused as refusal:
-            met.append(frame[:0])
-            refusals.append(refusal)
-    if refusals and not any(map(len, met)):
-        raise refusals[0]
-    return met
+        choose("--name", name, set(frame["name"]))
+        frame = results.load(store, name=name)
+    return where(frame, conditions)
 
 
 def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
