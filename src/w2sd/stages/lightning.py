@@ -132,7 +132,7 @@ def _trainer(
             logger=loggers,
             callbacks=[Throughput(task, loader.rows.is_packed), *callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints(), group],
-            log_every_n_steps=1,  # the learner decides
+            log_every_n_steps=1,  # the learner logs by itself; a larger number makes Lightning warn of short epochs
             enable_checkpointing=n_steps is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
