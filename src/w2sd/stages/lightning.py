@@ -24,9 +24,8 @@ from w2sd.fit import Fit
 from w2sd.kinds import KINDS
 from w2sd.logger import Csv, RunName
 from w2sd.stages import processor
-from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState
+from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState, Throughput
 from w2sd.stages.strategies import strategy_of
-from w2sd.stages.throughput import Throughput
 from w2sd.students.learner import Learner, Reader
 from w2sd.task import Task
 
