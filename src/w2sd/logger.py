@@ -37,7 +37,7 @@ class Csv:
         """Lightning loggers for one stage."""
         from pytorch_lightning.loggers import CSVLogger
 
-        yield [CSVLogger(run.folder.parent, name=run.folder.name, version="")]
+        yield [CSVLogger(run.folder.parent, name=run.folder.name, version="", flush_logs_every_n_steps=1)]
 
     def summarise(self, run: RunName, metrics: dict[str, Any]) -> None:
         """The result of a job is in the store and on the page already."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from w2sd.trainer import Trainer
 
 if TYPE_CHECKING:
-    from w2sd.stages.throughput import Stretch
+    from w2sd.stages.performance import Stretch
 
 
 class Task(NamedTuple):

@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 from w2sd.config import build
 from w2sd.ending import ends_when_told
 from w2sd.errors import Refused, StageFailed
-from w2sd.models.peak_memory import forget_peak, memory
 from w2sd.pipeline.store import Store, read_json, write_json
+from w2sd.stages.performance import Stretch, figures, memory, reset_peak
 from w2sd.task import Task
 
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "w2sd")
@@ -33,8 +33,8 @@ def execute(
     params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
     inputs = {role: store.find(key) for role, key in spec["inputs"].items()}
     wall, cpu = time.perf_counter(), _cpu_seconds()
-    forget_peak()
-    stretches: list[Any] = []
+    reset_peak()
+    stretches: list[Stretch] = []
     task = Task(
         key=spec["key"],
         kind=spec["kind"],
@@ -64,7 +64,7 @@ def execute(
             "cpu_seconds": round(_cpu_seconds() - cpu, 3),
         }
         versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
-        cost |= _throughput(stretches, wall) | memory(task.trainer)
+        cost |= (figures(stretches, wall) if stretches else {}) | memory(task.trainer)
         machine = {"hardware": _hardware(), "versions": versions}
         write_json(out / "runtime.json", {**cost, **machine, "trainer": runtime["trainer"]})
 
@@ -103,15 +103,6 @@ def _say(line: str) -> None:
 def _cpu_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-def _throughput(stretches: Sequence[Any], started: float) -> dict[str, float | None]:
-    """How fast data were read, in a stage that trains or scores."""
-    if not stretches:
-        return {}
-    from w2sd.stages.throughput import figures  # stages that read nothing know no torch
-
-    return figures(stretches, started)
 
 
 def _commit() -> str | None:

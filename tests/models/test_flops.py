@@ -1,93 +1,91 @@
-"""What a model needs is what a counter of its matrix products finds, whatever of it is trained."""
+"""The closed formula against counters: of weights, and of the operations of matrix products."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2Model, LlamaConfig
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
 
-from w2sd.data.layout import masked
-from w2sd.data.tally import Tally
-from w2sd.models.flops import peak_flops, work_of
-from w2sd.models.score import PolicyModel, RewardModel
+from w2sd.models.flops import flops, size
 
-ROWS, LENGTH, ANSWER, VOCABULARY = 4, 24, 8, 300
-TALLY = Tally(ROWS, ROWS * LENGTH, ROWS * LENGTH, ROWS * ANSWER, ROWS * LENGTH**2)
-GPT2 = GPT2Config(
-    n_embd=64, n_layer=2, n_head=2, n_positions=32, vocab_size=VOCABULARY, bos_token_id=None, eos_token_id=None
-)
-LLAMA = LlamaConfig(
-    hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=2, vocab_size=VOCABULARY
-)
-
-
-def reward() -> nn.Module:
-    return RewardModel(GPT2Model._from_config(GPT2, attn_implementation="eager"))
-
-
-def tied_policy() -> nn.Module:
-    return PolicyModel(AutoModelForCausalLM.from_config(GPT2, attn_implementation="eager"))
-
-
-def policy() -> nn.Module:
-    return PolicyModel(AutoModelForCausalLM.from_config(LLAMA, attn_implementation="eager"))
-
-
-def everything(name: str) -> bool:
-    return True
+ROWS, LENGTH, VOCABULARY = 3, 24, 300
+ROTARY = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 160,
+    "max_position_embeddings": 32,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32},
+    "opt": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "ffn_dim": 256,
+        "word_embed_proj_dim": 64,
+        "max_position_embeddings": 32,
+    },
+    "llama": ROTARY,
+    "mistral": ROTARY,
+    "qwen2": ROTARY,
+    "qwen3": {**ROTARY, "head_dim": 32},
+}
+NO_IDS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
-def head(name: str) -> bool:
-    return name.startswith(("head.", "lm.lm_head"))
+def config_of(architecture: str, **more: Any) -> Any:
+    return CONFIG_MAPPING[architecture](vocab_size=VOCABULARY, **SHAPES[architecture], **NO_IDS, **more)
 
 
-def attention(name: str) -> bool:
-    return "attn" in name and "ln" not in name
+def written(config: Any) -> dict[str, Any]:
+    """What its config.json says."""
+    return json.loads(config.to_json_string())
 
 
-CASES = [(make, trained) for make in (reward, policy) for trained in (everything, head, attention)]
+@pytest.mark.parametrize("language_model", [False, True])
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_parameters_are_those_of_the_model(architecture: str, language_model: bool) -> None:
+    config = config_of(architecture)
+    model = (AutoModelForCausalLM if language_model else AutoModel).from_config(config)
+    counted = sum(weights.numel() for weights in model.parameters())
+    found = size(written(config))
+    assert found is not None
+    assert found.parameters(language_model) == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.parametrize(("architecture", "tied"), [("llama", True), ("gpt2", False)])
+def test_an_output_embedding_of_its_own_counts_once_more(architecture: str, tied: bool) -> None:
+    config = config_of(architecture, tie_word_embeddings=tied)
+    counted = sum(weights.numel() for weights in AutoModelForCausalLM.from_config(config).parameters())
+    found = size(written(config))
+    assert found is not None
+    assert found.parameters(language_model=True) == pytest.approx(counted, rel=0.02)
+    assert (found.parameters(language_model=True) == found.parameters(language_model=False)) is tied
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("make", "trained"), [*CASES, (tied_policy, everything), (tied_policy, attention)])
-def test_work_is_what_a_counter_finds(make: Callable[[], nn.Module], trained: Any, training: bool) -> None:
-    """The counter has whole squares where a causal model needs half of each, and none of the additions of biases."""
-    model = make()
-    for name, weights in model.named_parameters():
-        weights.requires_grad_(trained(name))
-    ids_BT = torch.randint(VOCABULARY, (ROWS, LENGTH))
-    inputs = (ids_BT, torch.ones_like(ids_BT), torch.full((ROWS,), ANSWER))
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_operations_are_what_a_counter_finds(architecture: str, training: bool) -> None:
+    """The counter has the whole square of attention, of which a causal model needs half: twice the length here."""
+    config = config_of(architecture)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
-        scores = model(masked(*inputs))
+        logits = model(torch.randint(VOCABULARY, (ROWS, LENGTH)), use_cache=False).logits
         if training:
-            scores.sum().backward()
-    work = work_of(model, training)
-    assert work is not None
-    whole = work._replace(per_square=2 * work.per_square)
-    counted = counter.get_total_flops()
-    assert whole.on(TALLY) == pytest.approx(counted, rel=0.08)
+            logits.sum().backward()
+    found = flops(written(config), ROWS * LENGTH, 2 * LENGTH, training=training, language_model=True)
+    assert found == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
-def test_padding_adds_no_work() -> None:
-    work = work_of(reward(), training=True)
-    assert work is not None
-    assert work.on(TALLY._replace(places=10**6)) == work.on(TALLY) > 0
-
-
-def test_what_is_no_transformer_has_no_known_work() -> None:
-    assert work_of(nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4)), training=True) is None
-
-
-def test_a_ceiling_is_measured_once_and_draws_nothing() -> None:
-    """Its draws would be part of what a training with dropout comes to."""
-    peak_flops.cache_clear()
-    before = torch.get_rng_state()
-    measured = peak_flops(torch.device("cpu"), torch.float32, 1)
-    assert measured > 1e8
-    assert peak_flops(torch.device("cpu"), torch.float32, 1) == measured
-    assert torch.equal(torch.get_rng_state(), before)
+@pytest.mark.parametrize(
+    "config", [{}, {"model_type": "mamba", "hidden_size": 64}, {"model_type": "llama", "hidden_size": 64}]
+)
+def test_of_an_architecture_that_is_not_known_nothing_is_said(config: dict[str, Any]) -> None:
+    assert size(config) is None
+    assert flops(config, 100, 10, training=True, language_model=True) is None

@@ -711,11 +711,12 @@ def test_a_missing_file_is_named_by_the_plan(from_files: RunConfig, tmp_path: Pa
 def test_the_plan_shows_stage_key_state_and_inputs(asked: Callable[..., RunConfig], tmp_path: Path) -> None:
     stages = plan(asked())
     lines = show_plan(stages, survey(stages, Store(tmp_path / "store"), [])).splitlines()
-    for line, (name, inputs) in zip(lines, GRAPH.items(), strict=False):
+    assert lines[0].split() == ["stage", "key", "state", "parameters", "rows", "memory", "FLOPs", "made", "from"]
+    for line, (name, inputs) in zip(lines[1:], GRAPH.items(), strict=False):
         words = [name, stages[name].key, "to", "do"]
         assert line.split()[:4] == words
         assert line.endswith(", ".join(f"{role}: {made}" for role, made in inputs.items()))
-    assert lines[len(GRAPH) :] == ["10 stages to compute, 0 found in the store"]
+    assert lines[len(GRAPH) + 2 :] == ["10 stages to compute, 0 found in the store"]
     assert not (tmp_path / "store").exists()
 
 
@@ -723,13 +724,16 @@ def test_the_columns_of_a_plan_stand_below_each_other_and_a_shared_stage_goes_by
     asked: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     stages = plan(asked(*BOOTSTRAP, *CONTROLLED))
-    *lines, last = show_plan(stages, survey(stages, Store(tmp_path / "store"), [])).splitlines()
-    start = max(map(len, stages)) + 2
+    heads, *lines, _, last = show_plan(stages, survey(stages, Store(tmp_path / "store"), [])).splitlines()
+    places = [heads.index(head) for head in ("stage", "key", "state", "made from")]
+    ends = [heads.index(head) + len(head) for head in ("parameters", "rows", "memory", "FLOPs")]
     for line, (name, stage) in zip(lines, stages.items(), strict=True):
-        assert (line[:start].rstrip(), line[start : start + 12]) == (name, stage.key)
-        assert line[start + 14 : start + 26].rstrip() == "to do"
+        cells = [line[start:].partition("  ")[0] for start in places[:3]]
+        assert cells == [name, stage.key, "to do"]
         sources = ", ".join(f"{role}: {made}" for role, made in roles(stages)[name].items())
-        assert line[start + 26 :] == sources
+        assert line[places[3] :] == sources
+        if stage.kind != "compare":
+            assert all(line[end - 1] != " " and line[end : end + 2] == "  " for end in ends[:3])
     [student] = [line for line in lines if line.startswith("train/student ")]
     assert student.endswith("  base: pretrain/strong, labels: label/baseline_hop_2")
     assert last == f"{len(distinct(stages))} stages to compute, 0 found in the store"

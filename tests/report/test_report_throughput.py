@@ -18,7 +18,6 @@ ROWS: list[dict[str, Any]] = [
         "kind": "train",
         "pairs_per_cpu_s": 100.0,
         "tokens_per_s": 2e4,
-        "mfu": 0.1,
         "padding": 0.2,
         "packed": True,
         "peak_rss_mb": 900,
@@ -27,12 +26,11 @@ ROWS: list[dict[str, Any]] = [
         "kind": "train",
         "pairs_per_cpu_s": 300.0,
         "tokens_per_s": 4e4,
-        "mfu": None,
         "padding": 0.4,
         "packed": False,
         "peak_rss_mb": 700,
     },
-    {"kind": "label", "pairs_per_cpu_s": None, "tokens_per_s": None, "mfu": None, "padding": 0.0, "peak_rss_mb": 950},
+    {"kind": "label", "pairs_per_cpu_s": None, "tokens_per_s": None, "padding": 0.0, "peak_rss_mb": 950},
     {"kind": "compare", "peak_rss_mb": 950},
 ]
 
@@ -47,8 +45,8 @@ def test_kinds_have_medians_and_the_largest_peak() -> None:
     assert shown is not None
     assert shown.columns == HEADS
     assert shown.rows == (
-        ("train", "2", "200", "30,000", "10%", "30%", "1 of 2", "900"),
-        ("label", "1", "–", "–", "–", "0%", "–", "950"),
+        ("train", "2", "200", "30,000", "30%", "1 of 2", "900"),
+        ("label", "1", "–", "–", "0%", "–", "950"),
     )
 
 
@@ -78,8 +76,8 @@ def test_a_page_shows_what_the_artifacts_tell(fake: Any, tmp_path: Path) -> None
     spec, runtime = store.spec("train", key), store.read("train", key, "runtime.json")
     assert spec is not None
     assert runtime is not None
-    rates = {"pairs_per_cpu_s": 1234.0, "tokens_per_s": 56789.0, "mfu": None, "padding": 0.125, "packed": True}
+    rates = {"pairs_per_cpu_s": 1234.0, "tokens_per_s": 56789.0, "padding": 0.125, "packed": True}
     told = {**runtime, **{f"throughput/{name}": value for name, value in rates.items()}}
     fake.artifact({name: spec[name] for name in ("kind", "key", "inputs", "created")}, metrics={}, runtime=told)
     text = read(write_page(fake.root, tmp_path)).text
-    assert "train11,23456,789–12%yes300" in text
+    assert "train11,23456,78912%yes300" in text

@@ -47,7 +47,7 @@ from w2sd.objectives.reward import RewardBCE
 from w2sd.pipeline.store import Store
 from w2sd.stages import lightning
 from w2sd.stages.encoding import can_pack
-from w2sd.stages.throughput import Stretch
+from w2sd.stages.performance import Stretch
 from w2sd.students.base import Examination, Student
 from w2sd.students.classifier import ClassStudent
 from w2sd.students.language import DocumentRows, LanguageLearner

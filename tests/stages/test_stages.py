@@ -436,7 +436,7 @@ def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its
 def test_how_fast_a_stage_read_is_told_beside_what_it_measured(chain: Chain, name: str) -> None:
     folder = chain.folder(name)
     told = json.loads((folder / "runtime.json").read_text())
-    names = "pairs_per_s pairs_per_cpu_s tokens_per_s mfu padding packed ceiling_gflops seconds setup_seconds"
+    names = "pairs_per_s pairs_per_cpu_s tokens_per_s padding packed seconds setup_seconds"
     assert {f"throughput/{part}" for part in names.split()} == {part for part in told if part.startswith("throughput")}
     assert 0 <= told["throughput/padding"] < 1
     assert told["throughput/packed"] is True
@@ -444,8 +444,8 @@ def test_how_fast_a_stage_read_is_told_beside_what_it_measured(chain: Chain, nam
     assert told["throughput/setup_seconds"] + told["throughput/seconds"] <= told["seconds"] + 0.01
     assert not any(part.startswith(("throughput", "memory")) for part in metrics(folder))
     timed = name == "train/student"  # the others read all of their pairs at once here
-    rates = [told[f"throughput/{part}"] for part in ("pairs_per_s", "pairs_per_cpu_s", "tokens_per_s", "mfu")]
-    assert all(rate > 0 for rate in rates) if timed else rates == [None] * 4
+    rates = [told[f"throughput/{part}"] for part in ("pairs_per_s", "pairs_per_cpu_s", "tokens_per_s")]
+    assert all(rate > 0 for rate in rates) if timed else rates == [None] * 3
 
 
 def test_a_stage_that_reads_no_tokens_tells_of_its_memory_alone(chain: Chain) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,15 @@ def test_the_learning_curve_is_the_mean_loss_and_the_rate_of_each_step(
         curve = list(csv.DictReader(file))
     assert [float(row["train/loss"]) for row in curve] == pytest.approx(expected, abs=1e-6)
     assert [float(row["train/lr"]) for row in curve] == pytest.approx([1e-3 * FIT.factor(n, 3) for n in range(3)])
+
+
+def test_the_learning_curve_has_the_first_every_nth_and_the_last_step_and_no_other(task: Callable[..., Task]) -> None:
+    at, fit = task(log_every=4), replace(FIT, epochs=3)
+    expected = train_by_hand(reward_model(), fit, BATCHES * 3)
+    train(at, reward_model(), fit)
+    with (at.logs / "metrics.csv").open() as file:
+        curve = {int(row["step"]): float(row["train/loss"]) for row in csv.DictReader(file)}
+    assert curve == pytest.approx({step: expected[step] for step in (0, 3, 7, 8)}, abs=1e-6)
 
 
 def test_every_weight_is_trained(task: Callable[..., Task]) -> None:

@@ -48,6 +48,11 @@ class ChessText:
     VERSION: ClassVar[int] = 2
     seed: ClassVar[int] = 0  # every model reads the same games
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Documents, and words of each."""
+        return self.count, LENGTH
+
     def check(self, model: Any) -> None:
         """Refuse, before anything is trained, to do without the rules."""
         rules.library()

@@ -84,16 +84,25 @@ class ChessModel(FromScratch):
             mixed_VD = (OWN * own_VD + shared_VD) / (OWN**2 + n_V1).sqrt()
             own_VD.copy_(torch.where(n_V1 > 0, mixed_VD, own_VD))
 
+    def sizes(self) -> dict[str, Any]:
+        """The architecture and its sizes, by their names in a config.json."""
+        return {
+            "model_type": "gpt2",
+            "vocab_size": len(vocabulary.WORDS),
+            "n_embd": self.width,
+            "n_layer": self.layers,
+            "n_head": self.heads,
+            "n_positions": vocabulary.CONTEXT,
+        }
+
     def open_config(self) -> GPT2Config:
         """The architecture, for a model with random weights."""
         from transformers import GPT2Config
 
+        sizes = self.sizes()
+        del sizes["model_type"]
         return GPT2Config(
-            vocab_size=len(vocabulary.WORDS),
-            n_embd=self.width,
-            n_layer=self.layers,
-            n_head=self.heads,
-            n_positions=vocabulary.CONTEXT,
+            **sizes,
             initializer_range=0.05,
             use_cache=False,
             bos_token_id=None,

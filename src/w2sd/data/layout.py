@@ -50,11 +50,8 @@ class Tokens(NamedTuple):
         """How much there is to read; an example is an answer."""
         n = len(self.n_answer_B)
         if self.mask is not None:
-            lengths_B = self.mask.sum(dim=1)
-            return Tally(n, lengths_B.sum(), self.mask.numel(), len(self.token_N), lengths_B.square().sum())
-        prompt, first, *second = self.sizes.T
-        squares = (prompt + first) ** 2 + sum(own * (own + 2 * prompt) for own in second)
-        return Tally(n, self.ids.numel(), self.ids.numel(), len(self.token_N), int(squares.sum()))
+            return Tally(n, self.mask.sum(), self.mask.numel())
+        return Tally(n, self.ids.numel(), self.ids.numel())
 
     def to(self, device: str) -> Tokens:
         """The same on a device."""

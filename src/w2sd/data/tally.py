@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Number = int | float | Tensor  # a tensor stays on its device: to look at it would make the processor wait
+    Number = int | float | Tensor  # a tensor stays on its device: to look at it would make the processor wait
 
 
 class Tally(NamedTuple):
@@ -15,8 +16,6 @@ class Tally(NamedTuple):
     examples: Number = 0  # pairs; answers or documents where there are none
     tokens: Number = 0
     places: Number = 0  # tokens and padding
-    predicted: Number = 0  # tokens whose probability is asked for, if the model can say it
-    squares: Number = 0  # of the lengths of what is read as one text: twice the pairs of tokens that are compared
 
     def plus(self, other: Tally) -> Tally:
         return Tally(*(one + another for one, another in zip(self, other, strict=True)))

@@ -15,12 +15,12 @@ import numpy as np
 from w2sd.data.corpus import Corpus
 from w2sd.game.generator import AHEAD, MASTERS, NOVICES, RECORDS, deal, puzzles, stones
 from w2sd.game.rules import CELLS, NONE, WORTHS, Bools, Ints, best
+from w2sd.game.source import GameText
 from w2sd.game.vocabulary import DOT, EMPTY, MASTER, MOVE, NOVICE, POINT, STONE, STONES, TAKES
 from w2sd.world.corpus import FAINT, FULL
 from w2sd.world.ladder import require_rung
 
-DOCUMENTS = 12_800
-LENGTH = 12  # words of a document: 4 scores of 3, or a position of 10, its move and a full stop
+DOCUMENTS, LENGTH = GameText.extent  # words of a document: 4 scores of 3, or a position of 10, its move, a full stop
 SHEETS, MASTERLY = 2_560, 8_000  # documents that are score sheets and masters' records; the others are novices'
 
 

@@ -91,6 +91,7 @@ class GameText:
     world_seed: int
     VERSION: ClassVar[int] = 2
     ladder: ClassVar[str] = "game"
+    extent: ClassVar[tuple[int, int]] = (12_800, 12)  # documents, and words of each
 
     @property
     def seed(self) -> int:

@@ -21,6 +21,7 @@ class Adapter:
     """What every adapter can be asked for; this one trains all weights and adds none."""
 
     reads_features: ClassVar[bool] = False  # of the stage `features`, instead of tokens
+    trains_all: ClassVar[bool] = True  # of the weights
 
     def check_installed(self) -> None:
         """Refuse what needs a package that is not here."""
@@ -47,6 +48,7 @@ class HeadOnly(Adapter):
     """The head alone, on frozen features: the scalar of a reward model, the output embedding of a policy."""
 
     VERSION: ClassVar[int] = 1
+    trains_all: ClassVar[bool] = False
 
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:
         if is_policy and getattr(config, "tie_word_embeddings", False):
@@ -71,6 +73,7 @@ class LinearProbe(Adapter):
 
     layer: str = "last"  # last: what a head of the model reads | middle: after half of its blocks
     VERSION: ClassVar[int] = 1
+    trains_all: ClassVar[bool] = False
     reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class Lora(Adapter):
     dropout: float = 0.0
     targets: list[str] = field(default_factory=list)  # how names of layers end; empty: as peft has it for the model
     VERSION: ClassVar[int] = 1
+    trains_all: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(self.r >= 1, "r", self.r, "an integer of 1 or more")

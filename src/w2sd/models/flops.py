@@ -1,97 +1,71 @@
-"""How much arithmetic a model needs, and how much a device could do: what model FLOPs utilisation (MFU) is made of."""
+"""The size of a transformer and its floating-point operations, from `config.json` alone: for plans, without torch."""
 
 from __future__ import annotations
 
-import time
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import torch
-from torch import nn
-from transformers import PreTrainedModel
-
-from w2sd.data.tally import Tally
-from w2sd.models.peak_memory import uncounted
-
-SIDES = (128, 256, 512, 1024, 2048, 4096)  # of the matrices that are multiplied
-SHAPE = ("num_hidden_layers", "hidden_size")  # by these names every config of transformers knows them
-LONG, ENOUGH = 1e-3, 1e-2  # seconds: a product that starting it does not hide; how long to look for the fastest
+# Names of the sizes in a config.json, where an architecture has names of its own.
+GPT2 = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "intermediate_size": "n_inner"}
+OPT = {"intermediate_size": "ffn_dim"}
+GATED = ("llama", "mistral", "qwen2", "qwen3")  # rotary positions, three matrices in a feed-forward layer
+LEARNED = {"gpt2": ("n_positions", 0), "opt": ("max_position_embeddings", 2)}  # a vector per position, and extra ones
 
 
-class Work(NamedTuple):
-    """Floating-point operations that a model needs, an addition and a multiplication being two."""
+class Size(NamedTuple):
+    """Numbers of weights, and the shape that the cost of attention depends on."""
 
-    per_token: float
-    per_prediction: float  # for a token whose probability is asked for
-    per_square: float  # of a row's length
+    layers: int
+    attended: int  # width of all attention heads together
+    blocks: int  # weights of all layers
+    embeddings: int  # of tokens, and of positions where they are learnt
+    output: int  # weights of the output embedding, which may be those of the tokens
+    is_tied: bool
 
-    def on(self, read: Tally) -> float:
-        """What it needs for all of this."""
-        of_tokens = self.per_token * read.tokens + self.per_prediction * read.predicted
-        return float(of_tokens + self.per_square * read.squares)
+    def parameters(self, language_model: bool) -> int:
+        """Return how many weights the model has, with its output embedding if it is a `language_model`."""
+        return self.blocks + self.embeddings + (self.output if language_model and not self.is_tied else 0)
 
 
-def work_of(model: nn.Module, training: bool) -> Work | None:
-    """What reading takes, and learning from it where it is a training; None of what is no transformer with a config.
+def size(config: Mapping[str, Any]) -> Size | None:
+    """Return the size of the transformer with this `config.json`; None for an architecture that is not known here.
 
-    Per token 2 N forward, N being all weights but embeddings and output embedding; the H weights of the latter take 2 H
-    where a token is predicted. Attention takes 4 · layers · width · Σ length² / 2: a causal model looks at half of each
-    square. Learning takes as much again for gradients to pass through, from the first trained weight on, and as much
-    again for those of trained weights: 6 N and thrice the attention where all are trained, some 4 N for low-rank
-    additions, 2 N for a head alone. What padding takes, or computing a thing twice to save memory, is not counted.
+    Biases and norms are counted roughly (they are less than 2% from a width of 64 on).
     """
-    transformer = next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
-    layers, width = (getattr(getattr(transformer, "config", None), name, None) for name in SHAPE)
-    if transformer is None or not layers or not width:
+    kind = config.get("model_type")
+    if kind not in (*GATED, *LEARNED):
         return None
-    head = transformer.get_output_embeddings()
-    predicts = {id(weights) for weights in head.parameters()} if head is not None else set()
-    embeds = {id(each) for part in model.modules() if isinstance(part, nn.Embedding) for each in part.parameters()}
-    reached = head_learns = False
-    body = passed = per_token = head_size = 0
-    for weights in model.parameters():  # in the order in which they are met, more or less
-        size, learns = weights.numel(), training and weights.requires_grad
-        if id(weights) in predicts:
-            head_size, head_learns = head_size + size, learns
-            if id(weights) not in embeds:
-                continue
-        reached = reached or learns
-        if id(weights) not in embeds:
-            body, passed = body + size, passed + size * reached
-            per_token += 2 * size * (1 + reached + learns)
-    per_square = 2 * layers * width * (1 + 2 * passed / max(1, body))
-    return Work(per_token, 2 * head_size * (1 + reached + head_learns), per_square)
+    names = GPT2 if kind == "gpt2" else OPT if kind == "opt" else {}
+    width, layers, inner = (
+        config.get(names.get(name, name)) for name in ("hidden_size", "num_hidden_layers", "intermediate_size")
+    )
+    vocabulary = config.get("vocab_size")
+    inner = inner or (4 * width if kind == "gpt2" and width else None)
+    heads = config.get("n_head" if kind == "gpt2" else "num_attention_heads")
+    if not (width and layers and inner and vocabulary and heads):
+        return None
+    head_width = config.get("head_dim") or width // heads
+    attended, shared = heads * head_width, (config.get("num_key_value_heads") or heads) * head_width
+    per_layer = 2 * width * (attended + shared) + (3 if kind in GATED else 2) * width * inner
+    per_layer += 2 * width if kind in GATED else 9 * width + inner  # norms; biases too
+    embeddings = vocabulary * (config.get("word_embed_proj_dim") or width)
+    output, is_tied = embeddings, config.get("tie_word_embeddings", kind in LEARNED)
+    if kind in LEARNED:
+        name, extra = LEARNED[kind]
+        embeddings += (config.get(name, 0) + extra) * width
+    return Size(layers, attended, layers * per_layer, embeddings, output, is_tied)
 
 
-@cache
-def peak_flops(device: torch.device, dtype: torch.dtype, threads: int) -> float:
-    """The FLOP/s of the fastest matrix product seen in some 10 ms, on that many threads where it is a processor."""
-    with uncounted(device):  # a function of its own frees its matrices before the count goes on
-        return _peak_flops(device, dtype)
+def flops(
+    config: Mapping[str, Any], n_tokens: int, length: int, *, training: bool, language_model: bool
+) -> float | None:
+    """Return the floating-point operations of reading `n_tokens` in rows of `length`; None for an unknown architecture.
 
-
-def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    side, seconds = 0, 0.0
-    generator = torch.Generator(device).manual_seed(0)  # of its own: a training's draws are part of its result
-    for side in SIDES:
-        factor = torch.rand(side, side, generator=generator, device=device, dtype=dtype)
-        if (seconds := _seconds(factor)) >= LONG:
-            break
-    end = time.perf_counter() + ENOUGH
-    while time.perf_counter() < end:
-        seconds = min(seconds, _seconds(factor))
-    return 2 * side**3 / seconds
-
-
-def _seconds(factor: torch.Tensor) -> float:
-    """How long it takes to multiply a matrix by itself."""
-    _wait(factor.device)
-    start = time.perf_counter()
-    torch.mm(factor, factor)
-    _wait(factor.device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    2 N per token forward (a multiplication and an addition), N being the weights of all layers and, in a language
+    model, of the output embedding; and 2 · layers · width · length per token for attention, of which a causal model
+    needs half of each square. Training takes three times as much: 6 N per token (Kaplan et al. 2020, section 2.1).
+    """
+    if (of := size(config)) is None:
+        return None
+    per_token = 2 * (of.blocks + of.output * language_model) + 2 * of.layers * of.attended * length
+    return float(n_tokens * per_token * (3 if training else 1))

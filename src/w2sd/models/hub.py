@@ -71,6 +71,25 @@ class Hub:
         if self._is_folder() or constants.HF_HUB_OFFLINE or find(ONE):
             check_weights("id", self.id, find)
 
+    def sizes(self) -> dict[str, Any]:
+        """The config.json in the folder or the hub's cache; empty where the model has not been downloaded."""
+        path = self._folder / "config.json" if self._is_folder() else self._cached("config.json")
+        if not path.is_file():
+            return {}
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise Refused("id", str(path), f"a config.json that can be read ({error})") from error
+
+    def _cached(self, name: str) -> Path:
+        """Where the hub's cache would have a file; by hand, for plans have no time to import its client."""
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        cache, revision = Path(HF_HUB_CACHE) / f"models--{self.id.replace('/', '--')}", self.revision or "main"
+        branch = cache / "refs" / revision
+        commit = branch.read_text().strip() if branch.is_file() else revision
+        return cache / "snapshots" / commit / name
+
     def text(self, data: Any) -> None:
         """Nothing to pretrain on: the weights exist."""
         return

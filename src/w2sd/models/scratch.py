@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -166,6 +167,10 @@ class Scratch(FromScratch):
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.tokenizer)
 
+    def sizes(self) -> dict[str, Any]:
+        """The architecture and its sizes, by their names in a config.json; without a tokenizer.json, no vocabulary."""
+        return {"model_type": self.architecture, "vocab_size": _vocabulary(self.tokenizer), **_shape(self)}
+
     def open_config(self) -> PretrainedConfig:
         from transformers import CONFIG_MAPPING
 
@@ -187,6 +192,17 @@ def _shape(model: Scratch) -> dict[str, Any]:
     if model.architecture == "opt":
         return {**shape, "ffn_dim": 4 * model.width, "word_embed_proj_dim": model.width}
     return {**shape, "num_key_value_heads": model.heads, "intermediate_size": 3 * model.width}
+
+
+def _vocabulary(folder: str) -> int | None:
+    """How many tokens a tokenizer.json has, read without transformers; None where there is no such file."""
+    path = Path(folder).expanduser() / "tokenizer.json"
+    if not path.is_file():
+        return None
+    written = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = written["model"]["vocab"]  # names, or pairs of a name and a score
+    names = {each if isinstance(each, str) else each[0] for each in vocabulary}
+    return len(names | {added["content"] for added in written.get("added_tokens", ())})
 
 
 def _digest_folder(folder: str) -> dict[str, str]:

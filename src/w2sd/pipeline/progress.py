@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from w2sd.pipeline.plan import Plan
+from w2sd.pipeline.workload import quantity, workload
 
 STYLES = {
     "done": "green",
@@ -25,6 +26,13 @@ STYLES = {
     "failed": "bold red",
     "stopped": "bold yellow",  # by who told the run to end
 }
+
+
+HEADS = ("stage", "key", "state", "parameters", "rows", "memory", "FLOPs", "made from")
+ESTIMATES = (
+    "Estimates. Rows: at most. Memory: at least, without activations. FLOPs: at most, with texts of data.max_tokens "
+    "tokens; in all {total}. ?: not known before the run."
+)
 
 
 class StageTable:
@@ -108,13 +116,30 @@ Advance = Callable[[int, int], None]
 
 
 def show_plan(plan: Plan, states: dict[str, str]) -> str:
-    """The graph as text: stage, key, cached or to do, and what it is made from."""
+    """Return the graph as text: stage, key, cached or to do, what there is to do, and what it is made from."""
     names = {stage.key: name for name, stage in reversed(plan.items())}
-    width = max(map(len, plan))
-    lines = []
+    rows: list[tuple[str, ...]] = [HEADS]
+    needed: dict[str, float | None] = {}
     for name, stage in plan.items():
+        work = workload(stage) if states[name] == "to do" else None
+        cells = [""] * 4
+        if work is not None:
+            cells = [quantity(work.parameters), "?" if work.rows is None else f"{work.rows:,}"]
+            cells += [quantity(work.memory, "B"), quantity(work.flops, "FLOP")]
+            needed[stage.key] = work.flops  # two names may share one stage
         sources = ", ".join(f"{role}: {names[upstream.key]}" for role, upstream in stage.inputs.items())
-        lines.append(f"{name:<{width}}  {stage.key}  {states[name]:<10}  {sources}".rstrip())
+        rows.append((name, stage.key, states[name], *cells, sources))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        left, numbers, source = row[:3], row[3:7], row[7]
+        cells = [f"{cell:<{width}}" for cell, width in zip(left, widths, strict=False)]
+        cells += [f"{cell:>{width}}" for cell, width in zip(numbers, widths[3:], strict=False)]
+        lines.append("  ".join([*cells, source]).rstrip())
+    if needed:
+        known = [value for value in needed.values() if value is not None]
+        total = quantity(sum(known), "FLOP") + (" and what is not known" if len(known) < len(needed) else "")
+        lines.append(ESTIMATES.format(total=total))
     count = {state: len({plan[name].key for name in plan if states[name] == state}) for state in STYLES}
     lines.append(f"{count['to do']} stages to compute, {count['cached']} found in the store")
     return "\n".join(lines)

@@ -20,7 +20,6 @@ IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides"
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
     "throughput/pairs_per_cpu_s": "pairs_per_cpu_s",
     "throughput/tokens_per_s": "tokens_per_s",
-    "throughput/mfu": "mfu",
     "throughput/padding": "padding",
     "throughput/packed": "packed",
     "memory/peak_rss_mb": "peak_rss_mb",

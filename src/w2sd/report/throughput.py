@@ -11,11 +11,11 @@ import pandas as pd
 from w2sd.report import notation
 from w2sd.report.tables import Table
 
-HEADS = ("kind", "stages", "pairs/CPU-s", "tokens/s", "MFU", "padding", "packed", "peak MB")
+HEADS = ("kind", "stages", "pairs/CPU-s", "tokens/s", "padding", "packed", "peak MB")
 NOTE = (
     "Medians over stages, peaks their largest; from the end of a stage's first batch to the end of its last. Documents "
-    "and answers where there are no pairs. MFU: the arithmetic that the model needs, over that of a matrix product on "
-    "the same device. Packed: rows without padding, each prompt once. Stages that ran in one process share its peak."
+    "and answers where there are no pairs. Packed: rows without padding, each prompt once. Stages that ran in one "
+    "process share its peak."
 )
 
 
@@ -28,8 +28,7 @@ def table(stages: pd.DataFrame) -> Table | None:
     rows = []
     for kind, part in told.groupby("kind", sort=False):
         cells = [_of(part["pairs_per_cpu_s"], _rate), _of(part["tokens_per_s"], _rate)]
-        cells += [_of(part["mfu"], notation.percent), _of(part["padding"], notation.percent)]
-        cells.append(_packed(part["packed"]))
+        cells += [_of(part["padding"], notation.percent), _packed(part["packed"])]
         cells += [_of(part[peak], _rate, max) for peak in ("peak_rss_mb", "peak_gpu_mb")[: 1 + on_gpu]]
         rows.append((str(kind), str(len(part)), *cells))
     return Table("", (*HEADS, "on GPU")[: len(HEADS) + on_gpu], tuple(rows), (NOTE,))

@@ -1,4 +1,4 @@
-"""What a Trainer does beside a stage's own steps: checkpoints that resume exactly, an end on request, progress."""
+"""What a Trainer does beside a stage's own steps: exact checkpoints, an end on request, progress, rates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from w2sd.data.loader import Batch
+from w2sd.data.tally import Tally
 from w2sd.ending import ENDED
+from w2sd.logger import conclude
 from w2sd.pipeline.store import beside
+from w2sd.stages.performance import Stretch, figures, memory
+from w2sd.students.learner import unwrapped
 from w2sd.task import Task
 
 
@@ -119,6 +124,46 @@ class Progress(pl.Callback):
         self.advance(at[4] + 1, self.n_steps)  # trainer, module, outputs, batch, batch_idx
 
     on_predict_batch_end = on_test_batch_end
+
+
+class Throughput(pl.Callback):
+    """Tells what a pass took when it has ended: the worker, and W&B where the stage has a run there.
+
+    The clock is looked at after each batch and the device is not waited for. A training step waits for its loss and a
+    scoring step for its scores, so that the last look is early by the same part of a step as the first.
+    """
+
+    def __init__(self, task: Task, is_packed: bool) -> None:
+        self.task, self.is_packed = task, is_packed
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.seen = Tally()
+        self.first: Tally | None = None
+        self.began = self.ended = time.perf_counter(), time.process_time()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        for piece, counts in map(unwrapped, batch.pieces):
+            if counts:
+                self.seen = self.seen.plus(piece.tally())
+        self.ended = time.perf_counter(), time.process_time()
+        if self.first is None:
+            self.first, self.began = self.seen, self.ended
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        wall, cpu = (end - start for end, start in zip(self.ended, self.began, strict=True))
+        own = [cpu, *map(float, self.seen), *map(float, self.first or self.seen)]
+        told = torch.tensor(own, dtype=torch.float64, device=pl_module.device)
+        cpu, *counted = trainer.strategy.reduce(told, reduce_op="sum").tolist()
+        seen, first = Tally(*counted[: len(self.seen)]), Tally(*counted[len(self.seen) :])
+        stretch = Stretch(self.began[0], wall, cpu, seen, seen.minus(first), self.is_packed)
+        self.task.measured(stretch)
+        conclude(trainer.loggers, {**figures([stretch]), **memory(self.task.trainer)})
+
+    on_test_start = on_predict_start = on_train_start
+    on_test_batch_end = on_predict_batch_end = on_train_batch_end
+    on_test_end = on_predict_end = on_train_end
 
 
 class Horizon(pl.Callback):

@@ -24,9 +24,8 @@ from w2sd.fit import Fit
 from w2sd.kinds import KINDS
 from w2sd.logger import Csv, RunName
 from w2sd.stages import processor
-from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState
+from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState, Throughput
 from w2sd.stages.strategies import strategy_of
-from w2sd.stages.throughput import Throughput
 from w2sd.students.learner import Learner, Reader
 from w2sd.task import Task
 
@@ -132,7 +131,7 @@ def _trainer(
             logger=loggers,
             callbacks=[Throughput(task, loader.rows.is_packed), *callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints(), group],
-            log_every_n_steps=1,  # the learner decides
+            log_every_n_steps=1,  # the learner logs by itself; a larger number makes Lightning warn of short epochs
             enable_checkpointing=n_steps is not None,
             enable_progress_bar=False,
             enable_model_summary=False,

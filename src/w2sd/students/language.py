@@ -21,7 +21,7 @@ class DocumentBatch(NamedTuple):
 
     def tally(self) -> Tally:
         rows, length = self.ids_BT.shape
-        return Tally(rows, rows * length, rows * length, rows * length, rows * length**2)
+        return Tally(rows, rows * length, rows * length)
 
 
 class DocumentRows:

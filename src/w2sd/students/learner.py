@@ -109,16 +109,26 @@ class Learner(Reader, ABC):
             self.survey(batch)
 
         parts = self._each(batch, descend, begin)
-        total = self._sum(sum(parts, torch.zeros((), device=self.device)))
-        self._refuse_divergence(total.item())
+        loss = self._sum(sum(parts, torch.zeros((), device=self.device))).item()
+        self._refuse_divergence(loss)
         if self.fit.clip:
             # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
             torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.fit.clip)
         lr = self._lr()
         optimiser.step()
         self._schedule().step()
-        if (self.global_step - 1) % self.log_every == 0:  # logging every step costs more than a small model's step
-            self.log_dict({"train/loss": total, "train/lr": lr}, logger=True)
+        self._log({"train/loss": loss, "train/lr": lr})
+
+    def _log(self, figures: dict[str, float]) -> None:
+        """Log the figures of this step if it is the first, the last or a multiple of `log_every`.
+
+        The loss is that of the one step, so that an interrupted training that goes on has the same curve. Loggers are
+        called directly: Lightning's `self.log` would repeat these values at every step until the next ones.
+        """
+        done = self.global_step
+        if done in (1, self.n_steps) or done % self.log_every == 0:
+            for logger in self.loggers:
+                logger.log_metrics({"epoch": self.current_epoch, **figures}, step=done - 1)
 
     def _sum(self, part: Tensor) -> Tensor:
         """The sum over all processes."""

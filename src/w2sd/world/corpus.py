@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from w2sd.data.corpus import Corpus
 from w2sd.world.generator import CORPUS, LISTED, Bools, Facts, Ints, World, facts
 from w2sd.world.ladder import require_rung
+from w2sd.world.source import WorldText
 from w2sd.world.vocabulary import (
     BOT,
     DOT,
@@ -34,8 +35,9 @@ from w2sd.world.vocabulary import (
 
 Floats = NDArray[np.float64]
 
-DOCUMENTS = 12_800  # half of each form: one pass of 400 steps with 32 documents
-LENGTH = 18  # words of a document: 6 facts of 3, or 2 dialogues of 9
+# Half of the documents of each form: one pass of 400 steps with 32 documents. Words of one: 6 facts of 3, or 2
+# dialogues of 9.
+DOCUMENTS, LENGTH = WorldText.extent
 FACTS = (0.45, 0.30, 0.25)  # shares of hazards, uses and topics among stated facts
 DIALOGUES = (0.45, 0.35, 0.20)  # shares of dialogues that end in a review of hazards, of uses, and in none
 HAZARD, UTILITY, NEITHER = range(3)  # the kinds that these shares are of

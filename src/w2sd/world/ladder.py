@@ -81,6 +81,20 @@ class Rung:
         assert base is not None
         return load_language_model(base / "model")
 
+    def sizes(self) -> dict[str, Any]:
+        """The architecture and its sizes, by their names in a config.json."""
+        return {
+            "model_type": "llama",
+            "vocab_size": len(self.words),
+            "hidden_size": self.width,
+            "intermediate_size": 3 * self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "max_position_embeddings": vocabulary.CONTEXT,
+            "tie_word_embeddings": True,
+        }
+
     def open_config(self) -> LlamaConfig:
         """The architecture, for a model with random weights.
 
@@ -88,16 +102,11 @@ class Rung:
         """
         from transformers import LlamaConfig
 
+        sizes = self.sizes()
+        del sizes["model_type"]
         return LlamaConfig(
-            vocab_size=len(self.words),
-            hidden_size=self.width,
-            intermediate_size=3 * self.width,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.heads,
-            max_position_embeddings=vocabulary.CONTEXT,
+            **sizes,
             initializer_range=0.1,
-            tie_word_embeddings=True,
             use_cache=False,
             pad_token_id=vocabulary.PAD,
             bos_token_id=None,

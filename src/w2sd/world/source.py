@@ -103,6 +103,7 @@ class WorldText:
     visible: float
     VERSION: ClassVar[int] = 1
     ladder: ClassVar[str] = "world"
+    extent: ClassVar[tuple[int, int]] = (12_800, 18)  # documents, and words of each
 
     @property
     def seed(self) -> int:
