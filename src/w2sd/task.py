@@ -18,7 +18,7 @@ class Task(NamedTuple):
     key: str
     kind: str
     params: Mapping[str, Any]
-    inputs: Mapping[str, Path]  # folders of finished artifacts, checked
+    inputs: Mapping[str, Path]  # folders of finished artifacts, checked by the launching process
     out: Path  # the artifact being written, by the first process of a group alone
     work: Path  # survives an interruption of this stage
     trainer: Trainer

@@ -67,6 +67,8 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                     if key in renewed:
                         store.forget(key)
                     try:
+                        for upstream in stage.inputs.values():
+                            store.find(upstream.key)  # checked here, once, and in none of the processes that read them
                         execute(stage, run, store, table.advance)
                     except BaseException as error:
                         store.drop_empty_work(key)
