@@ -33,6 +33,7 @@ from w2sd.pipeline.progress import StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, digest_file, read_json, write_json
 from w2sd.run import RunConfig
+from w2sd.stages import processor
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
 
@@ -350,10 +351,31 @@ def test_no_process_of_a_group_digests_the_inputs_again(
     student, paths = plan["train/student"], digested(monkeypatch)
     module = sys.modules["w2sd.stages.train"]
     monkeypatch.setattr(module, "run", lambda task: kitchen.tasks.append(task) or {})
-    worker.execute(student.spec(), launching.runtime(run), store, lambda *_: None, rank)
+    worker.execute(student.spec(), launching.runtime(student, run), store, lambda *_: None, rank)
     labels = plan["label/weak"]
     assert kitchen.tasks[-1].inputs == {"labels": store.path(labels.kind, labels.key)}
     assert paths == []
+
+
+def test_a_pretrained_model_has_all_cores_and_every_other_one_has_one(
+    run: RunConfig, asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "has_gpu", lambda: False)
+    monkeypatch.setattr("w2sd.trainer.n_cores", lambda: 8)
+    ours, theirs = run.strong, asked("model@strong=gpt2").strong
+    for model, n in ((ours, 1), (theirs, 8)):
+        trained = Stage("train", {"model": model})
+        for stage in (trained, Stage("label", {}, {"model": trained})):
+            assert launching.runtime(stage, run)["trainer"]["threads"] == n
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), [("train", "gpu"), ("compare", "cpu")])
+def test_stages_that_ask_a_model_take_the_gpu_that_is_there(
+    run: RunConfig, kind: str, accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "has_gpu", lambda: True)
+    told = launching.runtime(Stage(kind, {"model": run.strong}), run)
+    assert told["trainer"]["accelerator"] == accelerator
 
 
 def test_a_damaged_input_stops_the_stage_that_reads_it(kitchen: Kitchen, run: RunConfig, store: Store) -> None:
