@@ -213,11 +213,11 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a difference": ([*FILES, "data.path=equal.jsonl"], r"data\.path: 'equal\.jsonl' is not .* 30 equal_sides\)"),
     "the end of a file": ([*FILES, "data.path=cut.jsonl.gz"], r"cut\.jsonl\.gz: .* is not .* read to its end"),
     "room for a response": (
-        [*FILES, "data.path=good.jsonl", "data.max_tokens=4"],
+        [*FILES, "data.path=good.jsonl", "data.max_tokens=4", "data.long=refuse"],
         r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: weak\)",
     ),
     "room in the model": (
-        [*FILES, "data.path=good.jsonl", "strong.context=4"],
+        [*FILES, "data.path=good.jsonl", "strong.context=4", "data.long=refuse"],
         r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: strong\)",
     ),
     "a word for the model": (
@@ -349,7 +349,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         r"conflict\.form: 'sft' is not accepted; expected reverse: a reward model writes no text .*",
     ),
     "a response that fills the context of a policy": (
-        [*FILES, "objective=dpo", "data.path=good.jsonl", "weak.context=4"],
+        [*FILES, "objective=dpo", "data.path=good.jsonl", "weak.context=4", "data.long=refuse"],
         r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: weak\)",
     ),
     "dialogues without a tag": (

@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from w2sd import supervision
 from w2sd.cli import CONF
-from w2sd.config import describe
+from w2sd.config import NOT_RECORDED
 from w2sd.conflicts.explicit import Explicit
 from w2sd.errors import Refused
 from w2sd.fit import Fit
-from w2sd.run import GROUPS, MARKS, RunConfig, Settings, belongs, complete, oracles, read
+from w2sd.run import GROUPS, MARKS, RunConfig, Settings, belongs, oracles, read, recorded
 from w2sd.stopping import Stopping
 
 
@@ -130,10 +130,12 @@ def test_a_seed_that_torch_cannot_take_is_refused(knob: str) -> None:
         Settings(**{knob: 2**64})
 
 
-def test_a_record_gets_the_knobs_that_its_version_did_not_have() -> None:
+def test_a_record_keeps_what_it_says_and_marks_the_knobs_that_its_version_did_not_have() -> None:
     mine = {"_target_": "my.own.Fit", "lr": 0.5}
-    full = complete({"seed": 3, "fit": {"_target_": "w2sd.fit.Fit", "lr": 0.5}, "sft": {"fit": mine}})
-    assert full == {**dataclasses.asdict(Settings(seed=3)), "fit": describe(Fit(lr=0.5)), "sft": {"fit": mine}}
+    full = recorded({"seed": 3, "fit": {"_target_": "w2sd.fit.Fit", "lr": 0.5}, "sft": {"fit": mine}})
+    fit = {"_target_": "w2sd.fit.Fit", **{knob.name: NOT_RECORDED for knob in dataclasses.fields(Fit)}, "lr": 0.5}
+    settings = {knob.name: NOT_RECORDED for knob in dataclasses.fields(Settings)} | {"seed": 3}
+    assert full == {**settings, "fit": fit, "sft": {"fit": mine}}
 
 
 @pytest.mark.parametrize(
@@ -142,8 +144,8 @@ def test_a_record_gets_the_knobs_that_its_version_did_not_have() -> None:
 )
 def test_a_record_of_a_reward_model_has_nothing_that_only_policies_read(objective: str, is_read: bool) -> None:
     data = {"_target_": "w2sd.data.files.Files", "append_eos": "auto"}
-    recorded = {"objective": {"_target_": f"w2sd.objectives.{objective}"}, "data": data, "sft": {"on_conflict": False}}
-    full = complete(recorded)
+    record = {"objective": {"_target_": f"w2sd.objectives.{objective}"}, "data": data, "sft": {"on_conflict": False}}
+    full = recorded(record)
     assert ("sft" in full, "append_eos" in full["data"]) == (is_read, is_read)
 
 

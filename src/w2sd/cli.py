@@ -35,6 +35,7 @@ from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, read_json, require_writable
 from w2sd.run import RunConfig, oracles, read, takes
+from w2sd.trainer import AUTO
 from w2sd.typos import options, refuse_options, translate
 
 HERE = Path(__file__).parent
@@ -174,6 +175,8 @@ def _check_inputs(asked: RunConfig) -> None:
     pairs.read(asked.data)  # what is wrong with rows is told before seconds go into an import
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
     preflight.check(asked)
+    if asked.trainer.accelerator == AUTO:
+        print(f"[w2sd] trainer.accelerator=auto: {preflight.device(asked.trainer)}", file=sys.stderr)
 
 
 def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_told: bool) -> float:

@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from w2sd.errors import Refused, nearest
 
 TRUSTED = ("w2sd.",)
+NOT_RECORDED = "not recorded"  # the value of a knob that the version which made a record did not have
 
 
 def build(node: Any, path: str, trusted: Iterable[str] = ()) -> Any:
@@ -47,21 +48,17 @@ def known_class(node: Any) -> type | None:
         return None
 
 
-def completed(node: Any) -> Any:
-    """A recorded part with the fields that its class did not have yet, at the defaults that keep its results.
+def mark_unrecorded(node: Any) -> Any:
+    """A recorded part in which the fields that its class has got since say that they were not recorded.
 
-    Parts of other packages stay as they are.
+    Today's defaults say nothing about an old result. Parts of other packages stay as they are.
     """
     if not isinstance(node, Mapping):
         return node
-    own = {key: completed(value) for key, value in node.items()}
+    own = {key: mark_unrecorded(value) for key, value in node.items()}
     cls = known_class(own)
-    missing = [field for field in dataclasses.fields(cls) if field.name not in own] if cls else []
-    return own | {f.name: describe(_default(f)) for f in missing if _default(f) is not dataclasses.MISSING}
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    names = [field.name for field in dataclasses.fields(cls)] if cls else []
+    return own | {name: NOT_RECORDED for name in names if name not in own}
 
 
 def describe(part: Any) -> Any:

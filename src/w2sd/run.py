@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from w2sd.config import build, completed, known_class, merge, target
+from w2sd.config import NOT_RECORDED, build, known_class, mark_unrecorded, merge, target
 from w2sd.errors import Refused, choose, require
 from w2sd.generative import NoGenerative
 from w2sd.head import NewHead
@@ -166,12 +166,13 @@ def _is_oracle(part: Any) -> bool:
     return any(getattr(stage, trait, False) for stage in stages for trait in ("reads_truth", "needs_ceiling"))
 
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded configuration with the knobs that its version did not have yet, at the defaults that keep its results.
+def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration in which the knobs that its version did not have yet are marked as not recorded.
 
     What no reward model reads is left out where the student is one.
     """
-    full = {**dataclasses.asdict(Settings()), **{key: completed(value) for key, value in config.items()}}
+    unrecorded = {field.name: NOT_RECORDED for field in dataclasses.fields(Settings)}
+    full = unrecorded | {key: mark_unrecorded(value) for key, value in config.items()}
     objective = known_class(full.get("objective"))
     if objective is not None and getattr(objective, "student", None) == "reward":
         full.pop("sft", None)

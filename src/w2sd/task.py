@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from w2sd.trainer import Trainer
+from w2sd.trainer import Resolved
 
 if TYPE_CHECKING:
     from w2sd.stages.performance import Stretch
@@ -18,10 +18,10 @@ class Task(NamedTuple):
     key: str
     kind: str
     params: Mapping[str, Any]
-    inputs: Mapping[str, Path]  # folders of finished artifacts, checked
+    inputs: Mapping[str, Path]  # folders of finished artifacts, checked by the launching process
     out: Path  # the artifact being written, by the first process of a group alone
     work: Path  # survives an interruption of this stage
-    trainer: Trainer
+    trainer: Resolved
     logger: Any
     name: str  # the experiment
     logs: Path

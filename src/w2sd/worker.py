@@ -28,10 +28,13 @@ PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchme
 def execute(
     spec: dict[str, Any], runtime: dict[str, Any], store: Store, advance: Callable[[int, int], None], rank: int = 0
 ) -> None:
-    """Run the stage that `spec` describes; the first process of a group commits what it made."""
+    """Run the stage that `spec` describes; the first process of a group commits what it made.
+
+    Its inputs are taken as they are: whoever launches it has checked their digests, once for all processes.
+    """
     trusted = runtime["trusted"]
     params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
-    inputs = {role: store.find(key) for role, key in spec["inputs"].items()}
+    inputs = {role: store.folder(key) for role, key in spec["inputs"].items()}
     wall, cpu = time.perf_counter(), _cpu_seconds()
     reset_peak()
     stretches: list[Stretch] = []

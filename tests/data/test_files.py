@@ -194,7 +194,7 @@ def test_identity_follows_the_content(tmp_path: Path) -> None:
         {"limit": 5},
         {"split_seed": 1},
         {"max_tokens": 64},
-        {"long": "drop"},
+        {"long": "refuse"},
         {"helpful": str(moved)},
         {"w2s_parts": 2},
         {"unrelated": str(moved)},

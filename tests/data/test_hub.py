@@ -96,7 +96,7 @@ def test_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "split": "test",
         "prompt": "q",
         "limit": 3,
-        "long": "drop",
+        "long": "refuse",
     }
     assert (
         len(

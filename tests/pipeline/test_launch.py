@@ -22,6 +22,7 @@ import pytest
 
 import w2sd
 from tests.pipeline import slurm
+from w2sd import worker
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
 from w2sd.metrics.predictions import write_predictions
@@ -30,8 +31,9 @@ from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import StageTable
 from w2sd.pipeline.stage import Stage
-from w2sd.pipeline.store import Store, read_json, write_json
+from w2sd.pipeline.store import Store, digest_file, read_json, write_json
 from w2sd.run import RunConfig
+from w2sd.stages import processor
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
 
@@ -315,6 +317,65 @@ def test_metrics_without_a_number_leave_no_artifact(
     with pytest.raises(ValueError, match="not JSON compliant"):
         go(menu(), run, store)
     assert not list((store.root / "artifacts").iterdir())
+
+
+def digested(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every file of a finished artifact whose digest is taken from now on."""
+    paths: list[Path] = []
+
+    def count(path: Path) -> str:
+        if path.parent.parent.name == "artifacts":
+            paths.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr("w2sd.pipeline.store.digest_file", count)
+    return paths
+
+
+def test_the_files_of_an_input_are_digested_once_for_each_stage_that_reads_them(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, paths = menu(), digested(monkeypatch)
+    go(plan, run, store)
+    readers = [upstream for stage in plan.values() for upstream in stage.inputs.values()]
+    names = ("dish.json", "metrics.json", "runtime.json")
+    assert sorted(paths) == sorted(store.path(each.kind, each.key) / name for each in readers for name in names)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_no_process_of_a_group_digests_the_inputs_again(
+    rank: int, kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = menu()
+    go(plan, run, store)
+    student, paths = plan["train/student"], digested(monkeypatch)
+    module = sys.modules["w2sd.stages.train"]
+    monkeypatch.setattr(module, "run", lambda task: kitchen.tasks.append(task) or {})
+    worker.execute(student.spec(), launching.runtime(student, run), store, lambda *_: None, rank)
+    labels = plan["label/weak"]
+    assert kitchen.tasks[-1].inputs == {"labels": store.path(labels.kind, labels.key)}
+    assert paths == []
+
+
+def test_a_pretrained_model_has_all_cores_and_every_other_one_has_one(
+    run: RunConfig, asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "has_gpu", lambda: False)
+    monkeypatch.setattr("w2sd.trainer.n_cores", lambda: 8)
+    ours, theirs = run.strong, asked("model@strong=gpt2").strong
+    for model, n in ((ours, 1), (theirs, 8)):
+        trained = Stage("train", {"model": model})
+        for stage in (trained, Stage("label", {}, {"model": trained})):
+            assert launching.runtime(stage, run)["trainer"]["threads"] == n
+
+
+@pytest.mark.parametrize(("kind", "accelerator"), [("train", "gpu"), ("compare", "cpu")])
+def test_stages_that_ask_a_model_take_the_gpu_that_is_there(
+    run: RunConfig, kind: str, accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "has_gpu", lambda: True)
+    told = launching.runtime(Stage(kind, {"model": run.strong}), run)
+    assert told["trainer"]["accelerator"] == accelerator
 
 
 def test_a_damaged_input_stops_the_stage_that_reads_it(kitchen: Kitchen, run: RunConfig, store: Store) -> None:

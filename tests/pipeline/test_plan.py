@@ -487,8 +487,9 @@ WORDS = {  # another value of a knob that takes certain words or numbers only
     "schedule": "linear",
     "precision": "bf16-mixed",
     "tension_on": "blind",
-    "long": "drop",
+    "long": "refuse",
     "architecture": "llama",
+    "threads": 2,
     "heads": 1,  # fits every width
     "rung": 2,
     "blind_rung": 2,
@@ -786,3 +787,22 @@ def test_help_configuration_and_plan_are_told_without_heavy_imports(
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert shown in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("knobs", "knob"),
+    [
+        (["conflict=implicit", "conflict.ratio=2"], "conflict.ratio"),
+        (["conflict=placebo_unrelated", "conflict.ratio=2"], "conflict.ratio"),
+        (["conflict=explicit", "conflict.placebo_ratio=2", "controls=true"], "conflict.placebo_ratio"),
+    ],
+)
+def test_more_extra_rows_than_the_world_has_are_refused_before_it_is_drawn(
+    asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, knobs: list[str], knob: str
+) -> None:
+    monkeypatch.setattr(World, "table", lambda world: pytest.fail("the world was drawn"))
+    with pytest.raises(Refused) as refused:
+        plan(asked(*knobs))
+    assert (refused.value.knob, refused.value.value) == (knob, 2.0)
+    enough = ["data.helpful=2048", "data.unrelated=2048"] if knob == "conflict.ratio" else ["conflict.placebo_ratio=1"]
+    assert "compare" in plan(asked(*knobs, *enough))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,17 @@ def test_accuracies_without_a_standard_error_are_no_surer(fake: Any) -> None:
     fake.add(**{f"accuracy__{role}_se": None for role in ("weak", "student", "ceiling")})
     (flag,) = cautions.flags(results.load(fake.root))
     assert flag == "Tested on so few rows or clusters that no accuracy has a standard error."
+
+
+def test_pairs_that_were_too_long_are_told_of(fake: Any) -> None:
+    fake.add(data__dropped_long=0, trained={"student": {"metrics": {"n/dropped_long": 0}}})
+    assert cautions.flags(results.load(fake.root)) == []
+    fake.add(seed=1, data__dropped_long=3, trained={"ceiling": {"metrics": {"n/dropped_long": 1200}}})
+    flags = cautions.flags(results.load(fake.root))
+    assert [re.findall(r"up to ([\d,]+) (\w+) pairs .* \((1 of 2 jobs)\)", flag) for flag in flags] == [
+        [("3", "test", "1 of 2 jobs")],
+        [("1,200", "training", "1 of 2 jobs")],
+    ]
 
 
 def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:

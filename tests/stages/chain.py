@@ -24,7 +24,7 @@ def compute(stage: Stage, run: RunConfig, store: Store) -> None:
     if store.has(stage.kind, stage.key):
         return
     if stage.kind != "pretrain":
-        execute(stage.spec(), runtime(run), store, lambda done, total: None)
+        execute(stage.spec(), runtime(stage, run), store, lambda done, total: None)
         return
     torch.manual_seed(0)
     with store.writing(stage.spec()) as out:

@@ -119,8 +119,8 @@ def chain(place: Path) -> None:
     graphs = [plan(run) for run in runs]
     for (name, strategy), knobs in REAL.items():
         run, stages = (several[knobs is ITEMS] for several in (runs, graphs))
-        worker.execute(stages[name].spec(), runtime(run), Store(place / "one"), lambda *_: None)
-        shared = runtime(run._replace(trainer=replace(run.trainer, devices=2, strategy=strategy)))
+        worker.execute(stages[name].spec(), runtime(stages[name], run), Store(place / "one"), lambda *_: None)
+        shared = runtime(stages[name], run._replace(trainer=replace(run.trainer, devices=2, strategy=strategy)))
         jobs.append({"stage": stages[name].spec(), "runtime": shared, "store": str(place / "two")})
     (place / "jobs.json").write_text(json.dumps(jobs))
 

@@ -24,6 +24,7 @@ from w2sd.pipeline.store import Store
 from w2sd.run import RunConfig
 from w2sd.stages import preflight, scoring, training
 from w2sd.stages.lessons import hinted
+from w2sd.trainer import Resolved
 from w2sd.world import vocabulary
 
 MODELS = [knob for knob in SMALL if not knob.startswith("data.")]
@@ -120,7 +121,7 @@ def test_training_reads_the_hardened_labels_that_it_is_taught_by(
     monkeypatch.setattr(training, "encode_for", encode)
     folder = bench.folder(stages, "label/weak")
     params = dict(stages["train/student"].params)
-    task: Any = SimpleNamespace(params=params, inputs={"labels": folder}, trainer=compose().trainer, tokens=folder)
+    task: Any = SimpleNamespace(params=params, inputs={"labels": folder}, trainer=Resolved(), tokens=folder)
     model = (RewardModel if which == "pairs" else HeadedModel).load(bench.folder(stages, "train/student"))
     with pytest.raises(Stopped):
         training.prepare(task, model, TOKENIZER)
@@ -150,7 +151,7 @@ def test_kept_tokens_are_asked_for_where_nothing_is_added_to_them(
     params = pairs[f"evaluate/{role}"].params
     inputs = {"model": bench.folder(pairs, f"train/{role}"), "weak": bench.folder(pairs, "evaluate/weak")}
     task: Any = SimpleNamespace(
-        kind="evaluate", params=params, inputs=inputs, trainer=compose().trainer, tokens=tmp_path, trusted=()
+        kind="evaluate", params=params, inputs=inputs, trainer=Resolved(), tokens=tmp_path, trusted=()
     )
     with pytest.raises(Stopped):
         scoring.prepare(task, data.read(params["data"]).split("test"), {})

@@ -129,7 +129,8 @@ def test_another_reading_gives_other_predictions_of_the_same_model(chain: Chain)
         ("evaluate/weak", "helpful.parquet"),
     ]:
         assert other.stages[name].inputs["model"].key == chain.stages["train/weak"].key
-        execute(other.stages[name].spec(), runtime(chain.run), chain.store, lambda done, total: None)
+        stage = other.stages[name]
+        execute(stage.spec(), runtime(stage, chain.run), chain.store, lambda done, total: None)
         found, before = other.columns(name, file), chain.columns(name, file)
         assert found["margin"] == pytest.approx((before["logp_chosen"] - before["logp_rejected"]) / 50, abs=1e-12)
         assert abs(found["p_correct"] - before["p_correct"]).max() > 1e-3
@@ -450,7 +451,7 @@ def test_weak_and_strong_tokenizers_may_differ_and_need_neither_padding_nor_begi
     preflight.check(run)
     whole = Chain(run, plan(run), Store(tmp_path / "s"))
     for stage in whole.stages.values():
-        execute(stage.spec(), runtime(run), whole.store, lambda done, total: None)
+        execute(stage.spec(), runtime(stage, run), whole.store, lambda done, total: None)
     by_id = {pair.id: pair for pair in whole.table.examples}
     for role, family in (("weak", "bare"), ("student", "llama2")):
         tokenizer, found = FAMILIES[family](), whole.columns(f"evaluate/{role}")

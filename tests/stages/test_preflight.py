@@ -42,9 +42,9 @@ def test_what_a_probe_reads_of_a_policy_s_pairs_is_checked_as_it_reads_it(polici
     """As reward models do, prompt and answer apart: here with one token more than as a text that goes on."""
     preflight.check(policies())
     with pytest.raises(Refused, match=r"jsonl:1: .* tokens' is not accepted; expected at most .* \(model: strong\)"):
-        preflight.check(policies("supervision=filtered"))
+        preflight.check(policies("supervision=filtered", "data.long=refuse"))
     with pytest.raises(Refused, match=r"^strong\.context: .* rows too long' .* 0 do$"):
-        preflight.check(policies("supervision=filtered", "data.long=drop"))
+        preflight.check(policies("supervision=filtered"))
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,29 @@ def test_of_many_classes_no_row_is_too_few_for_a_threshold(asked: Asked, tmp_pat
         preflight.check(run)
     three = SimpleNamespace(classes=("a", "b", "c"))
     preflight._check_trained_rows(run._replace(data=three), read(run.data), 1)  # type: ignore[arg-type]
+
+
+def test_more_processes_than_cores_are_refused(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "n_cores", lambda: 2)
+    knobs = ["trainer=ddp", "trainer.accelerator=cpu"]
+    preflight._check_devices(asked(*knobs, "trainer.devices=2").trainer)
+    with pytest.raises(Refused) as refused:
+        preflight.check(asked(*knobs, "trainer.devices=64"))
+    assert (refused.value.knob, refused.value.value) == ("trainer.devices", 64)
+
+
+@pytest.mark.parametrize(("batch", "n_warnings"), [(8, 0), (9, 2)])
+def test_a_batch_that_is_larger_than_all_rows_is_told_of(
+    asked: Asked, caplog: pytest.LogCaptureFixture, batch: int, n_warnings: int
+) -> None:
+    sizes = [f"data.{knob}=8" for knob in ("gt", "w2s", "test", "helpful", "helpful_test", "unrelated")]
+    run = asked(*sizes, f"fit.batch={batch}")
+    preflight._check_trained_rows(run, read(run.data), 1)
+    assert [record.args for record in caplog.records] == [(batch, 8, split) for split in ("gt", "w2s")][:n_warnings]
+
+
+@pytest.mark.parametrize(("has_gpu", "said"), [(True, "the GPU (a card)"), (False, "the CPU")])
+def test_where_it_computes_is_told(asked: Asked, monkeypatch: pytest.MonkeyPatch, has_gpu: bool, said: str) -> None:
+    monkeypatch.setattr(preflight, "has_gpu", lambda: has_gpu)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a card")
+    assert preflight.device(asked().trainer).startswith(said)

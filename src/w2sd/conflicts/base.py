@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
 from w2sd.errors import Refused
 from w2sd.objectives.sft import SFT
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SOURCE, TEACHER, COIN = "own", "teacher", "coin"
 REVERSE, WORSE_TEXT = "reverse", "sft"
 FORMS = (REVERSE, WORSE_TEXT)
+SOURCES = {CONFLICTING: "data.helpful", UNRELATED: "data.unrelated", TARGET: "the last part of w2s"}  # of extra rows
 
 
 class Extra(NamedTuple):
@@ -37,6 +39,7 @@ class Conflict:
     """The two hooks, doing nothing. A student that is trained on the data's own labels has no conflict at all."""
 
     VERSION: ClassVar[int]
+    draws: ClassVar[str] = ""  # the facet of its extra rows, `ratio` for each training row
     is_placebo: ClassVar[bool] = False  # a placebo is a control itself and needs none of its own
 
     @property
@@ -90,10 +93,15 @@ def preferred(targets: Tensor) -> Tensor:
     return ((targets - 0.5).sign() + 1) / 2
 
 
-def take(pairs: list[Pair], ratio: float, n_rows: int, source: str) -> list[Pair]:
-    """The first `ratio` × `n_rows` of some rows; too few of them are refused, for a smaller dose is another arm."""
+def take(pairs: list[Pair], ratio: float, n_rows: int, facet: str) -> list[Pair]:
+    """The first `ratio` × `n_rows` of some rows of a facet."""
+    return pairs[: dose_of(len(pairs), ratio, n_rows, facet)]
+
+
+def dose_of(n_there: int, ratio: float, n_rows: int, facet: str) -> int:
+    """How many extra rows `ratio` asks for; more than there are is refused, for a smaller dose is another arm."""
     wanted = round(ratio * n_rows)
-    if len(pairs) < wanted:
-        most = f"at most {len(pairs) / n_rows:.3g}: {source} has {len(pairs)} rows for {n_rows} training rows"
+    if n_there < wanted:
+        most = f"at most {n_there / n_rows:.3g}: {SOURCES[facet]} has {n_there} rows for {n_rows} training rows"
         raise Refused("ratio", ratio, most)
-    return pairs[:wanted]
+    return wanted

@@ -21,6 +21,7 @@ class Implicit(Conflict):
     ratio: float = 1.0  # helpful rows per harmless row
     match_steps: bool = False  # as many optimiser steps as without the extra rows
     VERSION: ClassVar[int] = 1
+    draws: ClassVar[str] = CONFLICTING
 
     def __post_init__(self) -> None:
         require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
@@ -29,4 +30,4 @@ class Implicit(Conflict):
         return dose(self.ratio, self.match_steps)
 
     def extra(self, table: Table, n_rows: int) -> Extra:
-        return Extra(take(table.rows("w2s", CONFLICTING), self.ratio, n_rows, "data.helpful"))
+        return Extra(take(table.rows("w2s", CONFLICTING), self.ratio, n_rows, self.draws))

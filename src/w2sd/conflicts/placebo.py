@@ -47,12 +47,13 @@ class MoreData(ExtraRows):
     """P1: more harmless rows under weak labels. More data, no conflict."""
 
     VERSION: ClassVar[int] = 1
+    draws: ClassVar[str] = TARGET
 
     def extra(self, table: Table, n_rows: int) -> Extra:
         spare = max((pair.part for pair in table.rows("w2s", TARGET, None)), default=0)
         if spare == 0:
             raise Refused("ratio", self.ratio, "w2s rows that train no student: set data.w2s_parts to 2 or more")
-        return Extra(take(table.rows("w2s", TARGET, spare), self.ratio, n_rows, "the last part of w2s"), TEACHER)
+        return Extra(take(table.rows("w2s", TARGET, spare), self.ratio, n_rows, self.draws), TEACHER)
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ class RandomHelpful(ExtraRows):
     """P2: helpful rows with labels by a coin. The conflict's texts without its pull."""
 
     VERSION: ClassVar[int] = 1
+    draws: ClassVar[str] = CONFLICTING
 
     def extra(self, table: Table, n_rows: int) -> Extra:
-        return Extra(take(_helpful(table), self.ratio, n_rows, "data.helpful"), COIN)
+        return Extra(take(_helpful(table), self.ratio, n_rows, self.draws), COIN)
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class Unrelated(ExtraRows):
     """P3: rows about something else altogether, with their own labels. Distribution shift, no conflict."""
 
     VERSION: ClassVar[int] = 1
+    draws: ClassVar[str] = UNRELATED
 
     def extra(self, table: Table, n_rows: int) -> Extra:
-        return Extra(take(table.rows("w2s", UNRELATED), self.ratio, n_rows, "data.unrelated"))
+        return Extra(take(table.rows("w2s", UNRELATED), self.ratio, n_rows, self.draws))
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,10 @@ class Agreeing(ExtraRows):
     """P4: helpful rows labelled by the harmless teacher. The conflict's texts, pulling the supervisor's way."""
 
     VERSION: ClassVar[int] = 1
+    draws: ClassVar[str] = CONFLICTING
 
     def extra(self, table: Table, n_rows: int) -> Extra:
-        return Extra(take(_helpful(table), self.ratio, n_rows, "data.helpful"), TEACHER)
+        return Extra(take(_helpful(table), self.ratio, n_rows, self.draws), TEACHER)
 
 
 @dataclass(frozen=True)

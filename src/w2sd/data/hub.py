@@ -36,7 +36,7 @@ class Hub:
     split_seed: int = 0  # which prompts go where
     w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
     max_tokens: int = 512  # prompt and response together; the prompt is cut from the left
-    long: str = "refuse"  # a response that does not fit: refuse | drop
+    long: str = "drop"  # a response that does not fit: drop the pair and count it | refuse the run
     append_eos: str = "auto"  # policies: an end token after a response: auto (where the tokenizer has one) | never
     VERSION: ClassVar[int] = 1
 

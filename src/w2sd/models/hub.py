@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Hub:
     """A pretrained causal language model by hub id or folder; a folder that exists wins."""
 
+    is_pretrained: ClassVar[bool] = True  # and so large enough to gain from several threads
+
     id: str = "gpt2"
     revision: str = ""  # branch, tag or commit; empty: the hub's default branch
     trust_remote_code: bool = False

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
 from w2sd.config import target
+from w2sd.conflicts.base import dose_of
 from w2sd.conflicts.none import NoConflict
-from w2sd.data.pairs import classes_of
+from w2sd.data.pairs import TARGET, classes_of
 from w2sd.errors import Refused, require, within
 from w2sd.head import NewHead, WordHead
 from w2sd.hint import NoHint
@@ -18,6 +23,7 @@ def check(run: RunConfig) -> None:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
+    _check_dose(run)
     if hasattr(run.objective, "check"):
         run.objective.check(run.fit, len(classes_of(run.data) or ()) or None)
     if not run.supervision.needs_teacher:
@@ -32,6 +38,34 @@ def check(run: RunConfig) -> None:
         _check_probe(run)
     if not isinstance(run.hint, NoHint):
         _check_hint(run)
+
+
+def _check_dose(run: RunConfig) -> None:
+    """Refuse more extra rows than there are, where the data tell how many that is before they are read."""
+    n_rows = getattr(run.data, "n_rows", None)
+    if n_rows is None:
+        return
+    for conflict, under in doses(run):
+        if draws := getattr(conflict, "draws", ""):
+            with under:
+                dose_of(n_rows(draws), conflict.ratio, n_rows(TARGET), draws)
+
+
+def doses(run: RunConfig) -> Iterator[tuple[Any, AbstractContextManager[None]]]:
+    """The conflict and, with controls, its placebos; each with a context in which refusals name the run's own knob."""
+    placebos = run.conflict.placebos() if run.settings.controls else {}
+    for conflict in (run.conflict, *placebos.values()):
+        yield conflict, _under_conflict(run, conflict)
+
+
+@contextmanager
+def _under_conflict(run: RunConfig, conflict: Any) -> Iterator[None]:
+    try:
+        yield
+    except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
+        renamed = conflict is not run.conflict and not hasattr(run.conflict, refusal.knob)
+        knob = f"placebo_{refusal.knob}" if renamed else refusal.knob
+        raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted) from None
 
 
 def _check_no_teacher(run: RunConfig) -> None:

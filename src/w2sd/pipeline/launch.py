@@ -19,6 +19,7 @@ from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store, write_json
 from w2sd.run import RunConfig
+from w2sd.trainer import Resolved
 
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
@@ -67,6 +68,8 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                     if key in renewed:
                         store.forget(key)
                     try:
+                        for upstream in stage.inputs.values():
+                            store.find(upstream.key)  # checked here, once, and in none of the processes that read them
                         execute(stage, run, store, table.advance)
                     except BaseException as error:
                         store.drop_empty_work(key)
@@ -97,10 +100,10 @@ def _renewed(plan: Plan, force: list[str]) -> set[str]:
     return renewed
 
 
-def runtime(run: RunConfig) -> dict[str, Any]:
+def runtime(stage: Stage, run: RunConfig) -> dict[str, Any]:
     """What a stage needs to know and what its result must not depend on."""
     return {
-        "trainer": describe(run.trainer),
+        "trainer": describe(_trainer(stage, run)),
         "logger": describe(run.logger),
         "name": run.settings.name,
         "out": str(Path(run.settings.out).expanduser().absolute()),
@@ -108,15 +111,29 @@ def runtime(run: RunConfig) -> dict[str, Any]:
     }
 
 
+def _trainer(stage: Stage, run: RunConfig) -> Resolved:
+    """The trainer that was asked for, with what it leaves to the machine decided for the model of this stage."""
+    if KINDS[stage.kind].is_result:  # it asks no model, and so no device
+        return run.trainer.resolve(has_gpu=False)
+    processor = importlib.import_module("w2sd.stages.processor")  # by name: planning knows no torch
+    model = stage.params.get("model") or _model_of(stage.inputs.get("model"))
+    return run.trainer.resolve(processor.has_gpu(), getattr(model, "is_pretrained", False))
+
+
+def _model_of(trained: Stage | None) -> Any:
+    """The part behind a model that an earlier stage has trained."""
+    return None if trained is None else trained.params.get("model")
+
+
 def _inline(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
     worker = importlib.import_module("w2sd.worker")  # by name: only here does the planner's process meet torch
-    worker.execute(stage.spec(), runtime(run), store, advance)
+    worker.execute(stage.spec(), runtime(stage, run), store, advance)
 
 
 def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
     """The same in an interpreter of its own, or in several: memory and devices are free again when the stage ends."""
     work = store.work(stage.key)
-    write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(run), "store": str(store.root)})
+    write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(stage, run), "store": str(store.root)})
     command = [*_group(stage, run), "-m", "w2sd.worker", str(work / "spec.json")]
     # A terminal tells a whole group of processes of Ctrl-C. The worker is in another one and hears of it from here
     # alone: told twice, it would be disturbed while it ends.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from w2sd.config import NOT_RECORDED
 from w2sd.metrics.boundary import EDGES
 from w2sd.report import verdicts
 from w2sd.report.figures import LINE, canvas, dress, explain, first_of, say_under, shade, wrap
@@ -70,5 +71,5 @@ def boundary(jobs: pd.DataFrame) -> float | None:
     for part, name in CONDITIONS.items():
         if part not in jobs or {str(value).rpartition(".")[2] for value in jobs[part]} != {name}:
             return None
-    strengths = {float(alpha) for alpha in jobs["conflict.alpha"]}
-    return (1 + strengths.pop()) / 2 if len(strengths) == 1 else None
+    strengths = {*jobs["conflict.alpha"]}
+    return (1 + float(strengths.pop())) / 2 if len(strengths) == 1 and NOT_RECORDED not in strengths else None

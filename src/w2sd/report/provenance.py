@@ -60,6 +60,8 @@ def _data_name(name: str, unit: str) -> str:
         "n/test": f"test {unit} measured",
         "n/clusters": "clusters among them",
         "n/ties": "exact ties, half right",
+        "data/dropped_long": f"test {unit} dropped: response too long",
+        "data/dropped_long_training": f"training {unit} dropped: response too long",
     }
     said = name.partition("/")[2].replace("_", " ")
     return known.get(name, said.replace("dropped ", "dropped: ", 1) if said.startswith("dropped ") else said)

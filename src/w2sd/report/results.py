@@ -14,7 +14,7 @@ from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME
 from w2sd.report.records import Job, read_jobs
 from w2sd.report.trained import measures
-from w2sd.run import complete
+from w2sd.run import recorded
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides", "reads_truth")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
@@ -44,9 +44,10 @@ def load(
     Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics,
     among them what the job's trainings tell (`trained.measures`).
     `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
-    jobs that are left out because their results are no longer in the store. A knob that has the name of another
-    column is given as `config.<knob>`; `method`, which sets other knobs, is one where every job took one. Of jobs of
-    one configuration, which a later version of w2sd measures anew, only the last is there.
+    jobs that are left out because their results are no longer in the store. A knob that a record lacks because its
+    version did not have it yet reads `not recorded`; one that has the name of another column is given as
+    `config.<knob>`; `method`, which sets other knobs, is one where every job took one. Of jobs of one configuration,
+    which a later version of w2sd measures anew, only the last is there.
     """
     wanted = None if jobs is None else set(jobs)
     knobs: list[dict[str, Any]] = []
@@ -66,7 +67,7 @@ def load(
             missing += 1
             continue
         identities.append({column: getattr(job, column) for column in IDENTITY})
-        knobs.append({key: value for key, value in _flatten(complete(job.config), job.choices) if key != "name"})
+        knobs.append({key: value for key, value in _flatten(recorded(job.config), job.choices) if key != "name"})
         if has_methods:
             knobs[-1]["method"] = job.choices["method"]
         metrics.append(measured | measures(job, Store(store), trainings))
@@ -75,7 +76,7 @@ def load(
 
 def _asked_for(job: Job) -> str:
     """What decides the results of a job, under one version of the code."""
-    science = {key: value for key, value in complete(job.config).items() if key not in RUNTIME}
+    science = {key: value for key, value in recorded(job.config).items() if key not in RUNTIME}
     return canonical([job.name, science]) if job.config else job.id
 
 

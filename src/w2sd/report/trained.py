@@ -16,7 +16,8 @@ OF_REFINED = ("accuracy", "kept", "shown")  # of labels: right, as the teacher s
 
 def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """`parameters/weak`, `parameters/strong`; `stopping/…` where the student was watched, `refined/…` where its labels
-    were refined; less what is gone.
+    were refined; `data/dropped_long_training` where pairs to train on were too long, by the worst-off model; less what
+    is gone.
 
     `known` keeps what was read, by key: jobs share most of their trainings.
     """
@@ -32,7 +33,9 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
     sizes = {f"parameters/{role}": read(stage).get("n/parameters") for role, stage in MODELS.items()}
     watched = {name: value for name, value in read(STUDENT).items() if name.startswith("stopping/")}
     refined = {f"refined/{name}": read(REFINED).get(name) for name in OF_REFINED}
-    return {name: value for name, value in (sizes | refined).items() if value is not None} | watched
+    too_long = max(read(stage).get("n/dropped_long", 0) for stage in (*MODELS.values(), STUDENT))
+    dropped = {"data/dropped_long_training": too_long or None}
+    return {name: value for name, value in (sizes | refined | dropped).items() if value is not None} | watched
 
 
 def curve(job: Job, store: Store) -> list[Look]:

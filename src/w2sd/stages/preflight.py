@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -18,26 +19,22 @@ from w2sd.errors import Refused, require, within
 from w2sd.head import WordHead
 from w2sd.hint import NoHint
 from w2sd.models.hub import Hub
+from w2sd.pipeline.combination import doses
 from w2sd.pipeline.store import Store
 from w2sd.refinement import InContext
 from w2sd.run import RunConfig
 from w2sd.stages.encoding import Encoding, context_of, encode_for
 from w2sd.stages.lessons import SLOTS
+from w2sd.stages.processor import has_gpu
 from w2sd.stages.refine import words_of
 from w2sd.stages.training import MIN_HELD
 from w2sd.stopping import NoStopping
+from w2sd.trainer import Trainer, n_cores
 
 
 def check(run: RunConfig) -> None:
     """Refuse broken rows, foreign tokens, responses that do not fit, heads and devices that are not there."""
-    if run.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise Refused("trainer.accelerator", "gpu", "cpu: no CUDA device is visible here")
-    if run.trainer.accelerator == "gpu" and run.trainer.devices > torch.cuda.device_count():
-        visible = f"at most {torch.cuda.device_count()}, the CUDA devices that are visible here"
-        raise Refused("trainer.devices", run.trainer.devices, visible)
-    on_cpu, compiler = run.trainer.accelerator == "cpu", shutil.which(os.environ.get("CXX", "g++"))
-    if run.trainer.compile and on_cpu and compiler is None:
-        raise Refused("trainer.compile", True, "false: torch.compile needs a C++ compiler, and there is no g++ here")
+    _check_devices(run.trainer)
     if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
         raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
@@ -69,6 +66,27 @@ def check(run: RunConfig) -> None:
         _check_hint(run, table)
     _check_trained_rows(run, table, n_parts)
     _check_neighbours(run, table, n_parts)
+
+
+def _check_devices(trainer: Trainer) -> None:
+    """Refuse devices that are not there, and a compiler."""
+    on_cpu = trainer.resolve(has_gpu()).accelerator == "cpu"
+    if not on_cpu and not has_gpu():
+        raise Refused("trainer.accelerator", "gpu", "cpu: no CUDA device is visible here")
+    n_there = n_cores() if on_cpu else torch.cuda.device_count()
+    which = "cores that this process may use" if on_cpu else "CUDA devices that are visible here"
+    require(trainer.devices <= n_there, "trainer.devices", trainer.devices, f"at most {n_there}, the {which}")
+    if trainer.compile and on_cpu and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise Refused("trainer.compile", True, "false: torch.compile needs a C++ compiler, and there is no g++ here")
+
+
+def device(trainer: Trainer) -> str:
+    """Where a trainer that leaves this to the machine computes, and with how many threads, in a few words."""
+    alone, shared = (trainer.resolve(has_gpu(), is_pretrained) for is_pretrained in (False, True))
+    if alone.accelerator == "gpu":
+        return f"the GPU ({torch.cuda.get_device_name()})"
+    threads = f"{alone.threads}, or {shared.threads} for a pretrained model"
+    return f"the CPU, since torch sees no GPU (threads: {threads if alone != shared else alone.threads})"
 
 
 def _layouts(run: RunConfig, role: str) -> list[str | None]:
@@ -125,15 +143,10 @@ def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
     for part in range(n_parts):
         if not table.rows("w2s", part=part):
             raise Refused("data.w2s_parts", given, f"{n_parts} or more that have rows, one for each student in a row")
-    placebos = run.conflict.placebos() if run.settings.controls else {}
     for part in range(n_parts if run.chain.conflict_everywhere else 1):
-        for conflict in (run.conflict, *placebos.values()):
-            try:
+        for conflict, under in doses(run):
+            with under:
                 extra = conflict.extra(table, len(table.rows("w2s", part=part)))
-            except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
-                renamed = conflict is not run.conflict and not hasattr(run.conflict, refusal.knob)
-                knob = f"placebo_{refusal.knob}" if renamed else refusal.knob
-                raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted) from None
             if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
                 accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
                 raise Refused("data.w2s_parts", given, accepted)
@@ -141,6 +154,8 @@ def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
 
 def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
     """Refuse a holdout of next to none or next to all rows of a training, and fewer rows than a threshold needs.
+
+    Warn of a batch that is larger than all of them.
 
     Counted are the rows of a split, before a model or a supervision leaves any out and without those of a conflict,
     whose baseline has none of them.
@@ -154,6 +169,9 @@ def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
             accepted += f"and leaves {MIN_HELD} or more: it holds out {n_held}"
             require(MIN_HELD <= n_held <= len(rows) - MIN_HELD, "stopping.holdout", stopping.holdout, accepted)
         objective = getattr(run.objective, "under_truth", run.objective) if split == "gt" else run.objective
+        if run.fit.batch > len(rows) - n_held:
+            said = "fit.batch: %d is more than the %d rows of %s to train on: each epoch is one step on all of them"
+            logging.getLogger(__name__).warning(said, run.fit.batch, len(rows) - n_held, split)
         least, n = getattr(objective, "min_rows", 0) if is_binary else 0, len(rows) - n_held
         accepted = f"at most {n}: so many rows of {split} are trained on, and fewer than these have no threshold"
         require(least <= n, "objective.min_rows", least, accepted)

@@ -10,17 +10,22 @@ from functools import cache
 
 import torch
 
-from w2sd.trainer import Trainer
+from w2sd.trainer import Resolved
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def settle(trainer: Trainer, precision: str) -> None:
+def settle(trainer: Resolved, precision: str) -> None:
     """Make this process ready to compute."""
     torch.set_num_threads(trainer.threads)
     keep_freed_memory()
     if trainer.accelerator == "cpu" and precision == "bf16-mixed" and not has_bf16():
         tell_slow()
+
+
+def has_gpu() -> bool:
+    """Whether torch can compute on a GPU here: it knows best, since it is what would use it."""
+    return torch.cuda.is_available()
 
 
 @cache
