@@ -18,10 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
-from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -570,25 +566,6 @@ def test_a_job_that_fails_leaves_the_rest_of_a_sweep_alone_and_the_exit_code_say
 def test_a_sweep_that_finishes_exits_with_0(w2sd: Callable[..., Said], launches: Launches) -> None:
     assert w2sd("-m", "seed=0,1").code == 0
     assert launches.concluded == [0, 1]
-
-
-def test_a_job_of_a_sweep_is_composed_once_and_is_its_own(
-    w2sd: Callable[..., Said], launches: Launches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    composed = []
-    load = ConfigLoaderImpl.load_configuration
-
-    def counted(self: ConfigLoaderImpl, *given: Any, **named: Any) -> DictConfig:
-        composed.append(named["overrides"])
-        return load(self, *given, **named)
-
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
-    before = Hydra.get_mode, Sweeper.validate_batch_is_legal, ConfigLoaderImpl.load_sweep_config
-    assert w2sd("-m", "seed=2,1,2", "fit.epochs=1").code == 0
-    assert launches.concluded == [2, 1, 2]
-    assert [words.count("seed=1") for words in composed].count(1) == 1
-    assert w2sd("-m", "seed=1,-1").code == 2
-    assert (Hydra.get_mode, Sweeper.validate_batch_is_legal, ConfigLoaderImpl.load_sweep_config) == before
 
 
 def test_a_sweep_is_refused_before_its_first_job(w2sd: Callable[..., Said], launches: Launches) -> None:
