@@ -26,7 +26,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd.data import pairs
-from w2sd.ending import TOLD_BY, ends_when_told
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.kinds import RESULTS
 from w2sd.pipeline import nodes
@@ -35,6 +34,7 @@ from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, read_json, require_writable
 from w2sd.run import GROUPS, RunConfig, oracles, read, takes
+from w2sd.signals import SIGNAL_NAMES, exit_on_signals
 from w2sd.typos import options, refuse_options, translate
 
 HERE = Path(__file__).parent
@@ -75,12 +75,12 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
-        with ends_when_told():
+        with exit_on_signals():
             refuse_options(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except SystemExit as end:
-        if told := TOLD_BY.get(end.code):  # type: ignore[arg-type]  # of no other code
-            print(f"w2sd: ended by {told}; the same command goes on from its last checkpoint", file=sys.stderr)
+        if name := SIGNAL_NAMES.get(end.code):  # type: ignore[arg-type]  # of no other code
+            print(f"w2sd: ended by {name}; the same command goes on from its last checkpoint", file=sys.stderr)
         raise
     except (Refused, StageFailed) as error:
         return _say(error)

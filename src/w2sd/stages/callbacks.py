@@ -15,8 +15,8 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from w2sd.ending import ENDED
 from w2sd.pipeline.store import beside
+from w2sd.signals import TERMINATED
 from w2sd.task import Task
 
 
@@ -63,7 +63,7 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
         if self.is_ending:
-            sys.exit(ENDED)
+            sys.exit(TERMINATED)
 
 
 class RandomState(pl.Callback):
