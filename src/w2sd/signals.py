@@ -1,15 +1,18 @@
-"""End on SIGTERM or Ctrl-C as an exception does, with the exit code of the signal."""
+"""End on SIGTERM, Ctrl-C or a closed pipe in good order, with the exit code that a shell gives for the signal."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from signal import SIGINT, SIGTERM
+from signal import SIGINT, SIGPIPE, SIGTERM
 from typing import Any
 
 TERMINATED = 128 + SIGTERM  # the exit code that a shell gives a process which a signal ended
 INTERRUPTED = 128 + SIGINT
+PIPE_CLOSED = 128 + SIGPIPE
 SIGNAL_NAMES = {TERMINATED: "SIGTERM", INTERRUPTED: "Ctrl-C"}
 
 
@@ -43,3 +46,16 @@ def exit_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exit_on_closed_pipe() -> Iterator[None]:
+    """Exit without a traceback where nobody reads standard output any more, as in `w2sd --help | head -1`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it exits
+        raise SystemExit(PIPE_CLOSED) from None

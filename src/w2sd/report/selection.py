@@ -32,7 +32,7 @@ def pick(store: Path, name: str | None, conditions: Sequence[str]) -> list[pd.Da
 
 def require_jobs(frames: list[pd.DataFrame], store: Path) -> list[pd.DataFrame]:
     """The frames themselves, or one line that says what to run first."""
-    accepted = "a store with finished jobs: run `w2sd experiment=demo` first, or name another store"
+    accepted = "a store with finished jobs: run `w2sd -m experiment=demo` first, or name another store"
     missing = sum(frame.attrs["missing"] for frame in frames)
     gone = f" ({missing} recorded, their results are gone)" if missing else ""
     require(any(len(frame) for frame in frames), "store", str(store), accepted + gone)
