@@ -13,7 +13,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready  ## .venv with everything in it (CPU build of torch where there is no NVIDIA GPU)
+setup: $(VENV)/.ready  ## .venv with everything in it (CPU build of torch where there is no NVIDIA GPU); EXTRAS=lora,chess adds
+	@test -z "$(EXTRAS)" || $(PIP:-qq=-q) install -e '.[$(EXTRAS)]'
 
 # Torch comes first and by version, so that nothing later can pull gigabytes of CUDA onto a machine without a GPU.
 # "+cpu" can never resolve to the CUDA build; where no such wheel is at hand PyTorch's own index has one.

@@ -125,7 +125,7 @@ def main() -> None:
     asked = parser.parse_args()
     lacking = [name for name in ("trl", "accelerate") if importlib.util.find_spec(name) is None]
     if lacking:
-        raise SystemExit(f"the benchmark needs {', '.join(lacking)}: pip install -e '.[bench]'")
+        raise SystemExit(f"the benchmark needs {', '.join(lacking)}: make setup EXTRAS=bench")
     if asked.pairs is not None and (asked.pairs < 4 * work.BATCH or asked.pairs % work.BATCH):
         parser.error(f"--pairs {asked.pairs}: a multiple of {work.BATCH}, {4 * work.BATCH} or more")
     for name in asked.cases:

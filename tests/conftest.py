@@ -8,6 +8,8 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -91,3 +93,20 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def artifacts(store: Path) -> dict[str, Any]:
     """The bytes of every metrics.json in a store, by artifact."""
     return {path.parent.name: path.read_bytes() for path in sorted(store.glob("artifacts/*/metrics.json"))}
+
+
+@pytest.fixture
+def command_to_closed_pipe() -> Callable[..., tuple[int, str]]:
+    """Run the command of a module, whose standard output nobody reads; its exit code and its errors."""
+
+    def run(module: str, *words: str) -> tuple[int, str]:
+        reader, writer = os.pipe()
+        os.close(reader)
+        program = f"import sys; from {module} import main; sys.exit(main())"
+        command = [sys.executable, "-c", program, *words]
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # as in a shell
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered)
+        os.close(writer)
+        return done.returncode, done.stderr
+
+    return run

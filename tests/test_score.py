@@ -260,8 +260,8 @@ def test_bad_jsonl_is_refused_in_one_line(run: Run, files: Path, text: str, refu
 
 
 def test_files_that_cannot_be_read_are_refused(run: Run, files: Path) -> None:
-    _refused(run(student="gone.csv"), "gone.csv: 'No such file or directory'", "a readable csv file")
-    _refused(run(student="gone.txt"), "gone.txt: '.txt'", "a name that ends in .parquet, .csv, .jsonl")
+    (files / "notes.txt").touch()
+    _refused(run(student="notes.txt"), "notes.txt: '.txt'", "a name that ends in .parquet, .csv, .jsonl")
     (files / "folder.csv").mkdir()
     _refused(run(student="folder.csv"), "folder.csv: 'Is a directory'", "a readable csv file")
     (files / "latin.csv").write_bytes(b"id,p_correct\n\xe9,0.5\n")
@@ -272,6 +272,19 @@ def test_files_that_cannot_be_read_are_refused(run: Run, files: Path) -> None:
     _refused(run(student="cut.parquet"), "cut.parquet: ", "a readable parquet file")
     write(files / "odd.parquet", {"id": ["0"], "p_correct": [[0.5]]})
     _refused(run(student="odd.parquet"), "odd.parquet: row 1: p_correct: [0.5]", "a number from 0 to 1")
+
+
+@pytest.mark.parametrize("flag", ["weak", "student", "twin", "placebo", "gold-conflict"])
+def test_a_file_that_is_not_there_is_refused_by_its_flag(run: Run, files: Path, flag: str) -> None:
+    gone = "name=studnet.csv" if flag == "placebo" else "studnet.csv"
+    several = ["--gold-baseline", "weak.csv"] if flag == "gold-conflict" else []
+    ran = run(weak="studnet.csv") if flag == "weak" else run(student=gone) if flag == "student" else None
+    ran = ran or run(f"--{flag}", gone, *several)
+    _refused(ran, f"--{flag}: 'studnet.csv' is not accepted", "did you mean 'student.csv'?")
+
+
+def test_a_reader_that_leaves_ends_it_quietly(command_to_closed_pipe: Callable[..., tuple[int, str]]) -> None:
+    assert command_to_closed_pipe("w2sd.score", "--help") == (141, "")
 
 
 def test_clusters_and_strata_belong_to_pairs(run: Run, files: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -25,18 +26,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from w2sd.compose import composed_once
+from w2sd import __version__
 from w2sd.data import pairs
-from w2sd.ending import TOLD_BY, ends_when_told
 from w2sd.errors import Refused, StageFailed, require
+from w2sd.overrides import options, parse, refusal
 from w2sd.pipeline import nodes
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, read_json, require_writable
 from w2sd.run import RunConfig, oracles, read, takes
+from w2sd.signals import SIGNAL_NAMES, exit_on_closed_pipe, exit_on_signals
 from w2sd.trainer import AUTO
-from w2sd.typos import options, refuse_options, translate
 
 HERE = Path(__file__).parent
 CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if place.is_dir())  # in a wheel, in a checkout
@@ -64,11 +65,9 @@ made: set[str] = set()  # keys that this process computed: a sweep renews a forc
 failed: list[int] = []  # exit codes of the jobs of this process's sweep that did not finish
 
 
+@exit_on_closed_pipe()
 def main() -> int:
     """Exit code 0: done; 1: a stage failed; 2: refused before anything was computed; 143: SIGTERM; 130: Ctrl-C."""
-    if sys.argv[1:] in (["--help"], ["-h"]):
-        print(show_help())
-        return 0
     made.clear()
     failed.clear()
     # Read when torch is loaded, here or in a worker. By default OpenMP's threads spin while they wait for each other;
@@ -76,17 +75,19 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come up to here, where they become one line
     try:
-        with ends_when_told(), composed_once():
-            refuse_options(sys.argv[1:])
+        with exit_on_signals():
+            if answer := _answer(sys.argv[1:]):
+                print(answer)
+                return 0
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
     except SystemExit as end:
-        if told := TOLD_BY.get(end.code):  # type: ignore[arg-type]  # of no other code
-            print(f"w2sd: ended by {told}; the same command goes on from its last checkpoint", file=sys.stderr)
+        if name := SIGNAL_NAMES.get(end.code):  # type: ignore[arg-type]  # of no other code
+            print(f"w2sd: ended by {name}; the same command goes on from its last checkpoint", file=sys.stderr)
         raise
     except (Refused, StageFailed) as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return _say(translate(error, CONF), error)
+        return _say(refusal(error, CONF), error)
     except (
         ValueError,
         AttributeError,
@@ -95,7 +96,9 @@ def main() -> int:
         frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
         if not frame.f_globals["__name__"].startswith(("hydra.", "omegaconf.")):
             raise
-        return _say(translate(error, CONF), error)
+        return _say(refusal(error, CONF), error)
+    except BrokenPipeError:
+        raise
     except OSError as error:  # the folder that Hydra makes for a sweep; those of a job are dealt with there
         within_reach = f"a folder or file within reach ({error.strerror or error})"
         return _say(Refused("command line", error.filename, within_reach), error)
@@ -104,12 +107,27 @@ def main() -> int:
     return max(failed, default=0)
 
 
-def show_help() -> str:
-    """Examples, parts with their options, and the top-level values, read from `conf/` itself."""
+def _answer(words: list[str]) -> str | None:
+    """Return what is printed in place of a run where the command line asks for help or the like; None otherwise."""
+    if "--version" in words:
+        return f"w2sd {__version__}"
+    flags = parse(words)
+    own = [Path(flags.config_dir)] if flags.config_dir else []
+    require(all(folder.is_dir() for folder in own), "--config-dir", flags.config_dir, "a folder that exists")
+    if flags.help:
+        return show_help(*own)
+    line = os.environ.get("COMP_LINE", "") if flags.shell_completion else ""
+    if match := re.search(r"(?:^| )(\+?(\w+)@[\w.]+=)\S*$", line):  # a group in a place, in which Hydra finds nothing
+        return " ".join(f"{match[1]}{option}" for option in options(*(folder / match[2] for folder in (CONF, *own))))
+    return None
+
+
+def show_help(*own: Path) -> str:
+    """Return examples, parts with their options, and the top-level values, read from `conf/` and your own folders."""
+    folders = [folder for conf in (CONF, *own) for folder in conf.iterdir() if folder.is_dir()]
     groups = {
-        folder.name: ", ".join(options(folder))
-        for folder in sorted(CONF.iterdir())
-        if folder.is_dir() and folder.name != "hydra"
+        name: ", ".join(options(*(folder for folder in folders if folder.name == name)))
+        for name in sorted({folder.name for folder in folders} - {"hydra"})
     }
     values = (CONF / "config.yaml").read_text().partition("\n\n")[2].partition("\n\nhydra:")[0]
     lines = (
@@ -124,6 +142,8 @@ def run(cfg: DictConfig) -> float:
     try:
         try:
             return _run(cfg)
+        except BrokenPipeError:
+            raise
         except OSError as error:  # a store that cannot be written, a full disk
             raise StageFailed(f"{error.filename or 'file system'}: {error.strerror or error}") from error
     except (Refused, StageFailed) as error:
@@ -139,6 +159,8 @@ def run(cfg: DictConfig) -> float:
 
 def _run(cfg: DictConfig) -> float:
     jobs, is_sweep = str(cfg.jobs), HydraConfig.get().mode == RunMode.MULTIRUN
+    if not is_sweep:
+        _refuse_part_of_sweep()
     require(is_sweep or takes(jobs, 0), "jobs", jobs, "0/1 without -m, where there is one job")
     if is_sweep and not takes(jobs, HydraConfig.get().job.num):
         print(f"[w2sd] job {HydraConfig.get().job.num}: not of the share jobs={jobs}", file=sys.stderr)
@@ -166,6 +188,17 @@ def _run(cfg: DictConfig) -> float:
     else:
         print("[w2sd] every stage was found in the store; nothing to compute", file=sys.stderr)
     return _conclude(asked, cfg, stages, store, job, is_told)
+
+
+def _refuse_part_of_sweep() -> None:
+    """Refuse to run an experiment that is a sweep as one job, unless every key that it sweeps has a value."""
+    here = HydraConfig.get()
+    given = {word.lstrip("+~").partition("=")[0] for word in here.overrides.task}
+    missing = [key for key in here.sweeper.get("params") or () if key not in given]
+    if missing:
+        words = shlex.join(sys.argv[1:])
+        accepted = f"-m before it all for the sweep, or a value for each of {', '.join(missing)}"
+        raise Refused("command line", words, accepted, nearest=f"w2sd -m {words}")
 
 
 def _check_inputs(asked: RunConfig) -> None:

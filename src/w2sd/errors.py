@@ -43,6 +43,12 @@ class Flags(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a word that is none of the choices, and name the nearest."""
+        if action.choices is not None and value not in action.choices:
+            known = list(action.choices)
+            self.error(str(Refused(action.dest, value, "one of " + ", ".join(known), nearest(value, known))))
+
     def _known(self) -> list[str]:
         """Its long flags, and those of the commands below it."""
         below = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2sd.errors import Flags, Refused, require
+from w2sd.signals import exit_on_closed_pipe
 
 if TYPE_CHECKING:  # numpy and pyarrow are not needed for --help
     from w2sd.metrics.measurement import Metrics
@@ -27,6 +28,7 @@ example, one seed: estimates, and what a verdict would need
 RESERVED = ("twins", "gold_conflict")  # names of other nulls
 
 
+@exit_on_closed_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 2 for files or flags that cannot be used as they are."""
     arguments = _parser().parse_args(argv)
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 def _score(arguments: argparse.Namespace) -> int:
     seeds = _roles(arguments)
     require(0 < arguments.threshold <= 1, "--threshold", arguments.threshold, "a number above 0 and up to 1")
+    _require_files(arguments)
     from w2sd import scorecard
     from w2sd.metrics.comparison import compare
     from w2sd.metrics.verdict import judge
@@ -107,6 +110,18 @@ def _roles(arguments: argparse.Namespace) -> list[dict[str, str]]:
             roles |= {"gold_conflict": gold[seed], "gold_baseline": gold_baselines[seed]}
         seeds.append(roles)
     return seeds
+
+
+def _require_files(arguments: argparse.Namespace) -> None:
+    """Refuse a file that does not exist, by the flag that names it."""
+    from w2sd.data.reading import absent, expand
+
+    placebos = [text.partition("=")[2] for text in arguments.placebo]
+    given = {**vars(arguments), "weak": [arguments.weak], "ceiling": [arguments.ceiling], "placebo": placebos}
+    for role in ("weak", "ceiling", "baseline", "student", "twin", "placebo", "gold_conflict", "gold_baseline"):
+        for file in given[role]:
+            if not expand(file).exists():
+                raise absent(f"--{role.replace('_', '-')}", file, "a file")
 
 
 def _replicates(seeds: Sequence[Mapping[str, str]]) -> list[Replicate]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from w2sd.config import build
-from w2sd.ending import ends_when_told
 from w2sd.errors import Refused, StageFailed
 from w2sd.pipeline.store import Store, read_json, write_json
+from w2sd.signals import exit_on_signals
 from w2sd.stages.performance import Stretch, figures, memory, reset_peak
 from w2sd.task import Task
 
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             _say(f"@progress {done} {total}")
 
     try:
-        with ends_when_told():
+        with exit_on_signals():
             execute(job["stage"], job["runtime"], Store(job["store"]), advance, rank)
     except (Refused, StageFailed) as error:
         _say(f"@failed {error}")

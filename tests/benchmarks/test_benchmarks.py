@@ -108,7 +108,7 @@ def test_the_table_compares_with_the_faster_settings(given: work.Work) -> None:
 def test_what_is_missing_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("sys.argv", ["run.py"])
-    with pytest.raises(SystemExit, match=r"^the benchmark needs trl, accelerate: pip install -e '\.\[bench\]'$"):
+    with pytest.raises(SystemExit, match=r"^the benchmark needs trl, accelerate: make setup EXTRAS=bench$"):
         run.main()
 
 

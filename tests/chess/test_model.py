@@ -93,7 +93,7 @@ def test_a_pretrained_base_replaces_the_random_weights(tmp_path: Path) -> None:
 
 
 def test_documents_are_positions_and_all_their_moves_are_legal() -> None:
-    chess = pytest.importorskip("chess", reason="needs the extra chess: pip install 'w2sd[chess]'")
+    chess = pytest.importorskip("chess", reason="needs python-chess: make setup EXTRAS=chess")
     tokens, weights = ChessText(40).documents(TINY)
     noticed, missed = [], []
     assert (tokens.shape, weights.shape, tokens.dtype, weights.dtype) == ((40, LENGTH),) * 2 + (np.int32, np.float32)
@@ -120,7 +120,7 @@ def test_documents_are_positions_and_all_their_moves_are_legal() -> None:
 
 
 def test_games_begin_with_any_pieces_missing_but_the_kings() -> None:
-    chess = pytest.importorskip("chess", reason="needs the extra chess: pip install 'w2sd[chess]'")
+    chess = pytest.importorskip("chess", reason="needs python-chess: make setup EXTRAS=chess")
     boards = [_begin(np.random.default_rng(n)) for n in range(20)]
     assert all(board.is_valid() for board in boards)
     for kind in (chess.PAWN, chess.KNIGHT, chess.BISHOP, chess.ROOK, chess.QUEEN):
@@ -143,7 +143,7 @@ def test_games_begin_with_any_pieces_missing_but_the_kings() -> None:
     ],
 )
 def test_the_player_counts_pieces_checks_and_mates(fen: str, move: str, worth: int) -> None:
-    chess = pytest.importorskip("chess", reason="needs the extra chess: pip install 'w2sd[chess]'")
+    chess = pytest.importorskip("chess", reason="needs python-chess: make setup EXTRAS=chess")
     board = chess.Board(fen)
     assert value(board, chess.Move.from_uci(move)) == worth
     assert board.fen() == chess.Board(fen).fen()

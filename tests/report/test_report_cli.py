@@ -75,7 +75,7 @@ def test_a_wrong_word_is_one_line(sweep: Any, tmp_path: Path, capsys: Any, argum
             ["gc", "--by", "seed"],
             "w2sd-report gc: flags: '--by' is not accepted; expected one of --help, --i[^;]*--yes ",
         ),
-        (["gcc"], "w2sd-report: argument : invalid choice: 'gcc' "),
+        (["gcc"], "w2sd-report: command: 'gcc' is not accepted; expected one of gc; did you mean 'gc'\\? "),
     ],
 )
 def test_a_wrong_flag_is_one_line(capsys: Any, arguments: list[str], line: str) -> None:
@@ -86,11 +86,15 @@ def test_a_wrong_flag_is_one_line(capsys: Any, arguments: list[str], line: str) 
     assert re.match(line, error)
 
 
+def test_a_reader_that_leaves_ends_it_quietly(command_to_closed_pipe: Any) -> None:
+    assert command_to_closed_pipe("w2sd.report.cli", "--help") == (141, "")
+
+
 def test_an_empty_store_says_what_to_run(empty: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W2SD_STORE", str(empty))
     code, _, error = run(capsys)
     assert (code, error.count("\n")) == (2, 1)
-    assert "run `w2sd experiment=demo` first" in error
+    assert "run `w2sd -m experiment=demo` first" in error
     assert not empty.exists()
 
 

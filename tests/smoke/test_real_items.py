@@ -39,7 +39,7 @@ def test_a_public_set_goes_all_the_way(data: Path, tmp_path: Path, name: str) ->
 
 
 def test_chess_puzzles_go_all_the_way(data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("chess", reason="needs the extra chess: pip install 'w2sd[chess]'")
+    pytest.importorskip("chess", reason="needs python-chess: make setup EXTRAS=chess")
     small = ["weak.documents=2000", "strong.documents=2000", "fit.epochs=2", "data.limit=1000", "logger=csv"]
     models = ["model@weak=chess_s", "model@strong=chess_m"]
     found = compared(run(tmp_path, "data=chess_puzzles", "fit=chess", "head=words", *models, *small, fast=False))

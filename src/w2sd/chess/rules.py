@@ -16,7 +16,7 @@ def library() -> Any:
     try:
         import chess
     except ImportError as error:
-        lacking = "python-chess beside it; install the extra chess: pip install 'w2sd[chess]'"
+        lacking = "python-chess beside it; make setup EXTRAS=chess"
         raise Refused("data", "chess", lacking) from error
     return chess
 

@@ -101,7 +101,7 @@ class Lora(Adapter):
 
     def check_installed(self) -> None:
         if importlib.util.find_spec("peft") is None:  # which takes seconds to import
-            raise Refused("adapter", "lora", "peft beside it; install the extra lora: pip install 'w2sd[lora]'")
+            raise Refused("adapter", "lora", "peft beside it; make setup EXTRAS=lora")
 
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:
         import torch

@@ -6,7 +6,6 @@
     STORE/locks/<key>.lock          held while a stage runs, so that concurrent runs share it
     STORE/jobs/<id>.json            one record per finished run
     STORE/tokens/<hash>.safetensors the rows of a split as one tokenizer has them; may go at any time
-    STORE/verdicts/<hash>.json      what reports have judged; may go at any time
 
 An artifact is written beside its place and committed by one rename: it is there completely or not at all. The rename
 gives correctness; the lock only saves work, so a file system with unreliable locks costs time and never a result.

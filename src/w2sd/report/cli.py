@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2sd.errors import Flags, Refused, StageFailed
+from w2sd.signals import exit_on_closed_pipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ EXAMPLES = """examples:
 """
 
 
+@exit_on_closed_pipe()
 def main(argv: list[str] | None = None) -> int:
     """Run the command; exit code 1: files are damaged or out of reach; 2: a request that cannot be carried out."""
     arguments = _parser().parse_args(argv)
@@ -34,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     except (Refused, StageFailed) as error:
         print(f"w2sd-report: {error}", file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a folder that cannot be written, a full disk
         print(f"w2sd-report: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from w2sd.errors import require
+from w2sd.metrics.verdict import VERSION
 from w2sd.pipeline.store import Store
+from w2sd.report import verdict_cache
 from w2sd.report.records import read_jobs
 
 
@@ -26,7 +28,7 @@ class Leftover(NamedTuple):
 
 
 def find(store: Path) -> list[Leftover]:
-    """Artifacts that no job record leads to, folders left by runs that were cut off (`tmp/`, `work/`), and tokens."""
+    """Artifacts that no job record leads to, verdicts on these, leftovers of runs that were cut off, and tokens."""
     require((store / "artifacts").is_dir(), "store", str(store), "a store of w2sd: a folder with artifacts/ in it")
     alive = _reachable(store)
     unreached = [path for path in _folders(store / "artifacts") if path.name.rpartition("-")[2] not in alive]
@@ -90,7 +92,13 @@ def _reachable(store: Path) -> set[str]:
             alive.add(key)
             spec = Store(store).spec(kinds[key], key) if key in kinds else None
             to_visit += (spec or {}).get("inputs", {}).values()
-    return alive
+    return alive | {key for key, kind in kinds.items() if kind == verdict_cache.KIND and _holds(store, key, alive)}
+
+
+def _holds(store: Path, verdict: str, alive: set[str]) -> bool:
+    """Whether a verdict is by today's rule, and on evaluations of jobs that are there."""
+    spec = Store(store).spec(verdict_cache.KIND, verdict) or {}
+    return spec.get("version") == VERSION and alive.issuperset(spec["inputs"].values())
 
 
 @contextmanager

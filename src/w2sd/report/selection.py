@@ -21,7 +21,7 @@ def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFra
     """The jobs of this experiment, or of every one, that meet the conditions: at least one."""
     frame = results.load(store)
     gone = f" ({n} recorded, their results are gone)" if (n := frame.attrs["missing"]) else ""
-    accepted = f"a store with finished jobs: run `w2sd experiment=demo` first, or name another store{gone}"
+    accepted = f"a store with finished jobs: run `w2sd -m experiment=demo` first, or name another store{gone}"
     require(len(frame) > 0, "store", str(store), accepted)
     if name is not None:
         choose("--name", name, set(frame["name"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -13,14 +13,15 @@ from w2sd.errors import Refused, StageFailed
 from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
 from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.verdict import Verdict, holm, judge
-from w2sd.pipeline.store import Store, digest_file
+from w2sd.pipeline.store import Store
 from w2sd.report import knobs, notation, tables
-from w2sd.report.remembered import remembered
 from w2sd.report.replicates import Group, groups, worlds_and_seeds
+from w2sd.report.verdict_cache import cached
 
 WORDS = {"shown": "shown", "not_shown": "not shown", "not_testable": "not testable here"}
 ALONE = "shown, not after Holm"  # by itself, and not as one of several pairs of models
 LEVEL = 0.05
+RULE: Mapping[str, Any] = {"threshold": 0.75, "n_resamples": 2000}  # parameters of the rule
 FEW = 4  # verdicts that a reader is told one by one; of more, how many there are of each kind
 ROLES = ("weak", "ceiling", "baseline", "student", "gold_baseline", "gold_conflict")
 CONTROLS = {"twins": "seed twins", "gold_conflict": "gold + conflict"}
@@ -161,10 +162,10 @@ def describe(ruling: Ruling) -> str:
 def _judge(group: Group, store: Path) -> Verdict:
     """The verdict; predictions that are gone or do not fit together allow none, and say so."""
     try:
-        digests = {key: digest_file(path) for key, path in _files(group, store).items()}
-        arms = ({role: digests[key] for role, key in arms.items()} for arms in _arms(group))
-        members = sorted(zip(worlds_and_seeds(group.jobs), arms, strict=True), key=lambda member: member[0])
-        return remembered(Store(store), [_drops_pairs(group), members], lambda: judge(replicates(group, store)))
+        members = sorted(zip(worlds_and_seeds(group.jobs), _arms(group), strict=True), key=lambda member: member[0])
+        inputs = {f"{n}/{role}": key for n, (_, arms) in enumerate(members) for role, key in arms.items()}
+        params = {**RULE, "drops_pairs": _drops_pairs(group), "replicates": [who for who, _ in members]}
+        return cached(Store(store), params, inputs, lambda: judge(replicates(group, store), **RULE))
     except (Refused, StageFailed) as problem:
         return Verdict("not_testable", str(problem), "these jobs again, for what they left in the store")
 

@@ -17,9 +17,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from w2sd.data.loader import Batch
 from w2sd.data.tally import Tally
-from w2sd.ending import ENDED
 from w2sd.logger import conclude
 from w2sd.pipeline.store import beside
+from w2sd.signals import TERMINATED
 from w2sd.stages.performance import Stretch, figures, memory
 from w2sd.students.learner import unwrapped
 from w2sd.task import Task
@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
         if self.is_ending:
-            sys.exit(ENDED)
+            sys.exit(TERMINATED)
 
 
 class RandomState(pl.Callback):

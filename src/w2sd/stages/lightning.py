@@ -18,11 +18,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from w2sd.config import describe
 from w2sd.data.loader import Loader
-from w2sd.ending import ENDED
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.kinds import KINDS
 from w2sd.logger import Csv, RunName
+from w2sd.signals import TERMINATED
 from w2sd.stages import processor
 from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState, Throughput
 from w2sd.stages.strategies import strategy_of
@@ -69,7 +69,7 @@ def train(
     with _trainer(task, fit, loader, [*callbacks, *own], fit.epochs, steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
     if checkpoints.is_ending:  # told so after the last step, when there was nothing left to save
-        sys.exit(ENDED)
+        sys.exit(TERMINATED)
     learner.gather(keep=task.rank == 0)
     if not all(weights.isfinite().all() for weights in learner.whole.parameters()):
         raise StageFailed(

@@ -1,0 +1,61 @@
+"""End on SIGTERM, Ctrl-C or a closed pipe in good order, with the exit code that a shell gives for the signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from signal import SIGINT, SIGPIPE, SIGTERM
+from typing import Any
+
+TERMINATED = 128 + SIGTERM  # the exit code that a shell gives a process which a signal ended
+INTERRUPTED = 128 + SIGINT
+PIPE_CLOSED = 128 + SIGPIPE
+SIGNAL_NAMES = {TERMINATED: "SIGTERM", INTERRUPTED: "Ctrl-C"}
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and Ctrl-C into SystemExit, so that locks are released and drafts removed; a second Ctrl-C kills.
+
+    Ctrl-C raises SIGTERM: a training, which handles SIGTERM itself, saves a checkpoint first.
+    """
+    previous = {number: signal.getsignal(number) for number in (SIGTERM, SIGINT)}
+    is_interrupted = False
+
+    def terminate(*_: Any) -> None:
+        raise SystemExit(TERMINATED)
+
+    def interrupt(*_: Any) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        signal.signal(SIGINT, signal.SIG_DFL)
+        signal.raise_signal(SIGTERM)
+
+    signal.signal(SIGTERM, terminate)
+    if previous[SIGINT] != signal.SIG_IGN:  # a script that runs in the background ignores Ctrl-C
+        signal.signal(SIGINT, interrupt)
+    try:
+        yield
+    except SystemExit as end:
+        if is_interrupted and end.code == TERMINATED:
+            raise SystemExit(INTERRUPTED) from None
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def exit_on_closed_pipe() -> Iterator[None]:
+    """Exit without a traceback where nobody reads standard output any more, as in `w2sd --help | head -1`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it exits
+        raise SystemExit(PIPE_CLOSED) from None
