@@ -63,7 +63,7 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
         "train/gold_conflict": "ef031dff40c8",
         "compare": "6bd67cb40fd7",
     },
-    ("conflict=explicit_random_mask",): {"compare": "f906f55454e7"},
+    ("conflict=explicit_random_mask",): {"compare": "2e33b23741e5"},
     ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "e2d6f9505deb"},
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from w2sd.data.batch import ItemRows, PairRows
-from w2sd.data.pairs import classes_of, coin
+from w2sd.data.pairs import classes_of, coin, draw
 from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed, within
 from w2sd.models.probe import Probe
@@ -69,6 +69,8 @@ def pair_rows(task: Task, training: Training) -> PairRows:
     given: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "targets": training.targets_NK[:, 0]}
     if training.conflict.reads_truth:
         given["truth"] = (~swapped).astype(np.float64)
+    if training.conflict.reads_draws:
+        given["draws"] = np.array([draw(str(params["seed"]), pair.id) for pair in pairs])
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         given["references"] = reference.join(task.inputs["reference"], origin, pairs, encoded)
