@@ -25,7 +25,7 @@ KINDS = {
     "train": Kind(2, is_shared=True, trains=True),
     "label": Kind(1, is_shared=True),
     "refine": Kind(2),
-    "evaluate": Kind(1, is_shared=True),
+    "evaluate": Kind(2, is_shared=True),
     "generate": Kind(1),
     "compare": Kind(4, is_result=True),
     "simulate": Kind(1, is_result=True),

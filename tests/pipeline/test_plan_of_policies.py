@@ -48,23 +48,23 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
         "train/ceiling": "312748133c74",
         "train/student": "2ffcd259390f",
         "label/weak": "d67d7e7b82f3",
-        "evaluate/weak": "638f16492f1d",
-        "evaluate/ceiling": "7264516d3b7f",
-        "evaluate/student": "8baec33adcc8",
-        "compare": "d1b166d20f3f",
+        "evaluate/weak": "bf701e830a57",
+        "evaluate/ceiling": "2b8571626441",
+        "evaluate/student": "5fe21a5272a7",
+        "compare": "8e3494007f42",
     },
     ("conflict=implicit", "controls=true"): {
         "train/student": "70d3b6b805ef",
         "train/gold_conflict": "e883865a5ef7",
-        "compare": "8d3a650315b1",  # in which all of them are
+        "compare": "b51e6fcf5884",  # in which all of them are
     },
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
         "train/student": "33de50484ba5",
         "train/gold_conflict": "f95f9fe09550",
-        "compare": "77d9e9fdf42c",
+        "compare": "2f51b03a2bd7",
     },
-    ("conflict=explicit_random_mask",): {"compare": "6828c155e394"},
-    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "548fbe891603"},
+    ("conflict=explicit_random_mask",): {"compare": "55b341a3025b"},
+    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "ab86b340c42b"},
 }
 
 

@@ -325,7 +325,7 @@ def examined(
 ) -> tuple[PolicyStudent, dict[str, float]]:
     """A student after its test, and what was logged."""
     student = student_of(model, objective)
-    student.examine(Examination(torch.arange(N) * 7 - 50, torch.from_numpy(swapped), {}), reading)
+    student.examine(Examination(torch.arange(N) * 7 - 50, torch.arange(N), torch.from_numpy(swapped), {}), reading)
     scored = rows(task.trainer.micro_tokens, swapped)
     logged = lightning.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
     return student, logged
