@@ -28,6 +28,6 @@ KINDS = {
     "evaluate": Kind(2, is_shared=True),
     "generate": Kind(1),
     "compare": Kind(4, is_result=True),
-    "simulate": Kind(1, is_result=True),
+    "simulate": Kind(2, is_result=True),
 }
 RESULTS = tuple(kind for kind, known in KINDS.items() if known.is_result)  # in the order of a report

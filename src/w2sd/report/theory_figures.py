@@ -71,7 +71,7 @@ def draw_pythagoras(curves: pd.DataFrame, job: dict[Any, Any]) -> Figure:
 
 def _points(axes: Axes, own: pd.DataFrame, role: str, *, color: str, alpha: float, n: int) -> None:
     """The mean over replicates at each u, with its 95% t interval."""
-    means = {u: over_jobs([Estimate(value) for value in part[role]]) for u, part in own.groupby("u")}
+    means = {u: over_jobs(f"error/{role}", [Estimate(value) for value in part[role]]) for u, part in own.groupby("u")}
     look: dict[str, Any] = {"color": color, "alpha": alpha}
     values = [mean.value or 0.0 for mean in means.values()]
     axes.plot(list(means), values, marker="o", markersize=3, linewidth=1.4, label=f"{role}, n = {n}", **look)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from w2sd.metrics import student_t
+from w2sd.metrics.scale import scale_of
 from w2sd.metrics.statistics import interval
 
 Values = NDArray[np.float64]
@@ -45,7 +46,7 @@ def over_replicates(name: str, values: ArrayLike) -> Metrics:
     >>> {name: round(value, 3) for name, value in over_replicates("gain", [0.4, 0.5, 0.6]).items()}
     {'gain': 0.5, 'gain_lo': 0.252, 'gain_hi': 0.748}
     """
-    mean, lo, hi = student_t.mean(np.asarray(values, dtype=np.float64).tolist())
+    mean, lo, hi = student_t.mean(np.asarray(values, dtype=np.float64).tolist(), scale_of(name))
     return {name: mean} if lo is None else {name: mean, f"{name}_lo": lo, f"{name}_hi": hi}
 
 
