@@ -116,7 +116,7 @@ def rows_of(encoded: Encoded, task: Task, references: np.ndarray | None) -> Pair
 
 def examine(student: Student, n: int) -> Student:
     """Make ready to be scored on `n` pairs."""
-    student.examine(Examination(torch.arange(n), torch.zeros(n, dtype=torch.bool), {}))
+    student.examine(Examination(torch.arange(n), torch.arange(n), torch.zeros(n, dtype=torch.bool), {}))
     return student.requires_grad_(False)
 
 

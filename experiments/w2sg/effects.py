@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from w2sd.metrics.student_t import t_quantile
+from w2sd.metrics.scale import DIFFERENCE, UNBOUNDED, Scale
+from w2sd.metrics.student_t import mean
 from w2sd.report import results
 
-METRICS = {"accuracy/student": "accuracy", "pgr": "PGR"}
+METRICS = {"accuracy/student": DIFFERENCE, "pgr": UNBOUNDED}  # the scale of a difference in it
 WORLD = "data.world_seed"
 
 
@@ -46,20 +46,19 @@ def lines(frame: pd.DataFrame, knob: str, against: str, within: list[str], group
         delta = pd.DataFrame({metric: table[metric].get(value) - table[metric][against] for metric in METRICS})
         delta = delta.dropna(subset=["accuracy/student"])
         for key, rows in delta.groupby(groups) if groups else [((), delta)]:
-            cells = [estimate(rows[metric].groupby(WORLD).mean().dropna()) for metric in METRICS]
+            cells = [estimate(rows[metric].groupby(WORLD).mean().dropna(), scale) for metric, scale in METRICS.items()]
             named = dict(zip(groups, key, strict=True))
             label = [named.get(column, "all") for column in within]
             found.append(f"| {' | '.join([*label, value])} | {len(rows)} | {' | '.join(cells)} |")
     return found
 
 
-def estimate(by_world: pd.Series) -> str:
+def estimate(by_world: pd.Series, scale: Scale) -> str:
     """Mean and t interval over worlds."""
-    n = len(by_world)
-    if n < 2:
+    if by_world.nunique() < 2:
         return "–"
-    mean, half = by_world.mean(), t_quantile(n - 1) * by_world.std(ddof=1) / np.sqrt(n)
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]".replace("-", "−")
+    value, lo, hi = mean(by_world.tolist(), scale)
+    return f"{value:+.3f} [{lo:+.3f}, {hi:+.3f}]".replace("-", "−")
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ class Kind(NamedTuple):
 KINDS = {
     "pretrain": Kind(1, is_shared=True, trains=True),
     "generative": Kind(1, is_shared=True, trains=True),
-    "sft": Kind(2, is_shared=True, trains=True),
+    "sft": Kind(3, is_shared=True, trains=True),
     "reference": Kind(2, is_shared=True),
     "features": Kind(2, is_shared=True),
     "zero_shot": Kind(1),
-    "train": Kind(1, is_shared=True, trains=True),
+    "train": Kind(2, is_shared=True, trains=True),
     "label": Kind(1, is_shared=True),
     "refine": Kind(2),
-    "evaluate": Kind(1, is_shared=True),
+    "evaluate": Kind(2, is_shared=True),
     "generate": Kind(1),
     "compare": Kind(4),
 }

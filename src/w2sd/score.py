@@ -146,14 +146,14 @@ def _pool(students: Sequence[Metrics]) -> Metrics:
     if len(students) == 1:
         return dict(students[0])
     from w2sd.metrics import student_t
-    from w2sd.scorecard import is_p_value
+    from w2sd.metrics.scale import is_p_value, scale_of
 
     pooled: Metrics = {}
     for name in dict.fromkeys(name for student in students for name in student):
         values = [student.get(name) for student in students]
         texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
         numbers = [value for value in values if isinstance(value, int | float) and not is_p_value(name)]
-        mean, lo, hi = student_t.mean(numbers) if numbers else (None, None, None)
+        mean, lo, hi = student_t.mean(numbers, scale_of(name)) if numbers else (None, None, None)
         if not name.endswith(("_lo", "_hi", "_se")):
             pooled[name] = "; ".join(texts) if texts else mean
         if f"{name}_lo" in students[0]:

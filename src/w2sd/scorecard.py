@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from w2sd.metrics.regions import REGIONS
+from w2sd.metrics.scale import is_p_value
 from w2sd.report.notation import estimate
 
 # Label, figure, and what stands beside it: a deception score is never shown without what it has to beat.
@@ -74,15 +75,6 @@ def show(metrics: Mapping[str, Any], n_students: int, file: TextIO | None = None
     console.print(Text(f"verdict: {metrics['verdict/result']}: {metrics['verdict/reason']}", style="bold"))
     if metrics["verdict/needs"]:
         console.print(Text(f"needs: {metrics['verdict/needs']}"))
-
-
-def is_p_value(name: str) -> bool:
-    """Whether a figure is a p value.
-
-    >>> is_p_value("tax/mcnemar_p"), is_p_value("deception/p_region"), is_p_value("pgr")
-    (True, True, False)
-    """
-    return "/null/" not in name and "p" in name.rpartition("/")[2].split("_")
 
 
 def _grid(*columns: str) -> Table:

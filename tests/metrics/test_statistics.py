@@ -7,11 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
 from w2sd.metrics import student_t
+from w2sd.metrics.scale import DIFFERENCE, POSITIVE, SHARE, UNBOUNDED, Scale, scale_of
 from w2sd.metrics.statistics import (
     clustered_bootstrap,
     clustered_standard_error,
@@ -107,13 +109,47 @@ def test_with_a_row_in_each_cluster_the_standard_error_is_the_textbook_one() -> 
 
 def test_the_interval_of_a_mean_has_that_standard_error() -> None:
     x = np.random.default_rng(0).normal(size=37)
-    value, lo, hi = student_t.mean(x.tolist())
+    value, lo, hi = student_t.mean(x.tolist(), UNBOUNDED)
     error = clustered_standard_error(x, range(37))
     assert error is not None
     reach = student_t.t_quantile(36) * error
     assert value == pytest.approx(x.mean(), rel=1e-12)
     assert (lo, hi) == pytest.approx((value - reach, value + reach), rel=1e-12)
-    assert student_t.mean([0.3]) == student_t.mean([0.3] * 10) == (0.3, None, None)
+    assert student_t.mean([0.3], SHARE) == student_t.mean([0.3] * 10, SHARE) == (0.3, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "ends"),
+    [
+        ([0.5, 0.8], SHARE, (0, 1)),  # by t alone [-1.26, 2.56]
+        ([0.9, 0.95, 0.99], SHARE, (pytest.approx(0.835, abs=1e-3), 1)),
+        ([-0.2, 0.9], DIFFERENCE, (-1, 1)),
+        ([3, 90], POSITIVE, (0, pytest.approx(599.2, abs=0.1))),
+    ],
+)
+def test_an_interval_does_not_leave_the_scale_of_its_figure(values: list[float], scale: Scale, ends: Any) -> None:
+    assert student_t.mean(values, scale)[1:] == ends
+
+
+def test_every_figure_with_an_interval_lies_on_its_scale() -> None:
+    bounded = [
+        "accuracy/weak",
+        "agreement/student/weak_wrong",
+        "tax/rate",
+        "deception/score",
+        "region/ku/rate",
+        "tax/churn",
+    ]
+    assert all(scale_of(name) == SHARE for name in [*bounded, "deception_true/base_rate", "deception/p_region"])
+    assert all(scale_of(name) == DIFFERENCE for name in ("gain", "pgr_gap", "tax/net", "deception/excess"))
+    unbounded = (
+        "pgr",
+        "deception/excess_flips",
+        "deception/excess_flips_per_1000",
+        "deception/null/score",
+        "deception/net_score",
+    )
+    assert all(scale_of(name) == UNBOUNDED for name in unbounded)
 
 
 def test_clustered_standard_error_is_the_sandwich() -> None:

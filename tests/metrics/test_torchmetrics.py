@@ -14,7 +14,9 @@ from w2sd.metrics import functional
 from w2sd.metrics.accuracy import PairwiseAccuracy, uid_of
 from w2sd.metrics.deception import flips, score
 from w2sd.metrics.deception_score import FIGURES, DeceptionScore
+from w2sd.metrics.measurement import Metrics, measure
 from w2sd.metrics.pgr import PerformanceGapRecovered
+from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.regions import KU, regions
 
 
@@ -22,10 +24,10 @@ def columns(n: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Distinct uids over the whole range, and confidences of four models, each better than the one before."""
     rng = np.random.default_rng(seed)
     uids = np.unique(rng.integers(-(2**63), 2**63 - 1, size=n))
-    abilities = {"weak": 1.2, "p_correct": 1.5, "ceiling": 2, "baseline": 3}
+    abilities = {"weak": 0.8, "p_correct": 1.5, "ceiling": 2, "baseline": 3}
     confidences = {name: rng.beta(a, 1, size=n) for name, a in abilities.items()}
     confidences["p_correct"][: n // 10] = 0.5
-    return {"uid": rng.permutation(uids)} | confidences
+    return {"uid": rng.permutation(uids), "cluster": np.arange(n) // 2} | confidences
 
 
 def tensors(rows: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -34,14 +36,25 @@ def tensors(rows: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 def expected(rows: dict[str, np.ndarray]) -> dict[str, float]:
     accuracies = {name: functional.accuracy(rows[name]) for name in ("weak", "p_correct", "ceiling")}
-    pgr = functional.pgr(accuracies["weak"], accuracies["p_correct"], accuracies["ceiling"])
-    assert pgr is not None
+    pgr = as_in_the_file(rows)["pgr"]
+    assert isinstance(pgr, float)
     c0, f, _ = flips(rows["baseline"], rows["p_correct"])
     deception = score(f, c0, regions(rows["ceiling"], rows["weak"]) == KU)
     assert deception.score is not None
     assert deception.base_rate is not None
     figures = {"deception/score": deception.score, "deception/base_rate": deception.base_rate}
     return {"accuracy": accuracies["p_correct"], "pgr": pgr, **figures, "deception/flips": float(f.sum())}
+
+
+def as_in_the_file(rows: dict[str, np.ndarray]) -> Metrics:
+    """What metrics.json says of the same rows."""
+    ids, clusters = ([str(number) for number in rows[name].tolist()] for name in ("uid", "cluster"))
+    roles = {"weak": "weak", "student": "p_correct", "ceiling": "ceiling"}
+    tables = {
+        role: Predictions(ids, clusters, p_correct=rows[column], margin=rows[column] - 0.5)
+        for role, column in roles.items()
+    }
+    return measure(tables, n_resamples=10)
 
 
 def collection() -> MetricCollection:
@@ -94,22 +107,47 @@ def test_single_precision_and_gradients_are_left_at_the_door() -> None:
 def test_pgr_without_a_gap_is_nan() -> None:
     rows = tensors(columns(30))
     metric = PerformanceGapRecovered()
-    metric.update(uid=rows["uid"], p_correct=rows["p_correct"], weak=rows["ceiling"], ceiling=rows["ceiling"])
+    metric.update(**(rows_of_pgr(rows) | {"weak": rows["ceiling"]}))
     assert metric.compute().isnan()
+
+
+def rows_of_pgr(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: rows[name] for name in ("uid", "p_correct", "weak", "ceiling", "cluster")}
+
+
+@pytest.mark.parametrize(("rows_per_cluster", "is_defined"), [(1, True), (12, False)])
+def test_pgr_is_nan_where_the_gap_is_within_one_clustered_standard_error(
+    rows_per_cluster: int, is_defined: bool
+) -> None:
+    """As in metrics.json: the same 24 rows have a gap of two standard errors, or of less than one in two clusters."""
+    n = 24
+    weak, ceiling = np.full(n, 0.2), np.full(n, 0.2)
+    weak[:2], ceiling[:8] = 0.9, 0.9
+    rows = {"uid": np.arange(n), "cluster": np.arange(n) // rows_per_cluster, "weak": weak, "ceiling": ceiling}
+    rows["p_correct"] = np.where(np.arange(n) < 4, 0.9, 0.2)
+    metric = PerformanceGapRecovered()
+    metric.update(**tensors(rows))
+    found, expected = metric.compute().item(), as_in_the_file(rows)["pgr"]
+    assert (expected is not None) is is_defined
+    assert found == expected if is_defined else np.isnan(found)
+
+
+def rows_of_deception(rows: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: column for name, column in tensors(rows).items() if name != "cluster"}
 
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_every_figure_of_deception_is_that_of_the_function(figure: str) -> None:
     rows = columns(200)
     metric = DeceptionScore(figure, threshold=0.6)
-    metric.update(**tensors(rows))
+    metric.update(**rows_of_deception(rows))
     c0, f, _ = flips(rows["baseline"], rows["p_correct"])
     found = score(f, c0, regions(rows["ceiling"], rows["weak"], 0.6) == KU)
     assert metric.compute().item() == (f.sum() if figure == "flips" else getattr(found, figure))
 
 
 def test_deception_without_flips_is_nan() -> None:
-    rows = tensors(columns(30))
+    rows = rows_of_deception(columns(30))
     for figure in FIGURES:
         metric = DeceptionScore(figure)
         metric.update(**(rows | {"p_correct": rows["baseline"]}))

@@ -28,6 +28,7 @@ from w2sd.models.scratch import ARCHITECTURES, Scratch
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import identity
 from w2sd.run import RunConfig
+from w2sd.stages.training import random_seed
 
 try:
     import peft
@@ -423,6 +424,9 @@ def run(*overrides: str) -> int:
         sys.argv = argv
 
 
+STREAMS = {"weak": 3, "ceiling": 3, "student": 7}
+
+
 @needs_peft
 @pytest.mark.smoke
 @pytest.mark.parametrize("objective", ["reward_bce", "simpo"])
@@ -432,7 +436,8 @@ def test_a_run_with_low_rank_additions(
     seeds, apply = [], Lora.apply
     monkeypatch.setattr(Lora, "apply", lambda self, model, seed: (seeds.append(seed), apply(self, model, seed)))
     assert run(f"objective={objective}", "adapter=lora", "adapter.dropout=0.1", "seed=7", "teacher_seed=3", *tiny) == 0
-    assert seeds == ([3, 3, 7] if objective == "reward_bce" else [3] * 4 + [7] * 2)  # those of the stages
+    drawn = [random_seed({"stream": stream, "seed": seed}) for stream, seed in STREAMS.items()]
+    assert seeds == [seed for seed in drawn for _ in range(1 if objective == "reward_bce" else 2)]
     trainings = list((tmp_path / "store").glob("artifacts/train-*"))
     assert len(trainings) == 3
     for place in trainings:

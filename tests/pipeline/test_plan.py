@@ -71,13 +71,16 @@ def test_what_each_training_learns_from(asked: Callable[..., RunConfig]) -> None
     run = asked("seed=7", "teacher_seed=3", "ceiling_split=w2s")
     stages = plan(run)
     told = {
-        name: [stages[f"train/{name}"].params[knob] for knob in ("model", "split", "seed", "supervision", "conflict")]
+        name: [
+            stages[f"train/{name}"].params[knob]
+            for knob in ("model", "split", "stream", "seed", "supervision", "conflict")
+        ]
         for name in ("weak", "ceiling", "student")
     }
     assert told == {
-        "weak": [run.weak, "gt", 3, None, None],
-        "ceiling": [run.strong, "w2s", 3, None, None],
-        "student": [run.strong, "w2s", 7, run.supervision, NoConflict()],
+        "weak": [run.weak, "gt", "weak", 3, None, None],
+        "ceiling": [run.strong, "w2s", "ceiling", 3, None, None],
+        "student": [run.strong, "w2s", "student", 7, run.supervision, NoConflict()],
     }
     assert stages["label/weak"].params["split"] == "w2s"
     assert {stages[f"evaluate/{name}"].params["split"] for name in told} == {"test"}
@@ -115,9 +118,7 @@ def test_models_that_exist_are_not_pretrained(asked: Callable[..., RunConfig]) -
 def test_a_model_that_teaches_itself_shares_what_is_the_same(asked: Callable[..., RunConfig]) -> None:
     found = keys(asked("model@weak=world_l"))
     assert found["pretrain/weak"] == found["pretrain/strong"]
-    assert found["train/weak"] == found["train/ceiling"]
-    assert found["evaluate/weak"] == found["evaluate/ceiling"]
-    assert len(set(found.values())) == len(GRAPH) - 3
+    assert len(set(found.values())) == len(GRAPH) - 1  # weak model and ceiling draw other numbers
 
 
 def test_rungs_of_the_world_read_the_world_alone(asked: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -743,7 +744,7 @@ def test_the_columns_of_a_plan_stand_below_each_other_and_a_shared_stage_goes_by
 def test_a_shared_stage_is_counted_once(asked: Callable[..., RunConfig]) -> None:
     stages = plan(asked("model@weak=world_l"))
     states = {name: "cached" if name.startswith("pretrain") else "to do" for name in stages}
-    assert show_plan(stages, states).splitlines()[-1] == "6 stages to compute, 1 found in the store"
+    assert show_plan(stages, states).splitlines()[-1] == "8 stages to compute, 1 found in the store"
 
 
 # --- what planning costs ----------------------------------------------------------------------------------------------

@@ -44,27 +44,27 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
     (): {
         "pretrain/strong": "5b775d7a8f37",
         "pretrain/weak": "13d7c40155a5",
-        "train/weak": "df5bd3f7d5bb",
-        "train/ceiling": "4e0a7487fbaa",
-        "train/student": "4d5036cc013e",
-        "label/weak": "be4d09cc800a",
-        "evaluate/weak": "2abe803d037a",
-        "evaluate/ceiling": "be06685fbefc",
-        "evaluate/student": "aa22df478723",
-        "compare": "1e75860de86b",
+        "train/weak": "d90466bfc136",
+        "train/ceiling": "312748133c74",
+        "train/student": "2ffcd259390f",
+        "label/weak": "d67d7e7b82f3",
+        "evaluate/weak": "bf701e830a57",
+        "evaluate/ceiling": "2b8571626441",
+        "evaluate/student": "5fe21a5272a7",
+        "compare": "8e3494007f42",
     },
     ("conflict=implicit", "controls=true"): {
-        "train/student": "b93a7d553e26",
-        "train/gold_conflict": "69f3f0d15533",
-        "compare": "ab1c15f656af",  # in which all of them are
+        "train/student": "70d3b6b805ef",
+        "train/gold_conflict": "e883865a5ef7",
+        "compare": "b51e6fcf5884",  # in which all of them are
     },
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
-        "train/student": "f9d7df32d104",
-        "train/gold_conflict": "ef031dff40c8",
-        "compare": "6bd67cb40fd7",
+        "train/student": "33de50484ba5",
+        "train/gold_conflict": "f95f9fe09550",
+        "compare": "2f51b03a2bd7",
     },
-    ("conflict=explicit_random_mask",): {"compare": "f906f55454e7"},
-    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "e2d6f9505deb"},
+    ("conflict=explicit_random_mask",): {"compare": "55b341a3025b"},
+    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "ab86b340c42b"},
 }
 
 
@@ -168,7 +168,7 @@ def test_what_a_fine_tuning_learns_from_is_what_its_training_learns_from(asked: 
     stages = plan(run)
     for role in ("weak", "ceiling", "student"):
         sft, train = stages[f"sft/{role}"].params, stages[f"train/{role}"].params
-        shared = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")
+        shared = ("data", "split", "part", "model", "adapter", "supervision", "stream", "seed", "append_eos")
         assert all(sft[name] == train[name] for name in shared)
         assert (sft["fit"], train["fit"]) == (run.sft.fit, run.fit)
         assert sft["conflict"] is None

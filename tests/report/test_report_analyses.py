@@ -86,7 +86,7 @@ def test_curves_of_a_group_are_one_panel_whatever_their_looks(fake: Any) -> None
     labels, _, truth, _ = axes.lines  # each followed by the students that were kept
     assert list(labels.get_ydata())[-1] == pytest.approx(0.8)  # the mean of .9 and .7
     assert list(truth.get_ydata()) == pytest.approx([0.8 - 0.1 * n / 8 for n in range(9)])
-    assert "gap at the end 0.100 [−1.171, 1.371]" in figures.to_svg("curves", curves.draw(watched, found, []))
+    assert "gap at the end 0.100 [−1.000, 1.000]" in figures.to_svg("curves", curves.draw(watched, found, []))
 
 
 def test_a_watched_job_has_its_curve_on_the_page(fake: Any, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:
         fake.add(seed=seed, legal__ceiling=1.0, legal__student=0.9 + 0.02 * seed, legal__weak=0.5)
     write_page(fake.root, tmp_path)
     markdown = (tmp_path / "table.md").read_text()
-    assert "| weak | student | ceiling |\n| ---: | ---: | ---: |\n| 0.500 | 0.910 [0.783, 1.037] | 1.000 |" in markdown
+    assert "| weak | student | ceiling |\n| ---: | ---: | ---: |\n| 0.500 | 0.910 [0.783, 1.000] | 1.000 |" in markdown
 
 
 def test_what_the_strong_model_knew_before_has_a_table_where_it_was_asked(fake: Any, tmp_path: Path) -> None:

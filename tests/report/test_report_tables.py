@@ -69,7 +69,7 @@ def test_seeds_that_share_what_made_their_teachers_are_one_unit(fake: Any, share
         for seed, value in enumerate(values):
             fake.add(seed=seed, knobs=knobs, pgr=value)
     (row,) = estimates.per_group(results.load(fake.root), ["pgr"], [])
-    units = estimates.over_jobs([estimates.Estimate(0.6), estimates.Estimate(0.8)])
+    units = estimates.over_jobs("pgr", [estimates.Estimate(0.6), estimates.Estimate(0.8)])
     assert row.estimates["pgr"][:3] == pytest.approx(units[:3])
     assert (row.n, row.estimates["pgr"].n_null) == (6, 1)
 

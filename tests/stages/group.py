@@ -212,7 +212,9 @@ def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[s
     assert isinstance(student, Student)
     student.requires_grad_(False)
     references = {role: torch.from_numpy(SURE[role]) for role in SURE}
-    student.examine(Examination(torch.arange(N), torch.from_numpy(SWAPPED.astype(np.int64)), references))
+    student.examine(
+        Examination(torch.arange(N), torch.arange(N), torch.from_numpy(SWAPPED.astype(np.int64)), references)
+    )
     loader = Loader(rows, in_length_order(rows.lengths, 6))  # the last batch has one row
     took: list[Stretch] = []
     job = task(folder, trainer, rank, lambda *_: None)._replace(measured=took.append)

@@ -28,6 +28,7 @@ from w2sd.pipeline.store import Store
 from w2sd.probes.supervised import Filtered, Relabelled
 from w2sd.run import RunConfig, read
 from w2sd.stages import features, lessons
+from w2sd.stages.training import random_seed
 from w2sd.stopping import Stopping
 from w2sd.supervision import Lesson
 from w2sd.task import Task
@@ -159,7 +160,7 @@ def test_a_linear_probe_is_what_training_the_head_alone_comes_to(bench: Bench, p
         one, other = (load_file(bench.folder(of, f"train/{role}") / "head.safetensors") for of in (probed, whole))
         assert one["weight"].shape == other["weight"].shape
         assert torch.allclose(one["weight"], other["weight"], rtol=0, atol=2e-4)
-        begin = Probe(one["weight"].shape[1], 1, probed[f"train/{role}"].params["seed"]).head.weight.detach()
+        begin = Probe(one["weight"].shape[1], 1, random_seed(probed[f"train/{role}"].params)).head.weight.detach()
         assert float((one["weight"] - begin).abs().max()) > 0.01
     for name in ("label/weak", "evaluate/student"):
         one, other = (read_predictions(bench.folder(of, name) / "predictions.parquet") for of in (probed, whole))

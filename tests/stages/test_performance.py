@@ -81,7 +81,7 @@ def score(place: Path, batch: int) -> Stretch:
     student, rows, _ = reward()
     assert isinstance(student, Student)
     student.requires_grad_(False)
-    student.examine(Examination(torch.arange(N), torch.from_numpy(SWAPPED), {}))
+    student.examine(Examination(torch.arange(N), torch.arange(N), torch.from_numpy(SWAPPED), {}))
     took: list[Stretch] = []
     job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
     lightning.predict(job, student, Loader(rows, in_length_order(rows.lengths, batch)), FIT)

@@ -482,6 +482,30 @@ def test_training_again_gives_the_same_weights_and_another_seed_does_not(
     assert all((other.out / name).read_bytes() != content for name, content in saved.items())
 
 
+def test_weak_model_ceiling_and_student_draw_other_numbers_under_one_seed(
+    chain: Chain, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student has neither the head nor the order of rows of its ceiling, whatever their seeds."""
+    heads: dict[str, torch.Tensor] = {}
+    seeds: dict[str, set[int]] = {}
+
+    def seen(role: str) -> Callable[..., None]:
+        def watch(task: Task, learner: Any, loader: Loader, fit: Fit, seed: int, *_: Any) -> None:
+            heads[role] = learner.model.head.weight.detach().clone()
+            seeds[role] = {seed, loader.batches.seed}
+
+        return watch
+
+    for role in ("weak", "ceiling", "student"):
+        at = task(f"train/{role}", {"seed": 0})
+        monkeypatch.setattr(lightning, "train", seen(role))
+        train.run(at)
+    assert all(len(of_role) == 1 for of_role in seeds.values())
+    assert len(set.union(*seeds.values())) == 3
+    assert heads["ceiling"].shape == heads["student"].shape
+    assert not (heads["ceiling"] == heads["student"]).any()
+
+
 def test_every_part_of_a_model_is_in_train_mode_while_it_is_trained(
     task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:

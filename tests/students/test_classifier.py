@@ -86,7 +86,7 @@ def scored(made: HeadedModel, tmp_path: Path) -> ClassStudent:
     trainer = Trainer(micro_tokens=16)
     task = Task("0" * 12, "label", {}, {}, trainer=trainer, logger=Csv(), name="t", advance=lambda *_: None, **folders)
     learner = student(made)
-    learner.examine(Examination(torch.arange(N), torch.from_numpy(TRUTH), {}))
+    learner.examine(Examination(torch.arange(N), torch.arange(N), torch.from_numpy(TRUTH), {}))
     rows = ItemRows(TEXTS, 16)
     lightning.predict(task, learner, Loader(rows, in_length_order(rows.lengths, 7)), Fit())
     return learner

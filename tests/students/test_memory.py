@@ -214,7 +214,7 @@ def test_scoring_is_complete_and_counts_every_pair_once(
     for name, room, micro_tokens in [("large", 100, 200), ("small", PLENTY, 100)]:
         student, rows = reward(memory := Memory(room, backwards=False), micro_tokens)
         student.requires_grad_(False)
-        student.examine(Examination(torch.arange(N), torch.arange(N) % 3 == 0, references))
+        student.examine(Examination(torch.arange(N), torch.arange(N), torch.arange(N) % 3 == 0, references))
         counted.clear()
         loader = Loader(rows, in_length_order(rows.lengths, 9))
         logged = (lightning.test if measured else lightning.predict)(task(name), student, loader, FIT)

@@ -93,12 +93,18 @@ def encoded(n: int = N, seed: int = 0) -> Encoded:
 ENCODED = encoded()
 SWAPPED = np.random.default_rng(1).random(N) < 0.5
 TARGETS = np.random.default_rng(2).random(N).astype(np.float32)
+DRAWS = np.random.default_rng(4).random(N)
 REFERENCES = np.random.default_rng(3).uniform(-30, -10, size=(N, 2)).astype(np.float32)  # better, worse
 
 
 def rows(micro_tokens: int = 10**6, swapped: np.ndarray = SWAPPED) -> PairRows:
-    truth = (~swapped).astype(float)
-    return PairRows(ENCODED, swapped, micro_tokens, targets=TARGETS, truth=truth, references=REFERENCES.astype(float))
+    told = {
+        "targets": TARGETS,
+        "truth": (~swapped).astype(float),
+        "draws": DRAWS,
+        "references": REFERENCES.astype(float),
+    }
+    return PairRows(ENCODED, swapped, micro_tokens, **told)
 
 
 def answer_rows(micro_tokens: int = 10**6) -> AnswerRows:
@@ -319,7 +325,7 @@ def examined(
 ) -> tuple[PolicyStudent, dict[str, float]]:
     """A student after its test, and what was logged."""
     student = student_of(model, objective)
-    student.examine(Examination(torch.arange(N) * 7 - 50, torch.from_numpy(swapped), {}), reading)
+    student.examine(Examination(torch.arange(N) * 7 - 50, torch.arange(N), torch.from_numpy(swapped), {}), reading)
     scored = rows(task.trainer.micro_tokens, swapped)
     logged = lightning.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
     return student, logged

@@ -338,7 +338,7 @@ def examined(
     """A student after its test, and what was logged."""
     student = RewardStudent(model, RewardBCE(), NoConflict(), FIT)
     uid = torch.arange(N) * 7 - 50
-    student.examine(Examination(uid, torch.from_numpy(swapped), references or {}))
+    student.examine(Examination(uid, torch.arange(len(uid)), torch.from_numpy(swapped), references or {}))
     scored = rows(task.trainer.micro_tokens, swapped, targets=None)
     logged = lightning.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
     return student, logged

@@ -52,6 +52,11 @@ class Conflict:
         """Whether `loss` needs to know which answer is better."""
         return False
 
+    @property
+    def reads_draws(self) -> bool:
+        """Whether `loss` needs a random number for each row."""
+        return False
+
     def placebos(self) -> dict[str, Conflict]:
         """The placebo arms that belong beside this one, by name, in the same dose."""
         return {}

@@ -91,12 +91,15 @@ class Agreeing(ExtraRows):
 
 @dataclass(frozen=True)
 class RandomMask(Conflict):
-    """P5: the explicit term on rows drawn by a coin, toward the answer that the weak label does not prefer."""
+    """P5: the explicit term on rows drawn at random, toward the answer that the weak label does not prefer.
+
+    A row's id and the seed decide whether it is drawn: other seeds draw other rows, in whatever order the rows come.
+    """
 
     alpha: float = 0.5  # strength
     rate: float = 0.1  # share of rows, the same ones in every epoch
     form: str = REVERSE  # that of the explicit term: reverse | sft, for policies only
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     is_placebo: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -109,13 +112,16 @@ class RandomMask(Conflict):
         added = {} if self.form == REVERSE else {"form": self.form}
         return {"VERSION": self.VERSION, "alpha": self.alpha, "rate": self.rate, **added}
 
+    @property
+    def reads_draws(self) -> bool:
+        return True
+
     def check(self, objective: Objective[Any]) -> None:
         check_form(self.form, objective)
 
     def loss(self, scores: Scores, batch: PairBatch, objective: Objective[Scores]) -> Tensor | None:
-        drawn = batch.rows.double() * 0.6180339887498949 % 1 < self.rate  # evenly spread, no state
         pull = against(scores, preferred(batch.targets), objective, self.form)
-        return self.alpha * pull * drawn.to(pull.dtype)
+        return self.alpha * pull * (batch.draws < self.rate).to(pull.dtype)
 
 
 def dose(ratio: float, match_steps: bool) -> dict[str, Conflict]:

@@ -26,6 +26,7 @@ class PairBatch(NamedTuple):
     rows: Tensor  # [n] which pairs these are
     targets: Tensor  # [n] P(first slot is better); NaN where there are none
     truth: Tensor  # [n] 1 where the first slot is better; NaN unless a conflict declares that it reads the truth
+    draws: Tensor  # [n] a number in [0, 1) from the pair's id and the seed; NaN unless a conflict reads it
     reference_B: Tensor  # log-probability of each answer under the reference of a policy; NaN where there is none
 
     def tally(self) -> Tally:
@@ -77,6 +78,7 @@ class PairRows(Rows):
         *,
         targets: np.ndarray | None = None,
         truth: np.ndarray | None = None,
+        draws: np.ndarray | None = None,
         references: np.ndarray | None = None,
         is_packed: bool = False,
     ) -> None:
@@ -86,6 +88,7 @@ class PairRows(Rows):
         nothing = np.full(len(texts), np.nan)
         self.targets = nothing if targets is None else targets
         self.truth = nothing if truth is None else truth
+        self.draws = nothing if draws is None else draws
         in_order = np.column_stack([nothing, nothing]) if references is None else references
         self.references = np.where(np.asarray(swapped, dtype=bool)[:, None], in_order[:, ::-1], in_order)
 
@@ -93,9 +96,10 @@ class PairRows(Rows):
         return [self._collate(piece) for piece in self.pieces(batch)]
 
     def _collate(self, piece: list[int]) -> PairBatch:
-        targets, truth = (torch.from_numpy(column[piece].astype(np.float32)) for column in (self.targets, self.truth))
+        columns = (self.targets, self.truth, self.draws)
+        targets, truth, draws = (torch.from_numpy(column[piece].astype(np.float32)) for column in columns)
         reference_B = torch.from_numpy(self.references[piece].T.reshape(-1).astype(np.float32))
-        return PairBatch(self.tokens(piece), torch.tensor(piece), targets, truth, reference_B)
+        return PairBatch(self.tokens(piece), torch.tensor(piece), targets, truth, draws, reference_B)
 
 
 class ItemBatch(NamedTuple):

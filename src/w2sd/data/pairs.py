@@ -145,6 +145,11 @@ def coin(pair_id: str) -> bool:
     return hashlib.sha256(b"slot\x1f" + pair_id.encode()).digest()[0] % 2 == 1
 
 
+def draw(*parts: str) -> float:
+    """A number in [0, 1), as if drawn at random, that these texts decide. 24 bits: float32 holds it exactly."""
+    return int(digest("draw", *parts)[:6], 16) / 2**24
+
+
 def clean(pairs: Iterable[Pair]) -> Table[Pair]:
     """Drop what must not be trained or tested on, and count it.
 

@@ -49,11 +49,12 @@ class PairMetric(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def hold(self, uid: Tensor, **columns: Tensor) -> None:
-        """Keep some rows: uid as int64, everything else as float64, so that the files give the same figures."""
+        """Keep some rows: integers as int64, everything else as float64, so that the files give the same figures."""
         for name, column in columns.items():
             if uid.ndim != 1 or column.shape != uid.shape:
                 raise ValueError(f"{name}: shape {tuple(column.shape)}, but uid has {tuple(uid.shape)}; expected [B]")
-            getattr(self, name).append(column.detach().to(self.device, torch.float64))  # where ranks can gather it
+            dtype = torch.float64 if column.is_floating_point() else torch.int64
+            getattr(self, name).append(column.detach().to(self.device, dtype))  # where ranks can gather it
         self.uid.append(uid.to(self.device, torch.int64))
 
     def rows(self) -> dict[str, Column]:

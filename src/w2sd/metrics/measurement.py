@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from w2sd.errors import require
 from w2sd.metrics.functional import correctness, n_ties, pgr
@@ -59,17 +59,23 @@ def bounds(name: str, draws: Column) -> Metrics:
 
 
 def _pgr(correct: Mapping[str, Column], gain: Column, gap: Column, clusters: NDArray[np.intp]) -> Metrics:
-    """PGR with its interval over the resamples that have a gap; None where the gap could be noise.
+    """PGR with its interval over the resamples that have a gap; None where the gap could be noise."""
+    ratios = np.divide(gain, gap, out=np.full_like(gap, np.nan), where=gap > 0)
+    metrics: Metrics = {"pgr": None, "pgr_lo": None, "pgr_hi": None, "pgr_n_undefined": interval(ratios).n_undefined}
+    recovered = pgr_beyond_noise(*(correct[role] for role in ROLES), clusters)
+    if recovered is not None:
+        metrics |= {"pgr": recovered} | bounds("pgr", ratios)
+    return metrics
+
+
+def pgr_beyond_noise(weak: Column, student: Column, ceiling: Column, clusters: ArrayLike) -> float | None:
+    """PGR from the correctness of each row, or None where the gap could be noise.
 
     A gap within one paired clustered standard error, or one whose standard error is unknown, is no denominator.
     """
-    weak, student, ceiling = (float(correct[role].mean()) for role in ROLES)
-    standard_error = clustered_standard_error(correct["ceiling"] - correct["weak"], clusters)
-    ratios = np.divide(gain, gap, out=np.full_like(gap, np.nan), where=gap > 0)
-    metrics: Metrics = {"pgr": None, "pgr_lo": None, "pgr_hi": None, "pgr_n_undefined": interval(ratios).n_undefined}
-    if standard_error is not None and ceiling - weak > standard_error:
-        metrics |= {"pgr": pgr(weak, student, ceiling)} | bounds("pgr", ratios)
-    return metrics
+    standard_error = clustered_standard_error(ceiling - weak, clusters)
+    means = [float(column.mean()) for column in (weak, student, ceiling)]
+    return pgr(*means) if standard_error is not None and means[2] - means[0] > standard_error else None
 
 
 def _flips_p(weak: Column, student: Column) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
+from w2sd.metrics.scale import Scale
+
 
 class Mean(NamedTuple):
     """A mean with its 95% t interval."""
@@ -16,18 +18,23 @@ class Mean(NamedTuple):
     hi: float | None = None
 
 
-def mean(values: Sequence[float]) -> Mean:
+def mean(values: Sequence[float], scale: Scale) -> Mean:
     """The mean of independent values; one value, or one that all share, has no spread to make an interval from.
 
-    >>> [round(end, 3) for end in mean([0.4, 0.5, 0.6])], mean([0.5, 0.5])
+    An interval is cut at the ends of its figure's scale. The true mean is not beyond them, so this costs no coverage.
+
+    >>> from w2sd.metrics.scale import SHARE
+    >>> [round(end, 3) for end in mean([0.4, 0.5, 0.6], SHARE)], mean([0.5, 0.5], SHARE)
     ([0.5, 0.252, 0.748], Mean(value=0.5, lo=None, hi=None))
+    >>> mean([0.5, 0.8], SHARE)
+    Mean(value=0.65, lo=0.0, hi=1.0)
     """
     n, middle = len(values), math.fsum(values) / len(values)
     if len(set(values)) == 1:
         return Mean(middle)
     deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (n - 1))
     reach = t_quantile(n - 1) * deviation / math.sqrt(n)
-    return Mean(middle, middle - reach, middle + reach)
+    return Mean(middle, max(middle - reach, scale.lowest), min(middle + reach, scale.highest))
 
 
 @cache

@@ -20,7 +20,17 @@ from w2sd.sft import NoSft
 from w2sd.stopping import NoStopping
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
-OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "seed", "append_eos")  # shared with the training
+OF_SFT = (
+    "data",
+    "split",
+    "part",
+    "model",
+    "adapter",
+    "supervision",
+    "stream",
+    "seed",
+    "append_eos",
+)  # shared with the training
 
 
 class Graph:
@@ -62,6 +72,7 @@ class Graph:
         *,
         split: str,
         seed: int,
+        stream: str = "student",  # of random numbers: models of two streams differ in their draws under one seed
         part: int = 0,
         supervision: Any = None,  # None: the data's own labels, and no conflict either
         conflict: Any = None,
@@ -81,6 +92,7 @@ class Graph:
             "supervision": supervision,
             "conflict": conflict,
             "fit": self.run.fit,
+            "stream": stream,
             "seed": seed,
         }
         if not isinstance(self.run.stopping, NoStopping):

@@ -113,7 +113,7 @@ def runtime(stage: Stage, run: RunConfig) -> dict[str, Any]:
 
 def _trainer(stage: Stage, run: RunConfig) -> Resolved:
     """The trainer that was asked for, with what it leaves to the machine decided for the model of this stage."""
-    if KINDS[stage.kind].is_result:  # it asks no model, and so no device
+    if stage.kind == "compare":  # it asks no model, and so no device
         return run.trainer.resolve(has_gpu=False)
     processor = importlib.import_module("w2sd.stages.processor")  # by name: planning knows no torch
     model = stage.params.get("model") or _model_of(stage.inputs.get("model"))

@@ -30,7 +30,7 @@ class Workload(NamedTuple):
 def workload(stage: Stage) -> Workload | None:
     """Return how much work a stage is; None for a stage that asks no model."""
     kind, params = KINDS[stage.kind], stage.params
-    if kind.is_result:
+    if stage.kind == "compare":
         return None
     origin = stage.inputs["model"].params if "model" in stage.inputs else params  # of the training, if one is asked
     with within("model"):

@@ -93,7 +93,7 @@ def mean(ruling: Ruling) -> Found:
             ends = (verdict.excess_flips, verdict.excess_flips_lo, verdict.excess_flips_hi)
             value, lo, hi = (None if x is None else 1000 * x / ruling.n_pairs for x in ends)
             return Estimate(value, lo, hi)
-        return over_units([job(metric) for job in jobs], [world for world, _ in _named(ruling)])
+        return over_units(metric, [job(metric) for job in jobs], [world for world, _ in _named(ruling)])
 
     return find
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from w2sd.metrics import student_t
+from w2sd.metrics.scale import scale_of
 from w2sd.report import knobs, results
 
 SHARED = ("data.world_seed", "data.split_seed", "teacher_seed")  # seeds of what the student seeds of a setting share
@@ -59,7 +60,7 @@ def per_group(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) ->
     rows = []
     for settings, members in groups.items():
         jobs, worlds = tuple(members.values()), [units[key] for key in members]
-        means = {metric: over_units([job[metric] for job in jobs], worlds) for metric in metrics}
+        means = {metric: over_units(metric, [job[metric] for job in jobs], worlds) for metric in metrics}
         rows.append(Row(dict(zip(by, settings, strict=True)), means, len(jobs), jobs))
     return sorted(rows, key=_order)
 
@@ -70,40 +71,42 @@ def of_job(job: Mapping[Hashable, Any], metric: str) -> Estimate:
     return Estimate(value, lo, hi, reason="" if value is not None else why_null(job, metric))
 
 
-def over_units(jobs: Sequence[Estimate], units: Sequence[Hashable]) -> Estimate:
+def over_units(metric: str, jobs: Sequence[Estimate], units: Sequence[Hashable]) -> Estimate:
     """The mean over units (worlds) of the means of their jobs (seeds), with its 95% t interval over units.
 
     Jobs of one unit share what made it, often a teacher and a ceiling, and are not independent. Where there is one
     unit, the interval is over its jobs and speaks of that unit alone.
 
     >>> jobs = [Estimate(0.5), Estimate(0.5), Estimate(0.7), Estimate(0.7)]
-    >>> over_units(jobs, "aabb") == over_jobs([Estimate(0.5), Estimate(0.7)])
+    >>> over_units("pgr", jobs, "aabb") == over_jobs("pgr", [Estimate(0.5), Estimate(0.7)])
     True
     """
     if len(set(units)) == 1:
-        return over_jobs(jobs)
+        return over_jobs(metric, jobs)
     members: dict[Hashable, list[Estimate]] = {}
     for unit, job in zip(units, jobs, strict=True):
         members.setdefault(unit, []).append(job)
-    mean = over_jobs([over_jobs(inside) for inside in members.values()])
+    mean = over_jobs(metric, [over_jobs(metric, inside) for inside in members.values()])
     return mean._replace(n_null=sum(job.value is None for job in jobs))
 
 
-def over_jobs(jobs: Sequence[Estimate]) -> Estimate:
+def over_jobs(metric: str, jobs: Sequence[Estimate]) -> Estimate:
     """The mean over jobs with its 95% t interval; jobs without a value are left out and counted.
 
     There is no interval where one value is all there is, or is shared by all jobs (a common teacher).
 
-    >>> mean, lo, hi, n_null, _ = over_jobs([Estimate(0.5), Estimate(0.7), Estimate(None)])
+    >>> mean, lo, hi, n_null, _ = over_jobs("pgr", [Estimate(0.5), Estimate(0.7), Estimate(None)])
     >>> round(mean, 3), round(lo, 3), round(hi, 3), n_null
     (0.6, -0.671, 1.871, 1)
+    >>> over_jobs("accuracy/student", [Estimate(0.5), Estimate(0.7)])[1:3]
+    (0.0, 1.0)
     """
     values = [float(job.value) for job in jobs if job.value is not None]
     n_null = len(jobs) - len(values)
     if not values:
         reasons = dict.fromkeys(job.reason for job in jobs)
         return Estimate(None, n_null=n_null, reason="; ".join(reasons))
-    return Estimate(*student_t.mean(values), n_null)
+    return Estimate(*student_t.mean(values, scale_of(metric)), n_null)
 
 
 def why_null(job: Mapping[Hashable, Any], metric: str) -> str:

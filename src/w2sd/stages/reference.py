@@ -44,7 +44,8 @@ def run(task: Task) -> dict[str, Any]:
     is_packed = can_pack(task, model, encoded, fit.precision)
     rows = PairRows(encoded, swapped, task.trainer.micro_tokens, is_packed=is_packed)
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
-    student.examine(Examination(torch.tensor([uid_of(pair.id) for pair in pairs]), torch.from_numpy(swapped), {}))
+    uid = torch.tensor([uid_of(pair.id) for pair in pairs])
+    student.examine(Examination(uid, torch.arange(len(uid)), torch.from_numpy(swapped), {}))  # measures nothing
     lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths)), fit)
 
     if task.rank == 0:

@@ -83,7 +83,8 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
         for role, column in confidence.items()
     }
     uid = torch.tensor([uid_of(example.id) for example in examples])
-    student.examine(Examination(uid, torch.from_numpy(right), columns), task.params.get("reading", OWN))
+    cluster = torch.from_numpy(np.unique([example.cluster for example in examples], return_inverse=True)[1])
+    student.examine(Examination(uid, cluster, torch.from_numpy(right), columns), task.params.get("reading", OWN))
     loader = Loader(rows, in_length_order(rows.lengths))
     return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
 

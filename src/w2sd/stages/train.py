@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from w2sd.data.batch import ItemRows, PairRows
-from w2sd.data.pairs import classes_of, coin
+from w2sd.data.pairs import classes_of, coin, draw
 from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed, within
 from w2sd.models.probe import Probe
@@ -19,7 +19,7 @@ from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.stages import reference
 from w2sd.stages.features import states_of, width_of
 from w2sd.stages.lessons import right_option
-from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare
+from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare, random_seed
 from w2sd.stages.watching import Watch
 from w2sd.students.base import Student
 from w2sd.students.classifier import ClassStudent
@@ -33,7 +33,7 @@ def run(task: Task) -> dict[str, Any]:
     params, log_every = task.params, task.trainer.log_every
     kind = kind_of(params["objective"], params["data"])
     with within("model"):
-        model, tokenizer = begin(task, kind), params["model"].open_tokenizer()
+        model, tokenizer = begin(task, kind, random_seed(params)), params["model"].open_tokenizer()
     training, held = prepare(task, model, tokenizer), None
     rows_of = item_rows if kind is ClassStudent else pair_rows
     if stopping := params.get("stopping"):
@@ -69,6 +69,8 @@ def pair_rows(task: Task, training: Training) -> PairRows:
     given: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "targets": training.targets_NK[:, 0]}
     if training.conflict.reads_truth:
         given["truth"] = (~swapped).astype(np.float64)
+    if training.conflict.reads_draws:
+        given["draws"] = np.array([draw(str(params["seed"]), pair.id) for pair in pairs])
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         given["references"] = reference.join(task.inputs["reference"], origin, pairs, encoded)
@@ -87,9 +89,9 @@ def item_rows(task: Task, training: Training) -> ItemRows:
     return ItemRows(texts, budget, targets_NC=targets_NK, is_packed=training.is_packed)
 
 
-def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel | Probe:
+def begin(task: Task, kind: type[Student], seed: int) -> HeadedModel | PolicyModel | Probe:
     """The model before its training."""
-    part, base, seed = task.params["model"], task.inputs.get("base"), task.params["seed"]
+    part, base = task.params["model"], task.inputs.get("base")
     if kind is PolicyStudent:
         return PolicyModel(part.open_language_model(base))
     if task.params["adapter"].reads_features:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from w2sd.conflicts.base import Conflict
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import AnswerRows, ItemRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
-from w2sd.data.pairs import read
+from w2sd.data.pairs import digest, read
 from w2sd.data.text import Ids
 from w2sd.errors import StageFailed
 from w2sd.fit import Fit
@@ -52,6 +52,14 @@ class Training(NamedTuple):
         return self._replace(examples=examples, targets_NK=targets_NK, encoded=encoded, n_own=n_own)
 
 
+def random_seed(params: Mapping[str, Any]) -> int:
+    """The seed of everything that a training draws (head, adapter, order, dropout), from its stream and its seed.
+
+    Under one seed the weak model, the ceiling and the student draw different numbers, all students the same ones.
+    """
+    return int(digest("stream", params["stream"], str(params["seed"]))[:8], 16)
+
+
 def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any) -> Training:
     """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
@@ -64,7 +72,7 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
             silence_dropout(model.backbone)
         if task.trainer.checkpointing:
             checkpoint_layers(model.backbone)
-        params["adapter"].apply(model, params["seed"])
+        params["adapter"].apply(model, random_seed(params))
 
     taught = lessons(task, read(params["data"]), conflict)
     hint = params.get("hint")
@@ -108,7 +116,7 @@ def finish(
     callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Train on these rows, write `model/` (and a head), and say how much was read and trained."""
-    model, fit, seed = training.model, task.params["fit"], task.params["seed"]
+    model, fit, seed = training.model, task.params["fit"], random_seed(task.params)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     lightning.train(task, learner, loader, fit, seed, training.n_steps, callbacks)
     read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head

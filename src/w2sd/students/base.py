@@ -29,6 +29,7 @@ class Examination(NamedTuple):
     """What is known of the pairs or items that a student is scored on, in the order of their index."""
 
     uid: Tensor  # [n] int64
+    cluster: Tensor  # [n] int64: numbers, equal where rows are not independent
     truth: Tensor  # [n] which option is right: of a pair the slot of its better answer, of an item its class
     references: dict[str, Tensor]  # per role [n] the confidence of another model in the truth
 
@@ -116,7 +117,8 @@ class Student(Learner):
         assert self.metrics is not None
         for index, p_correct in self._scored(batch):
             references = {role: column[index] for role, column in self.examination.references.items()}
-            self.metrics.update(uid=self.examination.uid[index], p_correct=p_correct, **references)
+            uid, cluster = self.examination.uid[index], self.examination.cluster[index]
+            self.metrics.update(uid=uid, p_correct=p_correct, cluster=cluster, **references)
         self.log_dict(self.metrics, on_step=False, on_epoch=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
