@@ -146,19 +146,19 @@ def test_parts_under_names_are_built_one_by_one_in_their_order() -> None:
 
 
 NO_MODELS = {
-    "none": ({}, "chain.between: {} is not accepted; expected at least one model, as in model@chain.between.one="),
-    "a number": (3, "chain.between: 3 is not accepted; expected a value of type dict[str, Any]"),
-    "nothing": (None, "chain.between: None is not accepted; expected a value of type dict[str, Any]"),
-    "a list": ([FIT], "chain.between: [{'_target_': 'w2sd.fit.Fit'}] is not accepted; expected a value of type dict["),
+    "none": ({}, ('chain.between', {}, 'model@chain.between.one=')),
+    "a number": (3, ('chain.between', 3, 'dict[str,Any]')),
+    "nothing": (None, ('chain.between', None, 'dict[str,Any]')),
+    "a list": ([FIT], ('chain.between', [{'_target_': 'w2sd.fit.Fit'}], 'dict[')),
     "a word": (
         {"one": "world_m"},
-        "chain.between.one: 'world_m' is not accepted; expected a model; choose one with model@chain.between.one=",
+        ('chain.between.one', 'world_m', 'model@chain.between.one='),
     ),
-    "a model and a number": ({"one": RUNG, "two": 3}, "chain.between.two: 3 is not accepted; expected a model; "),
+    "a model and a number": ({"one": RUNG, "two": 3}, ('chain.between.two', 3)),
     "no model": ({"one": FIT}, "chain.between.one: Fit(lr=1e-05, "),
-    "fields without a target": ({"one": {"rung": 1}}, "chain.between.one: {'rung': 1} is not accepted; expected an "),
-    "a rung too many": ({"one": {**RUNG, "rung": 4}}, "chain.between.one.rung: 4 is not accepted; expected a rung "),
-    "a typo": ({"one": RUNG, "two": {**RUNG, "rng": 1}}, "chain.between.two.rng: 1 is not accepted; expected one of"),
+    "fields without a target": ({"one": {"rung": 1}}, ('chain.between.one', {'rung': 1})),
+    "a rung too many": ({"one": {**RUNG, "rung": 4}}, ('chain.between.one.rung', 4)),
+    "a typo": ({"one": RUNG, "two": {**RUNG, "rng": 1}}, ('chain.between.two.rng', 1)),
 }
 
 
@@ -223,28 +223,27 @@ def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., D
 WRONG = {
     "an unknown key": (
         {"schedul": "cosine"},
-        "fit.schedul: 'cosine' is not accepted; expected one of the keys lr, epochs, batch, betas, weight_decay, "
-        "schedule, warmup, floor, clip, dropout, precision; did you mean 'schedule'?",
+        ('fit.schedul', 'cosine', 'lr epochs batch betas weight_decay schedule warmup floor clip dropout precision', 'schedule'),
     ),
-    "a key like none": ({"qqq": 1}, "fit.qqq: 1 is not accepted; expected one of the keys lr, epochs"),
-    "text for a number": ({"lr": "high"}, "fit.lr: 'high' is not accepted; expected a value of type float"),
-    "a number with a fraction": ({"epochs": 1.5}, "fit.epochs: 1.5 is not accepted; expected a value of type int"),
-    "a switch for a number": ({"batch": True}, "fit.batch: True is not accepted; expected a value of type int"),
-    "a word for a switch": ({"dropout": "so"}, "fit.dropout: 'so' is not accepted; expected a value of type bool"),
-    "nothing": ({"batch": None}, "fit.batch: None is not accepted; expected a value of type int"),
-    "nothing for text": ({"schedule": None}, "fit.schedule: None is not accepted; expected a value of type str"),
-    "a list for a number": ({"lr": [1.0]}, "fit.lr: [1.0] is not accepted; expected a value of type float"),
-    "a dict for a number": ({"lr": {"a": 1}}, "fit.lr: {'a': 1} is not accepted; expected a value of type float"),
-    "a number for a list": ({"betas": 0.9}, "fit.betas: 0.9 is not accepted; expected a value of type list[float]"),
-    "an element": ({"betas": [0.9, "x"]}, "fit.betas[1]: [0.9, 'x'] is not accepted; expected a value of type list"),
-    "an empty element": ({"betas": [None, 0.9]}, "fit.betas[0]: [None, 0.9] is not accepted; expected a value of type"),
-    "nothing for a list": ({"betas": None}, "fit.betas: None is not accepted; expected a value of type list[float]"),
-    "an impossible number": ({"lr": 0}, "fit.lr: 0.0 is not accepted; expected a number above 0"),
-    "no number": ({"lr": math.nan}, "fit.lr: nan is not accepted; expected a number above 0"),
-    "an impossible list": ({"betas": [0.9]}, "fit.betas: [0.9] is not accepted; expected two numbers in [0, 1)"),
+    "a key like none": ({"qqq": 1}, ('fit.qqq', 1, 'lr epochs')),
+    "text for a number": ({"lr": "high"}, ('fit.lr', 'high', 'float')),
+    "a number with a fraction": ({"epochs": 1.5}, ('fit.epochs', 1.5, 'int')),
+    "a switch for a number": ({"batch": True}, ('fit.batch', True, 'int')),
+    "a word for a switch": ({"dropout": "so"}, ('fit.dropout', 'so', 'bool')),
+    "nothing": ({"batch": None}, ('fit.batch', None, 'int')),
+    "nothing for text": ({"schedule": None}, ('fit.schedule', None, 'str')),
+    "a list for a number": ({"lr": [1.0]}, ('fit.lr', [1.0], 'float')),
+    "a dict for a number": ({"lr": {"a": 1}}, ('fit.lr', {'a': 1}, 'float')),
+    "a number for a list": ({"betas": 0.9}, ('fit.betas', 0.9, 'list[float]')),
+    "an element": ({"betas": [0.9, "x"]}, ('fit.betas[1]', [0.9, 'x'], 'list')),
+    "an empty element": ({"betas": [None, 0.9]}, ('fit.betas[0]', [None, 0.9])),
+    "nothing for a list": ({"betas": None}, ('fit.betas', None, 'list[float]')),
+    "an impossible number": ({"lr": 0}, ('fit.lr', 0.0, '0')),
+    "no number": ({"lr": math.nan}, ('fit.lr', math.nan, '0')),
+    "an impossible list": ({"betas": [0.9]}, ('fit.betas', [0.9], '[0 1')),
     "an impossible word": (
         {"schedule": "cosin"},
-        "fit.schedule: 'cosin' is not accepted; expected one of constant, cosine, linear; did you mean 'cosine'?",
+        ('fit.schedule', 'cosin', 'constant cosine linear', 'cosine'),
     ),
 }
 

@@ -44,10 +44,10 @@ def test_a_missing_part_is_refused(compose: Callable[..., DictConfig]) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("fit.lr=${nope}", r"^fit\.lr: '\$\{nope\}' is not accepted; expected a value: Interpolation key 'nope' not"),
-        ("fit.lr=???", r"^fit\.lr: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
-        ("model@weak=hub", r"^weak\.id: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
-        ("+sed=3", r"^sed: 3 is not accepted; expected one of the keys name, seed, .*; did you mean 'seed'\?$"),
+        ("fit.lr=${nope}", ('fit\\.lr', '\\$\\{nope\\}', 'nope')),
+        ("fit.lr=???", ('fit\\.lr', '\\?\\?\\?')),
+        ("model@weak=hub", ('weak\\.id', '\\?\\?\\?')),
+        ("+sed=3", ('sed', 3, 'name seed', 'seed')),
     ],
 )
 def test_what_cannot_be_resolved_is_named(asked: Callable[..., RunConfig], override: str, message: str) -> None:
@@ -56,34 +56,33 @@ def test_what_cannot_be_resolved_is_named(asked: Callable[..., RunConfig], overr
 
 
 SETTINGS = {
-    "a negative seed": ({"seed": -1}, "seed: -1 is not accepted; expected an integer "),
-    "a negative teacher": ({"teacher_seed": -2}, "teacher_seed: -2 is not accepted; expected an integer "),
-    "the test split": ({"ceiling_split": "test"}, "ceiling_split: 'test' is not accepted; expected one of gt, w2s"),
+    "a negative seed": ({"seed": -1}, ('seed', -1)),
+    "a negative teacher": ({"teacher_seed": -2}, ('teacher_seed', -2)),
+    "the test split": ({"ceiling_split": "test"}, ('ceiling_split', 'test', 'gt w2s')),
     "a launch": (
         {"launch": "proces"},
-        "launch: 'proces' is not accepted; expected one of inline, process; did you mean 'process'?",
+        ('launch', 'proces', 'inline process', 'process'),
     ),
     "a kind": (
         {"force": ["label", "trane"]},
-        "force: 'trane' is not accepted; expected one of compare, evaluate, features, generate, generative, label, "
-        "pretrain, reference, refine, sft, simulate, train, zero_shot; did you mean 'train'?",
+        ('force', 'trane', 'compare evaluate features generate generative label pretrain reference refine sft simulate train zero_shot', 'train'),
     ),
-    "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),
-    "no list of prefixes": ({"trusted": 3}, "trusted: 3 is not accepted; expected a value of type list[str]"),
-    "no store": ({"store": None}, "store: None is not accepted; expected a value of type str"),
-    "a seed in words": ({"seed": "zero"}, "seed: 'zero' is not accepted; expected a value of type int"),
-    "half a seed": ({"seed": 0.5}, "seed: 0.5 is not accepted; expected a value of type int"),
+    "no list of kinds": ({"force": "train"}, ('force', 'train', 'list[str]')),
+    "no list of prefixes": ({"trusted": 3}, ('trusted', 3, 'list[str]')),
+    "no store": ({"store": None}, ('store', None, 'str')),
+    "a seed in words": ({"seed": "zero"}, ('seed', 'zero', 'int')),
+    "half a seed": ({"seed": 0.5}, ('seed', 0.5, 'int')),
     "a twin that is the student": (
         {"seed": 2, "twin_seeds": [0, 2]},
-        "twin_seeds: 2 is not accepted; expected seeds o",
+        ('twin_seeds', 2),
     ),
     "a twin twice": (
         {"twin_seeds": [1, 3, 1]},
-        "twin_seeds: 1 is not accepted; expected seeds other than 0, each once",
+        ('twin_seeds', 1, '0'),
     ),
-    "a negative twin": ({"twin_seeds": [-1]}, "twin_seeds: -1 is not accepted; expected seeds other than 0, each once"),
-    "no list of twins": ({"twin_seeds": 3}, "twin_seeds: 3 is not accepted; expected a value of type list[int]"),
-    "neither yes nor no": ({"plan_only": "maybe"}, "plan_only: 'maybe' is not accepted; expected a value of type bool"),
+    "a negative twin": ({"twin_seeds": [-1]}, ('twin_seeds', -1, '0')),
+    "no list of twins": ({"twin_seeds": 3}, ('twin_seeds', 3, 'list[int]')),
+    "neither yes nor no": ({"plan_only": "maybe"}, ('plan_only', 'maybe', 'bool')),
 }
 
 

@@ -87,75 +87,71 @@ UNSPLITTABLE: dict[str, dict[str, Any]] = {
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no rejected": (
         {"prompt": "p", "chosen": "a"},
-        "f:7: ['prompt', 'chosen'] is not accepted; expected a column 'rejected' "
-        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected)",
+        ('f:7', ['prompt', 'chosen'], 'rejected'),
     ),
     "a misspelt column": (
         {"prompt": "p", "choosen": "a", "rejected": "b"},
-        "f:7: 'choosen' is not accepted; expected a column 'chosen' "
-        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected); did you mean 'chosen'?",
+        ('f:7', 'choosen', 'chosen', 'chosen'),
     ),
     "a misspelt prompt": (
         {"promt": "p", "chosen": "a", "rejected": "b"},
-        "f:7: 'promt' is not accepted; expected a column 'prompt' "
-        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected); did you mean 'prompt'?",
+        ('f:7', 'promt', 'prompt', 'prompt'),
     ),
     "a number": (
         {"prompt": "p", "chosen": 4, "rejected": "b"},
-        "f:7: 4 is not accepted; expected text in column 'chosen'",
+        ('f:7', 4, 'chosen'),
     ),
     "a null": (
         {"prompt": None, "chosen": "a", "rejected": "b"},
-        "f:7: None is not accepted; expected text in column 'prompt'",
+        ('f:7', None, 'prompt'),
     ),
     "an empty answer": (
         {"prompt": "p", "chosen": "a", "rejected": " \n"},
-        r"f:7: ' \n' is not accepted; expected text that is not empty in column 'rejected'",
+        ('f:7', ' \n', 'rejected'),
     ),
     "an empty prompt": (
         {"prompt": "", "chosen": "a", "rejected": "b"},
-        "f:7: '' is not accepted; expected text that is not empty in column 'prompt'",
+        ('f:7', '', 'prompt'),
     ),
     "an empty dialogue": (
         {"chosen": "", "rejected": ONE + TAG + " B"},
-        "f:7: '' is not accepted; expected text that is not empty in column 'chosen'",
+        ('f:7', '', 'chosen'),
     ),
     "half a surrogate pair": (
         {"prompt": "p", "chosen": "\ud800", "rejected": "b"},
-        r"f:7: '\ud800' is not accepted; expected valid Unicode in column 'chosen'",
+        ('f:7', '\ud800', 'chosen'),
     ),
     "no prompt for a last turn": (
         {"chosen": [assistant("A")], "rejected": [assistant("B")]},
-        "f:7: 'A' is not accepted; expected a prompt column, or the whole conversation in column 'chosen'",
+        ('f:7', 'A', 'chosen'),
     ),
     "the user speaks last": (
         {"chosen": [user("Why?")], "rejected": [user("Why?"), assistant("B")]},
-        "f:7: 'user' is not accepted; expected the assistant as the last speaker in column 'chosen'",
+        ('f:7', 'user', 'chosen'),
     ),
     "an unknown role": (
         {"chosen": [{"role": "asistant", "content": "A"}], "rejected": [assistant("B")]},
-        "f:7: 'asistant' is not accepted; expected a role of system, user, assistant; did you mean 'assistant'?",
+        ('f:7', 'asistant', '', 'assistant'),
     ),
     "a turn without content": (
         {"prompt": "p", "chosen": [{"role": "assistant"}], "rejected": [assistant("B")]},
-        "f:7: {'role': 'assistant'} is not accepted; expected messages with role and content in column 'chosen'",
+        ('f:7', {'role': 'assistant'}, 'chosen'),
     ),
     "content that is no text": (
         {"prompt": "p", "chosen": [{"role": "assistant", "content": 1}], "rejected": [assistant("B")]},
-        "f:7: 1 is not accepted; expected text in column 'chosen'",
+        ('f:7', 1, 'chosen'),
     ),
     "no turns": (
         {"prompt": "p", "chosen": [], "rejected": [assistant("B")]},
-        "f:7: [] is not accepted; expected text or a list of messages in column 'chosen'",
+        ('f:7', [], 'chosen'),
     ),
     "an empty last turn under a prompt": (
         {"prompt": "p", "chosen": [assistant("A")], "rejected": [assistant("")]},
-        "f:7: '' is not accepted; expected text that is not empty in column 'rejected'",
+        ('f:7', '', 'rejected'),
     ),
     "another prompt than the conversation's": (
         {"prompt": "How?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
-        "f:7: [('user', 'How?')] is not accepted; "
-        "expected a prompt that is part of the conversation in column 'chosen'",
+        ('f:7', [('user', 'How?')], 'chosen'),
     ),
     "two conversations under one prompt": (
         {
@@ -163,8 +159,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
             "chosen": [user("Why?"), assistant("A")],
             "rejected": [user("Why?"), user("How?"), assistant("B")],
         },
-        "f:7: [('user', 'Why?'), ('user', 'How?')] is not accepted; "
-        "expected the same conversation before the last answer in chosen and rejected",
+        ('f:7', [('user', 'Why?'), ('user', 'How?')]),
     ),
 }
 

@@ -226,39 +226,39 @@ def test_a_row_without_candidates_is_refused() -> None:
 
 
 IMPOSSIBLE: list[tuple[type, dict[str, Any], str]] = [
-    (TextLabel, {"labels": ["0"]}, "labels: ['0'] is not accepted; expected at least two classes, or [] for "),
+    (TextLabel, {"labels": ["0"]}, ('labels', ['0'], '[]')),
     (
         TextLabel,
         {"names": ["a", "b"]},
-        "names: ['a', 'b'] is not accepted; expected as many names as data.format.labels",
+        ('names', ['a', 'b'], 'data.format.labels'),
     ),
     (
         TextLabel,
         {"labels": ["0", "1"], "names": ["1", "0"]},
-        "labels: ['0', '1'] is not accepted; expected classes of ",
+        ('labels', ['0', '1']),
     ),
-    (TextLabel, {"labels": ["a", "a"]}, "labels: ['a', 'a'] is not accepted; expected classes of their own values"),
-    (TextLabel, {"text": "text"}, "text: 'text' is not accepted; expected a text with the {COLUMN} that is read"),
-    (TextLabel, {"text": "{text}{}"}, "text: '{text}{}' is not accepted; expected {COLUMN} and not {}, for the cell"),
+    (TextLabel, {"labels": ["a", "a"]}, ('labels', ['a', 'a'])),
+    (TextLabel, {"text": "text"}, ('text', 'text', '{COLUMN}')),
+    (TextLabel, {"text": "{text}{}"}, ('text', '{text}{}', '{COLUMN} {}')),
     (
         TextLabel,
         {"text": "{text}", "cluster": "{:x}{text}"},
-        "cluster: '{:x}{text}' is not accepted; expected {COLUMN} and not {:x}",
+        ('cluster', '{:x}{text}', '{COLUMN} {:x}'),
     ),
-    (MultipleChoice, {"candidates": ["{a}{}"]}, "candidates: '{a}{}' is not accepted; expected {COLUMN} and not {}"),
+    (MultipleChoice, {"candidates": ["{a}{}"]}, ('candidates', '{a}{}', '{COLUMN} {}')),
     (
         TextLabel,
         {"cluster": "{id}"},
-        "cluster: '{id}' is not accepted; expected columns that the text has as well: text",
+        ('cluster', '{id}'),
     ),
-    (TextLabel, {"cluster": "id"}, "cluster: 'id' is not accepted; expected a text with a {COLUMN}, or "),
-    (MultipleChoice, {"text": "{question}"}, "text: '{question}' is not accepted; expected a text with {candidate}"),
-    (MultipleChoice, {"candidates": []}, "candidates: [] is not accepted; expected texts of columns, or one {COLUMN}"),
-    (MultipleChoice, {"candidates": ["a"]}, "candidates: 'a' is not accepted; expected texts with a {COLUMN}"),
-    (MultipleChoice, {"show": "coins"}, "show: 'coins' is not accepted; expected one of all, coin, pair; did you mean"),
-    (MultipleChoice, {"answer_is": "nth"}, "answer_is: 'nth' is not accepted; expected one of index, letter, number, "),
-    (MultipleChoice, {"text": "{candidate}"}, "cluster: '' is not accepted; expected columns that a question has"),
-    (MultipleChoice, {"cluster": "{candidate}"}, "cluster: '{candidate}' is not accepted; expected columns that a "),
+    (TextLabel, {"cluster": "id"}, ('cluster', 'id', '{COLUMN}')),
+    (MultipleChoice, {"text": "{question}"}, ('text', '{question}', '{candidate}')),
+    (MultipleChoice, {"candidates": []}, ('candidates', [], '{COLUMN}')),
+    (MultipleChoice, {"candidates": ["a"]}, ('candidates', 'a', '{COLUMN}')),
+    (MultipleChoice, {"show": "coins"}, ('show', 'coins', 'all coin pair; did you mean', 'XXX')),
+    (MultipleChoice, {"answer_is": "nth"}, ('answer_is', 'nth', 'index letter number')),
+    (MultipleChoice, {"text": "{candidate}"}, ('cluster', '')),
+    (MultipleChoice, {"cluster": "{candidate}"}, ('cluster', '{candidate}')),
 ]
 
 
