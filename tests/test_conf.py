@@ -121,9 +121,7 @@ def test_every_conflict_goes_with_every_objective(
 def test_what_only_a_policy_can_do_is_refused_for_a_reward_model(knob: str, asked: Callable[..., RunConfig]) -> None:
     name, value = knob.split("=")
     assert plan(asked("objective=dpo", "conflict=explicit", f"conflict.{knob}"))
-    with pytest.raises(
-        Refused, match=f"^conflict.{name}: '{value}' is not accepted; expected (margin|.* a reward model)"
-    ):
+    with refused(f"conflict.{name}", value, "margin|"):
         plan(asked("objective=reward_bce", "conflict=explicit", f"conflict.{knob}"))
 
 

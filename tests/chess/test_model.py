@@ -38,9 +38,9 @@ TINY = ChessModel(width=8, layers=1, heads=2, documents=0)
     ],
 )
 def test_impossible_values_are_refused(knob: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match=f"^{next(iter(knob))}: "):
+    with refused(next(iter(knob))):
         ChessModel(**knob)
-    with pytest.raises(Refused, match=r"^width: 64 is not accepted; expected a multiple of heads \(5\)"):
+    with refused("width", 64, "5"):
         ChessModel(heads=5)
 
 

@@ -253,11 +253,11 @@ def test_knobs_that_came_later_rename_no_student_that_does_not_use_them() -> Non
 @pytest.mark.parametrize(
     ("conflict", "said"),
     [
-        (Explicit(form="sft"), "form: 'sft' is not accepted; expected reverse: a reward model writes no text"),
-        (RandomMask(form="sft"), "form: 'sft' is not accepted; expected reverse: a reward model writes no text"),
+        (Explicit(form="sft"), ('form', 'sft')),
+        (RandomMask(form="sft"), ('form', 'sft')),
         (
             Explicit(trigger="policy"),
-            "trigger: 'policy' is not accepted; expected margin: without a reference there is one margin",
+            ('trigger', 'policy'),
         ),
     ],
     ids=repr,
@@ -290,7 +290,7 @@ def test_every_option_and_every_placebo_goes_with_every_objective(objective: Any
     ],
 )
 def test_a_form_or_a_trigger_that_does_not_exist_is_refused(cls: Any, knob: str, value: str, nearest: str) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: '{value}' is not accepted; expected one of .* '{nearest}'"):
+    with refused(knob, value, nearest=nearest):
         cls(**{knob: value})
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.builders import refused
 
 from w2sd.data.dialogue import Triple, split
-from w2sd.errors import Refused
 
 ONE = "\n\nHuman: Why?"
 TWO = ONE + "\n\nAssistant: So.\n\nHuman: And?"
@@ -84,74 +84,41 @@ UNSPLITTABLE: dict[str, dict[str, Any]] = {
     "an empty last turn": {"chosen": [user("Why?"), assistant("")], "rejected": [user("Why?"), assistant("B")]},
 }
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no rejected": (
-        {"prompt": "p", "chosen": "a"},
-        ('f:7', ['prompt', 'chosen'], 'rejected'),
-    ),
-    "a misspelt column": (
-        {"prompt": "p", "choosen": "a", "rejected": "b"},
-        ('f:7', 'choosen', 'chosen', 'chosen'),
-    ),
-    "a misspelt prompt": (
-        {"promt": "p", "chosen": "a", "rejected": "b"},
-        ('f:7', 'promt', 'prompt', 'prompt'),
-    ),
-    "a number": (
-        {"prompt": "p", "chosen": 4, "rejected": "b"},
-        ('f:7', 4, 'chosen'),
-    ),
-    "a null": (
-        {"prompt": None, "chosen": "a", "rejected": "b"},
-        ('f:7', None, 'prompt'),
-    ),
-    "an empty answer": (
-        {"prompt": "p", "chosen": "a", "rejected": " \n"},
-        ('f:7', ' \n', 'rejected'),
-    ),
-    "an empty prompt": (
-        {"prompt": "", "chosen": "a", "rejected": "b"},
-        ('f:7', '', 'prompt'),
-    ),
-    "an empty dialogue": (
-        {"chosen": "", "rejected": ONE + TAG + " B"},
-        ('f:7', '', 'chosen'),
-    ),
-    "half a surrogate pair": (
-        {"prompt": "p", "chosen": "\ud800", "rejected": "b"},
-        ('f:7', '\ud800', 'chosen'),
-    ),
-    "no prompt for a last turn": (
-        {"chosen": [assistant("A")], "rejected": [assistant("B")]},
-        ('f:7', 'A', 'chosen'),
-    ),
+BAD: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "no rejected": ({"prompt": "p", "chosen": "a"}, (["prompt", "chosen"], "rejected")),
+    "a misspelt column": ({"prompt": "p", "choosen": "a", "rejected": "b"}, ("choosen", "chosen", "chosen")),
+    "a misspelt prompt": ({"promt": "p", "chosen": "a", "rejected": "b"}, ("promt", "prompt", "prompt")),
+    "a number": ({"prompt": "p", "chosen": 4, "rejected": "b"}, (4, "chosen")),
+    "a null": ({"prompt": None, "chosen": "a", "rejected": "b"}, (None, "prompt")),
+    "an empty answer": ({"prompt": "p", "chosen": "a", "rejected": " \n"}, (" \n", "rejected")),
+    "an empty prompt": ({"prompt": "", "chosen": "a", "rejected": "b"}, ("", "prompt")),
+    "an empty dialogue": ({"chosen": "", "rejected": ONE + TAG + " B"}, ("", "chosen")),
+    "half a surrogate pair": ({"prompt": "p", "chosen": "\ud800", "rejected": "b"}, ("\ud800", "Unicode chosen")),
+    "no prompt for a last turn": ({"chosen": [assistant("A")], "rejected": [assistant("B")]}, ("A", "chosen")),
     "the user speaks last": (
         {"chosen": [user("Why?")], "rejected": [user("Why?"), assistant("B")]},
-        ('f:7', 'user', 'chosen'),
+        ("user", "chosen"),
     ),
     "an unknown role": (
         {"chosen": [{"role": "asistant", "content": "A"}], "rejected": [assistant("B")]},
-        ('f:7', 'asistant', '', 'assistant'),
+        ("asistant", "system user assistant", "assistant"),
     ),
     "a turn without content": (
         {"prompt": "p", "chosen": [{"role": "assistant"}], "rejected": [assistant("B")]},
-        ('f:7', {'role': 'assistant'}, 'chosen'),
+        ({"role": "assistant"}, "chosen"),
     ),
     "content that is no text": (
         {"prompt": "p", "chosen": [{"role": "assistant", "content": 1}], "rejected": [assistant("B")]},
-        ('f:7', 1, 'chosen'),
+        (1, "chosen"),
     ),
-    "no turns": (
-        {"prompt": "p", "chosen": [], "rejected": [assistant("B")]},
-        ('f:7', [], 'chosen'),
-    ),
+    "no turns": ({"prompt": "p", "chosen": [], "rejected": [assistant("B")]}, ([], "chosen")),
     "an empty last turn under a prompt": (
         {"prompt": "p", "chosen": [assistant("A")], "rejected": [assistant("")]},
-        ('f:7', '', 'rejected'),
+        ("", "rejected"),
     ),
     "another prompt than the conversation's": (
         {"prompt": "How?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
-        ('f:7', [('user', 'How?')], 'chosen'),
+        ([("user", "How?")], "chosen"),
     ),
     "two conversations under one prompt": (
         {
@@ -159,7 +126,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
             "chosen": [user("Why?"), assistant("A")],
             "rejected": [user("Why?"), user("How?"), assistant("B")],
         },
-        ('f:7', [('user', 'Why?'), ('user', 'How?')]),
+        ([("user", "Why?"), ("user", "How?")], "chosen rejected"),
     ),
 }
 
@@ -177,7 +144,6 @@ def test_leaves_out_whole_dialogues_that_cannot_be_split(name: str) -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_refuses(name: str) -> None:
-    row, message = BAD[name]
-    with pytest.raises(Refused) as refused:
+    row, refusal = BAD[name]
+    with refused("f:7", *refusal):
         split(row, "f:7")
-    assert str(refused.value) == message

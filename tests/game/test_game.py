@@ -272,13 +272,13 @@ def test_sizes_do_not_rename_what_is_pretrained_and_the_seed_does(asked: Callabl
     [("world_seed", -1), ("gt", 3), ("gt", LIMIT + 1), ("w2s", LIMIT // 3 + 1), ("test", 0), ("w2s_parts", 17)],
 )
 def test_an_impossible_game_is_refused_by_the_name_of_its_knob(knob: str, value: object) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: "):
+    with refused(knob):
         Game(**{knob: value})
 
 
 def test_a_rung_that_does_not_exist_is_refused_wherever_it_is_asked_for() -> None:
     for ask in (lambda: GAME.known([], 4), lambda: corpus(0, -1)):
-        with pytest.raises(Refused, match=r"^rung: "):
+        with refused("rung"):
             ask()
 
 

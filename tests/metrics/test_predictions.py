@@ -143,7 +143,7 @@ def test_files_without_what_is_needed_are_refused(tmp_path: Path) -> None:
     [
         ({"margin": [1.5, -2.0, np.nan]}, r"margin: row 2 is NaN"),
         ({"p_correct": [0.8, None, 0.5]}, r"p_correct: row 1 is NaN"),
-        ({"p_correct": [0.8, 0.9, 0.5]}, r"margin: -2\.0 is not accepted"),
+        ({"p_correct": [0.8, 0.9, 0.5]}, ('margin', -2.0)),
         ({"id": ["a", "a", "c"]}, "one row per id"),
     ],
 )
@@ -179,20 +179,20 @@ def test_a_tie_has_no_sign_to_contradict() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ids": ["b", "a", "d"]}, "weak.id: 'c' is not accepted; .* weak and student: 2 are in one only"),
+        ({"ids": ["b", "a", "d"]}, ('weak.id', 'c', '2')),
         (
             {"ids": ["b", "a", "c", "d"], "clusters": ["q", "p", "p", "p"], "p_correct": [0.8, 0.1, 0.5, 0.5]}
             | {"margin": [0.0] * 4},
-            "student.id: 'd' is not accepted; .*: 1 are in one only",
+            ('student.id', 'd', '1'),
         ),
-        ({"ids": ["b", "b", "c"]}, "student.id: 'b' is not accepted; expected one row per id .1 ids repeat"),
-        ({"ids": ["b", None, "c"]}, "student: None is not accepted; expected an id and a cluster in every row"),
-        ({"clusters": ["q", "q", "p"]}, "student.cluster: 'q' is not accepted; expected 'p' for id a, as in weak"),
-        ({"p_correct": [0.8, np.nan, 0.5]}, "student: 'p_correct: row 1 is NaN' is not accepted"),
+        ({"ids": ["b", "b", "c"]}, ('student.id', 'b', '1')),
+        ({"ids": ["b", None, "c"]}, ('student', None)),
+        ({"clusters": ["q", "q", "p"]}, ('student.cluster', 'q', 'p')),
+        ({"p_correct": [0.8, np.nan, 0.5]}, ('student', 'p_correct: row 1 is NaN')),
         ({"p_correct": [0.8, 0.1, 1.01]}, "student: 'p_correct: row 2 is 1.01, outside"),
-        ({"margin": [np.nan, -2.0, 0.0]}, "student: 'margin: row 0 is NaN' is not accepted"),
-        ({"margin": [1.5, 2.0, 0.0]}, "student.margin: 2.0 is not accepted; .*p_correct is 0.1 for id a"),
-        ({"margin": [1.5, 2.0]}, r"student: \[3, 3, 3, 2\] is not accepted; expected columns of one length"),
+        ({"margin": [np.nan, -2.0, 0.0]}, ('student', 'margin: row 0 is NaN')),
+        ({"margin": [1.5, 2.0, 0.0]}, ('student.margin', 2.0, 'p_correct 0.1')),
+        ({"margin": [1.5, 2.0]}, ('student', [3, 3, 3, 2])),
         ({"ids": [], "clusters": [], "p_correct": [], "margin": []}, "student: 0 .* at least one row"),
     ],
 )

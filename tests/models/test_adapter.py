@@ -340,15 +340,15 @@ def test_a_merged_model_can_be_adapted_again(fresh: Callable[..., Model], kind: 
     ],
 )
 def test_impossible_values_are_refused(asked: Callable[..., RunConfig], knob: str, value: float) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: {value}"):
+    with refused(knob):
         Lora(**{knob: value})  # type: ignore[arg-type]
-    with pytest.raises(Refused, match=f"^adapter.{knob}: "):
+    with refused(f"adapter.{knob}"):
         asked("adapter=lora", f"adapter.{knob}={value}")
 
 
 def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(Refused, match=r"^adapter: 'lora' is not accepted; .* pip install 'w2sd\[lora\]'$"):
+    with refused("adapter", 'lora', "w2sd[lora]"):
         Lora().check_installed()
     for adapter in (Full(), HeadOnly(), LinearProbe()):
         adapter.check_installed()
@@ -374,7 +374,7 @@ def test_a_target_that_matches_nothing_is_refused_in_one_line(
 ) -> None:
     model, adapter = fresh(kind, architecture), Lora(targets=targets)
     for ask_for in (lambda: adapter.check(model.backbone.config, True), lambda: adapter.apply(model)):
-        with pytest.raises(Refused, match=f"^adapter.targets: {line}") as refusal:
+        with refused("adapter.targets") as refusal:
             ask_for()
         assert "\n" not in str(refusal.value)
     assert list(trained(model)) == [name for name, _ in fresh(kind, architecture).named_parameters()]
@@ -383,7 +383,7 @@ def test_a_target_that_matches_nothing_is_refused_in_one_line(
 @needs_peft
 def test_an_architecture_that_peft_does_not_know_needs_names() -> None:
     config = CohereConfig(**TINY)
-    with pytest.raises(Refused, match=r"^adapter.targets: \[\] .* names of layers.* for cohere; it has .*, q_proj, "):
+    with refused("adapter.targets", [], "q_proj"):
         Lora().check(config, is_policy=True)
     Lora(targets=["q_proj"]).check(config, is_policy=True)
 

@@ -212,7 +212,7 @@ def test_confidence_and_margin_never_contradict(objective: Any, reading: str) ->
 def test_a_reading_that_does_not_exist_is_refused(objective: Any) -> None:
     pair, _ = some(objective)
     for read in (objective.margin, objective.confidence):
-        with pytest.raises(Refused, match=r"^reading: 'legcy' is not accepted; .* did you mean 'legacy'"):
+        with refused("reading", 'legcy', nearest="legacy"):
             read(pair, "legcy")
 
 

@@ -337,7 +337,7 @@ def test_the_sft_weight_adds_what_it_takes_to_write_the_preferred_answer() -> No
 @pytest.mark.parametrize("cls", [SimPO, DPO, IPO, DPOLengthNormalised])
 @pytest.mark.parametrize("beta", [0.0, -0.1, float("inf"), float("nan")])
 def test_a_scale_of_nothing_is_refused(cls: Any, beta: float) -> None:
-    with pytest.raises(Refused, match=f"^beta: {beta} is not accepted; expected a number above 0"):
+    with refused("beta", beta, "0"):
         cls(beta=beta)
 
 
@@ -353,7 +353,7 @@ def test_a_scale_of_nothing_is_refused(cls: Any, beta: float) -> None:
     ],
 )
 def test_an_impossible_coefficient_is_refused(cls: Any, knob: str, value: float) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: {value} is not accepted"):
+    with refused(knob, value):
         cls(**{knob: value})
 
 

@@ -13,7 +13,7 @@ from w2sd.run import RunConfig
 
 
 def test_a_batch_too_small_for_a_threshold_is_refused_by_the_plan(asked: Callable[..., RunConfig]) -> None:
-    with pytest.raises(Refused, match=r"^fit\.batch: 4 is not accepted; expected 8 or more: .*quantile"):
+    with refused("fit.batch", 4, "8"):
         plan(asked("objective=logconf", "fit.batch=4"))
     assert plan(asked("objective=logconf", "fit.batch=4", "objective.min_rows=4"))
     assert plan(asked("objective=reward_bce", "fit.batch=4"))
@@ -31,9 +31,9 @@ def test_without_a_teacher_nothing_is_done_to_its_labels(asked: Callable[..., Ru
     [
         (
             ["objective=dpo"],
-            "^adapter: 'linear_probe' is not accepted; expected full, head_only or lora: a policy writes",
+            ('adapter', 'linear_probe', 'head_only'),
         ),
-        (["fit.dropout=true"], "^fit.dropout: True is not accepted; expected false with adapter=linear_probe, whose"),
+        (["fit.dropout=true"], ('fit.dropout', True, 'adapter=linear_probe')),
     ],
 )
 def test_what_a_linear_probe_cannot_do_is_refused_in_one_line(
@@ -41,16 +41,16 @@ def test_what_a_linear_probe_cannot_do_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(Refused, match=line):
         plan(asked("adapter=linear_probe", *overrides))
-    with pytest.raises(Refused, match=r"^layer: 'first' is not accepted; expected one of last, middle"):
+    with refused("layer", 'first', "last middle"):
         LinearProbe("first")
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["conflict=explicit", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted; .*reverse"),
-        (["conflict=explicit", "conflict.trigger=policy"], r"^conflict\.trigger: 'policy' is not accepted; .*margin"),
-        (["conflict=explicit_random_mask", "conflict.form=sft"], r"^conflict\.form: 'sft' is not accepted"),
+        (["conflict=explicit", "conflict.form=sft"], ('conflict.form', 'sft')),
+        (["conflict=explicit", "conflict.trigger=policy"], ('conflict.trigger', 'policy')),
+        (["conflict=explicit_random_mask", "conflict.form=sft"], ('conflict.form', 'sft')),
     ],
 )
 def test_what_asks_a_reward_model_to_write_is_refused_by_the_plan(

@@ -237,17 +237,17 @@ def test_only_what_is_watched_gets_another_key(asked: Callable[..., RunConfig]) 
 
 def test_shards_are_not_watched(asked: Callable[..., RunConfig]) -> None:
     run = asked("stopping=labels", "trainer=fsdp2", "trainer.accelerator=cpu")
-    with pytest.raises(Refused, match=r"^stopping: .* expected stopping=none under trainer\.strategy=fsdp2"):
+    with refused("stopping", accepted="stopping=none trainer.strategy=fsdp2"):
         preflight.check(run)
 
 
 @pytest.mark.parametrize(("knob", "value"), [("by", "label"), ("holdout", 0.0), ("holdout", 1.0), ("every", 0.0)])
 def test_impossible_looks_are_refused(knob: str, value: Any) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: "):
+    with refused(knob):
         Stopping(**{knob: value})
 
 
 def test_a_look_that_never_comes_is_refused_with_the_limit() -> None:
     assert Stopping(every=1000.0).every == 1000
-    with pytest.raises(Refused, match=r"^every: 1000\.5 .* above 0, of 1000 or less$"):
+    with refused("every", 1000.5, "0 1000"):
         Stopping(every=1000.5)
