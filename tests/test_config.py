@@ -150,7 +150,7 @@ NO_MODELS = {
     "no model": ({"one": FIT}, ("chain.between.one", Fit())),
     "fields without a target": ({"one": {"rung": 1}}, ("chain.between.one", {"rung": 1})),
     "a rung too many": ({"one": {**RUNG, "rung": 4}}, ("chain.between.one.rung", 4)),
-    "a typo": ({"one": RUNG, "two": {**RUNG, "rng": 1}}, ("chain.between.two.rng", 1)),
+    "a typo": ({"one": RUNG, "two": {**RUNG, "rng": 1}}, ("chain.between.two.rng", 1, "", "rung")),
 }
 
 

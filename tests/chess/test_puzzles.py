@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+from tests.builders import refused
 
 from w2sd.chess.moves import CLASS, MOVES
 from w2sd.chess.puzzles import FORMS, ChessPuzzles
@@ -50,18 +52,18 @@ def needs_chess() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "refusal"),
     [
-        ("fen,moves,rating", r"\['fen', 'moves', 'rating'\] .* a column 'FEN'; did you mean 'fen'\?$"),
-        ("FEN,moves,Rating", r".* a column 'Moves'; did you mean 'moves'\?$"),
-        ("FEN,Moves,rating", r".* a column 'Rating'; did you mean 'rating'\?$"),
-        ("FEN,Solution,Rating", r".* a column 'Moves'$"),
+        ("fen,moves,rating", (["fen", "moves", "rating"], "FEN", "fen")),
+        ("FEN,moves,Rating", (ANY, "Moves", "moves")),
+        ("FEN,Moves,rating", (ANY, "Rating", "rating")),
+        ("FEN,Solution,Rating", (ANY, "Moves")),
     ],
 )
-def test_columns_of_other_names_are_refused(tmp_path: Path, header: str, said: str) -> None:
+def test_columns_of_other_names_are_refused(tmp_path: Path, header: str, refusal: tuple[Any, ...]) -> None:
     path = tmp_path / "puzzles.csv"
     path.write_text("\n".join([header, *(",".join(row) for row in ROWS)]) + "\n")
-    with pytest.raises(Refused, match=r"^puzzles\.csv:2: " + said):
+    with refused("puzzles.csv:2", *refusal):
         ChessPuzzles(str(path)).table()
 
 

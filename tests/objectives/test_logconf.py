@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.builders import refused
 from tests.objectives.scored import doubles
 from torch import Tensor
 
-from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.models.scores import ClassScores, PairScores
 from w2sd.objectives.base import Moment
@@ -269,7 +269,7 @@ def test_thresholds_at_labels_are_refused_for_more_than_two_classes() -> None:
     LogConf().check(Fit(), 3)
     logits = torch.rand(8, 3)
     for ask in (lambda: LEGACY.check(Fit(), 3), lambda: LEGACY(ClassScores(logits), logits.softmax(-1))):
-        with refused("objective.threshold", 'mean_label', "3"):
+        with refused("objective.threshold", "mean_label", "half 3"):
             ask()
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.builders import refused
 from tests.pipeline.graphs import keys, renamed, roles
 from w2sd.conflicts.base import adds_rows
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.files import Files
-from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.kinds import KINDS, Kind
 from w2sd.models.hub import Hub

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from w2sd.errors import Refused
+from tests.builders import refused
 from w2sd.pipeline.plan import plan
 from w2sd.run import RunConfig, read
 from w2sd.theory.benign_overfitting import BenignOverfitting
@@ -44,5 +44,5 @@ def test_a_run_has_no_theory_unless_it_is_asked_for(asked: Callable[..., RunConf
 def test_what_is_no_part_is_refused(compose: Callable[..., DictConfig], value: Any) -> None:
     cfg = compose("theory=misfit")
     cfg.theory = value
-    with refused("theory", accepted="theory=OPTION"):
+    with refused("theory", value, accepted="theory=OPTION"):
         read(cfg)

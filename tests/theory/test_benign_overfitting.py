@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.builders import refused
 
-from w2sd.errors import Refused
 from w2sd.theory import benign_overfitting
 from w2sd.theory.benign_overfitting import BenignOverfitting, _falls_below, _mean_error
 from w2sd.theory.interpolation import wishart
@@ -108,18 +108,18 @@ def test_where_a_curve_falls_for_good() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "line"),
+    ("knobs", "refusal"),
     [
-        ({"p": 1.0}, ('p', 1.0, '1 6')),
-        ({"q_weak": 2.75}, ('q_weak', 2.75, '0 p_weak - r_weak = 2.75')),
-        ({"ns": [16]}, ('ns', [16], '3')),
-        ({"us": [0.5, 0.5]}, "us: .* expected two rising numbers or more, above 0"),
-        ({"us": [0.5, 1.6]}, ('us', 1.6, '1.50')),
-        ({"p_weak": 4.5}, ('p_weak', 4.5)),
-        ({"r_weak": 0.5}, "p_weak: .* expected directions that the strong model has too"),
-        ({"replicates": 1}, ('replicates', 1, '2')),
+        ({"p": 1.0}, ("p", 1.0, "1 6")),
+        ({"q_weak": 2.75}, ("q_weak", 2.75, "0 p_weak r_weak 2.75")),
+        ({"ns": [16]}, ("ns", [16], "3")),
+        ({"us": [0.5, 0.5]}, ("us", [0.5, 0.5], "0")),
+        ({"us": [0.5, 1.6]}, ("us", 1.6, "1.50")),
+        ({"p_weak": 4.5}, ("p_weak", 4.5)),
+        ({"r_weak": 0.5}, ("p_weak",)),
+        ({"replicates": 1}, ("replicates", 1, "2")),
     ],
 )
-def test_what_cannot_be_simulated_is_refused(knobs: dict[str, Any], line: str) -> None:
-    with pytest.raises(Refused, match=f"^{line}"):
+def test_what_cannot_be_simulated_is_refused(knobs: dict[str, Any], refusal: tuple[Any, ...]) -> None:
+    with refused(*refusal):
         BenignOverfitting(**knobs)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.builders import refused
 
-from w2sd.errors import Refused
 from w2sd.theory.misfit import EXACT, Misfit, _ranks, fit_head, risks
 
 H = np.array([[1, 0], [0, 1], [1, 1], [1, -1.0]])
@@ -132,17 +132,17 @@ def test_progress_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "line"),
+    ("knobs", "refusal"),
     [
-        ({"rows": 32}, ('rows', 32, '= 32')),
-        ({"new_rows": 50}, ('new_rows', 50, '50')),
-        ({"teachers": 2}, ('teachers', 2, '3')),
-        ({"inside": 1.5}, ('inside', 1.5, '[0 1]')),
-        ({"ridges": []}, ('ridges', [], '0')),
-        ({"outside": [-0.1]}, "outside: .* expected numbers of 0 or more"),
-        ({"replicates": 1}, ('replicates', 1)),
+        ({"rows": 32}, ("rows", 32, "features 32")),
+        ({"new_rows": 50}, ("new_rows", 50, "50")),
+        ({"teachers": 2}, ("teachers", 2, "3")),
+        ({"inside": 1.5}, ("inside", 1.5, "[0 1]")),
+        ({"ridges": []}, ("ridges", [], "0")),
+        ({"outside": [-0.1]}, ("outside", -0.1)),
+        ({"replicates": 1}, ("replicates", 1)),
     ],
 )
-def test_what_cannot_be_simulated_is_refused(knobs: dict[str, Any], line: str) -> None:
-    with pytest.raises(Refused, match=f"^{line}"):
+def test_what_cannot_be_simulated_is_refused(knobs: dict[str, Any], refusal: tuple[Any, ...]) -> None:
+    with refused(*refusal):
         Misfit(**knobs)

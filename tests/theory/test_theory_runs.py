@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.builders import assert_refusal
 
 from w2sd import cli
 from w2sd.report.cli import main as report
@@ -113,6 +114,6 @@ def test_the_report_has_a_section_for_each(ran: Ran, tmp_path: Path, capsys: pyt
 def test_a_value_of_no_theory_says_what_to_choose(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = "a value of theory only where there is one: choose it with theory=OPTION"
-    said = run(capsys, monkeypatch, "theory.rows=50")
-    assert said == (2, "", f"w2sd: theory.rows: '50' is not accepted; expected {expected}\n")
+    code, out, err = run(capsys, monkeypatch, "theory.rows=50")
+    assert (code, out) == (2, "")
+    assert_refusal(err, "theory.rows", "50", "theory=OPTION")

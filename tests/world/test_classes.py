@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from tests.builders import refused
 
 from w2sd.data.pairs import SPLITS, Item, clean_items
-from w2sd.errors import Refused
 from w2sd.pipeline.plan import plan
 from w2sd.run import RunConfig
 from w2sd.world.classes import MOST, WorldClasses

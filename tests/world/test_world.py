@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.builders import refused
 
 from w2sd.data.corpus import Corpus
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean
-from w2sd.errors import Refused
 from w2sd.world import vocabulary as v
 from w2sd.world.corpus import DIALOGUES, DOCUMENTS, FACTS, STEEPNESS, corpus
 from w2sd.world.generator import _candidates, facts
