@@ -74,7 +74,7 @@ def test_columns_that_may_be_left_out_come_back(tmp_path: Path) -> None:
 )
 def test_columns_that_may_be_left_out_are_whole_where_they_are_not(tmp_path: Path, column: dict[str, Any]) -> None:
     [name] = column
-    with refused(f"predictions.{name}", None):
+    with refused(name, None):
         write_predictions(tmp_path / "p.parquet", COLUMNS | column)
     table = pa.table({name: pa.array(values) for name, values in (COLUMNS | column).items()})
     pq.write_table(table, tmp_path / "p.parquet")
@@ -142,16 +142,17 @@ def test_files_without_what_is_needed_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
-        ({"margin": [1.5, -2.0, np.nan]}, ("predictions", "margin: row 2 is NaN")),
-        ({"p_correct": [0.8, None, 0.5]}, ("predictions", "p_correct: row 1 is NaN")),
-        ({"p_correct": [0.8, 0.9, 0.5]}, ("predictions.margin", -2.0)),
-        ({"id": ["a", "a", "c"]}, ("predictions.id", "a", "1")),
+        ({"margin": [1.5, -2.0, np.nan]}, ("", "margin: row 2 is NaN")),
+        ({"p_correct": [0.8, None, 0.5]}, ("", "p_correct: row 1 is NaN")),
+        ({"p_correct": [0.8, 0.9, 0.5]}, (".margin", -2.0)),
+        ({"id": ["a", "a", "c"]}, (".id", "a", "1")),
     ],
 )
 def test_what_no_measurement_may_use_is_not_written(
     tmp_path: Path, changes: dict[str, Any], refusal: tuple[Any, ...]
 ) -> None:
-    with refused(*refusal):
+    column, *rest = refusal
+    with refused(f"{tmp_path / 'p.parquet'}{column}", *rest):
         write_predictions(tmp_path / "p.parquet", COLUMNS | changes)
     with refused("predictions", ["id", "margin", "p_correct"], "cluster"):
         write_predictions(tmp_path / "p.parquet", {k: v for k, v in COLUMNS.items() if k != "cluster"})

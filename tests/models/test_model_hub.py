@@ -200,7 +200,7 @@ def test_missing_files_of_weights_are_found(folder: Path, causal: GPT2LMHeadMode
     first, *_ = shard(folder, causal)
     content = load_file(first)
     save_file(dict(list(content.items())[1:]), first, metadata={"format": "pt"})
-    with refused("id", str(folder), next(iter(content))):
+    with refused("id", str(first), next(iter(content))):
         Hub(str(folder)).check_weights()
     first.unlink()
     with refused("id", str(folder), f"{first.name} model.safetensors.index.json"):

@@ -45,7 +45,7 @@ def test_where_selects_and_a_family_of_metrics_is_one_word(sweep: Any, tmp_path:
     ("arguments", "refusal"),
     [
         (["--by", "conflit"], ("--by", "conflit", "conflict", "conflict")),
-        (["--metric", "prg"], ("--metric", "prg", "accuracy/", "pgr")),
+        (["--metric", "prg"], ("--metric", "prg", "accuracy/weak", "pgr")),
         (["--name", "pairs"], ("--name", "pairs", "pair", "pair")),
         (["--where", "seed=7"], ("--where seed", "7", "0 1 2")),
         (["--where", "seed"], ("--where", "seed", "KEY=VALUE")),

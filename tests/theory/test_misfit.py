@@ -139,7 +139,7 @@ def test_progress_is_told() -> None:
         ({"teachers": 2}, ("teachers", 2, "3")),
         ({"inside": 1.5}, ("inside", 1.5, "[0 1]")),
         ({"ridges": []}, ("ridges", [], "0")),
-        ({"outside": [-0.1]}, ("outside", -0.1)),
+        ({"outside": [-0.1]}, ("outside", [-0.1])),
         ({"replicates": 1}, ("replicates", 1)),
     ],
 )

@@ -141,5 +141,5 @@ def test_pretrained_models_are_those_of_the_pairs_of_the_same_world(asked: Calla
     ],
 )
 def test_an_impossible_source_is_refused_by_the_name_of_its_knob(knob: str, value: object) -> None:
-    with refused(knob):
+    with refused(knob, value):
         WorldClasses(**{knob: value})
