@@ -25,6 +25,7 @@ from w2sd.cli import CONF
 from w2sd.run import RunConfig, read
 
 os.environ["OMP_NUM_THREADS"] = "1"
+pytest.register_assert_rewrite("tests.builders")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from tests.builders import assert_refusal
 from w2sd import __version__, cli
 from w2sd.cli import CONF
 from w2sd.data import pairs
@@ -119,259 +121,205 @@ FILES = ["data=files", *SCRATCH]
 BETWEEN_FILES = [*FILES, "data.path=good.jsonl", "chain=bootstrap"]
 SMALL = [f"data.{size}=8" for size in ("gt", "w2s", "test", "helpful", "helpful_test", "unrelated")]
 
-KEYS = "one of the keys lr, epochs, batch, betas, .*"
-BAD: dict[str, tuple[list[str], str]] = {
+KEYS = "lr epochs batch betas"
+BAD: dict[str, tuple[list[str], tuple[Any, ...]]] = {
     # words that do not exist
-    "a group": (["objetive=x"], r"objetive: 'x' is not accepted; expected .*; did you mean 'objective'\?"),
-    "a nested key": (["fit.lrr=1"], rf"fit\.lrr: '1' is not accepted; expected {KEYS}; did you mean 'lr'\?"),
-    "a key below a value": (["fit.lr.x=3"], r"fit\.lr\.x: '3' is not accepted; expected .*"),
-    "an option": (["data=wrld"], r"data: 'wrld' is not accepted; expected one of .*; did you mean 'world'\?"),
-    "an option of a model": (["model@weak=gtp2"], r"model: 'gtp2' is not .* gpt2_xl, .*; did you mean 'gpt2'\?"),
-    "an experiment": (["experiment=dmo"], r"experiment: 'dmo' is not accepted; .*; did you mean 'demo'\?"),
-    "a swept key": (["-m", "fit.lrr=1,2"], rf"fit\.lrr: '1' is not accepted; expected {KEYS}; did you mean 'lr'\?"),
+    "a group": (["objetive=x"], ("objetive", "x", "", "objective")),
+    "a nested key": (["fit.lrr=1"], ("fit.lrr", "1", KEYS, "lr")),
+    "a key below a value": (["fit.lr.x=3"], ("fit.lr.x", "3")),
+    "an option": (["data=wrld"], ("data", "wrld", "", "world")),
+    "an option of a model": (["model@weak=gtp2"], ("model", "gtp2", "gpt2_xl", "gpt2")),
+    "an experiment": (["experiment=dmo"], ("experiment", "dmo", "", "demo")),
+    "a swept key": (["-m", "fit.lrr=1,2"], ("fit.lrr", "1,2", KEYS, "lr")),
     # words that Hydra cannot read
-    "half a list": (["fit.betas=[1"], r"fit\.betas: '\[1' is not accepted; expected KEY=VALUE, and quotes .*"),
-    "braces": (["data.format.text={x}"], r"data\.format\.text: '\{x\}' is not accepted; expected KEY=VALUE, and .*"),
-    "a value in a sweep": (["-m", "seed=0,,1"], r"seed: '0,,1' is not accepted; expected KEY=VALUE, and quotes .*"),
-    "no value": (["seed"], r"command line: 'seed' is not accepted; expected .*"),
-    "a sweep without -m": (["seed=0,1"], r"seed: '0,1' is not accepted; expected one value, .* -m .* for a sweep"),
-    "-m in the middle": (["seed=1", "-m", "fit.lr=1,2"], r"command line: 'fit\.lr=1,2' is not .* before all .*"),
-    "an option of others": (["--seed", "3"], r"command line: '--seed' is not accepted; expected KEY=VALUE, .*"),
-    "a folder of options": (["--config-dir", "nowhere"], r"--config-dir: 'nowhere' is not .* a folder that exists"),
+    "half a list": (["fit.betas=[1"], ("fit.betas", "[1", "KEY=VALUE")),
+    "braces": (["data.format.text={x}"], ("data.format.text", "{x}", "KEY=VALUE")),
+    "a value in a sweep": (["-m", "seed=0,,1"], ("seed", "0,,1", "KEY=VALUE")),
+    "no value": (["seed"], ("command line", "seed")),
+    "a sweep without -m": (["seed=0,1"], ("seed", "0,1", "-m")),
+    "-m in the middle": (["seed=1", "-m", "fit.lr=1,2"], ("command line", "fit.lr=1,2")),
+    "an option of others": (["--seed", "3"], ("command line", "--seed", "", "seed=VALUE")),
+    "a folder of options": (["--config-dir", "nowhere"], ("--config-dir", "nowhere")),
     # parts that are none
+    "no option": (["fit=null"], ("command line", "fit=null")),
     "a word for a part": (
         ["data=class_files", "data.path=good.jsonl", "data.format=text"],
-        r"data\.format: 'text' is not accepted; expected a part: .* as in data\.format\.KEY=VALUE",
+        ("data.format", "text", "data.format.KEY=VALUE"),
     ),
-    "a value of no option": (["stopping.every=1"], r"stopping\.every: '1' is not .* option of stopping.*"),
-    "what Hydra explains": (["fit=null"], r"command line: 'fit=null' is not .* \(Config group override must .*\)"),
-    "a value without its part": (["lr=1"], r"lr: '1' is not accepted; expected .*; did you mean 'fit\.lr'\?"),
-    "no model": (["weak=null"], r"weak: None is not accepted; expected a part; choose one with model@weak=OPTION"),
-    "a part taken away": (["~fit"], r"fit: None is not accepted; expected a part; choose one with fit=OPTION"),
-    "a class of others": (["fit._target_=os.system"], r"fit\._target_: 'os\.system' is not .* under w2sd\. .*"),
+    "a value of no option": (["stopping.every=1"], ("stopping.every", "1")),
+    "a value without its part": (["lr=1"], ("lr", "1", "", "fit.lr")),
+    "no model": (["weak=null"], ("weak", None, "model@weak=OPTION")),
+    "a part taken away": (["~fit"], ("fit", None, "fit=OPTION")),
+    "a class of others": (["fit._target_=os.system"], ("fit._target_", "os.system", "w2sd")),
     # values of the wrong type
-    "a seed in words": (["seed=zero"], r"seed: 'zero' is not accepted; expected a value of type int"),
-    "a list of lists": (["fit.betas=[[1],[2]]"], r"fit\.betas.*: \[\[1\], \[2\]\] is not .* of type list\[float\]"),
-    "neither yes nor no": (["plan_only=maybe"], r"plan_only: 'maybe' is not accepted; expected a value of type bool"),
+    "a seed in words": (["seed=zero"], ("seed", "zero", "int")),
+    "a list of lists": (["fit.betas=[[1],[2]]"], ("fit.betas", [[1], [2]], "list[float]")),
+    "neither yes nor no": (["plan_only=maybe"], ("plan_only", "maybe", "bool")),
     # values that cannot be
-    "a negative seed": (["seed=-1"], r"seed: -1 is not accepted; expected an integer .*"),
-    "no end": (["fit.clip=inf"], r"fit\.clip: inf is not accepted; expected a .*"),
-    "a name with a slash": (["name=a/b", "plan_only=true"], r"name: 'a/b' is not accepted; expected .*"),
-    "a store out of reach": (["store=/proc/no/where"], r"store: '/proc/no/where' is not .* can be written \(.*\)"),
-    "a report out of reach": (["out=/proc/no/where"], r"out: '/proc/no/where' is not .* be written \(.*\)"),
-    "a sweep out of reach": (["-m", "seed=0,1", "out=/proc/no/where"], r"command line: '/proc/no' is not .*"),
-    "a file for a store": (["store=good.jsonl", "plan_only=true"], r"store: 'good\.jsonl' is not accepted; .*"),
-    "a file for a report": (["out=good.jsonl", "plan_only=true"], r"out: 'good\.jsonl' is not accepted; .*"),
-    "a bad job of a sweep": (["-m", "seed=-1"], r"seed: -1 is not accepted; expected an integer .*"),
+    "a negative seed": (["seed=-1"], ("seed", -1)),
+    "no end": (["fit.clip=inf"], ("fit.clip", math.inf)),
+    "a name with a slash": (["name=a/b", "plan_only=true"], ("name", "a/b")),
+    "a store out of reach": (["store=/proc/no/where"], ("store", "/proc/no/where")),
+    "a report out of reach": (["out=/proc/no/where"], ("out", "/proc/no/where")),
+    "a sweep out of reach": (["-m", "seed=0,1", "out=/proc/no/where"], ("command line", "/proc/no")),
+    "a file for a store": (["store=good.jsonl", "plan_only=true"], ("store", "good.jsonl")),
+    "a file for a report": (["out=good.jsonl", "plan_only=true"], ("out", "good.jsonl")),
+    "a bad job of a sweep": (["-m", "seed=-1"], ("seed", -1)),
     # files that are missing
-    "no data": (FILES, r"data\.path: '' is not accepted; expected a file: either data\.path, or all of .*"),
-    "a file": (
-        [*FILES, "data.path=god.jsonl"],
-        r"data\.path: 'god\.jsonl' is not accepted; expected a file that exists; did you mean 'good\.jsonl'\?",
-    ),
-    "a folder for a file": ([*FILES, "data.path=model"], r"data\.path: 'model' is not .* a file; it is a folder"),
-    "a device for a file": ([*FILES, "data.path=/dev/null"], r"data\.path: '/dev/null' .*; it is neither .*"),
-    "a model": (["model@weak=hub", "weak.id=./nowhere"], r"weak\.id: '\./nowhere' is not .* folder that exists.*"),
-    "weights": (["model@weak=hub", "weak.id=weightless"], r"weak\.id: 'weightless' is not .* in \*\.safetensors"),
+    "no data": (FILES, ("data.path", "", "data.path data.w2s")),
+    "a file": ([*FILES, "data.path=god.jsonl"], ("data.path", "god.jsonl", "", "good.jsonl")),
+    "a folder for a file": ([*FILES, "data.path=model"], ("data.path", "model")),
+    "a device for a file": ([*FILES, "data.path=/dev/null"], ("data.path", "/dev/null")),
+    "a model": (["model@weak=hub", "weak.id=./nowhere"], ("weak.id", "./nowhere")),
+    "weights": (["model@weak=hub", "weak.id=weightless"], ("weak.id", "weightless", "*.safetensors")),
     "half of the weights": (
         [*FILES[:2], "weak.tokenizer=tok", "model@strong=hub", "strong.id=cut", "data.path=good.jsonl"],
-        r"strong\.id: 'cut' is not accepted; expected a model whose model\.safetensors is whole \(.*\); copy .*",
+        ("strong.id", "cut", "model.safetensors"),
     ),
-    "half a tokenizer": (
-        [*FILES, "weak.tokenizer=half", "data.path=good.jsonl"],
-        r"weak\.tokenizer: 'half' is not accepted; expected a folder with a tokenizer that can be read \(.*\)",
-    ),
-    "no tokenizer": (["model@strong=scratch"], r"strong\.tokenizer: '' is not accepted; .* with a tokenizer"),
+    "half a tokenizer": ([*FILES, "weak.tokenizer=half", "data.path=good.jsonl"], ("weak.tokenizer", "half")),
+    "no tokenizer": (["model@strong=scratch"], ("strong.tokenizer", "")),
     "a folder with nothing in it": (
         [*FILES, "strong.tokenizer=empty", "data.path=good.jsonl"],
-        r"strong\.tokenizer: 'empty' is not accepted; expected a folder with tokenizer\.json, .*",
+        ("strong.tokenizer", "empty", "tokenizer.json"),
     ),
     # rows that cannot be read
-    "a column": (
-        [*FILES, "data.path=typo.jsonl"],
-        r"typo\.jsonl:1: 'choosen' is not accepted; expected a column 'chosen' .*; did you mean 'chosen'\?",
-    ),
-    "all columns": (
-        [*FILES, "data.path=columns.jsonl"],
-        r"columns\.jsonl:1: \['text', 'label'\] is not accepted; expected a column 'chosen' .*",
-    ),
-    "JSON": ([*FILES, "data.path=broken.jsonl"], r"broken\.jsonl:3: '\{\"prompt.*' is not .* one JSON object a .*"),
-    "an object": ([*FILES, "data.path=list.jsonl"], r"list\.jsonl:2: \[1, 2\] is not accepted; expected a JSON object"),
-    "a response": ([*FILES, "data.path=silent.jsonl"], r"silent\.jsonl:5: '' is not .* not empty in column 'chosen'"),
-    "text": ([*FILES, "data.path=number.jsonl"], r"number\.jsonl:2: 7 is not .* text in column 'rejected'"),
-    "rows": ([*FILES, "data.path=one.jsonl"], r"data\.path: 'one\.jsonl' is not .* at least 2 harmless rows .*"),
-    "a row": ([*FILES, "data.path=nothing.jsonl"], r"data\.path: 'nothing\.jsonl' is not .* at least 2 harmless .*"),
-    "a difference": ([*FILES, "data.path=equal.jsonl"], r"data\.path: 'equal\.jsonl' is not .* 30 equal_sides\)"),
-    "the end of a file": ([*FILES, "data.path=cut.jsonl.gz"], r"cut\.jsonl\.gz: .* is not .* read to its end"),
+    "a column": ([*FILES, "data.path=typo.jsonl"], ("typo.jsonl:1", "choosen", "chosen", "chosen")),
+    "all columns": ([*FILES, "data.path=columns.jsonl"], ("columns.jsonl:1", ["text", "label"], "chosen")),
+    "JSON": ([*FILES, "data.path=broken.jsonl"], ("broken.jsonl:3", '{"prompt": "p", "chosen": \n', "JSON")),
+    "an object": ([*FILES, "data.path=list.jsonl"], ("list.jsonl:2", [1, 2], "JSON")),
+    "a response": ([*FILES, "data.path=silent.jsonl"], ("silent.jsonl:5", "", "chosen")),
+    "text": ([*FILES, "data.path=number.jsonl"], ("number.jsonl:2", 7, "rejected")),
+    "rows": ([*FILES, "data.path=one.jsonl"], ("data.path", "one.jsonl", "2")),
+    "a row": ([*FILES, "data.path=nothing.jsonl"], ("data.path", "nothing.jsonl", "2")),
+    "a difference": ([*FILES, "data.path=equal.jsonl"], ("data.path", "equal.jsonl", "30 equal_sides")),
+    "the end of a file": ([*FILES, "data.path=cut.jsonl.gz"], ("cut.jsonl.gz", ANY)),
     "room for a response": (
         [*FILES, "data.path=good.jsonl", "data.max_tokens=4", "data.long=refuse"],
-        r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: weak\)",
+        ("good.jsonl:1", ANY, "3 4 data.long=drop weak"),
     ),
     "room in the model": (
         [*FILES, "data.path=good.jsonl", "strong.context=4", "data.long=refuse"],
-        r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: strong\)",
+        ("good.jsonl:1", ANY, "3 4 data.long=drop strong"),
     ),
     "a word for the model": (
         [*FILES[:2], "weak.tokenizer=tok", "model@strong=hub", "strong.id=other", "data.path=good.jsonl"],
-        r"good\.jsonl:1: '.* \(id \d+\)' is not .* ids below 40, the model's vocabulary.* \(model: strong\)",
+        ("good.jsonl:1", ANY, "id ids 40 strong"),
     ),
     # conflicts and their controls
-    "a conflict": (
-        ["conflict=implict"],
-        r"conflict: 'implict' is not accepted; expected one of .*; did you mean 'implicit'\?",
-    ),
-    "a dose": (
-        [*SMALL, "conflict=implicit", "conflict.ratio=1.5"],
-        r"conflict\.ratio: 1\.5 is not accepted; expected at most 1: data\.helpful has 8 rows for 8 training rows",
-    ),
+    "a conflict": (["conflict=implict"], ("conflict", "implict", "", "implicit")),
+    "a dose": ([*SMALL, "conflict=implicit", "conflict.ratio=1.5"], ("conflict.ratio", 1.5, "1 data.helpful 8")),
     "rows for a conflict": (
         [*FILES, "data.path=good.jsonl", "conflict=implicit"],
-        r"conflict\.ratio: 1\.0 is not accepted; expected at most 0: data\.helpful has 0 rows for \d+ training rows",
+        ("conflict.ratio", 1.0, "0 data.helpful"),
     ),
     "rows for a placebo": (
         [*SMALL, "conflict=placebo_unrelated", "data.unrelated=4"],
-        r"conflict\.ratio: 1\.0 is not accepted; expected at most 0\.5: data\.unrelated has 4 rows for 8 training rows",
+        ("conflict.ratio", 1.0, "0.5 data.unrelated 4 8"),
     ),
     "a dose of a control": (
         [*SMALL, "conflict=implicit", "data.helpful=99", "conflict.ratio=2", "controls=true"],
-        r"conflict\.ratio: 2\.0 is not accepted; expected at most 1: the last part of w2s has 8 rows for 8 .*",
+        ("conflict.ratio", 2.0, "1 w2s 8"),
     ),
     "a dose of the controls alone": (
         [*SMALL, "conflict=explicit", "conflict.placebo_ratio=2", "controls=true"],
-        r"conflict\.placebo_ratio: 2\.0 is not accepted; expected at most 1: the last part of w2s has 8 rows .*",
+        ("conflict.placebo_ratio", 2.0, "1 w2s 8"),
     ),
-    "no dose": (["conflict=implicit", "conflict.ratio=0"], r"conflict\.ratio: 0\.0 is not .* a number above 0"),
+    "no dose": (["conflict=implicit", "conflict.ratio=0"], ("conflict.ratio", 0.0, "0")),
     "a part for a placebo": (
         [*SMALL, "conflict=placebo_more_data", "data.w2s_parts=1"],
-        r"conflict\.ratio: 1\.0 is not accepted; expected w2s rows that train no student: set data\.w2s_parts to 2 .*",
+        ("conflict.ratio", 1.0, "w2s data.w2s_parts 2"),
     ),
     "a part for a control": (
         [*SMALL, "conflict=explicit", "controls=true", "data.w2s_parts=1"],
-        r"conflict\.placebo_ratio: 1\.0 is not .* w2s rows that train no student: set data\.w2s_parts to 2 or more",
+        ("conflict.placebo_ratio", 1.0, "w2s data.w2s_parts 2"),
     ),
-    "a mask": (
-        ["conflict=explicit", "conflict.mask=trut"],
-        r"conflict\.mask: 'trut' is not accepted; expected one of truth, weak; did you mean 'truth'\?",
-    ),
-    "a strength": (["conflict=explicit", "conflict.alpha=-1"], r"conflict\.alpha: -1\.0 is not .* of 0 or more"),
-    "a rate": (["conflict=explicit_random_mask", "conflict.rate=2"], r"conflict\.rate: 2\.0 is not .* \[0, 1\]"),
-    "a twin that is the student": (
-        ["conflict=implicit", "seed=2", "twin_seeds=[0,2]"],
-        r"twin_seeds: 2 is not accepted; expected seeds other than 2, each once",
-    ),
-    "a twin twice": (["twin_seeds=[1,1]"], r"twin_seeds: 1 is not accepted; expected seeds other than 0, each once"),
-    "no list of twins": (["twin_seeds=3"], r"twin_seeds: 3 is not accepted; expected a value of type list\[int\]"),
-    "neither with nor without controls": (["controls=both"], r"controls: 'both' is not .* of type bool"),
+    "a mask": (["conflict=explicit", "conflict.mask=trut"], ("conflict.mask", "trut", "truth weak", "truth")),
+    "a strength": (["conflict=explicit", "conflict.alpha=-1"], ("conflict.alpha", -1.0, "0")),
+    "a rate": (["conflict=explicit_random_mask", "conflict.rate=2"], ("conflict.rate", 2.0, "[0 1]")),
+    "a twin that is the student": (["conflict=implicit", "seed=2", "twin_seeds=[0,2]"], ("twin_seeds", 2, "2")),
+    "a twin twice": (["twin_seeds=[1,1]"], ("twin_seeds", 1, "0")),
+    "no list of twins": (["twin_seeds=3"], ("twin_seeds", 3, "list[int]")),
+    "neither with nor without controls": (["controls=both"], ("controls", "both", "bool")),
     # supervision
-    "a supervision": (["supervision=golden"], r"supervision: 'golden' is not .*; did you mean 'gold'\?"),
-    "a threshold": (
-        ["supervision=confident", "supervision.threshold=1"],
-        r"supervision\.threshold: 1\.0 is not accepted; expected a confidence in \[0\.5, 1\)",
-    ),
+    "a supervision": (["supervision=golden"], ("supervision", "golden", "", "gold")),
+    "a threshold": (["supervision=confident", "supervision.threshold=1"], ("supervision.threshold", 1.0, "[0.5 1")),
     "a kind of errors": (
         ["supervision=synthetic", "supervision.errors=longst"],
-        r"supervision\.errors: 'longst' is not accepted; .*; did you mean 'longest'\?",
+        ("supervision.errors", "longst", "", "longest"),
     ),
     # students in a row
-    "parts for a chain": (
-        [*SMALL, "chain=bootstrap", "data.w2s_parts=1"],
-        r"data\.w2s_parts: 1 is not accepted; expected 2 or more .*, one for each student in a row",
-    ),
+    "parts for a chain": ([*SMALL, "chain=bootstrap", "data.w2s_parts=1"], ("data.w2s_parts", 1, "2")),
     "parts for a longer chain": (
         [*SMALL, "chain=bootstrap", "+model@chain.between.two=world_s", "data.w2s_parts=2"],
-        r"data\.w2s_parts: 2 is not accepted; expected 3 or more .*, one for each student in a row",
+        ("data.w2s_parts", 2, "3"),
     ),
     "parts of files for a chain": (
         [*BETWEEN_FILES, "model@chain.between.one=scratch", "chain.between.one.tokenizer=tok"],
-        r"data\.w2s_parts: 1 is not accepted; expected 2 or more .*, one for each student in a row",
+        ("data.w2s_parts", 1, "2"),
     ),
     "a part for a placebo beside a chain": (
         [*SMALL, "chain=bootstrap", "conflict=implicit", "controls=true", "data.w2s_parts=2"],
-        r"data\.w2s_parts: 2 is not accepted; expected 3 or more: a placebo has a part of its own, which trains no .*",
+        ("data.w2s_parts", 2, "3"),
     ),
-    "no parts": (["data.w2s_parts=0"], r"data\.w2s_parts: 0 is not accepted; expected 1 to 16 parts"),
+    "no parts": (["data.w2s_parts=0"], ("data.w2s_parts", 0, "1 16")),
     "a key of a model between": (
         ["chain=bootstrap", "+model@chain.between.two_2=scratch", "chain.between.two_2.widht=8"],
-        r"chain\.between\.two_2\.widht: '8' is not accepted; expected one of .*; did you mean 'width'\?",
+        ("chain.between.two_2.widht", "8", "", "width"),
     ),
-    "a word between": (
-        ["chain=bootstrap", "chain.between.one=world_m"],
-        r"chain\.between\.one: 'world_m' is not accepted; expected a model; choose one with model@chain\..*",
-    ),
+    "a word between": (["chain=bootstrap", "chain.between.one=world_m"], ("chain.between.one", "world_m")),
     "a number between": (
         ["chain=bootstrap", "+chain.between.two=3"],
-        r"chain\.between\.two: 3 is not accepted; expected a model; choose one with model@chain\.between\.two=OPTION",
+        ("chain.between.two", 3, "model@chain.between.two=OPTION"),
     ),
     "nothing between": (
         ["chain=bootstrap", "~model@chain.between.one"],
-        r"chain\.between: \{\} is not accepted; expected at least one model, as in model@chain\.between\.one=world_m",
+        ("chain.between", {}, "model@chain.between.one=world_m"),
     ),
-    "no model between": (
-        ["chain=bootstrap", "chain.between=world_m"],
-        r"chain\.between: 'world_m' is not accepted; expected a value of type dict.*",
-    ),
-    "a rung between": (
-        ["chain=bootstrap", "chain.between.one.rung=4"],
-        r"chain\.between\.one\.rung: 4 is not accepted; expected a rung of the ladder, 0 to 3",
-    ),
-    "a rung between files": (
-        BETWEEN_FILES,
-        r"chain\.between\.one: 'world rung 2' is not accepted; expected a model that reads this data; .*",
-    ),
+    "no model between": (["chain=bootstrap", "chain.between=world_m"], ("chain.between", "world_m", "dict")),
+    "a rung between": (["chain=bootstrap", "chain.between.one.rung=4"], ("chain.between.one.rung", 4, "0 3")),
+    "a rung between files": (BETWEEN_FILES, ("chain.between.one", "world rung 2")),
     # policies
     "the head alone, where there is none": (
         [*SMALL, "objective=simpo", "adapter=head_only"],
-        r"adapter: 'head_only' is not accepted; .* the output embedding of this llama model is its input embedding .*",
+        ("adapter", "head_only", "llama"),
     ),
-    "a text by a reward model": (
-        ["conflict=explicit", "conflict.form=sft"],
-        r"conflict\.form: 'sft' is not accepted; expected reverse: a reward model writes no text .*",
-    ),
+    "a text by a reward model": (["conflict=explicit", "conflict.form=sft"], ("conflict.form", "sft", "reverse")),
     "a response that fills the context of a policy": (
         [*FILES, "objective=dpo", "data.path=good.jsonl", "weak.context=4", "data.long=refuse"],
-        r"good\.jsonl:1: 'a response of \d+ .* at most 3 in a context of 4, or data\.long=drop \(model: weak\)",
+        ("good.jsonl:1", ANY, "3 4 data.long=drop weak"),
     ),
     "dialogues without a tag": (
         [*FILES, "objective=simpo", "data.path=tagless.jsonl"],
-        r"data\.path: 'tagless\.jsonl' is not accepted; .*30 unsplittable.* must be two dialogues that differ after .*",
+        ("data.path", "tagless.jsonl", "30 unsplittable"),
     ),
     "an end of responses": (
         [*FILES, "objective=simpo", "data.path=good.jsonl", "data.append_eos=always"],
-        r"data\.append_eos: 'always' is not accepted; expected one of auto, never",
+        ("data.append_eos", "always", "auto never"),
     ),
-    "devices without a strategy": (
-        ["trainer.devices=2"],
-        r"trainer\.devices: 2 is not accepted; expected 1, or a strategy .*: trainer=ddp or trainer=fsdp2",
-    ),
-    "nodes without a strategy": (
-        ["trainer.nodes=2"],
-        r"trainer\.nodes: 2 is not accepted; expected 1, or a strategy .*: trainer=ddp or trainer=fsdp2",
-    ),
+    "devices without a strategy": (["trainer.devices=2"], ("trainer.devices", 2, "1 trainer=ddp trainer=fsdp2")),
+    "nodes without a strategy": (["trainer.nodes=2"], ("trainer.nodes", 2, "1 trainer=ddp trainer=fsdp2")),
     "nodes without a job": (
         [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", "trainer.nodes=2"],
-        r"trainer\.nodes: 2 is not accepted; expected 1, or as many as the SLURM job has .*",
+        ("trainer.nodes", 2, "1"),
     ),
-    "a share of one job": (["jobs=1/2"], r"jobs: '1/2' is not accepted; expected 0/1 without -m, .*"),
-    "a share after the last": (["-m", "jobs=2/2"], r"jobs: '2/2' is not .* K/N with K from 0 to N - 1: .*"),
-    "no share": (["jobs=some"], r"jobs: 'some' is not accepted; expected K/N .*"),
-    "no device": (["trainer=ddp", "trainer.devices=0"], r"trainer\.devices: 0 is not .* an integer of 1 or more"),
-    "a strategy": (
-        ["trainer.strategy=fsdp"],
-        r"trainer\.strategy: 'fsdp' is not .* one of auto, ddp, fsdp2; did you mean 'fsdp2'\?",
-    ),
-    "a fine-tuning": (["sft=wrld"], r"sft: 'wrld' is not accepted; expected one of .*; did you mean 'world'\?"),
-    "a key of a fine-tuning": (["sft.fit.lrr=1"], rf"sft\.fit\.lrr: '1' is not .*{KEYS}; did you mean 'lr'\?"),
-    "a rate of a fine-tuning": (["sft.fit.lr=0"], r"sft\.fit\.lr: 0\.0 is not accepted; expected a number above 0"),
-}  # fmt: skip
+    "a share of one job": (["jobs=1/2"], ("jobs", "1/2", "0/1 -m")),
+    "a share after the last": (["-m", "jobs=2/2"], ("jobs", "2/2", "K/N")),
+    "no share": (["jobs=some"], ("jobs", "some", "K/N")),
+    "no device": (["trainer=ddp", "trainer.devices=0"], ("trainer.devices", 0, "1")),
+    "a strategy": (["trainer.strategy=fsdp"], ("trainer.strategy", "fsdp", "auto ddp fsdp2", "fsdp2")),
+    "a fine-tuning": (["sft=wrld"], ("sft", "wrld", "", "world")),
+    "a key of a fine-tuning": (["sft.fit.lrr=1"], ("sft.fit.lrr", "1", KEYS, "lr")),
+    "a rate of a fine-tuning": (["sft.fit.lr=0"], ("sft.fit.lr", 0.0, "0")),
+}
 
 
-@pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("words", "refusal"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_line_and_exit_code_2_and_changes_nothing(
-    w2sd: Callable[..., Said], here: Path, words: list[str], message: str
+    w2sd: Callable[..., Said], here: Path, words: list[str], refusal: tuple[Any, ...]
 ) -> None:
     before = sorted(here.rglob("*"))
     said = w2sd(*words)
-    assert re.fullmatch(f"w2sd: {message}\n", said.err), said.err
+    assert_refusal(said.err, *refusal)
     assert (said.code, said.out) == (2, "")
     assert not Path("store").exists()
     assert "-m" in words or sorted(here.rglob("*")) == before  # Hydra makes a folder for a sweep
@@ -389,7 +337,7 @@ def test_a_gpu_that_is_not_there_is_refused(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said = w2sd(*FILES, "data.path=good.jsonl", "trainer=gpu")
-    assert re.fullmatch(r"w2sd: trainer\.accelerator: 'gpu' is not accepted; expected cpu.*\n", said.err)
+    assert_refusal(said.err, "trainer.accelerator", "gpu", "cpu")
     assert (said.code, Path("store").exists()) == (2, False)
 
 
@@ -401,14 +349,14 @@ def test_more_gpus_than_there_are_are_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     said = w2sd(*FILES, "data.path=good.jsonl", "trainer=ddp", "trainer.devices=3")
-    assert re.fullmatch(r"w2sd: trainer\.devices: 3 is not accepted; expected at most 2, .*visible here\n", said.err)
+    assert_refusal(said.err, "trainer.devices", 3, "2")
     assert (said.code, Path("store").exists()) == (2, False)
 
 
 def test_bad_input_is_one_line_in_a_process_of_its_own(here: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "w2sd", "fit.lrr=1"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("w2sd: fit.lrr: '1' is not accepted; ")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert_refusal(done.stderr, "fit.lrr", "1", KEYS, "lr")
 
 
 def test_a_broken_row_is_told_without_waiting_for_torch(here: Path) -> None:
@@ -418,8 +366,7 @@ def test_a_broken_row_is_told_without_waiting_for_torch(here: Path) -> None:
         "try: w2sd.cli.main()\nexcept SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stderr.startswith("w2sd: typo.jsonl:1: 'choosen' is not accepted; ")
-    assert done.stderr.count("\n") == 1
+    assert_refusal(done.stderr, "typo.jsonl:1", "choosen", "chosen", "chosen")
     assert done.stdout == "2 False\n"
 
 
@@ -486,11 +433,9 @@ def test_your_own_folder_of_options_joins(w2sd: Callable[..., Said], here: Path)
     assert (said.code, said.err) == (0, "")
     assert "lr: 1.0e-09" in said.out
     for words in (["--config-dir", "mine"], ["--config-dir=mine"]):
-        wrong = w2sd(*words, "fit=slow", "fit.warm=1")
-        assert re.match(r"w2sd: fit\.warm: '1' is not accepted; expected one of the keys lr$", wrong.err), wrong.err
-    wrong = w2sd("--config-dir", "mine", "fit=slw")
-    known = ", ".join(sorted([*(path.stem for path in (CONF / "fit").glob("*.yaml")), "slow"]))
-    assert wrong.err.endswith(f"expected one of {known}; did you mean 'slow'?\n")
+        assert_refusal(w2sd(*words, "fit=slow", "fit.warm=1").err, "fit.warm", "1", "lr")
+    known = " ".join([*(path.stem for path in (CONF / "fit").glob("*.yaml")), "slow"])
+    assert_refusal(w2sd("--config-dir", "mine", "fit=slw").err, "fit", "slw", known, "slow")
 
 
 @pytest.mark.parametrize(
@@ -638,7 +583,8 @@ def test_a_job_of_a_sweep_whose_stages_are_those_of_another_says_so(
 
 def test_a_share_that_is_none_is_refused_once(w2sd: Callable[..., Said], launches: Launches) -> None:
     said = w2sd("-m", "jobs=3/2", "seed=0,1,2")
-    assert (said.code, said.err.count("jobs: '3/2' is not accepted"), launches.seeds) == (2, 1, [])
+    assert_refusal(said.err, "jobs", "3/2", "K/N")
+    assert (said.code, launches.seeds) == (2, [])
 
 
 def test_bugs_are_not_dressed_up(
@@ -700,5 +646,5 @@ def test_what_is_not_installed_is_said_before_anything_is_read(
     monkeypatch.setattr(pairs, "read", lambda data: pytest.fail("data were read"))
     said = w2sd("debug=fast", "adapter=lora", f"store={tmp_path / 'store'}", f"out={tmp_path / 'out'}")
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("w2sd: adapter: 'lora' is not accepted; expected peft beside it; install the extra lora")
+    assert_refusal(said.err, "adapter", "lora", "peft")
     assert not (tmp_path / "store").exists()

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 from omegaconf import DictConfig
 
+from tests.builders import refused
 from w2sd.config import build, describe, target
 from w2sd.errors import Refused
 from w2sd.fit import Fit
@@ -30,20 +32,12 @@ FIT = {"_target_": "w2sd.fit.Fit"}
 RUNG = {"_target_": "w2sd.world.ladder.Rung", "rung": 1, "width": 8, "layers": 1, "heads": 1, "lr": 0.01}
 
 
-def refusal(node: Any, path: str = "fit", trusted: tuple[str, ...] = ()) -> str:
-    """What `build` has to say against a node: always one line."""
-    with pytest.raises(Refused) as refused:
-        build(node, path, trusted)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
-
-
 def refused_by(make: Callable[[], Any]) -> Refused | None:
     """The refusal, if there is one; any other exception is a fault."""
     try:
         make()
-    except Refused as refused:
-        return refused
+    except Refused as refusal:
+        return refusal
     return None
 
 
@@ -142,29 +136,28 @@ def test_parts_under_names_are_built_one_by_one_in_their_order() -> None:
     assert list(chain.between) == ["two", "one", "three"]
     assert build(json.loads(json.dumps(describe(chain))), "chain") == chain
     node["between"]["one"]["width"] = 1
-    assert refusal(node, "chain").startswith("chain.between.one.width: 1 is not accepted")
+    with refused("chain.between.one.width", 1):
+        build(node, "chain")
 
 
 NO_MODELS = {
-    "none": ({}, "chain.between: {} is not accepted; expected at least one model, as in model@chain.between.one="),
-    "a number": (3, "chain.between: 3 is not accepted; expected a value of type dict[str, Any]"),
-    "nothing": (None, "chain.between: None is not accepted; expected a value of type dict[str, Any]"),
-    "a list": ([FIT], "chain.between: [{'_target_': 'w2sd.fit.Fit'}] is not accepted; expected a value of type dict["),
-    "a word": (
-        {"one": "world_m"},
-        "chain.between.one: 'world_m' is not accepted; expected a model; choose one with model@chain.between.one=",
-    ),
-    "a model and a number": ({"one": RUNG, "two": 3}, "chain.between.two: 3 is not accepted; expected a model; "),
-    "no model": ({"one": FIT}, "chain.between.one: Fit(lr=1e-05, "),
-    "fields without a target": ({"one": {"rung": 1}}, "chain.between.one: {'rung': 1} is not accepted; expected an "),
-    "a rung too many": ({"one": {**RUNG, "rung": 4}}, "chain.between.one.rung: 4 is not accepted; expected a rung "),
-    "a typo": ({"one": RUNG, "two": {**RUNG, "rng": 1}}, "chain.between.two.rng: 1 is not accepted; expected one of"),
+    "none": ({}, ("chain.between", {}, "model@chain.between.one")),
+    "a number": (3, ("chain.between", 3, "dict[str")),
+    "nothing": (None, ("chain.between", None, "dict[str")),
+    "a list": ([FIT], ("chain.between", [{"_target_": "w2sd.fit.Fit"}], "dict")),
+    "a word": ({"one": "world_m"}, ("chain.between.one", "world_m", "model@chain.between.one")),
+    "a model and a number": ({"one": RUNG, "two": 3}, ("chain.between.two", 3)),
+    "no model": ({"one": FIT}, ("chain.between.one", Fit())),
+    "fields without a target": ({"one": {"rung": 1}}, ("chain.between.one", {"rung": 1})),
+    "a rung too many": ({"one": {**RUNG, "rung": 4}}, ("chain.between.one.rung", 4)),
+    "a typo": ({"one": RUNG, "two": {**RUNG, "rng": 1}}, ("chain.between.two.rng", 1, "", "rung")),
 }
 
 
-@pytest.mark.parametrize(("between", "message"), NO_MODELS.values(), ids=NO_MODELS)
-def test_what_cannot_stand_between_weak_and_strong_is_named(between: Any, message: str) -> None:
-    assert refusal({"_target_": "w2sd.pipeline.chain.Bootstrap", "between": between}, "chain").startswith(message)
+@pytest.mark.parametrize(("between", "refusal"), NO_MODELS.values(), ids=NO_MODELS)
+def test_what_cannot_stand_between_weak_and_strong_is_named(between: Any, refusal: tuple[Any, ...]) -> None:
+    with refused(*refusal):
+        build({"_target_": "w2sd.pipeline.chain.Bootstrap", "between": between}, "chain")
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 2.5, "text"])
@@ -188,9 +181,10 @@ def test_parts_inside_parts_are_built_and_described(kitchen: Any) -> None:
     dish = build(node, "data", ["kitchen."])
     assert dish == kitchen.Dish("soup", kitchen.Spice(1), {"second": kitchen.Spice(2), "third": kitchen.Spice(3)})
     assert build(json.loads(json.dumps(describe(dish))), "data", ["kitchen."]) == dish
-    assert refusal({**node, "first": {**spices[0], "haet": 1}}, "data", ("kitchen.",)).startswith("data.first.haet: 1 ")
-    wrong = {**node, "rest": {**rest, "third": {**spices[2], "heat": "hot"}}}
-    assert refusal(wrong, "data", ("kitchen.",)).startswith("data.rest.third.heat: 'hot' ")
+    with refused("data.first.haet", 1, "heat", "heat"):
+        build({**node, "first": {**spices[0], "haet": 1}}, "data", ["kitchen."])
+    with refused("data.rest.third.heat", "hot", "int"):
+        build({**node, "rest": {**rest, "third": {**spices[2], "heat": "hot"}}}, "data", ["kitchen."])
 
 
 def test_a_list_holds_values_and_no_parts(kitchen: Any) -> None:
@@ -198,23 +192,20 @@ def test_a_list_holds_values_and_no_parts(kitchen: Any) -> None:
     node = {"_target_": "kitchen.Dish", "name": "soup", "notes": [1, "two"], "rest": {"salt": 1, "pepper": "two"}}
     dish = build(node, "data", ["kitchen."])
     assert (dish.notes, dish.rest) == ([1, "two"], {"salt": 1, "pepper": "two"})
-    said = refusal({**node, "notes": [{"_target_": "kitchen.Spice"}]}, "data", ("kitchen.",))
-    assert said.startswith(
-        "data.notes: [{'_target_': 'kitchen.Spice'}] is not accepted; expected a value of type list["
-    )
+    notes = [{"_target_": "kitchen.Spice"}]
+    with refused("data.notes", notes, "list"):
+        build({**node, "notes": notes}, "data", ["kitchen."])
 
 
 def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., DictConfig]) -> None:
     cfg = compose()
     cfg.supervision = {"_target_": "kitchen.Cook", "mood": 7}
-    with pytest.raises(Refused, match=r"^supervision\._target_: 'kitchen\.Cook' is not accepted; .* under w2sd\."):
+    with refused("supervision._target_", "kitchen.Cook", "w2sd trusted"):
         read(cfg)
     cfg.trusted = ["kitchen."]
     assert read(cfg).supervision == kitchen.Cook(7)
     cfg.supervision = {"_target_": "kitchen.Spice", "heat": 7}
-    with pytest.raises(
-        Refused, match=r"^supervision: 'kitchen\.Spice' .* supervision=soft: one that has 'needs_teacher'$"
-    ):
+    with refused("supervision", "kitchen.Spice", "supervision=soft needs_teacher"):
         read(cfg)
 
 
@@ -223,43 +214,50 @@ def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., D
 WRONG = {
     "an unknown key": (
         {"schedul": "cosine"},
-        "fit.schedul: 'cosine' is not accepted; expected one of the keys lr, epochs, batch, betas, weight_decay, "
-        "schedule, warmup, floor, clip, dropout, precision; did you mean 'schedule'?",
+        (
+            "fit.schedul",
+            "cosine",
+            "lr epochs batch betas weight_decay schedule warmup floor clip dropout precision",
+            "schedule",
+        ),
     ),
-    "a key like none": ({"qqq": 1}, "fit.qqq: 1 is not accepted; expected one of the keys lr, epochs"),
-    "text for a number": ({"lr": "high"}, "fit.lr: 'high' is not accepted; expected a value of type float"),
-    "a number with a fraction": ({"epochs": 1.5}, "fit.epochs: 1.5 is not accepted; expected a value of type int"),
-    "a switch for a number": ({"batch": True}, "fit.batch: True is not accepted; expected a value of type int"),
-    "a word for a switch": ({"dropout": "so"}, "fit.dropout: 'so' is not accepted; expected a value of type bool"),
-    "nothing": ({"batch": None}, "fit.batch: None is not accepted; expected a value of type int"),
-    "nothing for text": ({"schedule": None}, "fit.schedule: None is not accepted; expected a value of type str"),
-    "a list for a number": ({"lr": [1.0]}, "fit.lr: [1.0] is not accepted; expected a value of type float"),
-    "a dict for a number": ({"lr": {"a": 1}}, "fit.lr: {'a': 1} is not accepted; expected a value of type float"),
-    "a number for a list": ({"betas": 0.9}, "fit.betas: 0.9 is not accepted; expected a value of type list[float]"),
-    "an element": ({"betas": [0.9, "x"]}, "fit.betas[1]: [0.9, 'x'] is not accepted; expected a value of type list"),
-    "an empty element": ({"betas": [None, 0.9]}, "fit.betas[0]: [None, 0.9] is not accepted; expected a value of type"),
-    "nothing for a list": ({"betas": None}, "fit.betas: None is not accepted; expected a value of type list[float]"),
-    "an impossible number": ({"lr": 0}, "fit.lr: 0.0 is not accepted; expected a number above 0"),
-    "no number": ({"lr": math.nan}, "fit.lr: nan is not accepted; expected a number above 0"),
-    "an impossible list": ({"betas": [0.9]}, "fit.betas: [0.9] is not accepted; expected two numbers in [0, 1)"),
-    "an impossible word": (
-        {"schedule": "cosin"},
-        "fit.schedule: 'cosin' is not accepted; expected one of constant, cosine, linear; did you mean 'cosine'?",
-    ),
+    "a key like none": ({"qqq": 1}, ("fit.qqq", 1, "lr epochs")),
+    "text for a number": ({"lr": "high"}, ("fit.lr", "high", "float")),
+    "a number with a fraction": ({"epochs": 1.5}, ("fit.epochs", 1.5, "int")),
+    "a switch for a number": ({"batch": True}, ("fit.batch", True, "int")),
+    "a word for a switch": ({"dropout": "so"}, ("fit.dropout", "so", "bool")),
+    "nothing": ({"batch": None}, ("fit.batch", None, "int")),
+    "nothing for text": ({"schedule": None}, ("fit.schedule", None, "str")),
+    "a list for a number": ({"lr": [1.0]}, ("fit.lr", [1.0], "float")),
+    "a dict for a number": ({"lr": {"a": 1}}, ("fit.lr", {"a": 1}, "float")),
+    "a number for a list": ({"betas": 0.9}, ("fit.betas", 0.9, "list[float]")),
+    "an element": ({"betas": [0.9, "x"]}, ("fit.betas[1]", [0.9, "x"], "list")),
+    "an empty element": ({"betas": [None, 0.9]}, ("fit.betas[0]", [None, 0.9])),
+    "nothing for a list": ({"betas": None}, ("fit.betas", None, "list[float]")),
+    "an impossible number": ({"lr": 0}, ("fit.lr", 0.0, "0")),
+    "no number": ({"lr": math.nan}, ("fit.lr", math.nan, "0")),
+    "an impossible list": ({"betas": [0.9]}, ("fit.betas", [0.9], "[0 1")),
+    "an impossible word": ({"schedule": "cosin"}, ("fit.schedule", "cosin", "constant cosine linear", "cosine")),
 }
 
 
-@pytest.mark.parametrize(("values", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_named_from_the_root_with_what_is_accepted(values: dict[str, Any], message: str) -> None:
-    assert refusal({**FIT, **values}).startswith(message)
+@pytest.mark.parametrize(("values", "refusal"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named_from_the_root_with_what_is_accepted(
+    values: dict[str, Any], refusal: tuple[Any, ...]
+) -> None:
+    with refused(*refusal):
+        build({**FIT, **values}, "fit")
 
 
 def test_a_value_that_has_no_default_must_be_given() -> None:
-    assert refusal({"_target_": "w2sd.world.ladder.Rung", "rung": 1}, "weak").startswith("weak.width: ")
+    with refused("weak.width"):
+        build({"_target_": "w2sd.world.ladder.Rung", "rung": 1}, "weak")
 
 
 def test_a_long_value_is_shown_in_part() -> None:
-    assert len(refusal({**FIT, "lr": "x" * 10_000})) < 250
+    with refused("fit.lr", "x" * 10_000) as refusal:
+        build({**FIT, "lr": "x" * 10_000}, "fit")
+    assert len(str(refusal.value)) < 250
 
 
 anything = st.recursive(
@@ -278,10 +276,10 @@ def test_any_value_of_any_field_is_taken_as_its_type_or_refused_in_one_line_that
     knob: dataclasses.Field[Any], value: Any
 ) -> None:
     node = {**FIT, knob.name: value}
-    refused = refused_by(lambda: build(node, "fit"))
-    if refused:
-        assert str(refused).startswith(f"fit.{knob.name}")
-        assert "\n" not in str(refused)
+    refusal = refused_by(lambda: build(node, "fit"))
+    if refusal:
+        assert refusal.knob.startswith(f"fit.{knob.name}")
+        assert "\n" not in str(refusal)
     else:
         assert type(getattr(build(node, "fit"), knob.name)).__name__ == str(knob.type).partition("[")[0]
 
@@ -293,43 +291,45 @@ keys = st.from_regex(r"[a-z_]{1,12}", fullmatch=True).filter(lambda key: key not
 @given(keys)
 def test_any_unknown_key_is_refused_by_name(key: str) -> None:
     if key != "_target_":
-        assert refusal({**FIT, key: 1}).startswith(f"fit.{key}: 1 is not accepted; expected one of the keys lr, ")
+        with refused(f"fit.{key}", 1, "lr", ANY):
+            build({**FIT, key: 1}, "fit")
 
 
 TARGETS = {
-    "outside": ("os.system", "a class under w2sd. (add yours to trusted=[...])"),
-    "a prefix without its dot": ("w2sd_evil.Fit", "a class under w2sd. (add yours to trusted=[...])"),
-    "no text": (3, "a class under w2sd. (add yours to trusted=[...])"),
-    "nothing": (None, "a class under w2sd. (add yours to trusted=[...])"),
-    "no such module": ("w2sd.nowhere.Fit", "a class that can be imported (No module named 'w2sd.nowhere')"),
-    "no such class": ("w2sd.fit.Fitt", "a class that can be imported (module 'w2sd.fit' has no attribute 'Fitt')"),
-    "not a dataclass": ("w2sd.errors.Refused", "a dataclass"),
-    "a function": ("w2sd.config.build", "a dataclass"),
-    "an instance": ("w2sd.config.TRUSTED", "a dataclass"),
+    "outside": ("os.system", "w2sd trusted"),
+    "a prefix without its dot": ("w2sd_evil.Fit", "w2sd trusted"),
+    "no text": (3, "w2sd trusted"),
+    "nothing": (None, "w2sd trusted"),
+    "no such module": ("w2sd.nowhere.Fit", "w2sd.nowhere"),
+    "no such class": ("w2sd.fit.Fitt", "w2sd.fit Fitt"),
+    "not a dataclass": ("w2sd.errors.Refused", "dataclass"),
+    "a function": ("w2sd.config.build", "dataclass"),
+    "an instance": ("w2sd.config.TRUSTED", "dataclass"),
 }
 
 
 @pytest.mark.parametrize(("name", "accepted"), TARGETS.values(), ids=TARGETS)
 def test_a_target_that_is_no_trusted_dataclass_is_refused(name: Any, accepted: str) -> None:
-    assert refusal({"_target_": name}) == f"fit._target_: {name!r} is not accepted; expected {accepted}"
+    with refused("fit._target_", name, accepted):
+        build({"_target_": name}, "fit")
 
 
 def test_a_class_that_is_only_a_base_is_refused() -> None:
-    said = "objective._target_: 'w2sd.objectives.logconf.Warmup' is not accepted; expected a class derived from it: "
-    assert refusal({"_target_": "w2sd.objectives.logconf.Warmup"}, "objective").startswith(said)
+    with refused("objective._target_", "w2sd.objectives.logconf.Warmup", "derived"):
+        build({"_target_": "w2sd.objectives.logconf.Warmup"}, "objective")
 
 
 def test_a_target_outside_what_is_trusted_is_not_even_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "burglar.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert refusal({"_target_": "burglar.Fit"}).startswith("fit._target_: 'burglar.Fit' is not accepted")
+    with refused("fit._target_", "burglar.Fit"):
+        build({"_target_": "burglar.Fit"}, "fit")
     assert "burglar" not in sys.modules
 
 
 def test_fields_without_a_target_are_no_part() -> None:
-    assert refusal({"lr": 1.0}) == (
-        "fit: {'lr': 1.0} is not accepted; expected an option of this group, or a _target_ and its fields"
-    )
+    with refused("fit", {"lr": 1.0}, "_target_"):
+        build({"lr": 1.0}, "fit")
 
 
 def test_no_part_accepts_a_number_without_an_end(asked: Callable[..., RunConfig], tmp_path: Path) -> None:

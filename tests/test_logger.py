@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ import wandb
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from w2sd.errors import Refused, StageFailed
+from tests.builders import refused
+from w2sd.errors import StageFailed
 from w2sd.logger import Csv, RunName, Wandb, conclude
 from w2sd.metrics.regions import REGIONS
 
@@ -110,14 +112,10 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def test_a_login_is_asked_for_before_anything_is_computed(nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Refused) as caught:
+    with refused("logger", "wandb", "login WANDB_API_KEY logger=wandb_offline"):
         Wandb().check()
-    assert str(caught.value) == (
-        "logger: 'wandb' is not accepted; expected a login (no key is configured): "
-        "`wandb login` or WANDB_API_KEY; logger=wandb_offline needs none"
-    )
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    with pytest.raises(Refused, match=r"a login \(WANDB_API_KEY invalid: .*\): `wandb login` or .*wandb_offline"):
+    with refused("logger", "wandb", "invalid WANDB_API_KEY logger=wandb_offline"):
         Wandb().check()
 
 
@@ -142,7 +140,4 @@ def test_a_server_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(wandb, "init", init)
     with pytest.raises(StageFailed) as caught:
         summarise(tmp_path, PLAIN)
-    assert str(caught.value) == (
-        "logger: W&B began no run (Run initialization has timed out after 90.0 sec.); "
-        "logger=wandb_offline needs no network"
-    )
+    assert re.search(r"W&B.*after 90\.0 sec.*logger=wandb_offline", str(caught.value))

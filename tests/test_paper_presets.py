@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ import torch
 from transformers import GPT2Config, MistralConfig, OPTConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from tests.builders import refused
 from tests.data.families import FAMILIES
 from tests.smoke.test_chain import results, run
 from w2sd.cli import CONF
@@ -24,7 +26,6 @@ from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.files import Files
-from w2sd.errors import Refused
 from w2sd.objectives.dpo import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.objectives.simpo import SimPO
@@ -252,7 +253,7 @@ def test_controls_need_more_rows_than_the_paper_had(
 ) -> None:
     run = shrunk(asked("experiment=paper/reward_cai", "conflict=explicit"), tiny_models)
     run = run._replace(data=dataclasses.replace(run.data, w2s_parts=1))
-    with pytest.raises(Refused, match=r"set data\.w2s_parts to 2 or more"):
+    with refused("conflict.placebo_ratio", ANY, "data.w2s_parts 2"):
         preflight.check(run)
     preflight.check(run._replace(settings=dataclasses.replace(run.settings, controls=False)))
 

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from tests.builders import refused
 from w2sd import supervision
 from w2sd.cli import CONF
 from w2sd.config import NOT_RECORDED
 from w2sd.conflicts.explicit import Explicit
-from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.run import GROUPS, MARKS, RunConfig, Settings, belongs, oracles, read, recorded
 from w2sd.stopping import Stopping
@@ -28,70 +28,59 @@ def test_a_part_that_is_no_part_names_the_choice_to_make(
     cfg = compose()
     cfg[group] = value
     choice = f"model@{group}=OPTION" if group in ("weak", "strong") else f"{group}=OPTION"
-    with pytest.raises(Refused) as refused:
+    with refused(group, value, choice):
         read(cfg)
-    assert str(refused.value) == f"{group}: {value!r} is not accepted; expected a part; choose one with {choice}"
 
 
 def test_a_missing_part_is_refused(compose: Callable[..., DictConfig]) -> None:
     cfg = compose()
     OmegaConf.set_struct(cfg, False)
     del cfg["fit"]
-    with pytest.raises(Refused, match=r"^fit: None is not accepted; expected a part; choose one with fit=OPTION$"):
+    with refused("fit", None, "fit=OPTION"):
         read(cfg)
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("override", "refusal"),
     [
-        ("fit.lr=${nope}", r"^fit\.lr: '\$\{nope\}' is not accepted; expected a value: Interpolation key 'nope' not"),
-        ("fit.lr=???", r"^fit\.lr: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
-        ("model@weak=hub", r"^weak\.id: '\?\?\?' is not accepted; expected a value: Missing mandatory value"),
-        ("+sed=3", r"^sed: 3 is not accepted; expected one of the keys name, seed, .*; did you mean 'seed'\?$"),
+        ("fit.lr=${nope}", ("fit.lr", "${nope}", "nope")),
+        ("fit.lr=???", ("fit.lr", "???")),
+        ("model@weak=hub", ("weak.id", "???")),
+        ("+sed=3", ("sed", 3, "name seed", "seed")),
     ],
 )
-def test_what_cannot_be_resolved_is_named(asked: Callable[..., RunConfig], override: str, message: str) -> None:
-    with pytest.raises(Refused, match=message):
+def test_what_cannot_be_resolved_is_named(
+    asked: Callable[..., RunConfig], override: str, refusal: tuple[Any, ...]
+) -> None:
+    with refused(*refusal):
         asked(override)
 
 
 SETTINGS = {
-    "a negative seed": ({"seed": -1}, "seed: -1 is not accepted; expected an integer "),
-    "a negative teacher": ({"teacher_seed": -2}, "teacher_seed: -2 is not accepted; expected an integer "),
-    "the test split": ({"ceiling_split": "test"}, "ceiling_split: 'test' is not accepted; expected one of gt, w2s"),
-    "a launch": (
-        {"launch": "proces"},
-        "launch: 'proces' is not accepted; expected one of inline, process; did you mean 'process'?",
-    ),
-    "a kind": (
-        {"force": ["label", "trane"]},
-        "force: 'trane' is not accepted; expected one of compare, evaluate, features, generate, generative, label, "
-        "pretrain, reference, refine, sft, train, zero_shot; did you mean 'train'?",
-    ),
-    "no list of kinds": ({"force": "train"}, "force: 'train' is not accepted; expected a value of type list[str]"),
-    "no list of prefixes": ({"trusted": 3}, "trusted: 3 is not accepted; expected a value of type list[str]"),
-    "no store": ({"store": None}, "store: None is not accepted; expected a value of type str"),
-    "a seed in words": ({"seed": "zero"}, "seed: 'zero' is not accepted; expected a value of type int"),
-    "half a seed": ({"seed": 0.5}, "seed: 0.5 is not accepted; expected a value of type int"),
-    "a twin that is the student": (
-        {"seed": 2, "twin_seeds": [0, 2]},
-        "twin_seeds: 2 is not accepted; expected seeds o",
-    ),
-    "a twin twice": (
-        {"twin_seeds": [1, 3, 1]},
-        "twin_seeds: 1 is not accepted; expected seeds other than 0, each once",
-    ),
-    "a negative twin": ({"twin_seeds": [-1]}, "twin_seeds: -1 is not accepted; expected seeds other than 0, each once"),
-    "no list of twins": ({"twin_seeds": 3}, "twin_seeds: 3 is not accepted; expected a value of type list[int]"),
-    "neither yes nor no": ({"plan_only": "maybe"}, "plan_only: 'maybe' is not accepted; expected a value of type bool"),
+    "a negative seed": ({"seed": -1}, ("seed", -1)),
+    "a negative teacher": ({"teacher_seed": -2}, ("teacher_seed", -2)),
+    "the test split": ({"ceiling_split": "test"}, ("ceiling_split", "test", "gt w2s")),
+    "a launch": ({"launch": "proces"}, ("launch", "proces", "inline process", "process")),
+    "a kind": ({"force": ["label", "trane"]}, ("force", "trane", "compare evaluate label train", "train")),
+    "no list of kinds": ({"force": "train"}, ("force", "train", "list[str]")),
+    "no list of prefixes": ({"trusted": 3}, ("trusted", 3, "list[str]")),
+    "no store": ({"store": None}, ("store", None, "str")),
+    "a seed in words": ({"seed": "zero"}, ("seed", "zero", "int")),
+    "half a seed": ({"seed": 0.5}, ("seed", 0.5, "int")),
+    "a twin that is the student": ({"seed": 2, "twin_seeds": [0, 2]}, ("twin_seeds", 2)),
+    "a twin twice": ({"twin_seeds": [1, 3, 1]}, ("twin_seeds", 1, "0")),
+    "a negative twin": ({"twin_seeds": [-1]}, ("twin_seeds", -1, "0")),
+    "no list of twins": ({"twin_seeds": 3}, ("twin_seeds", 3, "list[int]")),
+    "neither yes nor no": ({"plan_only": "maybe"}, ("plan_only", "maybe", "bool")),
 }
 
 
-@pytest.mark.parametrize(("values", "message"), SETTINGS.values(), ids=SETTINGS)
-def test_top_level_values_are_checked(compose: Callable[..., DictConfig], values: dict[str, Any], message: str) -> None:
-    with pytest.raises(Refused) as refused:
+@pytest.mark.parametrize(("values", "refusal"), SETTINGS.values(), ids=SETTINGS)
+def test_top_level_values_are_checked(
+    compose: Callable[..., DictConfig], values: dict[str, Any], refusal: tuple[Any, ...]
+) -> None:
+    with refused(*refusal):
         read(OmegaConf.merge(compose(), values))  # type: ignore[arg-type]
-    assert str(refused.value).startswith(message)
 
 
 def test_the_defaults_of_the_settings_are_those_of_the_root_config(asked: Callable[..., RunConfig]) -> None:
@@ -113,20 +102,20 @@ def test_the_store_is_the_one_that_the_environment_names(
 
 def test_a_name_that_cannot_be_part_of_a_file_name_is_refused() -> None:
     for name in ("a/b", "../up"):
-        with pytest.raises(Refused, match=r"^name: "):
+        with refused("name", name):
             Settings(name=name)
 
 
 def test_a_store_or_a_report_without_a_folder_is_refused() -> None:
     for knob in ("store", "out"):
-        with pytest.raises(Refused, match=f"^{knob}: "):
+        with refused(knob, ""):
             Settings(**{knob: ""})
 
 
 @pytest.mark.parametrize("knob", ["seed", "teacher_seed"])
 def test_a_seed_that_torch_cannot_take_is_refused(knob: str) -> None:
     assert getattr(Settings(**{knob: 2**32 - 1}), knob) == 2**32 - 1
-    with pytest.raises(Refused, match=f"^{knob}: {2**64} "):
+    with refused(knob, 2**64):
         Settings(**{knob: 2**64})
 
 
@@ -210,10 +199,8 @@ def test_a_part_of_another_group_is_refused(
     cfg = compose()
     cfg[group] = {"_target_": target}
     folder = such_as.replace("@", "=").partition("=")[0]
-    said = f"{group}: {target!r} is not accepted; expected a part of the group {folder}, such as {such_as}: one that "
-    with pytest.raises(Refused) as refused:
+    with refused(group, target, f"{folder} {such_as}"):
         read(cfg)
-    assert str(refused.value).startswith(said)
 
 
 def test_every_group_has_a_mark_and_the_option_that_it_names(compose: Callable[..., DictConfig]) -> None:

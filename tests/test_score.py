@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.builders import assert_refusal
 from w2sd import score
 from w2sd.metrics.verdict_errors import PLANTED, Study, draw
 
@@ -305,8 +306,8 @@ def test_clusters_and_strata_belong_to_pairs(run: Run, files: Path) -> None:
         (["--placebo", "a=weak.csv", "--placebo", "a=weak.csv"], "--placebo: 'a=weak.csv'", "no more files named a"),
         (["--gold-conflict", "weak.csv"], "--gold-baseline: []", "1, as --gold-conflict"),
         (["--gold-baseline", "weak.csv"], "--gold-baseline: ['weak.csv']", "0, as --gold-conflict"),
-        (["--twim", "weak.csv"], "flags: '--twim' is not accepted", "did you mean '--twin'? (see w2sd-score --help)"),
-        (["--zzz"], "flags: '--zzz' is not accepted", "--twin, --weak (see "),
+        (["--twim", "weak.csv"], "flags: '--twim'", "'--twin'"),
+        (["--zzz"], "flags: '--zzz'", "--twin, --weak"),
     ],
 )
 @pytest.mark.usefixtures("files")
@@ -318,15 +319,14 @@ def test_a_misspelt_flag_is_told_before_the_one_that_is_missing(capsys: pytest.C
     with pytest.raises(SystemExit) as end:
         score.main(["--weak", "weak.csv", "--ceilng=ceiling.csv"])
     assert end.value.code == 2
-    assert "'--ceilng' is not accepted; " in (said := capsys.readouterr().err)
-    assert "did you mean '--ceiling'?" in said
+    assert_refusal(capsys.readouterr().err, "flags", "--ceilng", "", "--ceiling", program="w2sd-score")
 
 
 @pytest.mark.usefixtures("files")
 def test_an_output_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     argv = [text for role in V27 for text in (f"--{role}", f"{role}.csv")]
     assert score.main([*argv, "--json", "no/such/folder.json"]) == 2
-    assert "--json: 'no/such/folder.json' is not accepted" in capsys.readouterr().err
+    assert_refusal(capsys.readouterr().err, "--json", "no/such/folder.json", program="w2sd-score")
 
 
 def _refused(ran: tuple[int, str, str, dict[str, Any]], refused: str, accepted: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+from tests.builders import refused
 
 import arm_cost
-from w2sd.errors import Refused
 from w2sd.pipeline.store import Store, write_json
 
 PARTS = {"data": {"_target_": "World", "gt": 64, "split_seed": 0}, "trainer": {"micro_tokens": 512}}
@@ -59,13 +60,13 @@ def test_seeds_are_pooled_by_arm(jobs: Jobs) -> None:
 @pytest.mark.parametrize(
     ("knobs", "differ"),
     [
-        ({"data": {**PARTS["data"], "gt": 32}}, r"differ in data\.gt$"),
-        ({"trainer": {"micro_tokens": 256}}, r"differ in trainer\.micro_tokens$"),
-        ({"fit": 0.3}, r"differ in fit\.lr$"),
-        ({"cpu": "another"}, r"one kind of processor; these on \['another', 'one'\]$"),
+        ({"data": {**PARTS["data"], "gt": 32}}, "data.gt"),
+        ({"trainer": {"micro_tokens": 256}}, "trainer.micro_tokens"),
+        ({"fit": 0.3}, "fit.lr"),
+        ({"cpu": "another"}, "'another' 'one'"),
     ],
 )
 def test_jobs_of_several_settings_are_refused(jobs: Jobs, knobs: dict[str, Any], differ: str) -> None:
     jobs.add("simpo", **{"fit": 0.2, **knobs})
-    with pytest.raises(Refused, match=differ):
+    with refused(ANY, ANY, differ):
         arm_cost.costs(jobs.root)

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+from tests.builders import refused
 
 from w2sd.chess.moves import CLASS, MOVES
 from w2sd.chess.puzzles import FORMS, ChessPuzzles
@@ -50,18 +52,18 @@ def needs_chess() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "refusal"),
     [
-        ("fen,moves,rating", r"\['fen', 'moves', 'rating'\] .* a column 'FEN'; did you mean 'fen'\?$"),
-        ("FEN,moves,Rating", r".* a column 'Moves'; did you mean 'moves'\?$"),
-        ("FEN,Moves,rating", r".* a column 'Rating'; did you mean 'rating'\?$"),
-        ("FEN,Solution,Rating", r".* a column 'Moves'$"),
+        ("fen,moves,rating", (["fen", "moves", "rating"], "FEN", "fen")),
+        ("FEN,moves,Rating", (ANY, "Moves", "moves")),
+        ("FEN,Moves,rating", (ANY, "Rating", "rating")),
+        ("FEN,Solution,Rating", (ANY, "Moves")),
     ],
 )
-def test_columns_of_other_names_are_refused(tmp_path: Path, header: str, said: str) -> None:
+def test_columns_of_other_names_are_refused(tmp_path: Path, header: str, refusal: tuple[Any, ...]) -> None:
     path = tmp_path / "puzzles.csv"
     path.write_text("\n".join([header, *(",".join(row) for row in ROWS)]) + "\n")
-    with pytest.raises(Refused, match=r"^puzzles\.csv:2: " + said):
+    with refused("puzzles.csv:2", *refusal):
         ChessPuzzles(str(path)).table()
 
 
@@ -72,9 +74,8 @@ def test_without_python_chess_it_is_said_how_to_get_it(
     puzzles = file(ROWS)
     assert puzzles.classes == MOVES
     assert puzzles.identity()
-    with pytest.raises(Refused, match="data") as refusal:
+    with refused("data", accepted="EXTRAS=chess"):
         puzzles.table()
-    assert "make setup EXTRAS=chess" in refusal.value.accepted
 
 
 def test_the_content_is_the_identity_and_the_place_is_not(file: Callable[..., ChessPuzzles]) -> None:
@@ -89,12 +90,12 @@ def test_the_content_is_the_identity_and_the_place_is_not(file: Callable[..., Ch
 
 @pytest.mark.parametrize("knob", [{"form": "image"}, {"limit": 1}, {"w2s_parts": 0}, {"max_tokens": 1}])
 def test_impossible_values_are_refused(knob: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match=f"^{next(iter(knob))}: "):
+    with refused(next(iter(knob))):
         ChessPuzzles(**knob)
 
 
 def test_a_file_that_is_not_there_is_refused_by_its_knob(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"^data\.path: .* a file that exists"):
+    with refused("data.path"):
         ChessPuzzles(str(tmp_path / "puzzles.csv")).identity()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.builders import refused
 from tests.conflicts.test_conflicts import BCE, OPTIONS, PULLING, alone, batch_of, each, flipped, some_batch
 from tests.objectives.scored import exchanged, log_probs, rows, scored
 from torch import Tensor
@@ -17,7 +18,6 @@ from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import MoreData, RandomMask
 from w2sd.data.batch import PairBatch
-from w2sd.errors import Refused
 from w2sd.models.scores import PairScores
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
 from w2sd.objectives.sft import SFT
@@ -251,24 +251,19 @@ def test_knobs_that_came_later_rename_no_student_that_does_not_use_them() -> Non
 
 
 @pytest.mark.parametrize(
-    ("conflict", "said"),
+    ("conflict", "refusal"),
     [
-        (Explicit(form="sft"), "form: 'sft' is not accepted; expected reverse: a reward model writes no text"),
-        (RandomMask(form="sft"), "form: 'sft' is not accepted; expected reverse: a reward model writes no text"),
-        (
-            Explicit(trigger="policy"),
-            "trigger: 'policy' is not accepted; expected margin: without a reference there is one margin",
-        ),
+        (Explicit(form="sft"), ("form", "sft", "reverse")),
+        (RandomMask(form="sft"), ("form", "sft", "reverse")),
+        (Explicit(trigger="policy"), ("trigger", "policy", "margin")),
     ],
     ids=repr,
 )
 def test_what_means_nothing_to_a_reward_model_is_refused_in_one_line_and_only_there(
-    conflict: Conflict, said: str
+    conflict: Conflict, refusal: tuple[Any, ...]
 ) -> None:
-    with pytest.raises(Refused) as refused:
+    with refused(*refusal):
         conflict.check(BCE)
-    assert str(refused.value).startswith(said)
-    assert "\n" not in str(refused.value)
     for objective in POLICY_OBJECTIVES:
         if objective.needs_reference or getattr(conflict, "trigger", "") != "policy":
             conflict.check(objective)
@@ -290,7 +285,7 @@ def test_every_option_and_every_placebo_goes_with_every_objective(objective: Any
     ],
 )
 def test_a_form_or_a_trigger_that_does_not_exist_is_refused(cls: Any, knob: str, value: str, nearest: str) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: '{value}' is not accepted; expected one of .* '{nearest}'"):
+    with refused(knob, value, nearest=nearest):
         cls(**{knob: value})
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.builders import refused
 
 from w2sd.data.dialogue import Triple, split
-from w2sd.errors import Refused
 
 ONE = "\n\nHuman: Why?"
 TWO = ONE + "\n\nAssistant: So.\n\nHuman: And?"
@@ -84,78 +84,41 @@ UNSPLITTABLE: dict[str, dict[str, Any]] = {
     "an empty last turn": {"chosen": [user("Why?"), assistant("")], "rejected": [user("Why?"), assistant("B")]},
 }
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no rejected": (
-        {"prompt": "p", "chosen": "a"},
-        "f:7: ['prompt', 'chosen'] is not accepted; expected a column 'rejected' "
-        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected)",
-    ),
-    "a misspelt column": (
-        {"prompt": "p", "choosen": "a", "rejected": "b"},
-        "f:7: 'choosen' is not accepted; expected a column 'chosen' "
-        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected); did you mean 'chosen'?",
-    ),
-    "a misspelt prompt": (
-        {"promt": "p", "chosen": "a", "rejected": "b"},
-        "f:7: 'promt' is not accepted; expected a column 'prompt' "
-        "(columns prompt, chosen, rejected; or whole dialogues in chosen, rejected); did you mean 'prompt'?",
-    ),
-    "a number": (
-        {"prompt": "p", "chosen": 4, "rejected": "b"},
-        "f:7: 4 is not accepted; expected text in column 'chosen'",
-    ),
-    "a null": (
-        {"prompt": None, "chosen": "a", "rejected": "b"},
-        "f:7: None is not accepted; expected text in column 'prompt'",
-    ),
-    "an empty answer": (
-        {"prompt": "p", "chosen": "a", "rejected": " \n"},
-        r"f:7: ' \n' is not accepted; expected text that is not empty in column 'rejected'",
-    ),
-    "an empty prompt": (
-        {"prompt": "", "chosen": "a", "rejected": "b"},
-        "f:7: '' is not accepted; expected text that is not empty in column 'prompt'",
-    ),
-    "an empty dialogue": (
-        {"chosen": "", "rejected": ONE + TAG + " B"},
-        "f:7: '' is not accepted; expected text that is not empty in column 'chosen'",
-    ),
-    "half a surrogate pair": (
-        {"prompt": "p", "chosen": "\ud800", "rejected": "b"},
-        r"f:7: '\ud800' is not accepted; expected valid Unicode in column 'chosen'",
-    ),
-    "no prompt for a last turn": (
-        {"chosen": [assistant("A")], "rejected": [assistant("B")]},
-        "f:7: 'A' is not accepted; expected a prompt column, or the whole conversation in column 'chosen'",
-    ),
+BAD: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "no rejected": ({"prompt": "p", "chosen": "a"}, (["prompt", "chosen"], "rejected")),
+    "a misspelt column": ({"prompt": "p", "choosen": "a", "rejected": "b"}, ("choosen", "chosen", "chosen")),
+    "a misspelt prompt": ({"promt": "p", "chosen": "a", "rejected": "b"}, ("promt", "prompt", "prompt")),
+    "a number": ({"prompt": "p", "chosen": 4, "rejected": "b"}, (4, "chosen")),
+    "a null": ({"prompt": None, "chosen": "a", "rejected": "b"}, (None, "prompt")),
+    "an empty answer": ({"prompt": "p", "chosen": "a", "rejected": " \n"}, (" \n", "rejected")),
+    "an empty prompt": ({"prompt": "", "chosen": "a", "rejected": "b"}, ("", "prompt")),
+    "an empty dialogue": ({"chosen": "", "rejected": ONE + TAG + " B"}, ("", "chosen")),
+    "half a surrogate pair": ({"prompt": "p", "chosen": "\ud800", "rejected": "b"}, ("\ud800", "Unicode chosen")),
+    "no prompt for a last turn": ({"chosen": [assistant("A")], "rejected": [assistant("B")]}, ("A", "chosen")),
     "the user speaks last": (
         {"chosen": [user("Why?")], "rejected": [user("Why?"), assistant("B")]},
-        "f:7: 'user' is not accepted; expected the assistant as the last speaker in column 'chosen'",
+        ("user", "chosen"),
     ),
     "an unknown role": (
         {"chosen": [{"role": "asistant", "content": "A"}], "rejected": [assistant("B")]},
-        "f:7: 'asistant' is not accepted; expected a role of system, user, assistant; did you mean 'assistant'?",
+        ("asistant", "system user assistant", "assistant"),
     ),
     "a turn without content": (
         {"prompt": "p", "chosen": [{"role": "assistant"}], "rejected": [assistant("B")]},
-        "f:7: {'role': 'assistant'} is not accepted; expected messages with role and content in column 'chosen'",
+        ({"role": "assistant"}, "chosen"),
     ),
     "content that is no text": (
         {"prompt": "p", "chosen": [{"role": "assistant", "content": 1}], "rejected": [assistant("B")]},
-        "f:7: 1 is not accepted; expected text in column 'chosen'",
+        (1, "chosen"),
     ),
-    "no turns": (
-        {"prompt": "p", "chosen": [], "rejected": [assistant("B")]},
-        "f:7: [] is not accepted; expected text or a list of messages in column 'chosen'",
-    ),
+    "no turns": ({"prompt": "p", "chosen": [], "rejected": [assistant("B")]}, ([], "chosen")),
     "an empty last turn under a prompt": (
         {"prompt": "p", "chosen": [assistant("A")], "rejected": [assistant("")]},
-        "f:7: '' is not accepted; expected text that is not empty in column 'rejected'",
+        ("", "rejected"),
     ),
     "another prompt than the conversation's": (
         {"prompt": "How?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
-        "f:7: [('user', 'How?')] is not accepted; "
-        "expected a prompt that is part of the conversation in column 'chosen'",
+        ([("user", "How?")], "chosen"),
     ),
     "two conversations under one prompt": (
         {
@@ -163,8 +126,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
             "chosen": [user("Why?"), assistant("A")],
             "rejected": [user("Why?"), user("How?"), assistant("B")],
         },
-        "f:7: [('user', 'Why?'), ('user', 'How?')] is not accepted; "
-        "expected the same conversation before the last answer in chosen and rejected",
+        ([("user", "Why?"), ("user", "How?")], "chosen rejected"),
     ),
 }
 
@@ -182,7 +144,6 @@ def test_leaves_out_whole_dialogues_that_cannot_be_split(name: str) -> None:
 
 @pytest.mark.parametrize("name", BAD)
 def test_refuses(name: str) -> None:
-    row, message = BAD[name]
-    with pytest.raises(Refused) as refused:
+    row, refusal = BAD[name]
+    with refused("f:7", *refusal):
         split(row, "f:7")
-    assert str(refused.value) == message

@@ -15,15 +15,16 @@ from itertools import chain, combinations
 from pathlib import Path
 from subprocess import run
 from typing import Any
+from unittest.mock import ANY
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tests.builders import refused
 from tests.data.reading import anywhere
 
 from w2sd.data.files import Files
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, digest
-from w2sd.errors import Refused
 
 Rows = list[dict[str, Any]]
 TAG = "\n\nAssistant:"
@@ -54,13 +55,6 @@ def write(path: Path, rows: Rows) -> str:
         data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     return str(path)
-
-
-def message(source: Files) -> str:
-    with pytest.raises(Refused) as refused:
-        source.table()
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet", ".JSONL"])
@@ -222,32 +216,25 @@ def test_reading_needs_no_torch_and_no_pandas(tmp_path: Path) -> None:
 
 
 HEADER = b"prompt,chosen,rejected\n"
-TEXT = "text in column 'chosen'"
-BROKEN = [  # file, its bytes, and what the refusal names: place, value, accepted
-    (
-        "x.jsonl",
-        json.dumps(GOOD).encode() + b'\n\n{"no\n',
-        ":3",
-        r"""'{"no\n'""",
-        "one JSON object a line",
-    ),
-    ("x.jsonl", b'["a"]\n', ":1", "['a']", "a JSON object"),
-    ("x.jsonl", b'\n{"\xff": 1}', ":2", "'{\"\ufffd\": 1}'", "one JSON object a line ('utf-8'"),
-    ("x.jsonl", json.dumps({**GOOD, "chosen": " "}).encode(), ":1", "' '", "text that is not empty in column 'chosen'"),
-    ("x.jsonl", json.dumps({**GOOD, "chosen": 3}).encode(), ":1", "3", TEXT),
-    ("x.jsonl", json.dumps(GOOD).encode() + b'\n{"a": 1}', ":2", "['a']", "a column 'chosen' (columns prompt, "),
-    ("x.json", b"[]", None, "'x.json'", "a file that ends in .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet"),
-    ("x.jsonl", b"", None, "'x.jsonl'", "at least 2 harmless rows for split gt, found 0 (dropped in all: none)"),
-    ("x.csv", HEADER + b"p,a,b\n", None, "'x.csv'", "at least 2 harmless rows for split gt, found"),
-    ("x.csv", HEADER + b'"two\nlines",a,b\n\np,a\n', ":5", "'2 cells'", "3, as in the header"),
-    ("x.csv", b"prompt,chosen,chosen,rejected\np,a,c,b\n", ":1", "'chosen'", "columns of different names"),
-    ("x.jsonl", b'{"a": 1, "a": 2}', ":1", '\'{"a": 1, "a": 2}\'', "one JSON object a line ('a' is in it twice)"),
-    ("x.csv", HEADER + b'"p,a,b\n', ":2", "'unexpected end of data'", "CSV with a header, and quotes that close"),
-    ("x.csv", HEADER + b"p,a,\n", ":2", "''", "text that is not empty in column 'rejected'"),
-    ("x.csv", HEADER + b"\xff,a,b\n", "", "\"'utf-8' codec can't decode", ""),
-    ("x.csv.gz", b"{}", "", "\"Not a gzipped file (b'{}')\"", "a file that can be read to its end"),
-    ("x.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-9], "", "'Compressed file ended", ""),
-    ("x.parquet", b"PAR1", "", "'Parquet file size is 4 bytes", ""),
+BROKEN: list[tuple[str, bytes, str | None, Any, str]] = [  # file, its bytes; the refusal's place, value, accepted
+    ("x.jsonl", json.dumps(GOOD).encode() + b'\n\n{"no\n', ":3", '{"no\n', "JSON"),
+    ("x.jsonl", b'["a"]\n', ":1", ["a"], "JSON"),
+    ("x.jsonl", b'\n{"\xff": 1}', ":2", '{"\ufffd": 1}', "JSON utf-8"),
+    ("x.jsonl", json.dumps({**GOOD, "chosen": " "}).encode(), ":1", " ", "chosen"),
+    ("x.jsonl", json.dumps({**GOOD, "chosen": 3}).encode(), ":1", 3, "chosen"),
+    ("x.jsonl", json.dumps(GOOD).encode() + b'\n{"a": 1}', ":2", ["a"], "chosen"),
+    ("x.json", b"[]", None, "x.json", ".jsonl .jsonl.gz .csv .csv.gz .parquet"),
+    ("x.jsonl", b"", None, "x.jsonl", "2 gt 0"),
+    ("x.csv", HEADER + b"p,a,b\n", None, "x.csv", "2 gt"),
+    ("x.csv", HEADER + b'"two\nlines",a,b\n\np,a\n', ":5", "2 cells", "3"),
+    ("x.csv", b"prompt,chosen,chosen,rejected\np,a,c,b\n", ":1", "chosen", ""),
+    ("x.jsonl", b'{"a": 1, "a": 2}', ":1", '{"a": 1, "a": 2}', "JSON a"),
+    ("x.csv", HEADER + b'"p,a,b\n', ":2", "unexpected end of data", "CSV"),
+    ("x.csv", HEADER + b"p,a,\n", ":2", "", "rejected"),
+    ("x.csv", HEADER + b"\xff,a,b\n", "", ANY, ""),
+    ("x.csv.gz", b"{}", "", ANY, ""),
+    ("x.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-9], "", ANY, ""),
+    ("x.parquet", b"PAR1", "", ANY, ""),
 ]
 
 
@@ -256,29 +243,30 @@ def test_refuses_broken_files(
     name: str,
     data: bytes,
     place: str | None,
-    value: str,
+    value: Any,
     accepted: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / name).write_bytes(data)
     monkeypatch.chdir(tmp_path)
-    said = message(Files(path=name))
-    assert said.startswith(f"data.path: {value}" if place is None else f"{name}{place}: {value}")
-    assert not accepted or f"{value} is not accepted; expected {accepted}" in said
+    with refused("data.path" if place is None else name + place, value, accepted):
+        Files(path=name).table()
 
 
 def test_refuses_a_bad_cell_in_parquet(tmp_path: Path) -> None:
     path = write(tmp_path / "bad.parquet", [GOOD, {**GOOD, "chosen": None}])
-    assert message(Files(path=path)).endswith("bad.parquet[1]: None is not accepted; expected text in column 'chosen'")
+    with refused(f"{path}[1]", None, "chosen"):
+        Files(path=path).table()
 
 
 def test_refuses_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
     columns = [pyarrow.array(["a"] * 9)] * 4
     twice = pyarrow.Table.from_arrays(columns, names=["prompt", "chosen", "rejected", "chosen"])
-    pyarrow.parquet.write_table(twice, tmp_path / "x.parquet")
-    said = message(Files(path=str(tmp_path / "x.parquet")))
-    assert said.endswith("x.parquet: 'chosen' is not accepted; expected columns of different names")
+    path = str(tmp_path / "x.parquet")
+    pyarrow.parquet.write_table(twice, path)
+    with refused(path, "chosen"):
+        Files(path=path).table()
 
 
 def test_columns_without_a_name_can_be_several(tmp_path: Path) -> None:
@@ -293,40 +281,37 @@ def test_says_why_a_split_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("gt", "w2s", "test"):
         write(tmp_path / f"{name}.jsonl", some(5, 3))
     write(tmp_path / "tagless.jsonl", [{"chosen": "a", "rejected": "b"}] * 3)
-    assert message(Files(gt="gt.jsonl", w2s="w2s.jsonl", test="test.jsonl")) == (
-        "data.gt: 'gt.jsonl' is not accepted; "
-        "expected at least 2 harmless rows for split gt, found 0 (dropped in all: 10 leaks)"
-    )
-    assert "(dropped in all: 3 unsplittable); rows without a prompt column must be" in message(
-        Files(path="tagless.jsonl")
-    )
-    assert message(Files(path="gt.jsonl", helpful="gt.jsonl")).startswith("data.path: ")
+    with refused("data.gt", "gt.jsonl", "2 gt 0 10 leaks"):
+        Files(gt="gt.jsonl", w2s="w2s.jsonl", test="test.jsonl").table()
+    with refused("data.path", "tagless.jsonl", "3 unsplittable"):
+        Files(path="tagless.jsonl").table()
+    with refused("data.path", "gt.jsonl"):
+        Files(path="gt.jsonl", helpful="gt.jsonl").table()
 
 
-ROLES = "a file: either data.path, or all of data.gt, data.w2s, data.test"
-UNUSABLE = [  # fields, and the refusal's knob, value, accepted
-    ({}, "data.path", "''", ROLES),
-    ({"gt": "a.jsonl"}, "data.w2s", "''", ROLES),
-    ({"path": "a.jsonl", "w2s": "a.jsonl"}, "data.w2s", "'a.jsonl'", "nothing beside data.path=a.jsonl"),
-    ({"path": "aa.jsonl"}, "data.path", "'aa.jsonl'", "a file that exists; did you mean 'a.jsonl'?"),
-    ({"path": "a.jsonl", "helpful": "zzz"}, "data.helpful", "'zzz'", "a file that exists"),
-    ({"path": "no/a.csv"}, "data.path", "'no/a.csv'", "a file that exists; there is no folder no"),
-    ({"path": "$NO_W2SD/a"}, "data.path", "'$NO_W2SD/a'", "a file; the environment variable in it is not set"),
-    ({"limit": -1}, "limit", "-1", "0 (all rows) or at least 2"),
-    ({"limit": 1}, "limit", "1", "0 (all rows) or at least 2"),
-    ({"w2s_parts": 0}, "w2s_parts", "0", "an integer of 1 or more"),
-    ({"split_seed": -1}, "split_seed", "-1", "0 or more"),
-    ({"max_tokens": 1}, "max_tokens", "1", "at least 2 (a token of the prompt and one of the response)"),
-    ({"long": "dorp"}, "long", "'dorp'", "one of drop, refuse; did you mean 'drop'?"),
+ROLES = "data.path data.gt data.w2s data.test"
+UNUSABLE: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
+    ({}, ("data.path", "", ROLES)),
+    ({"gt": "a.jsonl"}, ("data.w2s", "", ROLES)),
+    ({"path": "a.jsonl", "w2s": "a.jsonl"}, ("data.w2s", "a.jsonl", "data.path=a.jsonl")),
+    ({"path": "aa.jsonl"}, ("data.path", "aa.jsonl", "", "a.jsonl")),
+    ({"path": "a.jsonl", "helpful": "zzz"}, ("data.helpful", "zzz")),
+    ({"path": "no/a.csv"}, ("data.path", "no/a.csv", "folder no")),
+    ({"path": "$NO_W2SD/a"}, ("data.path", "$NO_W2SD/a", "variable")),
+    ({"limit": -1}, ("limit", -1, "0 2")),
+    ({"limit": 1}, ("limit", 1, "0 2")),
+    ({"w2s_parts": 0}, ("w2s_parts", 0, "1")),
+    ({"split_seed": -1}, ("split_seed", -1, "0")),
+    ({"max_tokens": 1}, ("max_tokens", 1, "2")),
+    ({"long": "dorp"}, ("long", "dorp", "drop refuse", "drop")),
 ]
 
 
-@pytest.mark.parametrize(("fields", "knob", "value", "accepted"), UNUSABLE)
+@pytest.mark.parametrize(("fields", "refusal"), UNUSABLE)
 def test_refuses_before_anything_is_read(
-    fields: dict[str, Any], knob: str, value: str, accepted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fields: dict[str, Any], refusal: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "a.jsonl", some(3))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refused) as refused:
+    with refused(*refusal):
         Files(**fields).identity()
-    assert str(refused.value) == f"{knob}: {value} is not accepted; expected {accepted}"

@@ -12,11 +12,11 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tests.builders import refused
 from tests.data.reading import anywhere
 
 from w2sd.data.files import Files
 from w2sd.data.hub import Hub
-from w2sd.errors import Refused
 
 ROWS = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)]
 
@@ -119,55 +119,42 @@ def test_a_hub_id_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [{"path": "owner/name", "name": None, "split": "all", "revision": "abc"}]
 
 
-COLUMNS = "expected a column of the dataset: prompt, chosen, rejected"
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no id": ({"id": ""}, "data.id: '' is not accepted; expected a dataset id (owner/name), or a file or folder"),
-    "a missing folder": (
-        {"id": "./sett"},
-        "data.id: './sett' is not accepted; "
-        "expected a dataset id (owner/name), or a file or folder that exists; did you mean 'set'?",
-    ),
-    "an unreachable hub": (
-        {"id": "no/such"},
-        "data.id: 'no/such' is not accepted; expected a dataset that can be loaded (",
-    ),
-    "an empty folder": ({"id": "empty"}, "data.id: 'empty' is not accepted; expected a dataset that can be loaded ("),
-    "mixed types": ({"id": "mixed"}, "mixed[1]: 3 is not accepted; expected text in column 'chosen'"),
-    "an unknown split": ({"split": "dev"}, "data.split: 'dev' is not accepted; expected a split of the dataset ("),
+BAD: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "no id": ({"id": ""}, ("data.id", "", "owner/name")),
+    "a missing folder": ({"id": "./sett"}, ("data.id", "./sett", "owner/name", "set")),
+    "an unreachable hub": ({"id": "no/such"}, ("data.id", "no/such")),
+    "an empty folder": ({"id": "empty"}, ("data.id", "empty")),
+    "mixed types": ({"id": "mixed"}, ("mixed[1]", 3, "chosen")),
+    "an unknown split": ({"split": "dev"}, ("data.split", "dev")),
     "a misspelt split of one file": (
         {"id": "set/train.jsonl", "split": "trian[:9]"},
-        "data.split: 'trian[:9]' is not accepted; expected train (or train[:100], its first rows) beside one file",
+        ("data.split", "trian[:9]", "train[:100]"),
     ),
-    "an unknown subset": ({"subset": "xx"}, "data.subset: 'xx' is not accepted; expected a subset of the dataset ("),
-    "an unknown prompt": (
-        {"prompt": "promt"},
-        f"data.prompt: 'promt' is not accepted; {COLUMNS}; did you mean 'prompt'?",
-    ),
-    "an unknown side": ({"chosen": "zzz"}, f"data.chosen: 'zzz' is not accepted; {COLUMNS}"),
-    "a null": ({"id": "null"}, "null[2]: None is not accepted; expected text in column 'rejected'"),
-    "one row": ({"id": "one"}, "data.id: 'one' is not accepted; expected at least 2 harmless rows for split gt, found"),
+    "an unknown subset": ({"subset": "xx"}, ("data.subset", "xx")),
+    "an unknown prompt": ({"prompt": "promt"}, ("data.prompt", "promt", "prompt chosen rejected", "prompt")),
+    "an unknown side": ({"chosen": "zzz"}, ("data.chosen", "zzz", "prompt chosen rejected")),
+    "a null": ({"id": "null"}, ("null[2]", None, "rejected")),
+    "one row": ({"id": "one"}, ("data.id", "one", "2 gt")),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_refuses(name: str, tmp_path: Path) -> None:
-    fields, start = BAD[name]
+    fields, refusal = BAD[name]
     write(tmp_path / "set/train.jsonl", ROWS)
     write(tmp_path / "null/train.jsonl", [*ROWS[:2], {**ROWS[2], "rejected": None}])
     write(tmp_path / "one/train.jsonl", ROWS[:1])
     write(tmp_path / "mixed/train.jsonl", [ROWS[0], {**ROWS[1], "chosen": 3}])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Refused) as refused:
+    with refused(*refusal):
         Hub(**{"id": "set", **fields}).table()
-    assert str(refused.value).startswith(start)
-    assert "\n" not in str(refused.value)
 
 
 def test_no_id_is_not_the_current_folder() -> None:
-    with pytest.raises(Refused, match=r"^data\.id: '' .* a dataset id \(owner/name\), or a file or folder$"):
+    with refused("data.id", "", "owner/name"):
         Hub().identity()
 
 
 def test_refuses_impossible_values() -> None:
-    with pytest.raises(Refused, match="limit: 1 is not accepted"):
+    with refused("limit", 1):
         Hub(id="set", limit=1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import pytest
+from tests.builders import refused
 from tests.data.reading import anywhere
 
 from w2sd.config import build, describe
@@ -21,7 +22,6 @@ from w2sd.data.formats import QuestionAnswer, TextLabel
 from w2sd.data.hub import CONVERTED
 from w2sd.data.pairs import SPLITS, Item, Table, digest, read
 from w2sd.data.tasks import ClassFiles, ClassHub
-from w2sd.errors import Refused
 from w2sd.run import RunConfig
 
 Rows = list[dict[str, Any]]
@@ -258,98 +258,75 @@ def test_identity_follows_what_decides_the_rows(path: str) -> None:
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 LABELS = TextLabel(labels=["0", "1"], names=["bad", "good"])
-UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
+UNUSABLE: dict[str, tuple[Callable[[], Any], tuple[Any, ...]]] = {
     "a label outside the classes": (
         lambda: ClassFiles(path="three.jsonl", format=LABELS),
-        "three.jsonl:31: '2' is not accepted; expected a class in column 'label': 0, bad, 1, good",
+        ("three.jsonl:31", "2", "label 0 bad 1 good"),
     ),
-    "one class": (
-        lambda: ClassFiles(path="one.jsonl", format=LABELS),
-        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found 0 of ",
-    ),
+    "one class": (lambda: ClassFiles(path="one.jsonl", format=LABELS), ("data.path", "one.jsonl", "2 gt 0")),
     "one class in one split": (
         lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="one.jsonl", format=LABELS),
-        "data.test: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split test, found 0 of ",
+        ("data.test", "one.jsonl", "2 test 0"),
     ),
     "one class, unbalanced": (
         lambda: ClassFiles(path="one.jsonl", format=LABELS, balance=False),
-        "data.path: 'one.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found 0 of ",
+        ("data.path", "one.jsonl", "2 gt 0"),
     ),
-    "one class, to be found": (
-        lambda: ClassFiles(path="one.jsonl"),
-        "data.format.label: 'label' is not accepted; expected a column of at least two different values; found '0'",
-    ),
+    "one class, to be found": (lambda: ClassFiles(path="one.jsonl"), ("data.format.label", "label", "0")),
     "a part without a class": (
         lambda: ClassFiles(path="two.jsonl", format=LABELS, w2s_parts=40),
-        "data.w2s_parts: 40 is not accepted; expected at least 2 texts of each class for split w2s, part 0, found ",
+        ("data.w2s_parts", 40, "2 w2s 0"),
     ),
     "a limit below two of each class, to be found": (
         lambda: ClassFiles(path="two.jsonl", limit=3),
-        "data.limit: 3 is not accepted; expected 0 (all texts) or at least 4: 2 of each class",
+        ("data.limit", 3, "0 4 2"),
     ),
     "a limit that leaves too few of one class": (
         lambda: ClassFiles(path="rare.jsonl", format=LABELS, balance=False, limit=2),
-        "data.limit: 2 is not accepted; expected at least 2 texts of each class for split gt, found ",
+        ("data.limit", 2, "2 gt"),
     ),
-    "a header alone": (
-        lambda: ClassFiles(path="header.csv"),
-        "data.path: 'header.csv' is not accepted; expected at least one row; it has none",
-    ),
-    "an empty file": (
-        lambda: ClassFiles(path="header.csv", format=LABELS),
-        "data.path: 'header.csv' is not accepted; expected at least 2 texts of each class for split gt, found 0 of ",
-    ),
+    "a header alone": (lambda: ClassFiles(path="header.csv"), ("data.path", "header.csv")),
+    "an empty file": (lambda: ClassFiles(path="header.csv", format=LABELS), ("data.path", "header.csv", "2 gt 0")),
     "all of it leaks": (
         lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="two.jsonl", format=LABELS),
-        "data.gt: 'two.jsonl' is not accepted; expected at least 2 texts of each class for split gt, found 0 of 'bad', "
-        "0 of 'good' (dropped in all: 30 leaks)",
+        ("data.gt", "two.jsonl", "2 gt bad good 30 leaks"),
     ),
     "a row without the right answer": (
         lambda: ClassFiles(path="lost.jsonl", format=STORIES),
-        "lost.jsonl:4: 7 is not accepted; expected the right candidate's index in column 'answer': 0, 1, 2",
+        ("lost.jsonl:4", 7, "index answer 0 1 2"),
     ),
     "an unknown column of a dataset": (
         lambda: ClassHub(id="three.jsonl", format=TextLabel(text="{txt}")),
-        "data.format: 'txt' is not accepted; expected a column of the dataset: text, label; did you mean 'text'?",
+        ("data.format", "txt", "text label", "text"),
     ),
     "an unknown column of a file": (
         lambda: ClassFiles(path="three.jsonl", format=TextLabel(text="{txt}", labels=["0", "1"])),
-        "three.jsonl:1: ['text', 'label'] is not accepted; expected a column 'txt' (data.format asks for it); "
-        "did you mean 'text'?",
+        ("three.jsonl:1", ["text", "label"], "txt data.format", "text"),
     ),
     "an unknown split for test": (
         lambda: ClassHub(id="set", test_split="dev", format=LABELS),
-        "data.test_split: 'dev' is not accepted; expected a split of the dataset (",
+        ("data.test_split", "dev"),
     ),
     "another split of one file": (
         lambda: ClassHub(id="two.jsonl", test_split="test", format=LABELS),
-        "data.test_split: 'test' is not accepted; expected '' beside one file, of which a third is test (two.jsonl)",
+        ("data.test_split", "test", "two.jsonl"),
     ),
-    "nothing to read": (
-        lambda: ClassFiles(),
-        "data.path: '' is not accepted; expected a file: either data.path, or all",
-    ),
-    "no dataset": (lambda: ClassHub(), "data.id: '' is not accepted; expected a dataset id (owner/name), or a file"),
+    "nothing to read": (lambda: ClassFiles(), ("data.path", "", "data.path data.w2s")),
+    "no dataset": (lambda: ClassHub(), ("data.id", "", "owner/name")),
     "a limit below two of each class": (
         lambda: ClassFiles(path="two.jsonl", format=LABELS, limit=3),
-        "limit: 3 is not accepted; expected 0 (all texts) or at least 4: 2 of each class",
+        ("limit", 3, "0 4 2"),
     ),
-    "one split twice": (
-        lambda: ClassHub(id="set", test_split="train"),
-        "test_split: 'train' is not accepted; expected ",
-    ),
-    "no tokens": (lambda: ClassFiles(max_tokens=0), "max_tokens: 0 is not accepted; expected at least 1"),
-    "no parts": (lambda: ClassHub(w2s_parts=0), "w2s_parts: 0 is not accepted; expected an integer of 1 or more"),
-    "no format": (
-        lambda: ClassFiles(format="text"),
-        "format: 'text' is not accepted; expected a part that has a _target_",
-    ),
+    "one split twice": (lambda: ClassHub(id="set", test_split="train"), ("test_split", "train")),
+    "no tokens": (lambda: ClassFiles(max_tokens=0), ("max_tokens", 0, "1")),
+    "no parts": (lambda: ClassHub(w2s_parts=0), ("w2s_parts", 0, "1")),
+    "no format": (lambda: ClassFiles(format="text"), ("format", "text", "_target_")),
 }
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_refuses_in_one_line(name: str, tmp_path: Path) -> None:
-    make, start = UNUSABLE[name]
+    make, refusal = UNUSABLE[name]
     write(tmp_path / "three.jsonl", some(40))
     write(tmp_path / "two.jsonl", some(40)[:30])
     write(tmp_path / "more.jsonl", some(40, 1000)[:30])
@@ -358,11 +335,8 @@ def test_refuses_in_one_line(name: str, tmp_path: Path) -> None:
     write(tmp_path / "one.jsonl", [{**row, "label": 0} for row in some(40, 5000)])
     write(tmp_path / "lost.jsonl", [*questions(3), {**questions(2)[1], "answer": 7}])
     write(tmp_path / "set/train.jsonl", some(40)[:30])
-    with pytest.raises(Refused) as refused:
+    with refused(*refusal):
         make().table()
-    said = str(refused.value)
-    assert said.startswith(start)
-    assert "\n" not in said
 
 
 # --- the sets that have a file ----------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from tests.builders import refused
 
-from w2sd.errors import Refused
 from w2sd.metrics.functional import accuracy, pgr
 from w2sd.metrics.measurement import ROLES, measure
 from w2sd.metrics.predictions import Predictions
@@ -143,7 +143,7 @@ def test_one_row_is_measured() -> None:
 def test_a_missing_role_is_refused() -> None:
     tables = simulated(10, (0.6, 0.7, 0.8))
     del tables["ceiling"]
-    with pytest.raises(Refused, match="expected a role ceiling"):
+    with refused("predictions", ["student", "weak"], "ceiling"):
         measure(tables)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.builders import refused
 
-from w2sd.errors import Refused
 from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select, write_predictions
 
 COLUMNS: dict[str, Any] = {
@@ -72,17 +73,18 @@ def test_columns_that_may_be_left_out_come_back(tmp_path: Path) -> None:
     "column", [{"known": [True, None, False]}, {"stratum": ["a", None, "b"]}, {"n_chosen": [1, 2, None]}]
 )
 def test_columns_that_may_be_left_out_are_whole_where_they_are_not(tmp_path: Path, column: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match=f"{next(iter(column))}: None .*a value in every row, or no such column"):
+    [name] = column
+    with refused(name, None):
         write_predictions(tmp_path / "p.parquet", COLUMNS | column)
     table = pa.table({name: pa.array(values) for name, values in (COLUMNS | column).items()})
     pq.write_table(table, tmp_path / "p.parquet")
-    with pytest.raises(Refused, match=rf"p\.parquet\.{next(iter(column))}: None .*a value in every row"):
+    with refused(f"{tmp_path / 'p.parquet'}.{name}", None):
         read_predictions(tmp_path / "p.parquet")
 
 
 def test_the_difficulty_of_a_pair_is_one(tmp_path: Path) -> None:
     tables = {"weak": predictions(stratum=["x", "y", "z"]), "student": predictions(stratum=["x", "z", "z"])}
-    with pytest.raises(Refused, match=r"student\.stratum: 'z' is not accepted; expected 'y' for id a, as in weak"):
+    with refused("student.stratum", "z", "'y' a weak"):
         join(tables)
 
 
@@ -123,34 +125,36 @@ def test_unreadable_files_are_refused(tmp_path: Path, content: bytes | None) -> 
     path = tmp_path / "p.parquet"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(Refused, match=r"p\.parquet.*readable parquet file") as caught:
+    with refused("predictions", str(path), "parquet"):
         read_predictions(path)
-    assert "\n" not in str(caught.value)
 
 
 def test_files_without_what_is_needed_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"id": ["a"], "margin": [1.0], "p_correct": [0.9]}), path)
-    with pytest.raises(Refused, match=r"p\.parquet: .*expected a column cluster"):
+    with refused(str(path), ["id", "margin", "p_correct"], "cluster"):
         read_predictions(path)
     pq.write_table(pa.table({"id": ["a"], "cluster": ["a"], "margin": ["high"], "p_correct": [0.9]}), path)
-    with pytest.raises(Refused, match=r"p\.parquet.*high"):
+    with refused("predictions", str(path), "high"):
         read_predictions(path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "refusal"),
     [
-        ({"margin": [1.5, -2.0, np.nan]}, r"margin: row 2 is NaN"),
-        ({"p_correct": [0.8, None, 0.5]}, r"p_correct: row 1 is NaN"),
-        ({"p_correct": [0.8, 0.9, 0.5]}, r"margin: -2\.0 is not accepted"),
-        ({"id": ["a", "a", "c"]}, "one row per id"),
+        ({"margin": [1.5, -2.0, np.nan]}, ("", "margin: row 2 is NaN")),
+        ({"p_correct": [0.8, None, 0.5]}, ("", "p_correct: row 1 is NaN")),
+        ({"p_correct": [0.8, 0.9, 0.5]}, (".margin", -2.0)),
+        ({"id": ["a", "a", "c"]}, (".id", "a", "1")),
     ],
 )
-def test_what_no_measurement_may_use_is_not_written(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(Refused, match=message):
+def test_what_no_measurement_may_use_is_not_written(
+    tmp_path: Path, changes: dict[str, Any], refusal: tuple[Any, ...]
+) -> None:
+    column, *rest = refusal
+    with refused(f"{tmp_path / 'p.parquet'}{column}", *rest):
         write_predictions(tmp_path / "p.parquet", COLUMNS | changes)
-    with pytest.raises(Refused, match="a column cluster"):
+    with refused("predictions", ["id", "margin", "p_correct"], "cluster"):
         write_predictions(tmp_path / "p.parquet", {k: v for k, v in COLUMNS.items() if k != "cluster"})
     assert not list(tmp_path.iterdir())
 
@@ -177,27 +181,26 @@ def test_a_tie_has_no_sign_to_contradict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "refusal"),
     [
-        ({"ids": ["b", "a", "d"]}, "weak.id: 'c' is not accepted; .* weak and student: 2 are in one only"),
+        ({"ids": ["b", "a", "d"]}, ("weak.id", "c", "weak student 2")),
         (
             {"ids": ["b", "a", "c", "d"], "clusters": ["q", "p", "p", "p"], "p_correct": [0.8, 0.1, 0.5, 0.5]}
             | {"margin": [0.0] * 4},
-            "student.id: 'd' is not accepted; .*: 1 are in one only",
+            ("student.id", "d", "1"),
         ),
-        ({"ids": ["b", "b", "c"]}, "student.id: 'b' is not accepted; expected one row per id .1 ids repeat"),
-        ({"ids": ["b", None, "c"]}, "student: None is not accepted; expected an id and a cluster in every row"),
-        ({"clusters": ["q", "q", "p"]}, "student.cluster: 'q' is not accepted; expected 'p' for id a, as in weak"),
-        ({"p_correct": [0.8, np.nan, 0.5]}, "student: 'p_correct: row 1 is NaN' is not accepted"),
-        ({"p_correct": [0.8, 0.1, 1.01]}, "student: 'p_correct: row 2 is 1.01, outside"),
-        ({"margin": [np.nan, -2.0, 0.0]}, "student: 'margin: row 0 is NaN' is not accepted"),
-        ({"margin": [1.5, 2.0, 0.0]}, "student.margin: 2.0 is not accepted; .*p_correct is 0.1 for id a"),
-        ({"margin": [1.5, 2.0]}, r"student: \[3, 3, 3, 2\] is not accepted; expected columns of one length"),
-        ({"ids": [], "clusters": [], "p_correct": [], "margin": []}, "student: 0 .* at least one row"),
+        ({"ids": ["b", "b", "c"]}, ("student.id", "b", "1")),
+        ({"ids": ["b", None, "c"]}, ("student", None)),
+        ({"clusters": ["q", "q", "p"]}, ("student.cluster", "q", "'p' a weak")),
+        ({"p_correct": [0.8, np.nan, 0.5]}, ("student", "p_correct: row 1 is NaN")),
+        ({"p_correct": [0.8, 0.1, 1.01]}, ("student", ANY, "p_correct")),
+        ({"margin": [np.nan, -2.0, 0.0]}, ("student", "margin: row 0 is NaN")),
+        ({"margin": [1.5, 2.0, 0.0]}, ("student.margin", 2.0, "p_correct 0.1 a")),
+        ({"margin": [1.5, 2.0]}, ("student", [3, 3, 3, 2])),
+        ({"ids": [], "clusters": [], "p_correct": [], "margin": []}, ("student", 0)),
     ],
 )
-def test_join_refuses_what_does_not_match(changes: dict[str, Any], message: str) -> None:
+def test_join_refuses_what_does_not_match(changes: dict[str, Any], refusal: tuple[Any, ...]) -> None:
     columns = {k: np.array(v) if k in ("p_correct", "margin") else v for k, v in changes.items()}
-    with pytest.raises(Refused, match=message) as caught:
+    with refused(*refusal):
         join({"weak": predictions(), "student": predictions(**columns)})
-    assert "\n" not in str(caught.value)

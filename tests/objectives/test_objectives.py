@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from tests.builders import refused
 from tests.objectives.scored import doubles, exchanged, level, pure, rows, scored
 from torch import Tensor, tensor
 from torch.nn.functional import cross_entropy
 
 from w2sd.cli import CONF
 from w2sd.config import build
-from w2sd.errors import Refused
 from w2sd.models.scores import PairScores
 from w2sd.objectives.base import READINGS
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
@@ -212,7 +212,7 @@ def test_confidence_and_margin_never_contradict(objective: Any, reading: str) ->
 def test_a_reading_that_does_not_exist_is_refused(objective: Any) -> None:
     pair, _ = some(objective)
     for read in (objective.margin, objective.confidence):
-        with pytest.raises(Refused, match=r"^reading: 'legcy' is not accepted; .* did you mean 'legacy'"):
+        with refused("reading", "legcy", nearest="legacy"):
             read(pair, "legcy")
 
 

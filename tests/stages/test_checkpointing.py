@@ -17,8 +17,8 @@ from torch._dynamo.utils import counters
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForCausalLM
 
+from tests.builders import refused
 from w2sd.cli import CONF
-from w2sd.errors import Refused
 from w2sd.logger import Csv
 from w2sd.models.checkpointing import checkpoint_layers
 from w2sd.objectives.reward import RewardBCE
@@ -166,20 +166,18 @@ def test_so_is_one_that_is_really_compiled(task: Callable[..., Task]) -> None:
 
 def test_without_a_compiler_it_is_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(Refused, match=r"^trainer\.compile: True is not accepted; expected false: torch\.compile needs"):
+    with refused("trainer.compile", True, "false torch.compile"):
         preflight.check(run._replace(trainer=Trainer(compile=True)))
 
 
 @pytest.mark.parametrize("knobs", [{"checkpointing": True}, {"strategy": "fsdp2", "devices": 2}])
 def test_nor_with_what_takes_layers_apart(knobs: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match=r"^compile: True is not accepted; expected false with trainer\.checkpointing or"):
+    with refused("compile", True, "false trainer.checkpointing"):
         Trainer(compile=True, **knobs)
 
 
 def test_a_model_that_cannot_is_refused(run: RunConfig) -> None:
     model = AutoModelForCausalLM.from_config(run.weak.open_config())
     model.supports_gradient_checkpointing = False
-    with pytest.raises(
-        Refused, match=r"trainer\.checkpointing: True is not accepted; expected false: LlamaForCausalLM"
-    ):
+    with refused("trainer.checkpointing", True, "false LlamaForCausalLM"):
         checkpoint_layers(model)

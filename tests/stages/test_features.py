@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedModel
 
+from tests.builders import refused
 from tests.stages.chain import compute
 from w2sd.cli import CONF
 from w2sd.conflicts.base import TEACHER, Extra
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Pair, coin
-from w2sd.errors import Refused, StageFailed
+from w2sd.errors import StageFailed
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions
 from w2sd.metrics.saliency import saliency
@@ -135,7 +136,7 @@ def test_features_are_the_states_at_the_ends_of_both_answers_in_slot_order(
 
 
 def test_rows_that_were_not_read_are_named(bench: Bench, probed: Plan) -> None:
-    with pytest.raises(StageFailed, match="features: 1 of 1 rows have none, 0123456789abcdef among them"):
+    with pytest.raises(StageFailed, match=r"1 of 1 .*0123456789abcdef"):
         features.states_of(bench.folder(probed, "features/student_w2s_last"), ["0123456789abcdef"])
 
 
@@ -248,7 +249,7 @@ def test_the_other_probes_and_relabelling_run_too(bench: Bench, filtered: Plan) 
 
 
 def test_too_many_neighbours_are_refused_in_one_line(bench: Bench, filtered: Plan) -> None:
-    with pytest.raises(Refused, match=r"^supervision\.k: 64 is not accepted; .* from 1 to 63, of 64 examples$"):
+    with refused("supervision.k", 64, "1 63 64"):
         bench.run("supervision=filtered", "supervision.k=64")
 
 
@@ -285,8 +286,7 @@ def test_held_out_rows_and_the_others_have_no_say_about_each_other_s_labels(
 
 
 def test_too_few_held_out_rows_for_a_probe_are_refused_in_one_line(bench: Bench) -> None:
-    said = r"^supervision\.k: 20 is not accepted; .* of \d+ examples \(those that stopping\.holdout=0\.1 holds out\)$"
-    with pytest.raises(Refused, match=said):
+    with refused("supervision.k", 20, "stopping.holdout=0.1"):
         bench.run("supervision=filtered", "supervision.k=20", "stopping=labels")
 
 

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.builders import refused
 from tests.stages.test_features import SMALL, Bench, compose
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Item, Pair, coin, digest
-from w2sd.errors import Refused
 from w2sd.hint import Shown
 from w2sd.metrics.predictions import LOGITS, read_distributions, read_predictions, write_predictions
 from w2sd.models.score import HeadedModel, RewardModel
@@ -178,23 +179,17 @@ def test_of_a_tie_the_first_slot_is_shown_and_of_what_nobody_labelled_nothing(tm
 UNREADABLE = {
     "foreign words": (["hint=shown"], r"hint\.words: 'worse' .* expected a text in the model's"),
     "a foreign phrase": (["hint=world", 'hint.said=" I think {}"'], r"hint\.said: ' I think .* expected a text in the"),
-    "a foreign word": (
-        ["hint=world", "hint.words=[haz0,foo]"],
-        r"hint\.words: 'foo' .* in the model's vocab",
-    ),
+    "a foreign word": (["hint=world", "hint.words=[haz0,foo]"], ("hint.words", "foo", "vocabulary")),
     "a long phrase": (
         ["hint=world", f'hint.said="{" ." * 30} {{}}"'],
-        r"pair \w+: 'a response of 36 tokens' .* or data\.long=drop \(model: strong, with its hint\)",
+        (ANY, "a response of 36 tokens", "data.long=drop strong hint"),
     ),
     "a long phrase of an item": (
         [*OF_ITEMS, "hint=world_classes", f'hint.said="{" ." * 40} {{}}"'],
-        r"hint\.said: .* expected a text with room before it in a context of 32",
+        ("hint.said", ANY, "32"),
     ),
-    "no word": (["hint=world", "hint.words=['',haz0]", 'hint.said="{}"'], r"hint\.words: '' .* at least one token"),
-    "words that are one": (
-        ["hint=world", "hint.words=[haz0,'haz0 ']"],
-        r"hint\.words: 'haz0 ' .* other tokens than haz0",
-    ),
+    "no word": (["hint=world", "hint.words=['',haz0]", 'hint.said="{}"'], ("hint.words", "", "token")),
+    "words that are one": (["hint=world", "hint.words=[haz0,'haz0 ']"], ("hint.words", "haz0 ", "haz0")),
 }
 
 
@@ -203,12 +198,12 @@ def small(tmp_path: Path) -> Callable[..., RunConfig]:
     return lambda *knobs: compose(*([] if OF_ITEMS[0] in knobs else SMALL), *knobs, f"store={tmp_path / 'store'}")
 
 
-@pytest.mark.parametrize(("knobs", "message"), UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize(("knobs", "refusal"), UNREADABLE.values(), ids=UNREADABLE)
 def test_what_the_strong_model_cannot_read_is_refused(
-    small: Callable[..., RunConfig], knobs: list[str], message: str
+    small: Callable[..., RunConfig], knobs: list[str], refusal: tuple[Any, ...]
 ) -> None:
     run = small(*knobs)
-    with pytest.raises(Refused, match=f"^{message}"):
+    with refused(*refusal):
         preflight.check(run)
     assert not Store(run.settings.store).root.exists()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import hydra
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.builders import refused
 from tests.stages.chain import Chain
 from w2sd.cli import CONF
 from w2sd.conflicts.implicit import Implicit
@@ -24,7 +26,7 @@ from w2sd.data import pairs as data
 from w2sd.data.batch import AnswerRows
 from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
-from w2sd.errors import Refused, StageFailed
+from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models import score
@@ -224,9 +226,9 @@ def other_reference(chain: Chain, folder: Path, **changes: Any) -> Path:
 
 
 BROKEN = {
-    "another model": (None, r"^reference: '[0-9a-f]{12}' is not accepted; expected one .* for the model [0-9a-f]{12}$"),
-    "fewer rows": ({"lost": 10}, r"^reference: '[0-9a-f]{16}' is not accepted; .* has read; 10 are not$"),
-    "another template": ({"other": True}, r"^reference: '[0-9a-f]{16}' is not accepted; .* same tokens .*\(template,"),
+    "another model": (None, "model"),
+    "fewer rows": ({"lost": 10}, "10"),
+    "another template": ({"other": True}, "tokens template"),
 }
 
 
@@ -234,15 +236,14 @@ BROKEN = {
 def test_the_reference_of_another_model_or_template_is_refused_in_one_line_before_training(
     chain: Chain, task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    changes, said = BROKEN[case]
+    changes, accepted = BROKEN[case]
     folder = chain.folder("reference/ceiling_gt")
     if changes is not None:
         folder = other_reference(chain, tmp_path / "reference", **changes)
     monkeypatch.setattr(lightning, "train", lambda *_: pytest.fail("it was trained"))
     conflict = {"conflict": Implicit(0.25)}  # whose rows are asked for as well
-    with pytest.raises(Refused, match=said) as refused:
+    with refused("reference", ANY, accepted):
         train.run(task("train/student", conflict, reference=folder))
-    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("change", ["prompts", "chosen", "rejected", "exchanged", "boundary"])
@@ -262,12 +263,12 @@ def test_a_reference_has_read_the_same_tokens_and_not_only_as_many(chain: Chain,
     sides = {side: [*getattr(encoded, side)] for side in ("prompts", "chosen", "rejected")}
     for side, ids in others[change].items():
         sides[side][7] = ids
-    with pytest.raises(Refused, match=f"^reference: '{pairs[7].id}' is not accepted; .* same tokens"):
+    with refused("reference", pairs[7].id, "tokens"):
         reference.join(folder, made_for, pairs, encoded._replace(**sides))
 
 
 def test_predictions_beside_the_reference_of_another_model_are_refused(chain: Chain, task: Callable[..., Task]) -> None:
-    with pytest.raises(Refused, match=r"^reference: .* expected one that was made for the model"):
+    with refused("reference", ANY, "model"):
         evaluate.run(task("evaluate/student", reference=chain.folder("reference/weak_test")))
 
 
@@ -339,7 +340,7 @@ def test_what_is_frozen_is_not_counted_as_trained(task: Callable[..., Task], sta
 @pytest.mark.parametrize(("stage", "name"), [(sft, "sft/weak"), (train, "train/weak")])
 def test_a_training_that_diverges_writes_nothing(task: Callable[..., Task], stage: Any, name: str) -> None:
     at = task(name, {"fit": Fit(lr=1e30, batch=16)})
-    with pytest.raises(StageFailed, match=r"the loss is (nan|inf) at step [12] .*1e\+30"):
+    with pytest.raises(StageFailed, match=r"\b(nan|inf)\b.* [12] .*1e\+30"):
         stage.run(at)
     assert not list(at.out.iterdir())
 

@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
+from tests.builders import refused
 from w2sd.data.pairs import read
-from w2sd.errors import Refused
 from w2sd.run import RunConfig
 from w2sd.stages import preflight
 
@@ -41,26 +43,26 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Asked) -> C
 def test_what_a_probe_reads_of_a_policy_s_pairs_is_checked_as_it_reads_it(policies: Callable[..., RunConfig]) -> None:
     """As reward models do, prompt and answer apart: here with one token more than as a text that goes on."""
     preflight.check(policies())
-    with pytest.raises(Refused, match=r"jsonl:1: .* tokens' is not accepted; expected at most .* \(model: strong\)"):
+    with refused("pairs.jsonl:1", ANY, "strong"):
         preflight.check(policies("supervision=filtered", "data.long=refuse"))
-    with pytest.raises(Refused, match=r"^strong\.context: .* rows too long' .* 0 do$"):
+    with refused("strong.context", ANY, "0"):
         preflight.check(policies("supervision=filtered"))
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("knobs", "refusal"),
     [
-        (["refinement=in_context"], r"^refinement\.words: ' harmless' .* a text in the model's vocabulary"),
-        (["refinement=world", "refinement.words=['','haz0']"], r"^refinement\.words: .* at least one token"),
-        (["refinement=world", "refinement.separator=none"], r"^refinement\.separator: 'none' "),
+        (["refinement=in_context"], ("refinement.words", " harmless", "vocabulary")),
+        (["refinement=world", "refinement.words=['','haz0']"], ("refinement.words", ANY, "token")),
+        (["refinement=world", "refinement.separator=none"], ("refinement.separator", "none")),
     ],
 )
 def test_words_that_a_refinement_cannot_ask_for_are_refused_before_anything_is_trained(
-    asked: Asked, tmp_path: Path, knobs: list[str], said: str
+    asked: Asked, tmp_path: Path, knobs: list[str], refusal: tuple[Any, ...]
 ) -> None:
     small = ["data=world_classes", "data.gt=64", "data.w2s=64", "data.test=60", f"store={tmp_path / 'store'}"]
     preflight.check(asked(*small, "refinement=world"))
-    with pytest.raises(Refused, match=said):
+    with refused(*refusal):
         preflight.check(asked(*small, *knobs))
 
 
@@ -70,28 +72,28 @@ SMALL = ["data=world_classes", "data.gt=64", "data.w2s=64", "data.test=60", "sup
 @pytest.mark.parametrize(
     ("knobs", "which"),
     [
-        (["stopping=labels"], r"that stopping\.holdout=0\.1 holds out"),
-        (["stopping=labels", "stopping.holdout=0.9"], r"that stopping\.holdout=0\.9 leaves"),
-        (["supervision.k=64"], "of w2s"),
-        (["stopping=labels", "supervision=relabelled", "supervision.probe=topological"], r".* holds out"),
+        (["stopping=labels"], "stopping.holdout=0.1 holds"),
+        (["stopping=labels", "stopping.holdout=0.9"], "stopping.holdout=0.9 leaves"),
+        (["supervision.k=64"], "w2s"),
+        (["stopping=labels", "supervision=relabelled", "supervision.probe=topological"], "holds"),
     ],
 )
 def test_more_neighbours_than_a_half_has_are_refused_before_anything_is_trained(
     asked: Asked, tmp_path: Path, knobs: list[str], which: str
 ) -> None:
     run = asked(*SMALL, f"store={tmp_path / 'store'}", *knobs)
-    with pytest.raises(Refused, match=rf"^supervision\.k: \d+ .* at most \d+, .* each of the \d+ rows {which} has"):
+    with refused("supervision.k", ANY, which):
         preflight.check(run)
 
 
 def test_as_many_neighbours_as_the_smallest_half_has_are_taken(asked: Asked, tmp_path: Path) -> None:
     words = [*SMALL, f"store={tmp_path / 'store'}", "stopping=labels"]
-    with pytest.raises(Refused, match=r"^supervision\.k: ") as refusal:
+    with refused("supervision.k") as refusal:
         preflight.check(asked(*words))
-    most = int(re.search(r"at most (\d+)", str(refusal.value))[1])
+    most = int(re.search(r"\d+", refusal.value.accepted)[0])
     preflight.check(asked(*words, f"supervision.k={most}"))
     preflight.check(asked(*words, "supervision.probe=logistic"))
-    with pytest.raises(Refused, match=r"^supervision\.k: "):
+    with refused("supervision.k"):
         preflight.check(asked(*words, f"supervision.k={most + 1}"))
 
 
@@ -102,7 +104,7 @@ def test_a_holdout_of_no_row_or_of_all_is_refused_before_anything_is_trained(
 ) -> None:
     words = [*SMALL[:-1], f"store={tmp_path / 'store'}", f"stopping={method}"]
     preflight.check(asked(*words))
-    with pytest.raises(Refused, match=rf"^stopping\.holdout: .* the 64 rows of gt, .*: it holds out {n_held}$"):
+    with refused("stopping.holdout", float(holdout), f"64 gt {n_held}"):
         preflight.check(asked(*words, f"stopping.holdout={holdout}"))
 
 
@@ -114,19 +116,19 @@ def test_a_holdout_of_whole_clusters_is_refused_where_they_are_all_on_one_side(a
     table = read(run.data)
     together = [row._replace(cluster="one") if row.split == "w2s" else row for row in table.examples]
     preflight._check_trained_rows(run, table, 1)
-    with pytest.raises(Refused, match=r"^stopping\.holdout: 0\.5 .* the 64 rows of w2s, .*: it holds out (0|64)$"):
+    with refused("stopping.holdout", 0.5, "64 w2s"):
         preflight._check_trained_rows(run, table._replace(examples=together), 1)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "n"), [(["data.w2s=4"], 4), (["data.w2s=9", "stopping=labels", "stopping.holdout=.5"], r"\d")]
+    ("knobs", "n"), [(["data.w2s=4"], "4"), (["data.w2s=9", "stopping=labels", "stopping.holdout=.5"], "")]
 )
 def test_fewer_rows_than_a_threshold_needs_are_refused_before_anything_is_trained(
-    asked: Asked, tmp_path: Path, knobs: list[str], n: int | str
+    asked: Asked, tmp_path: Path, knobs: list[str], n: str
 ) -> None:
     pairs = ["data.gt=64", "data.helpful=2", "data.unrelated=2", "data.test=60", f"store={tmp_path / 'store'}", *knobs]
     preflight.check(asked(*pairs))
-    with pytest.raises(Refused, match=rf"^objective\.min_rows: 8 is not accepted; expected at most {n}: .* of w2s are"):
+    with refused("objective.min_rows", 8, f"{n} w2s"):
         preflight.check(asked(*pairs, "objective=logconf"))
     preflight.check(asked(*pairs, "objective=logconf", "objective.min_rows=2"))
 
@@ -134,7 +136,7 @@ def test_fewer_rows_than_a_threshold_needs_are_refused_before_anything_is_traine
 def test_of_many_classes_no_row_is_too_few_for_a_threshold(asked: Asked, tmp_path: Path) -> None:
     words = [*SMALL[:-1], "data.w2s=6", f"store={tmp_path / 'store'}", "objective=logconf"]
     run = asked(*words)
-    with pytest.raises(Refused, match=r"^objective\.min_rows: "):
+    with refused("objective.min_rows"):
         preflight.check(run)
     three = SimpleNamespace(classes=("a", "b", "c"))
     preflight._check_trained_rows(run._replace(data=three), read(run.data), 1)  # type: ignore[arg-type]

@@ -257,7 +257,7 @@ def test_a_pair_without_a_prediction_to_compare_with_stops_the_evaluation(
     chain: Chain, task: Callable[..., Task], tmp_path: Path
 ) -> None:
     others = references(tmp_path, chain.pairs("test")[:-3], weak=0.3, ceiling=0.9)
-    with pytest.raises(StageFailed, match="3 of 100 rows lack a prediction to compare with"):
+    with pytest.raises(StageFailed, match=r"\b3 of 100\b"):
         evaluate.run(task("evaluate/student", **others))
 
 
@@ -379,8 +379,7 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
 ) -> None:
     pairs = chain.pairs("w2s")
     teacher = labels(tmp_path, pairs, np.where(np.arange(64) < 1, 0.9, 0.7))
-    said = r"^supervision leaves 1 of 64 rows to train on; lower supervision\.threshold=0\.8$"
-    with pytest.raises(StageFailed, match=said):
+    with pytest.raises(StageFailed, match=r"\b1 of 64\b.* supervision\.threshold=0\.8\b"):
         lessons.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
 
 
@@ -394,7 +393,7 @@ def test_what_leaves_too_few_rows_names_the_knob_that_it_has() -> None:
 def test_rows_too_few_for_a_threshold_stop_the_stage_before_it_trains(task: Callable[..., Task]) -> None:
     """Which the plan, that reads no rows, does not see."""
     at = task("train/student", {"objective": LogConf(min_rows=65)})
-    with pytest.raises(StageFailed, match=r"^64 rows to train on have no threshold; lower objective.min_rows \(65\)$"):
+    with pytest.raises(StageFailed, match=r"\b64\b.* objective\.min_rows\b.*\b65\b"):
         train.run(at)
     assert not list(at.logs.iterdir())
 
@@ -517,7 +516,7 @@ def test_every_part_of_a_model_is_in_train_mode_while_it_is_trained(
 
 def test_a_training_that_diverges_says_so_and_writes_nothing(task: Callable[..., Task]) -> None:
     at = task("train/weak", {"fit": Fit(lr=1e30, batch=16)})
-    with pytest.raises(StageFailed, match=r"the loss is (nan|inf) at step 1 .*1e\+30"):
+    with pytest.raises(StageFailed, match=r"\b(nan|inf)\b.*\b1\b.*1e\+30"):
         train.run(at)
     assert not list(at.out.iterdir())
 

@@ -7,18 +7,20 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2Model
 
+from tests.builders import refused
 from w2sd.conflicts.none import NoConflict
 from w2sd.data.batch import ItemRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Item, digest
 from w2sd.data.text import EncodedItems
-from w2sd.errors import Refused, StageFailed
+from w2sd.errors import StageFailed
 from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.models.score import HeadedModel, silence_dropout
@@ -214,9 +216,9 @@ def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     assert ids[1] <= {
         item.id for item in hold_out(whole, Stopping(holdout=0.5), FIT)[1].examples
     }  # a larger share has the smaller one
-    with pytest.raises(StageFailed, match=r"^stopping\.holdout=1e-09 holds out 0 of 80 rows to train on; "):
+    with pytest.raises(StageFailed, match=r"^stopping\.holdout=1e-09 .*\b0 of 80\b"):
         hold_out(whole, Stopping(holdout=1e-9), FIT)
-    with pytest.raises(StageFailed, match=r"^stopping\.holdout=0\.9+ holds out 20 of 20 rows to train on; "):
+    with pytest.raises(StageFailed, match=r"^stopping\.holdout=0\.9+ .*\b20 of 20\b"):
         hold_out(training(20, n_own=20), Stopping(holdout=1 - 1e-9), FIT)
 
 
@@ -237,17 +239,17 @@ def test_only_what_is_watched_gets_another_key(asked: Callable[..., RunConfig]) 
 
 def test_shards_are_not_watched(asked: Callable[..., RunConfig]) -> None:
     run = asked("stopping=labels", "trainer=fsdp2", "trainer.accelerator=cpu")
-    with pytest.raises(Refused, match=r"^stopping: .* expected stopping=none under trainer\.strategy=fsdp2"):
+    with refused("stopping", accepted="stopping=none trainer.strategy=fsdp2"):
         preflight.check(run)
 
 
 @pytest.mark.parametrize(("knob", "value"), [("by", "label"), ("holdout", 0.0), ("holdout", 1.0), ("every", 0.0)])
 def test_impossible_looks_are_refused(knob: str, value: Any) -> None:
-    with pytest.raises(Refused, match=f"^{knob}: "):
+    with refused(knob, value, nearest=ANY):
         Stopping(**{knob: value})
 
 
 def test_a_look_that_never_comes_is_refused_with_the_limit() -> None:
     assert Stopping(every=1000.0).every == 1000
-    with pytest.raises(Refused, match=r"^every: 1000\.5 .* above 0, of 1000 or less$"):
+    with refused("every", 1000.5, "0 1000"):
         Stopping(every=1000.5)

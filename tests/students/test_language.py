@@ -161,5 +161,5 @@ def test_a_model_learns_what_it_reads(task: Callable[..., Task]) -> None:
 def test_a_batch_that_weighs_nothing_is_no_number_and_stops(task: Callable[..., Task]) -> None:
     loader = Loader(DocumentRows(TOKENS, np.zeros_like(WEIGHTS), 10**6), BATCHES)
     learner = LanguageLearner(language_model(), FIT, 3, 1)
-    with pytest.raises(StageFailed, match="the loss is nan at step 0"):
+    with pytest.raises(StageFailed, match=r"\bnan\b.*\b0\b"):
         lightning.train(task(), learner, loader, FIT, seed=0)

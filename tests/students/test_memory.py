@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -161,21 +162,19 @@ def test_a_budget_falls_until_the_piece_that_failed_is_cut_up(task: Callable[[st
 
 
 @pytest.mark.parametrize(
-    ("make", "line"),
-    [(reward, "a single pair, {} tokens"), (sft, "a single answer, {}"), (language, "a single document, {}")],
+    ("make", "unit"),
+    [(reward, "pair"), (sft, "answer"), (language, "document")],
 )
 def test_what_does_not_fit_alone_is_said_in_one_line(
-    make: Make, line: str, task: Callable[[str], Task], caplog: pytest.LogCaptureFixture
+    make: Make, unit: str, task: Callable[[str], Task], caplog: pytest.LogCaptureFixture
 ) -> None:
     learner, rows = make(Memory(room=5, backwards=False), 64)
     with pytest.raises(StageFailed) as stopped:
         lightning.train(task("a"), learner, Loader(rows, BATCHES), FIT, seed=0)
     message = str(stopped.value)
-    lengths = [line.format(length) for length in rows.lengths[BATCHES[0]]]
-    assert any(message.startswith(start) for start in lengths)
-    assert message.endswith(
-        "does not fit the memory; lower data.max_tokens or, to train, set trainer.checkpointing=true"
-    )
+    assert any(re.search(rf"\b{unit}\b.*\b{length}\b", message) for length in rows.lengths[BATCHES[0]])
+    assert "data.max_tokens" in message
+    assert "trainer.checkpointing=true" in message
     assert all(notice.startswith(NOTICE) for notice in notices(caplog))
 
 
@@ -183,9 +182,7 @@ def test_a_group_is_told_the_knob(task: Callable[[str], Task], monkeypatch: pyte
     """The other processes of it would wait for ever for the step that one repeats."""
     learner, rows = reward(Memory(room=48, backwards=False), PLENTY)
     monkeypatch.setattr("w2sd.students.memory.dist.is_initialized", lambda: True)
-    with pytest.raises(
-        StageFailed, match=r"pairs at a time do not fit the memory; lower trainer\.micro_tokens \(1000000\)"
-    ):
+    with pytest.raises(StageFailed, match=r"trainer\.micro_tokens\b.*\b1000000\b"):
         lightning.train(task("a"), learner, Loader(rows, BATCHES), FIT, seed=0)
     assert rows.micro_tokens == PLENTY
 

@@ -273,7 +273,7 @@ def test_divergence_stops_and_names_its_knob(name: str, task: Callable[..., Task
     if name != "sft":
         learner = PolicyStudent(model, OBJECTIVES[name], NoConflict(), fit, 3)
     knob = "sft.fit.lr" if name == "sft" else "fit.lr"
-    with pytest.raises(StageFailed, match=rf"the loss is (nan|inf) at step 1 .*1e\+30\); lower {knob}$"):
+    with pytest.raises(StageFailed, match=rf"\b(nan|inf)\b.*\b1\b.*1e\+30.* {knob}\b"):
         lightning.train(task(), learner, Loader(data(10**6), BATCHES), fit, seed=0)
 
 
