@@ -476,6 +476,10 @@ def test_options_of_a_place_are_completed(
     assert completions <= set(said.out.split())
 
 
+def test_bash_takes_a_place_for_one_word(w2sd: Callable[..., Said]) -> None:
+    assert w2sd("-sc", "install=bash").out.startswith("COMP_WORDBREAKS=${COMP_WORDBREAKS//@}\n")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["plan_only=true"]])
 def test_a_reader_that_leaves_ends_it_quietly(
     command_to_closed_pipe: Callable[..., tuple[int, str]], words: list[str]

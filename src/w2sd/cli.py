@@ -116,6 +116,8 @@ def _answer(words: list[str]) -> str | None:
     require(all(folder.is_dir() for folder in own), "--config-dir", flags.config_dir, "a folder that exists")
     if flags.help:
         return show_help(*own)
+    if flags.shell_completion and "install=bash" in flags.overrides:
+        print("COMP_WORDBREAKS=${COMP_WORDBREAKS//@}")  # or bash would end a word at the @ of model@weak=
     line = os.environ.get("COMP_LINE", "") if flags.shell_completion else ""
     if match := re.search(r"(?:^| )(\+?(\w+)@[\w.]+=)\S*$", line):  # a group in a place, in which Hydra finds nothing
         return " ".join(f"{match[1]}{option}" for option in options(*(folder / match[2] for folder in (CONF, *own))))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from w2sd.pipeline.plan import SAMPLES
 from w2sd.pipeline.store import Store
-from w2sd.report import knobs
+from w2sd.report import knobs, results
 
 WORLD, SEED = "data.world_seed", "seed"  # what makes a replicate of a student, and nothing else
 ASIDE = (*knobs.RUNTIME, "controls", "twin_seeds", "training_pairs")  # what a student does not depend on
@@ -46,7 +46,7 @@ def groups(frame: pd.DataFrame, store: Path) -> list[Group]:
         if before is None or len(inputs[place]) >= len(inputs[before]):
             members[replicate] = place
     members_of = [sorted(members.values()) for members in places.values()]
-    settings, values = _settings(jobs.iloc[[members[0] for members in members_of]]), jobs.to_dict("records")
+    settings, values = _settings(jobs.iloc[[members[0] for members in members_of]]), results.rows(jobs)
     found = [
         Group(said, jobs.iloc[members], [values[place] for place in members], [inputs[place] for place in members])
         for said, members in zip(settings, members_of, strict=True)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from w2sd.pipeline.plan import SAMPLED, SAMPLES
 from w2sd.pipeline.store import Store
-from w2sd.report import estimates, knobs, notation
+from w2sd.report import estimates, knobs, notation, results
 
 MOST = 3  # jobs whose answers are shown
 TITLE = "What the models say"
@@ -36,7 +36,7 @@ def read(frame: pd.DataFrame, store: Path) -> list[Sampled]:
     """The samples of the first job of each conflict that has any, of the first three conflicts."""
     names = knobs.text(frame, "conflict") if "conflict" in frame else [""] * len(frame)
     found: dict[str, Sampled] = {}
-    for name, job in zip(names, frame.to_dict("records"), strict=True):
+    for name, job in zip(names, results.rows(frame), strict=True):
         if name not in found and len(found) < MOST:
             answers = _answers(Store(store), job["compare"])
             if answers:
