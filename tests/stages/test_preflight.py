@@ -146,9 +146,8 @@ def test_more_processes_than_cores_are_refused(asked: Asked, monkeypatch: pytest
     monkeypatch.setattr(preflight, "n_cores", lambda: 2)
     knobs = ["trainer=ddp", "trainer.accelerator=cpu"]
     preflight._check_devices(asked(*knobs, "trainer.devices=2").trainer)
-    with pytest.raises(Refused) as refused:
+    with refused("trainer.devices", 64):
         preflight.check(asked(*knobs, "trainer.devices=64"))
-    assert (refused.value.knob, refused.value.value) == ("trainer.devices", 64)
 
 
 @pytest.mark.parametrize(("batch", "n_warnings"), [(8, 0), (9, 2)])
