@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow.parquet as pq
 import pytest
 
 from w2sd import cli
@@ -180,25 +179,6 @@ def test_a_sweep_is_shared_by_several_processes(undisturbed: Ran, capsys: pytest
         (1, "1/2"),
         (2, "0/2"),
     ]
-
-
-def test_flips_are_looked_for_on_training_pairs(undisturbed: Ran, tmp_path: Path) -> None:
-    lend_pretrained(undisturbed, tmp_path)
-    ran = run(tmp_path, "conflict=explicit", "training_pairs=true", "twin_seeds=[1]")
-    assert ran.code == 0
-    (compared,) = ran.store.glob("artifacts/compare-*")
-    metrics = json.loads((compared / "metrics.json").read_text())
-    keys = json.loads((compared / "spec.json").read_text())["inputs"]
-    p = {}
-    for role, kind in (("weak", "label"), ("baseline", "evaluate"), ("student", "evaluate")):
-        table = pq.read_table(ran.store / "artifacts" / f"{kind}-{keys[f'training_{role}']}" / "predictions.parquet")
-        p[role] = dict(zip(*(table[name].to_pylist() for name in ("id", "p_correct")), strict=True))
-    assert len(p["student"]) == 64 < len(p["weak"])
-    lost = [id for id in p["student"] if p["baseline"][id] >= 0.5 > p["student"][id]]
-    assert metrics["boundary/training/flips"] == len(lost)
-    rate = metrics["boundary/training/rate/0.00"]
-    unsure = [id for id in p["student"] if p["baseline"][id] >= 0.5 > p["weak"][id]]
-    assert rate == pytest.approx(len(set(lost) & set(unsure)) / len(unsure))
 
 
 def test_a_loss_that_is_not_finite_stops_its_stage_and_keeps_what_finished(

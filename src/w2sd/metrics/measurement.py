@@ -62,7 +62,7 @@ def _pgr(correct: Mapping[str, Column], gain: Column, gap: Column, clusters: NDA
     """PGR with its interval over the resamples that have a gap; None where the gap could be noise."""
     ratios = np.divide(gain, gap, out=np.full_like(gap, np.nan), where=gap > 0)
     metrics: Metrics = {"pgr": None, "pgr_lo": None, "pgr_hi": None, "pgr_n_undefined": interval(ratios).n_undefined}
-    recovered = pgr_beyond_noise(*(correct[role] for role in ROLES), clusters)
+    recovered = pgr_beyond_noise(correct["weak"], correct["student"], correct["ceiling"], clusters)
     if recovered is not None:
         metrics |= {"pgr": recovered} | bounds("pgr", ratios)
     return metrics

@@ -38,6 +38,6 @@ class PerformanceGapRecovered(PairMetric):
     def compute(self) -> Tensor:
         """PGR over the distinct pairs seen so far, or NaN."""
         rows = self.rows()
-        correct = [correctness(rows[name]) for name in ("weak", "p_correct", "ceiling")]
-        pgr = pgr_beyond_noise(*correct, rows["cluster"])
+        weak, student, ceiling = (correctness(rows[name]) for name in ("weak", "p_correct", "ceiling"))
+        pgr = pgr_beyond_noise(weak, student, ceiling, rows["cluster"])
         return self.value(math.nan if pgr is None else pgr)

@@ -56,10 +56,9 @@ class _Experiment(Graph):
         run, settings = self.run, self.run.settings
         weak_base = self.begin("weak", run.weak, "weak", is_teacher=True)
         self.strong_base = self.begin("strong", run.strong, "strong")
-        draws = {role: {"stream": role, "seed": settings.teacher_seed} for role in ("weak", "ceiling")}
-        self.weak = self.train("weak", run.weak, split="gt", **draws["weak"], **weak_base)
-        split = settings.ceiling_split
-        self.ceiling = self.train("ceiling", run.strong, split=split, **draws["ceiling"], **self.strong_base)
+        seed, split = settings.teacher_seed, settings.ceiling_split
+        self.weak = self.train("weak", run.weak, split="gt", seed=seed, stream="weak", **weak_base)
+        self.ceiling = self.train("ceiling", run.strong, split=split, seed=seed, stream="ceiling", **self.strong_base)
         self.measured |= {role: self.evaluate(role, self.stages[f"train/{role}"]) for role in ("weak", "ceiling")}
         if not isinstance(run.head, NewHead):
             self.measured["zero_shot"] = self.evaluate("zero_shot", self.zero_shot(run.strong, self.strong_base))
