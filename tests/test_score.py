@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
@@ -213,66 +215,65 @@ def test_no_flips_equal_confidences_and_one_cluster_are_honest_nulls(run: Run, f
     assert "one cluster: nothing says how sure a figure is" in out
 
 
-BAD: list[tuple[str, str, str]] = [
-    ("", "student.csv: 'a file without rows'", "at least one row"),
-    ("id,p_correct\n", "student.csv: 'a file without rows'", "at least one row"),
-    ("id,score\n0,0.5\n", "student.csv: columns: ['id', 'score']", "a column margin or p_correct"),
-    ("key,p_correct\n0,0.5\n", "student.csv: columns", "a column id"),
-    ("id,p_corect\n0,0.5\n", "student.csv: columns", "did you mean 'p_corect'"),
-    ("id,p_correct\n0,0.5\n1,high\n", "student.csv:3: p_correct: 'high'", "a number from 0 to 1"),
-    ("id,p_correct\n0,0.5\n1,nan\n", "student.csv:3: p_correct: 'nan'", "a number from 0 to 1"),
-    ("id,p_correct\n0,0.5\n1,\n", "student.csv:3: p_correct: ''", "a number from 0 to 1"),
-    ("id,p_correct\n0,1.5\n", "student.csv:2: p_correct: '1.5'", "a number from 0 to 1"),
-    ("id,p_correct\n0,-0.1\n", "student.csv:2: p_correct: '-0.1'", "a number from 0 to 1"),
-    ("id,margin\n0,inf\n", "student.csv:2: margin: 'inf'", "a finite number"),
-    ("id,margin,p_correct\n0,-1,0.9\n", "student.csv:2: margin: -1.0", "the sign of p_correct - 0.5"),
-    ("id,p_correct\n0,0.5\n0,0.6\n", "student.csv:3: id: '0'", "each id once; it is also in student.csv:2"),
-    ("id,p_correct\n,0.5\n", "student.csv:2: id: ''", "a text or a whole number"),
-    ("id,p_correct\n0,0.5,7\n", "student.csv:2: ['7']", "as many cells as the header has"),
-    ("id,p_correct,n_chosen\n0,0.5,2.5\n", "student.csv:2: n_chosen: '2.5'", "a whole number of at least 0"),
+BAD: list[tuple[str, tuple[Any, ...]]] = [
+    ("", ("student.csv", "a file without rows")),
+    ("id,p_correct\n", ("student.csv", "a file without rows")),
+    ("id,score\n0,0.5\n", ("student.csv: columns", ["id", "score"], "margin p_correct")),
+    ("key,p_correct\n0,0.5\n", ("student.csv: columns", ["key", "p_correct"], "id")),
+    ("id,p_corect\n0,0.5\n", ("student.csv: columns", ["id", "p_corect"], "p_correct", "p_corect")),
+    ("id,p_correct\n0,0.5\n1,high\n", ("student.csv:3: p_correct", "high", "0 1")),
+    ("id,p_correct\n0,0.5\n1,nan\n", ("student.csv:3: p_correct", "nan", "0 1")),
+    ("id,p_correct\n0,0.5\n1,\n", ("student.csv:3: p_correct", "", "0 1")),
+    ("id,p_correct\n0,1.5\n", ("student.csv:2: p_correct", "1.5", "0 1")),
+    ("id,p_correct\n0,-0.1\n", ("student.csv:2: p_correct", "-0.1", "0 1")),
+    ("id,margin\n0,inf\n", ("student.csv:2: margin", "inf", "finite")),
+    ("id,margin,p_correct\n0,-1,0.9\n", ("student.csv:2: margin", -1.0, "p_correct 0.5")),
+    ("id,p_correct\n0,0.5\n0,0.6\n", ("student.csv:3: id", "0", "student.csv:2")),
+    ("id,p_correct\n,0.5\n", ("student.csv:2: id", "", "number")),
+    ("id,p_correct\n0,0.5,7\n", ("student.csv:2", ["7"], "header")),
+    ("id,p_correct,n_chosen\n0,0.5,2.5\n", ("student.csv:2: n_chosen", "2.5", "0")),
     (
         "id,p_correct\n0,0.5\nx,0.5\n",
-        "student.csv: id: '1'",
-        "the ids of weak.csv; 12 are in one of the two files only",
+        ("student.csv: id", "1", "weak.csv 12"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("text", "refused", "accepted"), BAD)
-def test_bad_csv_is_refused_in_one_line(run: Run, files: Path, text: str, refused: str, accepted: str) -> None:
+@pytest.mark.parametrize(("text", "refusal"), BAD)
+def test_bad_csv_is_refused_in_one_line(run: Run, files: Path, text: str, refusal: tuple[Any, ...]) -> None:
     (files / "student.csv").write_text(text)
-    _refused(run(), refused, accepted)
+    _refused(run(), *refusal)
 
 
 @pytest.mark.parametrize(
-    ("text", "refused", "accepted"),
+    ("text", "refusal"),
     [
-        ('{"id": 0, "p_correct": 0.5}\n{"id": 1, "p_cor', "student.jsonl:2: ", "one JSON object in each line"),
-        ("[0, 1]\n", "student.jsonl:1: [0, 1]", "one JSON object in each line"),
-        ('{"id": 0, "p_correct": NaN}\n', "student.jsonl:1: p_correct: nan", "a number from 0 to 1"),
-        ('{"id": 0, "p_correct": true}\n', "student.jsonl:1: p_correct: True", "a number from 0 to 1"),
-        ('{"id": 0, "p_correct": 0.5}\n{"id": 1}\n', "student.jsonl:2: p_correct: None", "a number from 0 to 1"),
-        ('{"id": null, "p_correct": 0.5}\n', "student.jsonl:1: id: None", "a text or a whole number"),
+        ('{"id": 0, "p_correct": 0.5}\n{"id": 1, "p_cor', ("student.jsonl:2", ANY, "JSON")),
+        ("[0, 1]\n", ("student.jsonl:1", [0, 1], "JSON")),
+        ('{"id": 0, "p_correct": NaN}\n', ("student.jsonl:1: p_correct", float("nan"), "0 1")),
+        ('{"id": 0, "p_correct": true}\n', ("student.jsonl:1: p_correct", True, "0 1")),
+        ('{"id": 0, "p_correct": 0.5}\n{"id": 1}\n', ("student.jsonl:2: p_correct", None, "0 1")),
+        ('{"id": null, "p_correct": 0.5}\n', ("student.jsonl:1: id", None, "number")),
     ],
 )
-def test_bad_jsonl_is_refused_in_one_line(run: Run, files: Path, text: str, refused: str, accepted: str) -> None:
+def test_bad_jsonl_is_refused_in_one_line(run: Run, files: Path, text: str, refusal: tuple[Any, ...]) -> None:
     (files / "student.jsonl").write_text(text)
-    _refused(run(student="student.jsonl"), refused, accepted)
+    _refused(run(student="student.jsonl"), *refusal)
 
 
 def test_files_that_cannot_be_read_are_refused(run: Run, files: Path) -> None:
     (files / "notes.txt").touch()
-    _refused(run(student="notes.txt"), "notes.txt: '.txt'", "a name that ends in .parquet, .csv, .jsonl")
+    _refused(run(student="notes.txt"), "notes.txt", ".txt", ".parquet .csv .jsonl")
     (files / "folder.csv").mkdir()
-    _refused(run(student="folder.csv"), "folder.csv: 'Is a directory'", "a readable csv file")
+    _refused(run(student="folder.csv"), "folder.csv", "Is a directory", "csv")
     (files / "latin.csv").write_bytes(b"id,p_correct\n\xe9,0.5\n")
-    _refused(run(student="latin.csv"), "latin.csv: ", "a readable csv file")
+    _refused(run(student="latin.csv"), "latin.csv", ANY, "csv")
     write(files / "cut.parquet", {"id": [str(i) for i in range(12)], "p_correct": V27["student"]})
     whole = (files / "cut.parquet").read_bytes()
     (files / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    _refused(run(student="cut.parquet"), "cut.parquet: ", "a readable parquet file")
+    _refused(run(student="cut.parquet"), "cut.parquet", ANY, "parquet")
     write(files / "odd.parquet", {"id": ["0"], "p_correct": [[0.5]]})
-    _refused(run(student="odd.parquet"), "odd.parquet: row 1: p_correct: [0.5]", "a number from 0 to 1")
+    _refused(run(student="odd.parquet"), "odd.parquet: row 1: p_correct", [0.5], "0 1")
 
 
 @pytest.mark.parametrize("flag", ["weak", "student", "twin", "placebo", "gold-conflict"])
@@ -281,7 +282,7 @@ def test_a_file_that_is_not_there_is_refused_by_its_flag(run: Run, files: Path, 
     several = ["--gold-baseline", "weak.csv"] if flag == "gold-conflict" else []
     ran = run(weak="studnet.csv") if flag == "weak" else run(student=gone) if flag == "student" else None
     ran = ran or run(f"--{flag}", gone, *several)
-    _refused(ran, f"--{flag}: 'studnet.csv' is not accepted", "did you mean 'student.csv'?")
+    _refused(ran, f"--{flag}", "studnet.csv", nearest="student.csv")
 
 
 def test_a_reader_that_leaves_ends_it_quietly(command_to_closed_pipe: Callable[..., tuple[int, str]]) -> None:
@@ -292,27 +293,33 @@ def test_clusters_and_strata_belong_to_pairs(run: Run, files: Path) -> None:
     write(files / "weak.csv", {"id": range(12), "p_correct": V27["weak"], "cluster": ["a", "b"] * 6})
     assert run()[3]["n/clusters"] == 2
     write(files / "student.csv", {"id": range(12), "p_correct": V27["student"], "cluster": ["b", "a"] * 6})
-    _refused(run(), "student.csv.cluster: 'b'", "'a' for id 0, as in weak.csv")
+    _refused(run(), "student.csv.cluster", "b", "'a' 0 weak.csv")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "refused", "accepted"),
+    ("arguments", "refusal"),
     [
-        (["--student", "weak.csv"], "--student: ", "as many files as --baseline (1)"),
-        (["--threshold", "1.5"], "--threshold: 1.5", "a number above 0 and up to 1"),
-        (["--threshold", "high"], "argument --threshold: invalid float value: 'high'", "--help"),
-        (["--placebo", "weak.csv"], "--placebo: 'weak.csv'", "NAME=FILE"),
-        (["--placebo", "twins=weak.csv"], "--placebo: 'twins=weak.csv'", "NAME not twins or gold_conflict"),
-        (["--placebo", "a=weak.csv", "--placebo", "a=weak.csv"], "--placebo: 'a=weak.csv'", "no more files named a"),
-        (["--gold-conflict", "weak.csv"], "--gold-baseline: []", "1, as --gold-conflict"),
-        (["--gold-baseline", "weak.csv"], "--gold-baseline: ['weak.csv']", "0, as --gold-conflict"),
-        (["--twim", "weak.csv"], "flags: '--twim'", "'--twin'"),
-        (["--zzz"], "flags: '--zzz'", "--twin, --weak"),
+        (["--student", "weak.csv"], ("--student", ANY, "--baseline 1")),
+        (["--threshold", "1.5"], ("--threshold", 1.5, "0 1")),
+        (["--placebo", "weak.csv"], ("--placebo", "weak.csv", "NAME=FILE")),
+        (["--placebo", "twins=weak.csv"], ("--placebo", "twins=weak.csv", "NAME twins gold_conflict")),
+        (["--placebo", "a=weak.csv", "--placebo", "a=weak.csv"], ("--placebo", "a=weak.csv", "a")),
+        (["--gold-conflict", "weak.csv"], ("--gold-baseline", [], "1 --gold-conflict")),
+        (["--gold-baseline", "weak.csv"], ("--gold-baseline", ["weak.csv"], "0 --gold-conflict")),
+        (["--twim", "weak.csv"], ("flags", "--twim", "", "--twin")),
+        (["--zzz"], ("flags", "--zzz", "--twin --weak")),
     ],
 )
 @pytest.mark.usefixtures("files")
-def test_flags_that_do_not_fit_are_refused(run: Run, arguments: list[str], refused: str, accepted: str) -> None:
-    _refused(run(*arguments), refused, accepted)
+def test_flags_that_do_not_fit_are_refused(run: Run, arguments: list[str], refusal: tuple[Any, ...]) -> None:
+    _refused(run(*arguments), *refusal)
+
+
+@pytest.mark.usefixtures("files")
+def test_a_flag_that_is_no_number_is_one_line(run: Run) -> None:
+    code, out, err, _ = run("--threshold", "high")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.match("w2sd-score: .*--threshold.*'high'", err)
 
 
 def test_a_misspelt_flag_is_told_before_the_one_that_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -329,12 +336,10 @@ def test_an_output_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixtu
     assert_refusal(capsys.readouterr().err, "--json", "no/such/folder.json", program="w2sd-score")
 
 
-def _refused(ran: tuple[int, str, str, dict[str, Any]], refused: str, accepted: str) -> None:
+def _refused(ran: tuple[int, str, str, dict[str, Any]], *refusal: Any) -> None:
     code, out, err, _ = ran
     assert (code, out) == (2, "")
-    assert err.startswith(f"w2sd-score: {refused}"), err
-    assert accepted in err
-    assert err.count("\n") == 1
+    assert_refusal(err, *refusal, program="w2sd-score")
 
 
 @pytest.mark.usefixtures("files")

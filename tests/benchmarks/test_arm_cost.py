@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import pytest
 from tests.builders import refused
@@ -68,5 +67,5 @@ def test_seeds_are_pooled_by_arm(jobs: Jobs) -> None:
 )
 def test_jobs_of_several_settings_are_refused(jobs: Jobs, knobs: dict[str, Any], differ: str) -> None:
     jobs.add("simpo", **{"fit": 0.2, **knobs})
-    with refused(ANY, ANY, differ):
+    with refused("STORE", str(jobs.root), differ):
         arm_cost.costs(jobs.root)

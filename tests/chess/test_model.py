@@ -39,7 +39,7 @@ TINY = ChessModel(width=8, layers=1, heads=2, documents=0)
     ],
 )
 def test_impossible_values_are_refused(knob: dict[str, Any]) -> None:
-    with refused(next(iter(knob))):
+    with refused(*next(iter(knob.items()))):
         ChessModel(**knob)
     with refused("width", 64, "5"):
         ChessModel(heads=5)

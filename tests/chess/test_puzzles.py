@@ -90,7 +90,7 @@ def test_the_content_is_the_identity_and_the_place_is_not(file: Callable[..., Ch
 
 @pytest.mark.parametrize("knob", [{"form": "image"}, {"limit": 1}, {"w2s_parts": 0}, {"max_tokens": 1}])
 def test_impossible_values_are_refused(knob: dict[str, Any]) -> None:
-    with refused(next(iter(knob))):
+    with refused(*next(iter(knob.items()))):
         ChessPuzzles(**knob)
 
 

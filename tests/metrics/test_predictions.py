@@ -154,7 +154,7 @@ def test_what_no_measurement_may_use_is_not_written(
     column, *rest = refusal
     with refused(f"{tmp_path / 'p.parquet'}{column}", *rest):
         write_predictions(tmp_path / "p.parquet", COLUMNS | changes)
-    with refused("predictions", ["id", "margin", "p_correct"], "cluster"):
+    with refused("predictions", ["id", "known", "margin", "n_prompt", "p_correct"], "cluster"):
         write_predictions(tmp_path / "p.parquet", {k: v for k, v in COLUMNS.items() if k != "cluster"})
     assert not list(tmp_path.iterdir())
 

@@ -206,7 +206,7 @@ def test_missing_files_of_weights_are_found(folder: Path, causal: GPT2LMHeadMode
     with refused("id", str(folder), f"{first.name} model.safetensors.index.json"):
         Hub(str(folder)).check_weights()
     (folder / "model.safetensors.index.json").write_text("[]")
-    with refused("id", str(folder), "index"):
+    with refused("id", str(folder / "model.safetensors.index.json"), "index"):
         Hub(str(folder)).check_weights()
     (folder / "model.safetensors.index.json").unlink()
     with refused("id", str(folder), "model.safetensors"):

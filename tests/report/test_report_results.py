@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import pandas as pd
 import pytest
@@ -90,10 +89,10 @@ def test_stages_come_from_cause_to_effect(fake: Any) -> None:
 def test_a_broken_record_is_one_line_that_names_the_file(fake: Any) -> None:
     fake.add()
     (fake.root / "jobs/job-009.json").write_text('{"id": "job-009",')
-    with refused(ANY, ANY, "JSON"):
+    with refused("store", str(fake.root / "jobs/job-009.json"), "JSON"):
         results.load(fake.root)
     (fake.root / "jobs/job-009.json").write_text('{"id": "job-009"}')
-    with refused(ANY, ANY, "record"):
+    with refused("store", str(fake.root / "jobs/job-009.json"), "record"):
         results.load(fake.root)
 
 

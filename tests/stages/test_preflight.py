@@ -40,10 +40,12 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Asked) -> C
     return lambda *overrides: asked(*data, *models, *overrides)
 
 
-def test_what_a_probe_reads_of_a_policy_s_pairs_is_checked_as_it_reads_it(policies: Callable[..., RunConfig]) -> None:
+def test_what_a_probe_reads_of_a_policy_s_pairs_is_checked_as_it_reads_it(
+    policies: Callable[..., RunConfig], tmp_path: Path
+) -> None:
     """As reward models do, prompt and answer apart: here with one token more than as a text that goes on."""
     preflight.check(policies())
-    with refused("pairs.jsonl:1", ANY, "strong"):
+    with refused(f"{tmp_path / 'pairs.jsonl'}:1", ANY, "strong"):
         preflight.check(policies("supervision=filtered", "data.long=refuse"))
     with refused("strong.context", ANY, "0"):
         preflight.check(policies("supervision=filtered"))

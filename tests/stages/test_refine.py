@@ -97,7 +97,7 @@ def test_words_that_leave_no_room_for_an_item_are_refused() -> None:
 
 @pytest.mark.parametrize("knob", [{"examples": -1}, {"examples": 1001}, {"seed": -1}, {"words": ["a", "a"]}])
 def test_an_impossible_refinement_is_refused(knob: dict[str, Any]) -> None:
-    with refused(next(iter(knob))):
+    with refused(*next(iter(knob.items()))):
         InContext(**knob)
 
 
