@@ -156,7 +156,7 @@ def test_accuracies_without_a_standard_error_are_no_surer(fake: Any) -> None:
 def test_pairs_that_were_too_long_are_told_of(fake: Any) -> None:
     fake.add(data__dropped_long=0, trained={"student": {"metrics": {"n/dropped_long": 0}}})
     assert cautions.flags(results.load(fake.root)) == []
-    fake.add(seed=1, data__dropped_long=3, trained={"ceiling": {"metrics": {"n/dropped_long": 1200}}})
+    fake.add(seed=1, data__dropped_long=3, trained={"student": {"metrics": {"n/dropped_long": 1200}}})
     flags = cautions.flags(results.load(fake.root))
     assert [re.findall(r"up to ([\d,]+) (\w+) pairs .* \((1 of 2 jobs)\)", flag) for flag in flags] == [
         [("3", "test", "1 of 2 jobs")],
