@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from w2sd.atomic import read_json
 from w2sd.errors import Refused
-from w2sd.pipeline.store import Store, read_json
+from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME, is_seed
 
 KINDS = ("label", "sft", "reference", "train", "evaluate")

@@ -24,9 +24,9 @@ import ours
 import work
 from w2sd.data.batch import PairRows
 from w2sd.data.loader import Shuffled
-from w2sd.fit import Fit
-from w2sd.models.compiling import compile_layers
-from w2sd.trainer import Trainer
+from w2sd.models.prepare import compile_layers
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
 
 PAIRS = 256
 

@@ -34,13 +34,12 @@ from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfi
 
 from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.layout import Text, Tokens, packed, plain
-from w2sd.models import flex, packing, score
-from w2sd.models.kernels import log_probs
-from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
-from w2sd.models.scores import PairLogProbs, PairScores
-from w2sd.objectives.dpo import DPO
+from w2sd.models import flex, heads, packing
+from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.log_probs import PairLogProbs, PairScores
+from w2sd.models.prepare import log_probs
+from w2sd.objectives.preference import DPO, SimPO
 from w2sd.objectives.reward import RewardBCE
-from w2sd.objectives.simpo import SimPO
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -167,12 +166,12 @@ def by_block(tokens: Tokens) -> packing.Packing:
 
 @contextmanager
 def told(how: Callable[[Tokens], packing.Packing]) -> Iterator[None]:
-    usual = score.packing
-    score.packing = how
+    usual = heads.packing
+    heads.packing = how
     try:
         yield
     finally:
-        score.packing = usual
+        heads.packing = usual
 
 
 def half() -> Any:

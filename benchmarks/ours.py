@@ -20,26 +20,23 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import work
-from w2sd.conflicts.none import NoConflict
+from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import PairRows
 from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.pairs import Pair
 from w2sd.data.text import Encoded, encode_rows, gather
-from w2sd.fit import Fit
 from w2sd.logger import Csv
+from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
 from w2sd.models.packing import pack
-from w2sd.models.score import PolicyModel, RewardModel, silence_dropout
-from w2sd.objectives.dpo import DPO
+from w2sd.objectives.preference import DPO, SFT, SimPO
 from w2sd.objectives.reward import RewardBCE
-from w2sd.objectives.sft import SFT
-from w2sd.objectives.simpo import SimPO
-from w2sd.stages import lightning
-from w2sd.students.base import Examination, Student
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
 from w2sd.students.policy import LOGP, PolicyStudent
-from w2sd.students.reward import RewardStudent
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.students.student import Examination, RewardStudent, Student
 
 OBJECTIVES = {"reward": RewardBCE(), "simpo": SimPO(beta=2.0, gamma=1.0), "dpo": DPO(beta=0.1)}
 
@@ -134,7 +131,7 @@ def ask_reference(task: Task, given: work.Work, encoded: Encoded) -> tuple[np.nd
     model = PolicyModel(load_language_model(given.folder / "model"))
     ready(model)
     origin = PolicyStudent(model, SFT(), NoConflict(), Fit())
-    seconds = score(task, origin, encoded, None, lightning.predict)
+    seconds = score(task, origin, encoded, None, engine.predict)
     return np.column_stack([origin.columns()[name] for name in LOGP]), seconds
 
 
@@ -146,9 +143,9 @@ def run_once(given: work.Work, objective: str, n: int, scratch: Path) -> dict[st
     rows, fit = rows_of(encoded, task, said), Fit(lr=1e-5, batch=work.BATCH, schedule="constant")
     loader = Started(rows, Shuffled(n, work.BATCH, seed=0))
     student = student_for(given, objective, fit, len(loader), task.trainer.log_every)
-    lightning.train(task, student, loader, fit, 0)
+    engine.train(task, student, loader, fit, 0)
     seconds["train"] = task.advance.at - loader.at
-    seconds["evaluate"] = score(task, student, encoded, said, lightning.test)
+    seconds["evaluate"] = score(task, student, encoded, said, engine.test)
     tokens = sum(2 * len(p) + len(c) + len(r) for p, c, r in zip(*encoded[:3], strict=True))
     return {"pairs": n, "tokens": tokens, "seconds": seconds}
 
@@ -161,7 +158,7 @@ def first_losses(given: work.Work, objective: str, scratch: Path, n_steps: int) 
     fit = Fit(lr=1e-3, batch=work.BATCH, schedule="constant")
     in_order = [list(range(start, start + work.BATCH)) for start in range(0, n, work.BATCH)]
     student = student_for(given, objective, fit, n_steps, 1)
-    lightning.train(task, student, Loader(rows_of(encoded, task, said), in_order), fit, 0)
+    engine.train(task, student, Loader(rows_of(encoded, task, said), in_order), fit, 0)
     with open(task.logs / "metrics.csv", encoding="utf-8") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 

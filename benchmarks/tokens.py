@@ -16,9 +16,9 @@ import hydra
 import numpy as np
 
 from w2sd.cli import CONF
+from w2sd.config import RunConfig, read
 from w2sd.data import pairs
 from w2sd.data.text import Encoded
-from w2sd.run import RunConfig, read
 from w2sd.stages import encoding
 
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from safetensors.numpy import save_file
 
 from w2sd.cli import CONF
-from w2sd.run import RunConfig, read
+from w2sd.config import RunConfig, read
 
 os.environ["OMP_NUM_THREADS"] = "1"
 pytest.register_assert_rewrite("tests.builders")

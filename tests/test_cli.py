@@ -25,12 +25,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tests.builders import assert_refusal
 from w2sd import __version__, cli
 from w2sd.cli import CONF
+from w2sd.config import RunConfig, Settings
 from w2sd.data import pairs
 from w2sd.errors import StageFailed
 from w2sd.overrides import refusal
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.store import Store
-from w2sd.run import RunConfig, Settings
 
 
 class Said(NamedTuple):
@@ -428,7 +428,7 @@ def test_the_configuration_is_printed(w2sd: Callable[..., Said], here: Path) -> 
 
 def test_your_own_folder_of_options_joins(w2sd: Callable[..., Said], here: Path) -> None:
     Path("mine/fit").mkdir(parents=True)
-    Path("mine/fit/slow.yaml").write_text("# Slow.\n_target_: w2sd.fit.Fit\nlr: 1.0e-9\n")
+    Path("mine/fit/slow.yaml").write_text("# Slow.\n_target_: w2sd.parts.fit.Fit\nlr: 1.0e-9\n")
     said = w2sd("--config-dir", "mine", "fit=slow", "--cfg", "job")
     assert (said.code, said.err) == (0, "")
     assert "lr: 1.0e-09" in said.out

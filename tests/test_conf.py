@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.builders import refused
 from w2sd.cli import CONF
-from w2sd.config import target
+from w2sd.config import GROUPS, RunConfig, Settings
+from w2sd.identity import target
 from w2sd.pipeline.plan import plan
-from w2sd.run import GROUPS, RunConfig, Settings
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF)
 NAMES = [path.relative_to(CONF).with_suffix("").as_posix() for path in FILES]
@@ -79,7 +79,7 @@ def choice(name: str) -> list[str]:
     """The overrides that choose an option wherever it can stand; the embedded ladders read their own texts alone."""
     folder, option = name.split("/")
     spots = [f"{folder}@{place}={option}" if place != folder else name.replace("/", "=") for place in places()[folder]]
-    elsewhere = folder == "data" and not CONTENT[name]["_target_"].startswith(("w2sd.world.", "w2sd.game."))
+    elsewhere = folder == "data" and not CONTENT[name]["_target_"].startswith("w2sd.world.")
     return [*spots, *(READERS if elsewhere else []), *ASKS.get(name, [])]
 
 

@@ -19,16 +19,16 @@ from hypothesis import example, given, settings
 from omegaconf import DictConfig
 
 from tests.builders import refused
-from w2sd.config import build, describe, target
+from w2sd.config import GROUPS, RunConfig, build, describe, read
 from w2sd.errors import Refused
-from w2sd.fit import Fit
+from w2sd.identity import target
 from w2sd.models.scratch import Scratch
-from w2sd.pipeline.chain import Bootstrap
+from w2sd.parts.chain import Bootstrap
+from w2sd.parts.fit import Fit
 from w2sd.pipeline.plan import plan
-from w2sd.run import GROUPS, RunConfig, read
 from w2sd.world.ladder import Rung
 
-FIT = {"_target_": "w2sd.fit.Fit"}
+FIT = {"_target_": "w2sd.parts.fit.Fit"}
 RUNG = {"_target_": "w2sd.world.ladder.Rung", "rung": 1, "width": 8, "layers": 1, "heads": 1, "lr": 0.01}
 
 
@@ -130,7 +130,7 @@ def test_the_round_trip_is_exact_for_every_text(text: str) -> None:
 
 def test_parts_under_names_are_built_one_by_one_in_their_order() -> None:
     rungs = {name: Rung(rung=n, width=8, layers=1, heads=1, lr=0.01) for n, name in enumerate(["two", "one", "three"])}
-    node = {"_target_": "w2sd.pipeline.chain.Bootstrap", "between": describe(rungs)}
+    node = {"_target_": "w2sd.parts.chain.Bootstrap", "between": describe(rungs)}
     chain = build(json.loads(json.dumps(node)), "chain")
     assert chain == Bootstrap(rungs)
     assert list(chain.between) == ["two", "one", "three"]
@@ -144,7 +144,7 @@ NO_MODELS = {
     "none": ({}, ("chain.between", {}, "model@chain.between.one")),
     "a number": (3, ("chain.between", 3, "dict[str")),
     "nothing": (None, ("chain.between", None, "dict[str")),
-    "a list": ([FIT], ("chain.between", [{"_target_": "w2sd.fit.Fit"}], "dict")),
+    "a list": ([FIT], ("chain.between", [{"_target_": "w2sd.parts.fit.Fit"}], "dict")),
     "a word": ({"one": "world_m"}, ("chain.between.one", "world_m", "model@chain.between.one")),
     "a model and a number": ({"one": RUNG, "two": 3}, ("chain.between.two", 3)),
     "no model": ({"one": FIT}, ("chain.between.one", Fit())),
@@ -157,7 +157,7 @@ NO_MODELS = {
 @pytest.mark.parametrize(("between", "refusal"), NO_MODELS.values(), ids=NO_MODELS)
 def test_what_cannot_stand_between_weak_and_strong_is_named(between: Any, refusal: tuple[Any, ...]) -> None:
     with refused(*refusal):
-        build({"_target_": "w2sd.pipeline.chain.Bootstrap", "between": between}, "chain")
+        build({"_target_": "w2sd.parts.chain.Bootstrap", "between": between}, "chain")
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 2.5, "text"])
@@ -301,7 +301,7 @@ TARGETS = {
     "no text": (3, "w2sd trusted"),
     "nothing": (None, "w2sd trusted"),
     "no such module": ("w2sd.nowhere.Fit", "w2sd.nowhere"),
-    "no such class": ("w2sd.fit.Fitt", "w2sd.fit Fitt"),
+    "no such class": ("w2sd.parts.fit.Fitt", "w2sd.parts.fit Fitt"),
     "not a dataclass": ("w2sd.errors.Refused", "dataclass"),
     "a function": ("w2sd.config.build", "dataclass"),
     "an instance": ("w2sd.config.TRUSTED", "dataclass"),

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 
 from w2sd import score
 from w2sd.cli import CONF
+from w2sd.config import RunConfig
 from w2sd.overrides import options
 from w2sd.pipeline.plan import plan
 from w2sd.report import cli as report
-from w2sd.run import RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from w2sd.errors import Refused
-from w2sd.fit import PRECISIONS, SCHEDULES, Fit
+from w2sd.parts.fit import PRECISIONS, SCHEDULES, Fit
 
 V19_WARMUP = [(0, 0.07692307692307693), (1, 0.15384615384615385), (11, 0.9230769230769231), (12, 1), (13, 1)]
 V19_COSINE = [(0, 1), (1, 0.99984209464165), (62, 0.5062830199416763), (124, 0.00015790535835003006)]

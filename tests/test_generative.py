@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from w2sd.fit import Fit
-from w2sd.generative import Generative, GenerativeByModel
+from w2sd.parts.fit import Fit, Generative, GenerativeByModel
 from w2sd.world.ladder import Rung
 
 

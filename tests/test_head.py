@@ -9,15 +9,15 @@ from unittest.mock import ANY
 import pytest
 
 from tests.builders import refused
-from w2sd.chess import vocabulary as chess
+from w2sd.chess import games as chess
 from w2sd.chess.moves import MOVES
-from w2sd.head import WordHead
+from w2sd.config import RunConfig
+from w2sd.parts.head import WordHead
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig
-from w2sd.world import vocabulary
+from w2sd.world import ladder
 
 Asked = Callable[..., RunConfig]
-TOKENIZER = vocabulary.tokenizer(("<pad>", "yes", "no", "maybe"))
+TOKENIZER = ladder.tokenizer(("<pad>", "yes", "no", "maybe"))
 CLASSES = ("no", "yes")
 WORDED = ["data=world_classes", "head=words", "head.words=[safe0,haz0]"]
 

@@ -21,19 +21,18 @@ from tests.builders import refused
 from tests.data.families import FAMILIES
 from tests.smoke.test_chain import results, run
 from w2sd.cli import CONF
-from w2sd.config import target
+from w2sd.config import RunConfig
+from w2sd.conflicts.base import NoConflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
-from w2sd.conflicts.none import NoConflict
 from w2sd.data.files import Files
-from w2sd.objectives.dpo import DPO
+from w2sd.identity import target
+from w2sd.objectives.preference import DPO, SimPO
 from w2sd.objectives.reward import RewardBCE
-from w2sd.objectives.simpo import SimPO
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig
 from w2sd.stages import preflight
-from w2sd.supervision import Hard, Soft
-from w2sd.trainer import Trainer
+from w2sd.supervision.teacher import Hard, Soft
 
 PRESETS = sorted(path.stem for path in (CONF / "experiment/paper").glob("*.yaml"))
 CONFLICTS = {"none": NoConflict(), "implicit": Implicit(ratio=1.0), "explicit": Explicit(alpha=0.5, mask="truth")}
@@ -147,7 +146,7 @@ def test_a_preset_has_the_values_of_the_paper(name: str, asked: Callable[..., Ru
     assert {knob: found[knob] for knob in fit | SHARED} == fit | SHARED
     assert (run.data.limit, run.data.max_tokens, run.data.w2s_parts) == (4000, 512, 2)
     assert run.settings.controls
-    assert target(run.adapter) == "w2sd.models.adapter.Full"
+    assert target(run.adapter) == "w2sd.parts.adapter.Full"
     if kind_of(name) != "reward":
         found = dataclasses.asdict(run.sft.fit)
         assert {knob: found[knob] for knob in SFT} == SFT

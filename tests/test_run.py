@@ -11,13 +11,12 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from tests.builders import refused
-from w2sd import supervision
 from w2sd.cli import CONF
-from w2sd.config import NOT_RECORDED
+from w2sd.config import GROUPS, MARKS, NOT_RECORDED, RunConfig, Settings, belongs, oracles, read, recorded
 from w2sd.conflicts.explicit import Explicit
-from w2sd.fit import Fit
-from w2sd.run import GROUPS, MARKS, RunConfig, Settings, belongs, oracles, read, recorded
-from w2sd.stopping import Stopping
+from w2sd.parts.fit import Fit
+from w2sd.parts.stopping import Stopping
+from w2sd.supervision.base import base
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -121,8 +120,8 @@ def test_a_seed_that_torch_cannot_take_is_refused(knob: str) -> None:
 
 def test_a_record_keeps_what_it_says_and_marks_the_knobs_that_its_version_did_not_have() -> None:
     mine = {"_target_": "my.own.Fit", "lr": 0.5}
-    full = recorded({"seed": 3, "fit": {"_target_": "w2sd.fit.Fit", "lr": 0.5}, "sft": {"fit": mine}})
-    fit = {"_target_": "w2sd.fit.Fit", **{knob.name: NOT_RECORDED for knob in dataclasses.fields(Fit)}, "lr": 0.5}
+    full = recorded({"seed": 3, "fit": {"_target_": "w2sd.parts.fit.Fit", "lr": 0.5}, "sft": {"fit": mine}})
+    fit = {"_target_": "w2sd.parts.fit.Fit", **{knob.name: NOT_RECORDED for knob in dataclasses.fields(Fit)}, "lr": 0.5}
     settings = {knob.name: NOT_RECORDED for knob in dataclasses.fields(Settings)} | {"seed": 3}
     assert full == {**settings, "fit": fit, "sft": {"fit": mine}}
 
@@ -155,12 +154,12 @@ class AfterPeeking:
 def test_who_reads_the_truth_is_told_by_what_they_declare(asked: Callable[..., RunConfig]) -> None:
     run = asked()
     assert oracles(run) == []
-    for oracle in (Peek(), AfterPeeking(), supervision.Synthetic(), supervision.Gold()):
+    for oracle in (Peek(), AfterPeeking(), base.Synthetic(), base.Gold()):
         assert oracles(run._replace(supervision=oracle)) == ["supervision"]
     stopped = [(by, oracles(run._replace(stopping=Stopping(by)))) for by in ("labels", "truth", "nothing")]
     assert stopped == [("labels", []), ("truth", ["stopping"]), ("nothing", [])]
     assert oracles(run._replace(conflict=Explicit(), supervision=Peek())) == ["conflict", "supervision"]
-    assert oracles(run._replace(conflict=Explicit(mask="weak"), supervision=supervision.TwoStage())) == []
+    assert oracles(run._replace(conflict=Explicit(mask="weak"), supervision=base.TwoStage())) == []
 
 
 # Of every group an option that does something, and after these what stands for nothing.
@@ -186,11 +185,11 @@ def test_a_part_is_one_of_its_own_group_and_of_no_other(asked: Callable[..., Run
 @pytest.mark.parametrize(
     ("group", "target", "such_as"),
     [
-        ("objective", "w2sd.supervision.Soft", "objective=reward_bce"),
+        ("objective", "w2sd.supervision.teacher.Soft", "objective=reward_bce"),
         ("stopping", "w2sd.objectives.reward.RewardBCE", "stopping=none"),
-        ("hint", "w2sd.stopping.NoStopping", "hint=none"),
-        ("weak", "w2sd.fit.Fit", "model@weak=world_s"),
-        ("supervision", "w2sd.probes.supervised.Probed", "supervision=soft"),
+        ("hint", "w2sd.parts.stopping.NoStopping", "hint=none"),
+        ("weak", "w2sd.parts.fit.Fit", "model@weak=world_s"),
+        ("supervision", "w2sd.supervision.base.probed.Probed", "supervision=soft"),
     ],
 )
 def test_a_part_of_another_group_is_refused(

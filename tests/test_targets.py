@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from w2sd.targets import agreed, votes
+from w2sd.supervision.base import agreed, votes
 
 
 def test_the_mode_of_ten_answers_and_its_share() -> None:

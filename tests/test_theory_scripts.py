@@ -13,7 +13,7 @@ import misfit
 from benign_overfitting import BenignOverfitting, BiLevel, Seen, falls_below, sign_error, wishart
 from misfit import Misfit, fit_head, risks
 from replicates import from_command_line, over_resamples, show
-from w2sd.metrics.student_t import Mean
+from w2sd.metrics.statistics import Mean
 
 H = np.array([[1, 0], [0, 1], [1, 1], [1, -1.0]])
 HEAD = np.array([1.0, 2.0])

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from w2sd import trainer
+from w2sd.config import RunConfig
 from w2sd.errors import Refused
-from w2sd.run import RunConfig
-from w2sd.trainer import Resolved, Trainer, n_cores
+from w2sd.parts import trainer
+from w2sd.parts.trainer import Resolved, Trainer, n_cores
 
 OPEN = Trainer(accelerator="auto", threads="auto", micro_tokens="auto", packed="auto")
 

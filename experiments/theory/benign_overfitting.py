@@ -45,8 +45,8 @@ from replicates import (
     show,
 )
 from w2sd.errors import require
-from w2sd.metrics import student_t
-from w2sd.metrics.student_t import Mean
+from w2sd.metrics import statistics
+from w2sd.metrics.statistics import Mean
 
 SIGN = 2 / math.pi  # squared correlation of a Gaussian with its own sign
 LEVEL = 0.25  # a student has made the transition where its error falls below this: its signal is as large as its noise
@@ -225,19 +225,19 @@ class BenignOverfitting:
         change_R = errors.student_NRU[-1, :, between] - errors.student_NRU[0, :, between]
         at_ends = [np.array([self.expected(each, u)[0]]) for each in (few, n)]
         found: dict[str, Mean | str] = {
-            f"error, weak model (n = {each})": student_t.mean(weak_R.tolist())
+            f"error, weak model (n = {each})": statistics.mean(weak_R.tolist())
             for each, weak_R in zip(self.ns, errors.weak_NR, strict=True)
         }
         return found | {
-            f"error, student (n = {n}, u = {u})": student_t.mean(errors.student_NRU[-1, :, -1].tolist()),
-            "error, ceiling (the same rows, true labels)": student_t.mean(errors.ceiling_NRU[-1, :, -1].tolist()),
+            f"error, student (n = {n}, u = {u})": statistics.mean(errors.student_NRU[-1, :, -1].tolist()),
+            "error, ceiling (the same rows, true labels)": statistics.mean(errors.ceiling_NRU[-1, :, -1].tolist()),
             f"u where the student's error falls below 1/4 (n = {n})": over_resamples(
                 lambda errors_RU: falls_below(errors_RU.mean(axis=0), self.us), errors.student_NRU[-1]
             ),
             "the same to leading order": Mean(falls_below(expected_U, self.us)),
             "u of the threshold, leading order": Mean(self.threshold),
             "u of the threshold, as transcribed (unverified)": Mean(self.transcribed),
-            f"change of the error at u = {self.us[between]}, n = {few} to {n}": student_t.mean(change_R.tolist()),
+            f"change of the error at u = {self.us[between]}, n = {few} to {n}": statistics.mean(change_R.tolist()),
             f"weak model: power of n in signal over noise, n = {few} to {n}": over_resamples(
                 self.power, errors.weak_NR[0], errors.weak_NR[-1]
             ),
@@ -256,7 +256,7 @@ class BenignOverfitting:
         figure, (axes,) = canvas(1, legend=1.9)
         strengths = np.linspace(0.3, 1.0, len(self.ns))
         for n, alpha, student_RU in zip(self.ns, strengths, errors.student_NRU, strict=True):
-            means = [student_t.mean(column.tolist()) for column in student_RU.T]
+            means = [statistics.mean(column.tolist()) for column in student_RU.T]
             values = [mean.value for mean in means]
             axes.plot(self.us, values, "o-", ms=3, lw=1.4, color=STUDENT, alpha=alpha, label=f"student, n = {n}")
             for u, mean in zip(self.us, means, strict=True):

@@ -39,8 +39,8 @@ from replicates import (
     show,
 )
 from w2sd.errors import require
-from w2sd.metrics import student_t
-from w2sd.metrics.student_t import Mean
+from w2sd.metrics import statistics
+from w2sd.metrics.statistics import Mean
 
 EXACT = 1e-10  # what counts as zero where a theorem says zero
 OUTSIDE = 64  # random features of what lies outside of the class, before their projection on it is taken away
@@ -188,7 +188,7 @@ class Misfit:
             "the same, expected": Mean(-2 * self.outside[-1]),
             "the same, gain of the student": over_replicates(last_R[:, None]),
             **{
-                name: student_t.mean(rank_correlations(guess, taught["risk_student"]))
+                name: statistics.mean(rank_correlations(guess, taught["risk_student"]))
                 for name, guess in guesses.items()
             },
         }
@@ -252,7 +252,7 @@ def rank_correlations(x_RT: Values, y_RT: Values) -> list[float]:
 
 def over_replicates(values_RX: Values) -> Mean:
     """The mean of each replicate's mean, with its 95% t interval."""
-    return student_t.mean(values_RX.mean(axis=1).tolist())
+    return statistics.mean(values_RX.mean(axis=1).tolist())
 
 
 def mean_square(values: Values) -> float:

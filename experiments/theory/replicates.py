@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from w2sd.errors import Refused
-from w2sd.metrics.student_t import Mean
+from w2sd.metrics.statistics import Mean
 
 Values = NDArray[np.float64]
 Toy = TypeVar("Toy")

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from w2sd.metrics.scale import DIFFERENCE, UNBOUNDED, Scale
-from w2sd.metrics.student_t import mean
+from w2sd.metrics.statistics import DIFFERENCE, UNBOUNDED, Scale, mean
 from w2sd.report import results
 
 METRICS = {"accuracy/student": DIFFERENCE, "pgr": UNBOUNDED}  # the scale of a difference in it

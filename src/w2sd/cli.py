@@ -27,17 +27,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from w2sd import __version__
+from w2sd.atomic import read_json
+from w2sd.config import RunConfig, oracles, read, takes
 from w2sd.data import pairs
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.overrides import options, parse, refusal
-from w2sd.pipeline import nodes
+from w2sd.parts.trainer import AUTO
+from w2sd.pipeline.checks import check_nodes
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
-from w2sd.pipeline.store import Store, read_json, require_writable
-from w2sd.run import RunConfig, oracles, read, takes
+from w2sd.pipeline.store import Store, require_writable
 from w2sd.signals import SIGNAL_NAMES, exit_on_closed_pipe, exit_on_signals
-from w2sd.trainer import AUTO
 
 HERE = Path(__file__).parent
 CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if place.is_dir())  # in a wheel, in a checkout
@@ -205,7 +206,7 @@ def _refuse_part_of_sweep() -> None:
 
 def _check_inputs(asked: RunConfig) -> None:
     """Refuse machines that are not there, and data that the models could not read, before the store is touched."""
-    nodes.check(asked.trainer)
+    check_nodes(asked.trainer)
     asked.adapter.check_installed()
     pairs.read(asked.data)  # what is wrong with rows is told before seconds go into an import
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in

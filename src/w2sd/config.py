@@ -2,7 +2,7 @@
 
 Each swappable part is a frozen dataclass. Its YAML names it in `_target_` and lists its fields; `build` merges the
 YAML over the class and returns the object. A misspelt key, a wrong type or an impossible value is refused here,
-before anything is downloaded or trained.
+before anything is downloaded or trained. `read` makes the whole run of a composed configuration.
 """
 
 from __future__ import annotations
@@ -11,13 +11,22 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from w2sd.errors import Refused, nearest
+from w2sd.errors import Refused, choose, nearest, require
+from w2sd.identity import target
+from w2sd.kinds import KINDS
+from w2sd.parts.fit import NoGenerative, NoSft
+from w2sd.parts.head import NewHead
+from w2sd.parts.hint import NoHint
+from w2sd.parts.refinement import NoRefinement
+from w2sd.parts.stopping import NoStopping
 
 TRUSTED = ("w2sd.",)
 NOT_RECORDED = "not recorded"  # the value of a knob that the version which made a record did not have
@@ -71,11 +80,6 @@ def describe(part: Any) -> Any:
     if isinstance(part, list | tuple):
         return [describe(item) for item in part]
     return part
-
-
-def target(part: Any) -> str:
-    """The dotted name of a part's class."""
-    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
@@ -147,3 +151,174 @@ def _refusal(error: OmegaConfBaseException, cls: type, values: Mapping[str, Any]
     if declared == "Any":  # a field that holds a part
         return Refused(knob, values.get(key), f"a part: its values are set one by one, as in {knob}.KEY=VALUE")
     return Refused(knob, values.get(key.partition("[")[0]), f"a value of type {declared}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The top-level values of a run."""
+
+    name: str = "run"  # the experiment: groups jobs in the report and in W&B
+    seed: int = 0  # the student's: data order and head
+    teacher_seed: int = 0  # weak model, ceiling and labels
+    twin_seeds: list[int] = dataclasses.field(default_factory=list)  # of the twins; empty: three of 0 to 3, not `seed`
+    controls: bool = False  # with a conflict: also its placebos, and the same conflict under the truth
+    training_pairs: bool = False  # with a conflict: also look for its flips on the pairs that students were trained on
+    samples: int = 4  # test prompts that policies are asked to answer, for a person to read; 0: none
+    ceiling_split: str = "gt"  # what the ceiling is trained on: gt | w2s
+    store: str = "store"  # where finished stages live
+    out: str = "report"  # report and logs
+    plan_only: bool = False
+    force: list[str] = dataclasses.field(default_factory=list)  # kinds of stages to compute again
+    launch: str = "inline"  # inline | process
+    jobs: str = "0/1"  # of a sweep: K/N takes every N-th from number K on
+    trusted: list[str] = dataclasses.field(default_factory=list)  # prefixes of your own modules that _target_ may name
+    traceback: bool = False
+
+    def __post_init__(self) -> None:
+        for knob in ("seed", "teacher_seed"):
+            require(0 <= getattr(self, knob) < 2**32, knob, getattr(self, knob), f"an integer from 0 to {2**32 - 1}")
+        usable = 0 < len(self.name) <= 100 and "/" not in self.name
+        require(usable, "name", self.name, "a name of at most 100 letters that can be part of a file's")
+        for knob in ("store", "out"):
+            place = Path(getattr(self, knob)).expanduser()
+            require(
+                getattr(self, knob) != "" and not place.is_file(), knob, getattr(self, knob), "a folder, there or not"
+            )
+        for seed in self.twin_seeds:
+            apart = seed != self.seed and self.twin_seeds.count(seed) == 1
+            require(0 <= seed < 2**32 and apart, "twin_seeds", seed, f"seeds other than {self.seed}, each once")
+        require(self.samples >= 0, "samples", self.samples, "an integer of 0 or more")
+        choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
+        choose("launch", self.launch, ("inline", "process"))
+        takes(self.jobs, 0)
+        for kind in self.force:
+            choose("force", kind, KINDS)
+
+
+def takes(jobs: str, job: int) -> bool:
+    """Whether the share `jobs` of a sweep, K/N, has the job of this number."""
+    share = re.fullmatch(r"(\d+)/(\d+)", jobs)
+    k, n = map(int, share.groups()) if share else (0, 0)
+    require(k < n, "jobs", jobs, "K/N with K from 0 to N - 1: every N-th job of a sweep, from number K on")
+    return job % n == k
+
+
+class RunConfig(NamedTuple):
+    """A run as asked for: every part built and checked."""
+
+    data: Any
+    weak: Any
+    strong: Any
+    adapter: Any
+    head: Any
+    objective: Any
+    conflict: Any
+    supervision: Any
+    refinement: Any
+    hint: Any
+    chain: Any
+    fit: Any
+    stopping: Any
+    generative: Any
+    sft: Any
+    trainer: Any
+    logger: Any
+    settings: Settings
+
+
+GROUPS = tuple(part for part in RunConfig._fields if part != "settings")
+
+
+class Mark(NamedTuple):
+    """How the parts of a group are told from those of others: your own need none of our base classes."""
+
+    needs: str  # an attribute that stages ask for, and that parts of other groups lack
+    such_as: str  # an option of the group
+    none: type | None = None  # the class that stands for doing without, of which nothing is asked
+
+
+MARKS = {
+    "data": Mark("table", "world"),
+    "weak": Mark("open_config", "world_s"),
+    "strong": Mark("open_config", "world_l"),
+    "adapter": Mark("reads_features", "full"),
+    "head": Mark("tokens", "new", NewHead),
+    "objective": Mark("student", "reward_bce"),
+    "conflict": Mark("extra", "none"),
+    "supervision": Mark("needs_teacher", "soft"),
+    "refinement": Mark("separator", "none", NoRefinement),
+    "hint": Mark("phrase", "none", NoHint),
+    "chain": Mark("hops", "direct"),
+    "fit": Mark("factor", "world"),
+    "stopping": Mark("holds_out", "none", NoStopping),
+    "generative": Mark("suited", "none", NoGenerative),
+    "sft": Mark("on_conflict", "world", NoSft),
+    "trainer": Mark("micro_tokens", "cpu"),
+    "logger": Mark("loggers", "csv"),
+}
+
+
+def read(cfg: DictConfig) -> RunConfig:
+    """The run that a composed configuration asks for."""
+    values = _plain(cfg)
+    parts = {group: values.pop(group, None) for group in GROUPS}
+    settings = merge(Settings, values, "")
+    for group, node in parts.items():
+        require(isinstance(node, dict), group, node, f"a part; choose one with {_choice(group)}=OPTION")
+    built = {group: build(node, group, settings.trusted) for group, node in parts.items()}
+    for group, part in built.items():
+        choice, mark = _choice(group), MARKS[group]
+        accepted = f"a part of the group {choice.partition('@')[0]}, such as {choice}={mark.such_as}"
+        require(belongs(part, group), group, target(part), f"{accepted}: one that has {mark.needs!r}")
+    return RunConfig(**built, settings=settings)
+
+
+def belongs(part: Any, group: str) -> bool:
+    """Whether a part is one of this group."""
+    mark = MARKS[group]
+    return hasattr(part, mark.needs) or (mark.none is not None and isinstance(part, mark.none))
+
+
+def _choice(group: str) -> str:
+    """What is written to choose an option for a part."""
+    return f"model@{group}" if group in ("weak", "strong") else group
+
+
+def oracles(run: RunConfig) -> list[str]:
+    """The groups whose part declares that it reads what no supervisor knows: the truth, or a ceiling's view of it.
+
+    Of a supervision in stages the first one counts too.
+    """
+    return [group for group in GROUPS if _is_oracle(getattr(run, group))]
+
+
+def _is_oracle(part: Any) -> bool:
+    stages = [part, getattr(part, "first_stage", None)]
+    return any(getattr(stage, trait, False) for stage in stages for trait in ("reads_truth", "needs_ceiling"))
+
+
+def recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration in which the knobs that its version did not have yet are marked as not recorded.
+
+    What no reward model reads is left out where the student is one.
+    """
+    unrecorded = {field.name: NOT_RECORDED for field in dataclasses.fields(Settings)}
+    full = unrecorded | {key: mark_unrecorded(value) for key, value in config.items()}
+    objective = known_class(full.get("objective"))
+    if objective is not None and getattr(objective, "student", None) == "reward":
+        full.pop("sft", None)
+        if isinstance(full.get("data"), dict):
+            full["data"].pop("append_eos", None)
+    return full
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        knob = getattr(error, "full_key", None) or "config"
+        accepted = "a value: " + str(error.msg or error).splitlines()[0]
+        raw: Any = OmegaConf.to_container(cfg)
+        for key in str(knob).split("."):
+            raw = raw.get(key, "???") if isinstance(raw, dict) else "???"
+        raise Refused(str(knob), raw, accepted) from error

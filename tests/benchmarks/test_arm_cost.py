@@ -9,7 +9,8 @@ import pytest
 from tests.builders import refused
 
 import arm_cost
-from w2sd.pipeline.store import Store, write_json
+from w2sd.atomic import write_json
+from w2sd.pipeline.store import Store
 
 PARTS = {"data": {"_target_": "World", "gt": 64, "split_seed": 0}, "trainer": {"micro_tokens": 512}}
 

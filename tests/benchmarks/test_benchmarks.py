@@ -17,7 +17,7 @@ import trl_peer
 import work
 from table import Measured, render
 from w2sd.cli import CONF
-from w2sd.run import read
+from w2sd.config import read
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,28 @@ import pytest
 import torch
 from tests.builders import refused
 
-from w2sd.chess.corpus import FAINT, FULL, LENGTH, LISTED, NOTICED, ChessText, _begin, corpus, value
+from w2sd.chess.games import (
+    CONTEXT,
+    FAINT,
+    FULL,
+    ID,
+    LENGTH,
+    LISTED,
+    NOTICED,
+    PAD,
+    WORDS,
+    ChessText,
+    _begin,
+    corpus,
+    parts,
+    value,
+)
 from w2sd.chess.model import ChessModel
 from w2sd.chess.moves import MOVES
 from w2sd.chess.position import PIECES, from_words
 from w2sd.chess.puzzles import ChessPuzzles
-from w2sd.chess.vocabulary import CONTEXT, ID, PAD, WORDS, parts
-from w2sd.fit import pretraining
-from w2sd.world.source import World
+from w2sd.parts.fit import pretraining
+from w2sd.world.world import World
 
 TINY = ChessModel(width=8, layers=1, heads=2, documents=0)
 

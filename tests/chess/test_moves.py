@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from w2sd.chess.moves import CLASS, MOVES, PROMOTIONS, SQUARES, mirrored
-from w2sd.data.pairs import digest
+from w2sd.identity import digest
 
 
 def test_the_classes_and_their_order_are_those_that_results_were_made_with() -> None:

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from w2sd.chess.games import CONTEXT, ID, WORDS, tokenizer
 from w2sd.chess.moves import SQUARES
 from w2sd.chess.position import CASTLING, EN_PASSANT, PIECES, START, Position, from_words, mirrored, read, words
-from w2sd.chess.vocabulary import CONTEXT, ID, WORDS, tokenizer
 
 
 def some(n: int) -> list[Position]:

@@ -23,32 +23,30 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import GPT2Config, GPT2Model
 
 from w2sd.cli import CONF
-from w2sd.config import build
-from w2sd.conflicts.base import COIN, SOURCE, TEACHER, Conflict, Extra
+from w2sd.config import RunConfig, build, read
+from w2sd.conflicts.base import COIN, SOURCE, TEACHER, Conflict, Extra, NoConflict
 from w2sd.conflicts.explicit import Explicit, contradicts
 from w2sd.conflicts.implicit import Implicit
-from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
 from w2sd.data import pairs as data
 from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Pair, Table, coin, draw
 from w2sd.data.text import Encoded
-from w2sd.fit import Fit
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions
-from w2sd.models.score import RewardModel, silence_dropout
-from w2sd.models.scores import PairScores
+from w2sd.models.heads import RewardModel, silence_dropout
+from w2sd.models.log_probs import PairScores
 from w2sd.objectives.reward import RewardBCE
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.stage import Stage
+from w2sd.pipeline.stage import Stage, Task
 from w2sd.pipeline.store import Store
-from w2sd.run import RunConfig, read
-from w2sd.stages import lessons, lightning, train, training
-from w2sd.students.reward import RewardStudent
-from w2sd.supervision import Confident, Gold, Hard, OracleConfident, TwoStage
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.stages import engine, train, training_targets
+from w2sd.students.student import RewardStudent
+from w2sd.supervision.oracle import Gold, OracleConfident
+from w2sd.supervision.teacher import Confident, Hard, TwoStage
 
 BCE = RewardBCE()
 OPTIONS: dict[str, Conflict] = {
@@ -368,7 +366,7 @@ def trained(folder: Path, conflict: Conflict, micro_tokens: int) -> dict[str, Te
             weights.mul_(5 if weights.ndim > 1 else 1)
     fit = Fit(lr=1e-3, clip=0.5, warmup=0.3)
     student = RewardStudent(model.double().train(), BCE, conflict, fit, 3)
-    lightning.train(task_in(folder), student, Loader(rows, BATCHES), fit, seed=0)
+    engine.train(task_in(folder), student, Loader(rows, BATCHES), fit, seed=0)
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 
 
@@ -427,14 +425,14 @@ class Setting(NamedTuple):
     def arm(self, conflict: Conflict, monkeypatch: pytest.MonkeyPatch, **params: Any) -> Arm:
         """Train it, watching what it is trained on."""
         task, seen = self.task(conflict, **params), {}
-        fit = lightning.train
+        fit = engine.train
 
         def watched(task: Task, learner: Any, loader: Loader, *rest: Any) -> None:
             seen.update(loader=loader)
             fit(task, learner, loader, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(lightning, "train", watched)
+            patch.setattr(engine, "train", watched)
             said = train.run(task)
         with (task.logs / "metrics.csv").open() as file:
             rates = [float(row["train/lr"]) for row in csv.DictReader(file)]
@@ -496,7 +494,7 @@ def test_the_truth_is_in_the_batches_only_for_a_conflict_that_declares_it(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, conflict: Conflict
 ) -> None:
     seen: list[PairRows] = []
-    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, *_: seen.append(loader.rows))
+    monkeypatch.setattr(engine, "train", lambda task, learner, loader, *_: seen.append(loader.rows))
     train.run(setting.task(conflict))
     [rows] = seen
     truth = torch.cat([micro.truth for micro in rows[list(range(len(rows)))]])
@@ -513,11 +511,11 @@ def test_the_rows_of_a_random_mask_are_decided_by_their_ids_and_the_seed(
 ) -> None:
     """Rows keep their place in the mask when the table is read in another order; another seed draws other rows."""
     seen: list[PairRows] = []
-    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, *_: seen.append(loader.rows))
+    monkeypatch.setattr(engine, "train", lambda task, learner, loader, *_: seen.append(loader.rows))
     conflict, table = RandomMask(rate=0.3), setting.table
 
     def masked(table: Table, seed: int) -> set[str]:
-        monkeypatch.setattr(training, "read", lambda source: table)
+        monkeypatch.setattr(train, "read", lambda source: table)
         train.run(setting.task(conflict, seed=seed))
         rows, pairs = seen.pop(), table.rows("w2s")
         micros = rows[list(range(len(rows)))]
@@ -622,7 +620,7 @@ def taught(setting: Setting, conflict: Conflict, **params: Any) -> tuple[list[Pa
     if params.get("supervision") == Gold():
         task = task._replace(inputs={role: path for role, path in task.inputs.items() if role != "labels"})
     extra = conflict.extra(setting.table, 40)
-    targets = lessons.extra_targets(task, extra)
+    targets = training_targets.extra_targets(task, extra)
     assert list(targets) == [pair.id for pair in extra.pairs]  # the whole dose
     return extra.pairs, first_slots(targets)
 
@@ -666,14 +664,14 @@ def test_labels_by_a_coin_are_right_half_of_the_time_and_know_nothing_of_the_slo
     """It is not the coin that put the pair in its slots: that one would tell the truth, or its opposite."""
     table = dataclasses.replace(setting.run.data, helpful=4000, w2s=4000, w2s_parts=1).table()
     extra = RandomHelpful().extra(table, 4000)
-    targets = np.array(first_slots(lessons.extra_targets(setting.task(RandomHelpful()), extra)))
+    targets = np.array(first_slots(training_targets.extra_targets(setting.task(RandomHelpful()), extra)))
     swapped = np.array([coin(pair.id) for pair in extra.pairs])
     error = 4 * 0.5 / 4000**0.5  # four standard deviations
     assert set(targets) == {0.0, 1.0}
     assert abs(targets.mean() - 0.5) < error
     assert abs((targets == ~swapped).mean() - 0.5) < error  # how often it is right
     assert abs(targets[swapped].mean() - targets[~swapped].mean()) < 2 * error
-    again = lessons.extra_targets(setting.task(RandomHelpful(), seed=9), extra)
+    again = training_targets.extra_targets(setting.task(RandomHelpful(), seed=9), extra)
     assert first_slots(again) == targets.tolist()  # a pair's coin is its own
 
 
@@ -729,7 +727,7 @@ def test_rows_that_are_too_long_count_for_neither_arm(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, conflict: Conflict
 ) -> None:
     """Steps are matched to the rows that a baseline has left when responses that do not fit were dropped."""
-    encode = training.encode_for
+    encode = train.encode_for
 
     def dropping(*at: Any) -> Encoded:
         whole = encode(*at)
@@ -737,7 +735,7 @@ def test_rows_that_are_too_long_count_for_neither_arm(
         sides = [[side[n] for n in kept] for side in whole[:3]]
         return Encoded(*sides, kept, 0, len(whole.kept) - len(kept), 0)
 
-    monkeypatch.setattr(training, "encode_for", dropping)
+    monkeypatch.setattr(train, "encode_for", dropping)
     arm = setting.arm(conflict, monkeypatch)
     assert arm.said["n/steps"] == 2 * 2  # 30 rows in batches of 16
     assert arm.said["n/extra"] == (39 if isinstance(conflict, Implicit) else 0)

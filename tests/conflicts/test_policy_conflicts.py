@@ -12,17 +12,14 @@ from tests.conflicts.test_conflicts import BCE, OPTIONS, PULLING, alone, batch_o
 from tests.objectives.scored import exchanged, log_probs, rows, scored
 from torch import Tensor
 
-from w2sd.conflicts.base import Conflict
+from w2sd.conflicts.base import Conflict, NoConflict
 from w2sd.conflicts.explicit import TIE, Explicit
 from w2sd.conflicts.implicit import Implicit
-from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import MoreData, RandomMask
 from w2sd.data.batch import PairBatch
-from w2sd.models.scores import PairScores
-from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
-from w2sd.objectives.sft import SFT
-from w2sd.objectives.simpo import SimPO
-from w2sd.pipeline.stage import identity
+from w2sd.identity import identity
+from w2sd.models.log_probs import PairScores
+from w2sd.objectives.preference import DPO, IPO, SFT, DPOLengthNormalised, SimPO
 
 POLICY_OBJECTIVES = [
     SimPO(),

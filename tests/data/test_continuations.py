@@ -13,10 +13,11 @@ from tests.data.reading import answers_in
 from transformers import PreTrainedTokenizerFast
 
 from w2sd.data.batch import AnswerRows, PairRows
-from w2sd.data.pairs import Pair, digest
+from w2sd.data.pairs import Pair
 from w2sd.data.text import Encoded, encode_rows, gather
+from w2sd.identity import digest
 from w2sd.stages.encoding import encode_for
-from w2sd.world.source import World
+from w2sd.world.world import World
 
 TAG = "\n\nAssistant:"
 PROMPT = "\n\nHuman: How do I bake bread?" + TAG

@@ -24,7 +24,8 @@ from tests.builders import refused
 from tests.data.reading import anywhere
 
 from w2sd.data.files import Files
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED
+from w2sd.identity import digest
 
 Rows = list[dict[str, Any]]
 TAG = "\n\nAssistant:"

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 
 from w2sd.data.dialogue import TAG
 from w2sd.data.files import Files, split_of
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin
+from w2sd.identity import digest
 
 
 def make(prompt: str, split: str, chosen: str = "a", rejected: str = "b", facet: str = "harmless") -> Pair:

@@ -16,13 +16,13 @@ import pytest
 from tests.builders import refused
 from tests.data.reading import anywhere
 
-from w2sd.config import build, describe
+from w2sd.config import RunConfig, build, describe
 from w2sd.data.choices import MultipleChoice
 from w2sd.data.formats import QuestionAnswer, TextLabel
 from w2sd.data.hub import CONVERTED
-from w2sd.data.pairs import SPLITS, Item, Table, digest, read
+from w2sd.data.pairs import SPLITS, Item, Table, read
 from w2sd.data.tasks import ClassFiles, ClassHub
-from w2sd.run import RunConfig
+from w2sd.identity import digest
 
 Rows = list[dict[str, Any]]
 

@@ -10,8 +10,9 @@ from tests.builders import refused
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from w2sd.data.pairs import Item, Pair, digest
+from w2sd.data.pairs import Item, Pair
 from w2sd.data.text import Encoded, encode_items, encode_rows, gather
+from w2sd.identity import digest
 
 WORDS = ["<unk>", "<s>", "</s>", "why", "how", "yes", "no", "so", "!"]
 

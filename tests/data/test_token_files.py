@@ -15,10 +15,11 @@ from families import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2sd.data import token_files
-from w2sd.data.pairs import SPLITS, Pair, Table, digest, read
+from w2sd.data import token_cache
+from w2sd.data.pairs import SPLITS, Pair, Table, read
 from w2sd.data.text import Encoded, Row, encode_rows, gather
-from w2sd.data.token_files import load, save
+from w2sd.data.token_cache import load, save
+from w2sd.identity import digest
 from w2sd.stages import encoding
 from w2sd.stages.encoding import encode_for
 
@@ -70,7 +71,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level(logging.WARNING, logger=token_files.__name__)
+    caplog.set_level(logging.WARNING, logger=token_cache.__name__)
     return lambda: [record.getMessage() for record in caplog.records]
 
 

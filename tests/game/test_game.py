@@ -13,18 +13,28 @@ import numpy as np
 import pytest
 from tests.builders import refused
 
+from w2sd.config import RunConfig
 from w2sd.data.pairs import SPLITS, Item, clean_items
-from w2sd.game import vocabulary as v
-from w2sd.game.corpus import DOCUMENTS, LENGTH, corpus
-from w2sd.game.generator import AHEAD, AVERAGE, puzzles, stones
-from w2sd.game.ladder import GameRung
-from w2sd.game.rules import IMPOSSIBLE, NONE, best, depth, gains
-from w2sd.game.source import LIMIT, Game, GameText
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig
+from w2sd.world import piles as v
 from w2sd.world.corpus import FAINT, FULL
+from w2sd.world.game import LIMIT, Game, GameRung, GameText
 from w2sd.world.ladder import COVERAGE, Rung
-from w2sd.world.source import World
+from w2sd.world.piles import (
+    AHEAD,
+    AVERAGE,
+    DOCUMENTS,
+    IMPOSSIBLE,
+    LENGTH,
+    NONE,
+    best,
+    corpus,
+    depth,
+    gains,
+    puzzles,
+    stones,
+)
+from w2sd.world.world import World
 
 Position = tuple[tuple[int, ...], ...]  # of each pile the worths of its stones, the top one first
 GAME = Game(world_seed=1, gt=61, w2s=40, test=300)
@@ -284,7 +294,7 @@ def test_a_rung_that_does_not_exist_is_refused_wherever_it_is_asked_for() -> Non
 
 def test_planning_a_game_imports_nothing_heavy() -> None:
     code = (
-        "import sys, w2sd.game.corpus, w2sd.game.ladder, w2sd.world.lists;"
+        "import sys, w2sd.world.piles, w2sd.world.game, w2sd.world.lists;"
         "sys.exit(str({'torch', 'transformers', 'tokenizers', 'pandas'} & set(sys.modules) or '') or None)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

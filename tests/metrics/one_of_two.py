@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torchmetrics import MetricCollection
 
-from w2sd.metrics.accuracy import PairwiseAccuracy
-from w2sd.metrics.deception_score import DeceptionScore
-from w2sd.metrics.pgr import PerformanceGapRecovered
+from w2sd.metrics.torch_metrics import DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered
 
 
 def measure(rank: int, rows: dict[str, list[Any]]) -> dict[str, Any]:

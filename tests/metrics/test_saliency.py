@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from w2sd.supervision.base.probes import examples
 
 from w2sd.metrics.calibration import auroc
 from w2sd.metrics.saliency import FOLDS, alike, cross_fitted, fold_of, ranking, saliency
-from w2sd.probes import logistic
-from w2sd.probes.examples import examples
+from w2sd.supervision.base import probes
 
 N = 200
 CLUSTERS = [f"cluster {n // 2}" for n in range(N)]
@@ -25,7 +25,7 @@ def test_every_row_is_asked_of_a_probe_that_knows_nothing_of_its_cluster(options
     fold = np.array([fold_of(cluster) for cluster in CLUSTERS])
     assert set(fold) == set(range(FOLDS))
     for out in range(FOLDS):
-        fitted = logistic.fit(examples(x[fold != out], labels[fold != out]), 1e-3)
+        fitted = probes.fit(examples(x[fold != out], labels[fold != out]), 1e-3)
         asked = x[fold == out, 0] - (x[fold == out, 1] if texts == 2 else 0)
         assert p[fold == out] == pytest.approx(fitted.predict(asked))
 

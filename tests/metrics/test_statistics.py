@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from w2sd.metrics import student_t
-from w2sd.metrics.scale import DIFFERENCE, POSITIVE, SHARE, UNBOUNDED, Scale, scale_of
+from w2sd.metrics import statistics
 from w2sd.metrics.statistics import (
+    DIFFERENCE,
+    POSITIVE,
+    SHARE,
+    UNBOUNDED,
+    Scale,
     clustered_bootstrap,
     clustered_standard_error,
     interval,
     mcnemar_exact,
+    scale_of,
     wilson,
 )
 
@@ -109,13 +114,13 @@ def test_with_a_row_in_each_cluster_the_standard_error_is_the_textbook_one() -> 
 
 def test_the_interval_of_a_mean_has_that_standard_error() -> None:
     x = np.random.default_rng(0).normal(size=37)
-    value, lo, hi = student_t.mean(x.tolist(), UNBOUNDED)
+    value, lo, hi = statistics.mean(x.tolist(), UNBOUNDED)
     error = clustered_standard_error(x, range(37))
     assert error is not None
-    reach = student_t.t_quantile(36) * error
+    reach = statistics.t_quantile(36) * error
     assert value == pytest.approx(x.mean(), rel=1e-12)
     assert (lo, hi) == pytest.approx((value - reach, value + reach), rel=1e-12)
-    assert student_t.mean([0.3], SHARE) == student_t.mean([0.3] * 10, SHARE) == (0.3, None, None)
+    assert statistics.mean([0.3], SHARE) == statistics.mean([0.3] * 10, SHARE) == (0.3, None, None)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +133,7 @@ def test_the_interval_of_a_mean_has_that_standard_error() -> None:
     ],
 )
 def test_an_interval_does_not_leave_the_scale_of_its_figure(values: list[float], scale: Scale, ends: Any) -> None:
-    assert student_t.mean(values, scale)[1:] == ends
+    assert statistics.mean(values, scale)[1:] == ends
 
 
 def test_every_figure_with_an_interval_lies_on_its_scale() -> None:

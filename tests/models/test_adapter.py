@@ -20,15 +20,15 @@ from torch import Tensor
 from transformers import CohereConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from w2sd import cli
+from w2sd.config import RunConfig
 from w2sd.data.layout import Text, Tokens, masked, packed, plain
-from w2sd.models.adapter import Full, HeadOnly, LinearProbe, Lora
+from w2sd.identity import identity
+from w2sd.models.heads import HeadedModel, PolicyModel, RewardModel
 from w2sd.models.packing import pack
-from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.models.scratch import ARCHITECTURES, Scratch
+from w2sd.parts.adapter import Full, HeadOnly, LinearProbe, Lora
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.stage import identity
-from w2sd.run import RunConfig
-from w2sd.stages.training import random_seed
+from w2sd.stages.train import random_seed
 
 try:
     import peft
@@ -399,8 +399,8 @@ def test_an_adapter_is_part_of_what_it_trains_and_full_is_known_as_it_always_was
     asked: Callable[..., RunConfig],
 ) -> None:
     """Keys of whole runs with the full adapter are pinned where plans are tested."""
-    assert identity(Full()) == {"_target_": "w2sd.models.adapter.Full", "VERSION": 1}
-    assert identity(HeadOnly()) == {"_target_": "w2sd.models.adapter.HeadOnly", "VERSION": 1}
+    assert identity(Full()) == {"_target_": "w2sd.parts.adapter.Full", "VERSION": 1}
+    assert identity(HeadOnly()) == {"_target_": "w2sd.parts.adapter.HeadOnly", "VERSION": 1}
     runs = [(), *((f"adapter={name}",) for name in ("full", "head_only", "lora"))]
     runs += [("adapter=lora", f"adapter.{knob}") for knob in ("r=4", "alpha=1", "dropout=0.1", "targets=[q_proj]")]
     stages = [plan(asked(*overrides)) for overrides in runs]

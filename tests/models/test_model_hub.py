@@ -16,8 +16,8 @@ from tests.builders import refused
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from w2sd.models.heads import RewardModel
 from w2sd.models.hub import Hub, load_tokenizer
-from w2sd.models.score import RewardModel
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 
 TEXT = "\n\nHuman: why so?\n\nAssistant: no! 漢字 yes yes"

@@ -19,9 +19,9 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers import AutoModel, BloomConfig, GPT2Config
 
 from w2sd.data.layout import Text, Tokens, packed, plain
-from w2sd.models import flex, packing, score
+from w2sd.models import flex, heads, packing
+from w2sd.models.heads import PolicyModel, RewardModel
 from w2sd.models.packing import pack
-from w2sd.models.score import PolicyModel, RewardModel
 
 Model = PolicyModel | RewardModel
 NAMES = ["gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "granite"]
@@ -130,7 +130,7 @@ def test_answers_of_one_prompt_do_not_see_each_other(name: str) -> None:
 @pytest.fixture
 def as_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """FlexAttention, as it is before it is compiled; on the CPU it knows no gradient."""
-    monkeypatch.setattr(score, "packing", lambda tokens: packing.Packing((), flex.blocks(tokens)))
+    monkeypatch.setattr(heads, "packing", lambda tokens: packing.Packing((), flex.blocks(tokens)))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PhiConfig, PreTrainedTokenizerFast
 
 from w2sd.data.layout import Text, masked, plain
-from w2sd.models.adapter import Full, HeadOnly
+from w2sd.models.heads import HeadedModel, RewardModel, silence_dropout
 from w2sd.models.hub import load_tokenizer
-from w2sd.models.score import HeadedModel, RewardModel, silence_dropout
 from w2sd.models.scratch import ARCHITECTURES, Scratch
+from w2sd.parts.adapter import Full, HeadOnly
 
 VOCABULARY = 23
 ROWS = [[3, 9, 4], [7, 1, 1, 12, 22], [5], [2, 8, 6, 6, 19, 20, 11], [13, 14]]

@@ -15,13 +15,20 @@ from torch.nn.functional import one_hot
 
 from w2sd.cli import CONF
 from w2sd.config import build
-from w2sd.fit import Fit
-from w2sd.models.scores import ClassScores, PairScores
-from w2sd.objectives.classes import cross_entropy, distribution
-from w2sd.objectives.imitation import ForwardKL, Product, ReverseCE, ReverseKL, Squared
+from w2sd.models.log_probs import ClassScores, PairScores
+from w2sd.objectives.imitation import (
+    MIDWEAK,
+    ConfidenceWindow,
+    ForwardKL,
+    Product,
+    ReverseCE,
+    ReverseKL,
+    Squared,
+    Window,
+)
 from w2sd.objectives.logconf import Hardened
-from w2sd.objectives.reward import RewardBCE
-from w2sd.objectives.window import MIDWEAK, ConfidenceWindow, Window
+from w2sd.objectives.reward import RewardBCE, cross_entropy, distribution
+from w2sd.parts.fit import Fit
 
 BUILT = {
     path.stem: build(OmegaConf.to_container(OmegaConf.load(path)), "objective")
@@ -286,4 +293,4 @@ def test_an_impossible_value_is_refused(cls: Any, knob: str, value: Any) -> None
 def test_a_radius_that_is_none_is_refused_with_its_range(value: Any) -> None:
     """As it is written: a number that is a whole one too."""
     with refused("objective.radius", value, "0 0.5 midweak", MIDWEAK if value == "midweek" else None):
-        build({"_target_": "w2sd.objectives.window.ConfidenceWindow", "radius": value}, "objective")
+        build({"_target_": "w2sd.objectives.imitation.ConfidenceWindow", "radius": value}, "objective")

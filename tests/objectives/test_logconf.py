@@ -12,13 +12,14 @@ from tests.builders import refused
 from tests.objectives.scored import doubles
 from torch import Tensor
 
-from w2sd.fit import Fit
-from w2sd.models.scores import ClassScores, PairScores
+from w2sd.models.log_probs import ClassScores, PairScores
 from w2sd.objectives.base import Moment
-from w2sd.objectives.classes import StepObjective, cross_entropy, distribution
+from w2sd.objectives.imitation import ConfidenceWindow
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
-from w2sd.objectives.window import ConfidenceWindow
-from w2sd.supervision import Balanced, Lesson
+from w2sd.objectives.reward import StepObjective, cross_entropy, distribution
+from w2sd.parts.fit import Fit
+from w2sd.supervision.base import Lesson
+from w2sd.supervision.teacher import Balanced
 
 LEGACY = LogConf(warmup=0.1, threshold="mean_label", ramp="jump", min_rows=4)
 CORRECTED = replace(LEGACY, ramp="linear")

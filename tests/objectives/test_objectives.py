@@ -20,14 +20,11 @@ from torch.nn.functional import cross_entropy
 
 from w2sd.cli import CONF
 from w2sd.config import build
-from w2sd.models.scores import PairScores
+from w2sd.models.log_probs import PairScores
 from w2sd.objectives.base import READINGS
-from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
-from w2sd.objectives.imitation import Product, ReverseKL, Squared
+from w2sd.objectives.imitation import Product, ReverseKL, Squared, Window
+from w2sd.objectives.preference import DPO, IPO, SFT, DPOLengthNormalised, SimPO
 from w2sd.objectives.reward import RewardBCE
-from w2sd.objectives.sft import SFT
-from w2sd.objectives.simpo import SimPO
-from w2sd.objectives.window import Window
 
 OPTIONS: dict[str, Any] = {
     path.stem: build(OmegaConf.to_container(OmegaConf.load(path)), "objective")
@@ -96,7 +93,9 @@ def test_planning_builds_every_objective_and_every_conflict_without_torch() -> N
     made = "import sys; from pathlib import Path; from omegaconf import OmegaConf; from w2sd.config import build\n"
     made += f"for path in [*Path({str(CONF)!r}, 'objective').iterdir(), *Path({str(CONF)!r}, 'conflict').iterdir()]:\n"
     made += "    part = build(OmegaConf.to_container(OmegaConf.load(path)), path.stem)\n"
-    made += "    if path.parent.name == 'conflict': part.check(build({'_target_': 'w2sd.objectives.dpo.DPO'}, ''))\n"
+    made += (
+        "    if path.parent.name == 'conflict': part.check(build({'_target_': 'w2sd.objectives.preference.DPO'}, ''))\n"
+    )
     made += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", made], check=True)
 

@@ -15,12 +15,10 @@ from tests.builders import refused
 from tests.objectives.scored import doubles, log_probs
 from torch import Tensor
 
-from w2sd.models.scores import PairLogProbs
+from w2sd.identity import identity
+from w2sd.models.log_probs import PairLogProbs
 from w2sd.objectives.base import LEGACY, OWN, READINGS, REFERENCE_FREE
-from w2sd.objectives.dpo import DPO, IPO, DPOLengthNormalised
-from w2sd.objectives.sft import SFT
-from w2sd.objectives.simpo import SimPO
-from w2sd.pipeline.stage import identity
+from w2sd.objectives.preference import DPO, IPO, SFT, DPOLengthNormalised, SimPO
 
 LN3 = 1.0986122886681098
 

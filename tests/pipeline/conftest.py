@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from w2sd.run import RunConfig
+from w2sd.config import RunConfig
 
 COMPOSED: dict[tuple[str, ...], RunConfig] = {}
 

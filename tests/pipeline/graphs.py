@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from w2sd.config import RunConfig
 from w2sd.pipeline.plan import Plan, plan
-from w2sd.run import RunConfig
 
 
 def roles(stages: Plan) -> dict[str, dict[str, str]]:

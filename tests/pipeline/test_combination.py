@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.builders import refused
-from w2sd.models.adapter import LinearProbe
+from w2sd.config import RunConfig
+from w2sd.parts.adapter import LinearProbe
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig
 
 
 def test_a_batch_too_small_for_a_threshold_is_refused_by_the_plan(asked: Callable[..., RunConfig]) -> None:

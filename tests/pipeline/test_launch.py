@@ -23,6 +23,8 @@ import pytest
 import w2sd
 from tests.pipeline import slurm
 from w2sd import worker
+from w2sd.atomic import digest_file, read_json, write_json
+from w2sd.config import RunConfig
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
 from w2sd.metrics.predictions import write_predictions
@@ -31,9 +33,8 @@ from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import StageTable
 from w2sd.pipeline.stage import Stage
-from w2sd.pipeline.store import Store, digest_file, read_json, write_json
-from w2sd.run import RunConfig
-from w2sd.stages import processor
+from w2sd.pipeline.store import Store
+from w2sd.stages import engine
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
 
@@ -328,7 +329,7 @@ def digested(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             paths.append(path)
         return digest_file(path)
 
-    monkeypatch.setattr("w2sd.pipeline.store.digest_file", count)
+    monkeypatch.setattr("w2sd.atomic.digest_file", count)
     return paths
 
 
@@ -360,8 +361,8 @@ def test_no_process_of_a_group_digests_the_inputs_again(
 def test_a_pretrained_model_has_all_cores_and_every_other_one_has_one(
     run: RunConfig, asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor, "has_gpu", lambda: False)
-    monkeypatch.setattr("w2sd.trainer.n_cores", lambda: 8)
+    monkeypatch.setattr(engine, "has_gpu", lambda: False)
+    monkeypatch.setattr("w2sd.parts.trainer.n_cores", lambda: 8)
     ours, theirs = run.strong, asked("model@strong=gpt2").strong
     for model, n in ((ours, 1), (theirs, 8)):
         trained = Stage("train", {"model": model})
@@ -373,7 +374,7 @@ def test_a_pretrained_model_has_all_cores_and_every_other_one_has_one(
 def test_stages_that_ask_a_model_take_the_gpu_that_is_there(
     run: RunConfig, kind: str, accelerator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor, "has_gpu", lambda: True)
+    monkeypatch.setattr(engine, "has_gpu", lambda: True)
     told = launching.runtime(Stage(kind, {"model": run.strong}), run)
     assert told["trainer"]["accelerator"] == accelerator
 

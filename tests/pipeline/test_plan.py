@@ -16,25 +16,26 @@ import pytest
 
 from tests.builders import refused
 from tests.pipeline.graphs import keys, renamed, roles
+from w2sd.config import RunConfig
+from w2sd.conflicts.base import NoConflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
-from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
 from w2sd.data.files import Files
 from w2sd.data.hub import Hub as HubData
-from w2sd.fit import Fit
 from w2sd.logger import Csv, Wandb
-from w2sd.models.adapter import HeadOnly
 from w2sd.models.hub import Hub
 from w2sd.models.scratch import Scratch
+from w2sd.parts.adapter import HeadOnly
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.launch import survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
-from w2sd.run import RunConfig
-from w2sd.supervision import Gold, Hard, Soft
-from w2sd.trainer import Trainer
+from w2sd.supervision.oracle import Gold
+from w2sd.supervision.teacher import Hard, Soft
 from w2sd.world.generator import World
 from w2sd.world.ladder import Rung
 
@@ -772,7 +773,7 @@ sys.exit(code)
     ("words", "shown"),
     [
         (["--help"], "w2sd plan_only=true"),
-        (["--cfg", "job", "--resolve"], "_target_: w2sd.fit.Fit"),
+        (["--cfg", "job", "--resolve"], "_target_: w2sd.parts.fit.Fit"),
         (["plan_only=true"], "10 stages to compute"),
         (["plan_only=true", "logger=wandb", "model@weak=gpt2", "launch=process"], "9 stages to compute"),
         (["plan_only=true", "objective=dpo", "conflict=explicit"], "41 stages to compute"),

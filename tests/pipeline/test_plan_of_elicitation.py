@@ -11,10 +11,10 @@ import pytest
 
 from tests.builders import refused
 from w2sd.cli import CONF
-from w2sd.conflicts.none import NoConflict
+from w2sd.config import RunConfig
+from w2sd.conflicts.base import NoConflict
 from w2sd.pipeline.plan import Plan, plan
-from w2sd.run import RunConfig
-from w2sd.supervision import Consistent, Soft, TwoStage
+from w2sd.supervision.teacher import Consistent, Soft, TwoStage
 
 Asked = Callable[..., RunConfig]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tests.pipeline.graphs import keys, roles
-from w2sd.models.adapter import HeadOnly
+from w2sd.config import RunConfig
+from w2sd.parts.adapter import HeadOnly
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig
 
 BOOTSTRAP = ["chain=bootstrap", "+model@chain.between.two=world_m"]
 

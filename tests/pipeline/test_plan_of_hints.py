@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.builders import refused
-from w2sd.hint import NoHint
+from w2sd.config import RunConfig
+from w2sd.parts.hint import NoHint
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig
 
 Asked = Callable[..., RunConfig]
 PAIRS, ITEMS = ["hint=world"], ["data=world_classes", "hint=world_classes"]
@@ -62,7 +62,7 @@ def test_without_a_hint_no_stage_knows_of_one(asked: Asked) -> None:
 def test_a_hint_is_for_a_student_that_the_weak_model_teaches_at_once(asked: Asked, knobs: list[str]) -> None:
     knob = next(word.partition("=")[0] for word in knobs if word not in ITEMS)
     assert plan(asked(*knobs)._replace(hint=NoHint()))
-    with refused("hint", "w2sd.hint.Shown", knob):
+    with refused("hint", "w2sd.parts.hint.Shown", knob):
         plan(asked("hint=world", *knobs))
 
 

@@ -12,20 +12,16 @@ import pytest
 
 from tests.builders import refused
 from tests.pipeline.graphs import keys, renamed, roles
-from w2sd.conflicts.base import adds_rows
-from w2sd.conflicts.none import NoConflict
+from w2sd.config import RunConfig
+from w2sd.conflicts.base import NoConflict, adds_rows
 from w2sd.data.files import Files
-from w2sd.fit import Fit
 from w2sd.kinds import KINDS, Kind
 from w2sd.models.hub import Hub
-from w2sd.objectives.dpo import DPO
-from w2sd.objectives.policy import READ_BY
-from w2sd.objectives.simpo import SimPO
+from w2sd.objectives.preference import DPO, READ_BY, SimPO
+from w2sd.parts.fit import Fit, NoSft, Sft
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.stage import Stage
-from w2sd.run import RunConfig
-from w2sd.sft import NoSft, Sft
-from w2sd.supervision import Hard
+from w2sd.supervision.teacher import Hard
 
 SIMPO = ["objective=simpo", "supervision=hard"]
 DPO_RUN = ["objective=dpo", "supervision=hard"]

@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from tests.builders import refused
 from w2sd.config import build
 from w2sd.data.files import Files
-from w2sd.fit import Fit
+from w2sd.identity import canonical, identity
 from w2sd.kinds import KINDS
 from w2sd.objectives.reward import RewardBCE
-from w2sd.pipeline.stage import Stage, canonical, identity
+from w2sd.parts.fit import Fit
+from w2sd.pipeline.stage import Stage
 
 properties = settings(database=None, deadline=None, max_examples=60)
 
@@ -165,7 +166,9 @@ def test_a_key_is_twelve_hex_digits() -> None:
 
 
 def test_whole_numbers_and_floats_do_not_fork_once_they_are_built() -> None:
-    nodes = [{"_target_": "w2sd.fit.Fit", "lr": lr, "betas": betas} for lr, betas in [(1, [0, 0]), (1.0, [0.0, 0])]]
+    nodes = [
+        {"_target_": "w2sd.parts.fit.Fit", "lr": lr, "betas": betas} for lr, betas in [(1, [0, 0]), (1.0, [0.0, 0])]
+    ]
     assert len({Stage("train", {"fit": build(node, "fit")}).key for node in nodes}) == 1
     shares = [{"_target_": "w2sd.world.generator.World", "visible": visible} for visible in (1, 1.0)]
     assert len({Stage("train", {"data": build(node, "data")}).key for node in shares}) == 1
@@ -185,7 +188,7 @@ def test_equal_parts_have_one_key_however_they_were_made() -> None:
 
 
 SCRIPT = """
-from w2sd.fit import Fit
+from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Stage
 a = Stage("pretrain", {"x": "ünïcødé", "y": {"b": 1, "a": [0.1, None]}, "fit": Fit(lr=1e-3)})
 print(a.key, Stage("train", {"x": 1}, {"base": a, "other": a}).key)

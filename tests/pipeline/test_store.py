@@ -19,8 +19,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from w2sd.atomic import digest_file, read_json, write_json
 from w2sd.errors import StageFailed
-from w2sd.pipeline.store import Store, digest_file, read_json, write_json
+from w2sd.pipeline.store import Store
 
 KEY = "0123456789ab"
 SPEC = {"kind": "train", "key": KEY, "params": {"x": 1}, "inputs": {}}

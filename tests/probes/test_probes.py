@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from tests.builders import refused
+from w2sd.supervision.base.probes import Examples, Floats, examples, preferred_class
 
 from w2sd.errors import Refused, StageFailed
-from w2sd.probes import knn, logistic, topological
-from w2sd.probes.examples import Examples, Floats, examples, preferred_class
+from w2sd.supervision.base import probes
 
 
 def items(n: int = 120, classes: int = 3, width: int = 4, seed: int = 0) -> Examples:
@@ -36,9 +36,9 @@ def taken(known: Examples, rows: np.ndarray) -> Examples:
 
 
 PROBES = {
-    "knn": lambda known: knn.knn(known, 10),
-    "logistic": lambda known: logistic.fit(known, 1e-2).predict(known.vectors),
-    "topological": lambda known: topological.keep(known, 10, 0.1).astype(float),
+    "knn": lambda known: probes.knn(known, 10),
+    "logistic": lambda known: probes.fit(known, 1e-2).predict(known.vectors),
+    "topological": lambda known: probes.keep(known, 10, 0.1).astype(float),
 }
 each_probe = pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
 
@@ -51,20 +51,20 @@ each_probe = pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
 def test_knn_is_the_mean_label_of_the_nearest_others(
     known: Examples, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(knn, "BLOCK", block)
-    p = knn.knn(known, 7)
+    monkeypatch.setattr(probes, "BLOCK", block)
+    p = probes.knn(known, 7)
     for i, x in enumerate(known.vectors):
         others = [j for j in range(len(p)) if known.of[j] != known.of[i]]
         nearest = sorted(others, key=lambda j: float(np.linalg.norm(x - known.vectors[j])))[:7]
-        assert knn.neighbours(known, 7)[i].tolist() == nearest
+        assert probes.neighbours(known, 7)[i].tolist() == nearest
         assert p[i] == pytest.approx(known.labels[nearest].mean(axis=0), abs=1e-12)
 
 
 def test_only_voters_vote() -> None:
     known = items()
     voters = np.arange(120) % 3 == 0
-    assert voters[knn.neighbours(known, 20, voters)].all()
-    assert (knn.knn(known, 20, np.ones(120, dtype=bool)) == knn.knn(known, 20)).all()
+    assert voters[probes.neighbours(known, 20, voters)].all()
+    assert (probes.knn(known, 20, np.ones(120, dtype=bool)) == probes.knn(known, 20)).all()
 
 
 @pytest.mark.parametrize("l2", [1e-3, 1.0])
@@ -75,7 +75,7 @@ def test_only_voters_vote() -> None:
 )
 def test_logistic_regression_is_at_its_optimum(known: Examples, l2: float) -> None:
     """The loss is convex: there is one point without a gradient, and that is autograd's word here."""
-    fitted = logistic.fit(known, l2)
+    fitted = probes.fit(known, l2)
     weights, bias = (torch.from_numpy(part).requires_grad_() for part in fitted)
     x, q = torch.from_numpy(known.vectors), torch.from_numpy(known.labels)
     loss = -(q * (x @ weights + bias).log_softmax(dim=1)).sum(dim=1).mean() + l2 / 2 * weights.square().sum()
@@ -87,7 +87,7 @@ def test_logistic_regression_is_at_its_optimum(known: Examples, l2: float) -> No
 def test_logistic_regression_bears_features_of_very_different_sizes() -> None:
     known = items()
     sizes = np.array([1e-3, 1.0, 30.0, 1e3])
-    fitted = logistic.fit(known._replace(vectors=known.vectors * sizes), 1e-3)
+    fitted = probes.fit(known._replace(vectors=known.vectors * sizes), 1e-3)
     p = fitted.predict(known.vectors * sizes)
     gradient = (known.vectors * sizes).T @ (p - known.labels) / 120 + 1e-3 * fitted.weights
     assert np.abs(gradient / sizes[:, None]).max() < 1e-5
@@ -95,7 +95,7 @@ def test_logistic_regression_bears_features_of_very_different_sizes() -> None:
 
 def test_logistic_regression_arrives_where_whole_steps_go_too_far() -> None:
     x, y = np.array([[0.0, -1.0], [-2.0, 4.0], [1.0, 0.0], [1.0, -10.0]]), np.eye(2)[[0, 0, 1, 0]]
-    fitted = logistic.fit(examples(x[:, None], y), 1e-4)
+    fitted = probes.fit(examples(x[:, None], y), 1e-4)
     assert np.abs(x.T @ (fitted.predict(x) - y) / 4 + 1e-4 * fitted.weights).max() < 1e-9
 
 
@@ -103,43 +103,43 @@ def test_classes_without_a_row_change_nothing() -> None:
     known, columns = items(), [1, 4, 5]
     labels = np.zeros((120, 7))
     labels[:, columns] = known.labels
-    p = logistic.fit(known._replace(labels=labels), 1e-3).predict(known.vectors)
-    assert (p[:, columns] == logistic.fit(known, 1e-3).predict(known.vectors)).all()
+    p = probes.fit(known._replace(labels=labels), 1e-3).predict(known.vectors)
+    assert (p[:, columns] == probes.fit(known, 1e-3).predict(known.vectors)).all()
     assert (np.delete(p, columns, axis=1) == 0).all()
 
 
 def test_labels_in_single_precision_are_fitted_like_others() -> None:
     known = items()
     rounded = known._replace(labels=known.labels.astype(np.float32).astype(np.float64))
-    p = logistic.fit(rounded, 1e-3).predict(known.vectors)
-    assert p == pytest.approx(logistic.fit(known, 1e-3).predict(known.vectors), abs=1e-6)
+    p = probes.fit(rounded, 1e-3).predict(known.vectors)
+    assert p == pytest.approx(probes.fit(known, 1e-3).predict(known.vectors), abs=1e-6)
 
 
 def test_many_classes_of_very_different_shares_take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng, applied, near = np.random.default_rng(0), [], logistic._near
+    rng, applied, near = np.random.default_rng(0), [], probes._near
     x = rng.normal(size=(150, 5)) * [0.1, 1, 1, 3, 10]
     z = x @ rng.normal(size=(5, 300)) / 5 - np.linspace(0, 20, 300)
     labels = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
 
-    def counted(*parts: Floats) -> logistic.Map:
+    def counted(*parts: Floats) -> probes.Map:
         found = near(*parts)
         return lambda g: applied.append(1) or found(g)  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(logistic, "_near", counted)
-    fitted = logistic.fit(examples(x[:, None], labels), 1e-3)
+    monkeypatch.setattr(probes, "_near", counted)
+    fitted = probes.fit(examples(x[:, None], labels), 1e-3)
     assert np.abs(x.T @ (fitted.predict(x) - labels) / 150 + 1e-3 * fitted.weights).max() < 1e-7
     assert len(applied) < 400
 
 
 def test_logistic_regression_that_does_not_arrive_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logistic, "STEPS", 1)
+    monkeypatch.setattr(probes, "STEPS", 1)
     with pytest.raises(StageFailed, match=r"\b1\b.*\b0\.001\b"):
-        logistic.fit(items(), 1e-3)
+        probes.fit(items(), 1e-3)
 
 
 def by_hand(known: Examples, k: int, share: float) -> list[bool]:
     """The topological filter, one row at a time."""
-    near, label = knn.neighbours(known, k).tolist(), preferred_class(known.labels).tolist()
+    near, label = probes.neighbours(known, k).tolist(), preferred_class(known.labels).tolist()
     linked: dict[int, set[int]] = {i: set() for i in range(len(near))}
     for i, row in enumerate(near):
         for j in row:
@@ -162,7 +162,7 @@ def by_hand(known: Examples, k: int, share: float) -> list[bool]:
     n_more = max(0, round(share * len(kept)) - kept.count(False))
     inside = Examples(known.vectors[kept], known.labels[kept], known.of[kept])
     if n_more:
-        means = [inside.labels[near].mean(axis=0) for near in knn.neighbours(inside, k)]
+        means = [inside.labels[near].mean(axis=0) for near in probes.neighbours(inside, k)]
         far = np.abs(inside.labels - means).sum(axis=1)
         for i in sorted(range(len(far)), key=lambda i: (-far[i], i))[:n_more]:
             kept[int(inside.of[i])] = False
@@ -176,14 +176,14 @@ def test_the_topological_filter_keeps_the_largest_pieces_but_for_labels_that_sta
     k: int, seed: int, share: float
 ) -> None:
     known = items(seed=seed)
-    kept = topological.keep(known, k, share)
+    kept = probes.keep(known, k, share)
     assert kept.tolist() == by_hand(known, k, share)
     assert 0 < kept.sum() < 120
     assert (~kept).sum() >= round(share * 120)
 
 
 def test_the_topological_filter_leaves_out_a_share_of_pairs_and_both_copies_of_each() -> None:
-    kept = topological.keep(examples(*pairs()), 10, 0.13)
+    kept = probes.keep(examples(*pairs()), 10, 0.13)
     assert (kept[:80] == kept[80:]).all()
     assert kept[:80].sum() == 70
 
@@ -195,7 +195,7 @@ def test_the_topological_filter_keeps_both_copies_of_a_pair_or_none_where_pieces
         for n in range(8, 20):
             states, sure = rng.normal(size=(n, 2, 2)), np.eye(2)[rng.integers(0, 2, n)]
             with suppress(Refused):  # where too few are left to be asked
-                kept = topological.keep(examples(states, sure), k, share)
+                kept = probes.keep(examples(states, sure), k, share)
                 assert (kept[:n] == kept[n:]).all()
 
 
@@ -206,16 +206,16 @@ def test_the_topological_filter_finds_wrong_labels_that_hang_together() -> None:
     said = right.copy()
     said[[8, 9, 22, 23]] = 1
     known = Examples(x[:, None], np.stack([1 - said, said], axis=1), np.arange(60))
-    kept = topological.keep(known, 24, 0.1)
+    kept = probes.keep(known, 24, 0.1)
     assert (~kept).sum() == 6
     assert not kept[[8, 9, 22, 23]].any()
-    assert topological.keep(known, 24, 0.0)[[8, 9, 22, 23]].any()
+    assert probes.keep(known, 24, 0.0)[[8, 9, 22, 23]].any()
 
 
 def test_a_label_that_prefers_no_class_belongs_to_none() -> None:
     known = items()
     known.labels[:5] = 1 / 3
-    assert not topological.keep(known, 10, 0.0)[:5].any()
+    assert not probes.keep(known, 10, 0.0)[:5].any()
     assert preferred_class(known.labels)[:5].tolist() == [-1] * 5
 
 
@@ -254,18 +254,16 @@ def test_no_example_has_a_say_about_itself() -> None:
     """Neither as it is nor with its answers exchanged, however near that lies."""
     x, y = pairs()
     x[0, 0], x[0, 1], y[0] = 0.0, 1e-6, (1.0, 0.0)
-    said = knn.knn(examples(x, y), 10)[0]
+    said = probes.knn(examples(x, y), 10)[0]
     y[0] = 0.0, 1.0
-    assert (knn.knn(examples(x, y), 10)[0] == said).all()
+    assert (probes.knn(examples(x, y), 10)[0] == said).all()
 
 
 # --- what they refuse -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [120, 500])
-@pytest.mark.parametrize(
-    "probe", [lambda known, k: knn.knn(known, k), lambda known, k: topological.keep(known, k, 0.1)]
-)
+@pytest.mark.parametrize("probe", [lambda known, k: probes.knn(known, k), lambda known, k: probes.keep(known, k, 0.1)])
 def test_more_neighbours_than_examples_are_refused(probe, k: int) -> None:  # type: ignore[no-untyped-def]
     with refused("k", k, "1 119 120"):
         probe(items(), k)
@@ -274,10 +272,10 @@ def test_more_neighbours_than_examples_are_refused(probe, k: int) -> None:  # ty
 
 def test_more_neighbours_than_voters_are_refused() -> None:
     with refused("k", 12, "1 11"):
-        knn.knn(items(), 12, np.arange(120) < 12)
+        probes.knn(items(), 12, np.arange(120) < 12)
     known = examples(*pairs())  # each of them twice, and neither votes about the other
     with refused("k", 5, "1 4"):
-        knn.knn(known, 5, known.of < 3)
+        probes.knn(known, 5, known.of < 3)
 
 
 @each_probe

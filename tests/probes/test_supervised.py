@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.builders import refused
+from w2sd.supervision.base.probed import Filtered, Relabelled
+from w2sd.supervision.base.probes import examples
 
-from w2sd.probes import knn, logistic, topological
-from w2sd.probes.examples import examples
-from w2sd.probes.supervised import Filtered, Relabelled
-from w2sd.supervision import Lesson
+from w2sd.supervision.base import Lesson, probes
 
 KINDS = ("knn", "logistic", "topological")
 PROBED = {f"{cls.__name__}, {probe}": cls(probe, share=0.25) for cls in (Filtered, Relabelled) for probe in KINDS}
@@ -75,14 +74,14 @@ def test_the_probe_that_is_named_is_asked_with_the_knobs_that_are_its_own(texts:
     told = lesson(texts=texts)
     known = examples(told.features_NAD, told.p_NK)  # type: ignore[arg-type]
     opinions = {
-        "knn": knn.knn(known, 7),
-        "logistic": logistic.fit(known, 0.5).predict(known.vectors),
-        "topological": knn.knn(known, 7, topological.keep(known, 7, 0.0)),
+        "knn": probes.knn(known, 7),
+        "logistic": probes.fit(known, 0.5).predict(known.vectors),
+        "topological": probes.knn(known, 7, probes.keep(known, 7, 0.0)),
     }
     for probe, expected in opinions.items():
         assert np.array_equal(Relabelled(probe, k=7, l2=0.5).opinion(told), expected[:N])
     left_out = np.isnan(Filtered("topological", share=0.3, k=7).targets(told)[:, 0])
-    assert np.array_equal(left_out, ~topological.keep(known, 7, 0.3)[:N])
+    assert np.array_equal(left_out, ~probes.keep(known, 7, 0.3)[:N])
 
 
 def test_of_rows_equally_far_from_the_probe_the_noise_decides() -> None:

@@ -10,8 +10,9 @@ import pytest
 from tests.report.test_report_page import read
 from writing import write_page
 
-from w2sd.pipeline.store import Store, write_json
-from w2sd.report import agreements, cautions, curves, figures, results, trained
+from w2sd.atomic import write_json
+from w2sd.pipeline.store import Store
+from w2sd.report import analyses, cautions, curves, figures, records, results
 from w2sd.report.cli import main
 from w2sd.report.records import read_jobs
 
@@ -23,7 +24,7 @@ AGREEMENT = {
     for end, add in (("", 0.0), ("_lo", -0.1), ("_hi", 0.1))
 }
 ITEMS = {"data": {"_target_": "w2sd.data.tasks.ClassFiles"}}
-STOPPING = {"_target_": "w2sd.stopping.Stopping", "by": "nothing"}
+STOPPING = {"_target_": "w2sd.parts.stopping.Stopping", "by": "nothing"}
 
 
 def add_watched(fake: Any, seed: int = 0, *, rises_to: float = 0.9, looks: int = 5, by: str = "nothing") -> None:
@@ -41,7 +42,7 @@ def test_agreement_has_three_lines_per_row(fake: Any, tmp_path: Path) -> None:
     for seed in (0, 1):
         fake.add(seed=seed, **AGREEMENT)
     page = write_page(fake.root, tmp_path)
-    assert agreements.TITLE in read(page).text
+    assert analyses.TITLE in read(page).text
     markdown = (tmp_path / "table.md").read_text()
     assert "| weak teacher | student | ceiling |" in markdown
     for part in ("all", "right", "wrong"):
@@ -110,7 +111,7 @@ def test_many_groups_show_the_first_and_say_so(fake: Any, monkeypatch: pytest.Mo
 def test_jobs_that_nobody_watched_have_no_curve(fake: Any, tmp_path: Path) -> None:
     fake.add()
     (job,) = read_jobs(fake.root)
-    assert trained.curve(job, Store(fake.root)) == []
+    assert records.curve(job, Store(fake.root)) == []
     assert curves.TITLE not in read(write_page(fake.root, tmp_path)).text
 
 
@@ -176,7 +177,7 @@ def test_what_the_strong_model_knew_before_has_a_table_where_it_was_asked(fake: 
     fake.add()
     write_page(fake.root, tmp_path)
     assert "Before any label" not in (tmp_path / "table.md").read_text()
-    fake.add(knobs={"head": {"_target_": "w2sd.head.WordHead"}}, accuracy__zero_shot=0.25)
+    fake.add(knobs={"head": {"_target_": "w2sd.parts.head.WordHead"}}, accuracy__zero_shot=0.25)
     write_page(fake.root, tmp_path)
     markdown = (tmp_path / "table.md").read_text()
     assert "| 0.250 |" in markdown.partition("Before any label")[2]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from w2sd.metrics.boundary import EDGES
-from w2sd.report import boundaries, results, verdicts
+from w2sd.report import deception_figures, results, verdicts
 from w2sd.report.verdicts import Ruling
 
 COUNTS = {f"boundary/training/n/{low:.2f}": 10 for low in EDGES[:-1]}
@@ -29,23 +29,25 @@ def rulings(tmp_path_factory: pytest.TempPathFactory) -> list[Ruling]:
         for seed in (0, 1):
             knobs = {
                 "conflict": {"_target_": "w2sd.conflicts.explicit.Explicit", "alpha": alpha, "mask": "truth"},
-                "supervision": {"_target_": "w2sd.supervision.Soft"},
+                "supervision": {"_target_": "w2sd.supervision.teacher.Soft"},
                 "objective": {"_target_": "w2sd.objectives.reward.RewardBCE"},
-                "chain": {"_target_": "w2sd.pipeline.chain.Direct"},
+                "chain": {"_target_": "w2sd.parts.chain.Direct"},
             }
             store.add_conflict(seed, knobs=knobs, **trained(alpha / 2 + 0.1 * seed))
     return verdicts.rule(results.load(store.root), store.root)
 
 
 def test_a_line_for_each_group_and_its_end(rulings: list[Ruling]) -> None:
-    found = {boundaries.boundary(ruling.group.jobs): boundaries.rates(ruling.group.jobs) for ruling in rulings}
+    found = {
+        deception_figures.boundary(ruling.group.jobs): deception_figures.rates(ruling.group.jobs) for ruling in rulings
+    }
     assert set(found) == {0.625, 1.0}
     for ends, rates in found.items():
         assert ends is not None
         assert len(rates) == len(EDGES) - 1
         assert list(rates) == sorted(rates)
         assert list(rates.values()) == pytest.approx([(2 * ends - 1) / 2 + 0.05] * len(rates))
-    figure = boundaries.draw(rulings)
+    figure = deception_figures.draw(rulings)
     assert figure is not None
     said = {text.get_text() for text in figure.axes[0].texts}
     assert any(words.endswith("dotted at 0.62") for words in said)
@@ -57,24 +59,24 @@ def test_rates_are_of_all_pairs_together_and_empty_bins_have_none() -> None:
     jobs["boundary/training/n/0.50"] = [30, 10]
     jobs["boundary/training/n/0.95"] = 0
     jobs["boundary/training/rate/0.95"] = math.nan
-    found = boundaries.rates(jobs)
+    found = deception_figures.rates(jobs)
     assert found[0.525] == pytest.approx(0.4)
     assert max(found) == pytest.approx(0.925)
-    assert boundaries.rates(jobs[[]]) == {}
+    assert deception_figures.rates(jobs[[]]) == {}
 
 
 def test_without_one_strength_there_is_no_end() -> None:
-    said = {part: f"w2sd.{name}" for part, name in boundaries.CONDITIONS.items()} | {"conflict.mask": "truth"}
-    assert boundaries.boundary(pd.DataFrame([{**said, "conflict.alpha": 0.5}] * 2)) == 0.75
-    assert boundaries.boundary(pd.DataFrame([{**said, "conflict.alpha": alpha} for alpha in (0.5, 1.0)])) is None
+    said = {part: f"w2sd.{name}" for part, name in deception_figures.CONDITIONS.items()} | {"conflict.mask": "truth"}
+    assert deception_figures.boundary(pd.DataFrame([{**said, "conflict.alpha": 0.5}] * 2)) == 0.75
+    assert deception_figures.boundary(pd.DataFrame([{**said, "conflict.alpha": alpha} for alpha in (0.5, 1.0)])) is None
     for part, other in (
         ("conflict.mask", "weak"),
         ("supervision._target_", "w2sd.Hard"),
         ("chain._target_", "x.Bootstrap"),
     ):
-        assert boundaries.boundary(pd.DataFrame([{**said, "conflict.alpha": 0.5, part: other}])) is None
-    assert boundaries.boundary(pd.DataFrame({"seed": [1]})) is None
+        assert deception_figures.boundary(pd.DataFrame([{**said, "conflict.alpha": 0.5, part: other}])) is None
+    assert deception_figures.boundary(pd.DataFrame({"seed": [1]})) is None
 
 
 def test_jobs_without_training_pairs_have_no_figure(planted: Any, tmp_path: Path) -> None:
-    assert boundaries.draw(verdicts.rule(results.load(planted.root), planted.root)) is None
+    assert deception_figures.draw(verdicts.rule(results.load(planted.root), planted.root)) is None

@@ -19,8 +19,8 @@ from w2sd.report import (
     deceptions,
     figures,
     gaps,
+    groups,
     region_squares,
-    replicates,
     results,
     selection,
     tables,
@@ -92,10 +92,10 @@ def test_worlds_and_seeds_are_replicates_and_a_rerun_counts_once(fake: Any) -> N
         fake.add_conflict(1, world=world)
     fake.add_conflict(0, world=1, knobs={"controls": True, "twin_seeds": [1, 2, 3]})
     fake.add_conflict(0, world=1, knobs={"fit": {"lr": 0.1}})
-    groups = replicates.groups(results.load(fake.root), fake.root)
-    assert sorted(len(group.jobs) for group in groups) == [1, 4]
-    most = max(groups, key=lambda group: len(group.jobs))
-    assert sorted(replicates.worlds_and_seeds(most.jobs)) == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")]
+    replicated = groups.groups(results.load(fake.root), fake.root)
+    assert sorted(len(group.jobs) for group in replicated) == [1, 4]
+    most = max(replicated, key=lambda group: len(group.jobs))
+    assert sorted(groups.worlds_and_seeds(most.jobs)) == [("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")]
     assert "job-005" in set(most.jobs["id"])
 
 
@@ -140,7 +140,7 @@ def test_no_flips_is_a_dash_with_the_reason(fake: Any) -> None:
 
 def test_oracles_and_unequal_steps_are_flagged(fake: Any) -> None:
     knobs = {"conflict": {"_target_": "w2sd.conflicts.explicit.Explicit", "mask": "truth"}}
-    knobs |= {"supervision": {"_target_": "w2sd.supervision.OracleConfident"}}
+    knobs |= {"supervision": {"_target_": "w2sd.supervision.oracle.OracleConfident"}}
     fake.add_conflict(knobs=knobs, oracles=["conflict", "supervision"], steps=(9, 8))
     (steps,) = deceptions.flags(rule(fake))
     (oracle,) = cautions.flags(results.load(fake.root))
@@ -160,7 +160,7 @@ def test_a_flag_names_its_groups_by_the_one_setting_that_tells_them(rulings: lis
 
 
 def test_honest_jobs_are_not_flagged(fake: Any) -> None:
-    fake.add_conflict(knobs={"supervision": {"_target_": "w2sd.supervision.Soft"}})
+    fake.add_conflict(knobs={"supervision": {"_target_": "w2sd.supervision.teacher.Soft"}})
     assert deceptions.flags(rule(fake)) == cautions.flags(results.load(fake.root)) == []
 
 

@@ -14,7 +14,7 @@ from writing import write_page
 
 from w2sd.report import figures, results
 from w2sd.report.estimates import Estimate, Row
-from w2sd.report.sentence import result
+from w2sd.report.page import result
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -95,7 +95,7 @@ def test_methods_are_told_apart_and_seeds_are_not(fake: Any) -> None:
     for target in ("Soft", "Hard"):
         for weak in "sm":
             for seed in (0, 1):
-                add_pair(fake, weak, "l", 0.75, seed, supervision={"_target_": f"w2sd.supervision.{target}"})
+                add_pair(fake, weak, "l", 0.75, seed, supervision={"_target_": f"w2sd.supervision.base.{target}"})
     frame = results.load(fake.root)
     assert pairs_of_models.methods_of(frame) == ["supervision"]
     assert [pair.method for pair in find(fake)] == [{"supervision": m} for m in ("Hard", "Hard", "Soft", "Soft")]
@@ -106,13 +106,13 @@ def test_methods_are_told_apart_and_seeds_are_not(fake: Any) -> None:
 def test_methods_that_every_job_took_by_name_are_called_so(fake: Any) -> None:
     for n, (method, supervision) in enumerate((("naive", "Soft"), ("hard", "Hard"))):
         for weak in "sm":
-            add_pair(fake, weak, "l", 0.75, supervision={"_target_": f"w2sd.supervision.{supervision}"})
+            add_pair(fake, weak, "l", 0.75, supervision={"_target_": f"w2sd.supervision.base.{supervision}"})
             path = fake.root / f"jobs/job-{fake.n:03}.json"
             job = json.loads(path.read_text())
             named = {"choices": {"method": method}, "overrides": [f"method={method}"]}
             path.write_text(json.dumps({**job, **named}))
         assert pairs_of_models.methods_of(results.load(fake.root)) == ["method"] * n
-    add_pair(fake, "s", "m", 0.65, supervision={"_target_": "w2sd.supervision.Gold"})
+    add_pair(fake, "s", "m", 0.65, supervision={"_target_": "w2sd.supervision.oracle.Gold"})
     assert pairs_of_models.methods_of(results.load(fake.root)) == ["supervision"]
 
 

@@ -14,7 +14,7 @@ from tests.builders import refused
 
 from w2sd.config import NOT_RECORDED
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
+from w2sd.parts.fit import Fit
 from w2sd.report import knobs, results
 
 
@@ -146,10 +146,10 @@ def test_of_jobs_of_one_configuration_the_last_counts(fake: Any) -> None:
 def test_a_default_that_changes_relabels_no_job_that_did_not_record_it(
     fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake.add(knobs={"fit": {"_target_": "w2sd.fit.Fit", "lr": 0.5}})
+    fake.add(knobs={"fit": {"_target_": "w2sd.parts.fit.Fit", "lr": 0.5}})
     for default in (32, 64):
         monkeypatch.setattr(Fit.__dataclass_fields__["batch"], "default", default)
         frame = results.load(fake.root)
         assert [frame[knob].iloc[0] for knob in ("fit.lr", "fit.batch", "ceiling_split")] == [0.5, *[NOT_RECORDED] * 2]
-    fake.add(seed=1, knobs={"fit": {"_target_": "w2sd.fit.Fit", "lr": 0.5, "batch": 64}})
+    fake.add(seed=1, knobs={"fit": {"_target_": "w2sd.parts.fit.Fit", "lr": 0.5, "batch": 64}})
     assert knobs.text(results.load(fake.root), "fit.batch") == [NOT_RECORDED, "64"]

@@ -11,8 +11,9 @@ import pytest
 from test_report_page import read
 from writing import write_page
 
+from w2sd.atomic import read_json
 from w2sd.errors import StageFailed
-from w2sd.pipeline.store import Store, read_json
+from w2sd.pipeline.store import Store
 from w2sd.report import results
 from w2sd.report.verdicts import rule
 

@@ -9,9 +9,11 @@ import pandas as pd
 from test_report_page import read
 from writing import write_page
 
-from w2sd.pipeline.store import Store, read_json
+from w2sd.atomic import read_json
+from w2sd.pipeline.store import Store
 from w2sd.report import results
-from w2sd.report.throughput import HEADS, table
+from w2sd.report.provenance import HEADS
+from w2sd.report.provenance import throughput_table as table
 
 ROWS: list[dict[str, Any]] = [
     {

@@ -10,9 +10,9 @@ import pytest
 
 from w2sd.metrics.verdict import Verdict
 from w2sd.pipeline.store import Store
-from w2sd.report import results, verdict_cache, verdicts
+from w2sd.report import results, verdicts
 from w2sd.report.cli import main
-from w2sd.report.verdict_cache import cached
+from w2sd.report.verdicts import cached
 
 FOUND = Verdict("shown", "because", excess_flips=1 / 3, p=0.01, nulls={"twins": -0.1, "more_data": 2.0}, n_seeds=4)
 RULE = {"threshold": 0.75}
@@ -50,12 +50,12 @@ def test_another_rule_parameter_or_input_is_judged_anew(tmp_path: Path, monkeypa
     cached(store, RULE, {}, judge)
     cached(store, {"threshold": 0.8}, {}, judge)
     cached(store, RULE, {"0/weak": "0a1b2c3d4e5f"}, judge)
-    monkeypatch.setattr(verdict_cache, "VERSION", 0)
+    monkeypatch.setattr(verdicts, "VERSION", 0)
     cached(store, RULE, {}, judge)
     assert (judge.n, len(artifacts(store))) == (4, 4)
 
 
-@pytest.mark.parametrize("file", [verdict_cache.FILE, "spec.json"])
+@pytest.mark.parametrize("file", [verdicts.FILE, "spec.json"])
 @pytest.mark.parametrize("content", ["", "[]", '{"result": "shown"}', None])
 def test_a_damaged_verdict_is_judged_anew_and_replaced(tmp_path: Path, file: str, content: str | None) -> None:
     store, judge = Store(tmp_path), Judge()

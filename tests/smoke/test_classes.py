@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.smoke.test_chain import Ran, run
+from w2sd.atomic import read_json
 from w2sd.metrics.predictions import LOGITS, read_distributions
-from w2sd.pipeline.store import read_json
 
 pytestmark = pytest.mark.smoke
 

@@ -21,8 +21,8 @@ import torch
 from tests.pipeline.graphs import roles
 from tests.smoke.test_chain import run
 from w2sd.cli import CONF
+from w2sd.config import read
 from w2sd.pipeline.plan import plan
-from w2sd.run import read
 
 pytestmark = pytest.mark.smoke
 

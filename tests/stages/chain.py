@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoModelForCausalLM
 
+from w2sd.config import RunConfig
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Pair
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
-from w2sd.run import RunConfig
 from w2sd.worker import execute
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from tests.stages.chain import Chain, compute
 from w2sd.cli import CONF
+from w2sd.config import read
 from w2sd.logger import Csv
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
+from w2sd.pipeline.stage import Task
 from w2sd.pipeline.store import Store
-from w2sd.run import read
-from w2sd.task import Task
-from w2sd.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -29,33 +29,31 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from tests.metrics import one_of_two
 from w2sd import worker
-from w2sd.conflicts.none import NoConflict
+from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import AnswerRows, ItemRows, PairRows
 from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
-from w2sd.fit import Fit
 from w2sd.kinds import KINDS
 from w2sd.logger import Csv
 from w2sd.models import packing
-from w2sd.models.adapter import HeadOnly
-from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.heads import HeadedModel, PolicyModel, RewardModel, silence_dropout
 from w2sd.models.packing import pack
-from w2sd.models.score import HeadedModel, PolicyModel, RewardModel, silence_dropout
-from w2sd.objectives.dpo import DPO
+from w2sd.models.prepare import checkpoint_layers
 from w2sd.objectives.logconf import LogConf
+from w2sd.objectives.preference import DPO
 from w2sd.objectives.reward import RewardBCE
+from w2sd.parts.adapter import HeadOnly
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.stage import Task
 from w2sd.pipeline.store import Store
-from w2sd.stages import lightning
+from w2sd.stages import engine
 from w2sd.stages.encoding import can_pack
 from w2sd.stages.performance import Stretch
-from w2sd.students.base import Examination, Student
-from w2sd.students.classifier import ClassStudent
 from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.students.reward import RewardStudent
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.students.student import ClassStudent, Examination, RewardStudent, Student
 
 N = 25  # four steps an epoch, the last of them on one row, which leaves a process without any
 STOP = 6  # the step in which trainings are stopped that are to go on elsewhere
@@ -194,7 +192,7 @@ def train(build: Build, folder: Path, trainer: Trainer, rank: int = 0, stop: int
     learner, rows, n_steps = build()
     job = task(folder, replace(trainer, save_every_s=1e-9 if stop else 1e9), rank, advance)
     with suppress(Killed):
-        lightning.train(job, learner, Loader(rows, Shuffled(N, FIT.batch, seed=3)), FIT, 7, n_steps)
+        engine.train(job, learner, Loader(rows, Shuffled(N, FIT.batch, seed=3)), FIT, 7, n_steps)
         if rank == 0:
             weights = {name: tensor.detach().clone() for name, tensor in learner.whole.named_parameters()}
             save_file(weights, folder / "weights.safetensors")
@@ -218,7 +216,7 @@ def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[s
     loader = Loader(rows, in_length_order(rows.lengths, 6))  # the last batch has one row
     took: list[Stretch] = []
     job = task(folder, trainer, rank, lambda *_: None)._replace(measured=took.append)
-    logged = lightning.test(job, student, loader, FIT)
+    logged = engine.test(job, student, loader, FIT)
     columns = {"margin": student.margins, "p_correct": student.p_correct, **student.columns()}
     read = [took[0].seen.examples, took[0].seen.tokens, took[0].timed.examples]
     return {"logged": logged, "read": read, **{name: column.tolist() for name, column in columns.items()}}

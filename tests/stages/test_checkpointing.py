@@ -19,14 +19,14 @@ from transformers import AutoModelForCausalLM
 
 from tests.builders import refused
 from w2sd.cli import CONF
+from w2sd.config import RunConfig, read
 from w2sd.logger import Csv
-from w2sd.models.checkpointing import checkpoint_layers
+from w2sd.models.prepare import checkpoint_layers
 from w2sd.objectives.reward import RewardBCE
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig, read
+from w2sd.pipeline.stage import Task
 from w2sd.stages import preflight, pretrain, sft, train
-from w2sd.task import Task
-from w2sd.trainer import Trainer
 
 OVERRIDES = ["objective=simpo", "supervision=hard", "data.gt=32", "weak.width=8", "weak.layers=2", "weak.heads=2"]
 LAYERS = 2

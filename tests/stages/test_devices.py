@@ -36,16 +36,17 @@ from tests.stages.group import (
     train,
 )
 from w2sd import worker
+from w2sd.atomic import read_json
 from w2sd.cli import CONF
+from w2sd.config import RunConfig, read
 from w2sd.metrics.predictions import read_predictions
 from w2sd.models import packing
-from w2sd.models.score import HeadedModel
+from w2sd.models.heads import HeadedModel
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.store import Store, read_json
-from w2sd.run import RunConfig, read
-from w2sd.trainer import Trainer
+from w2sd.pipeline.store import Store
 
 pytestmark = pytest.mark.ddp
 ALONE = Trainer(log_every=1)

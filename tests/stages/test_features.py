@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedModel
+from w2sd.supervision.base.probed import Filtered, Relabelled
 
 from tests.builders import refused
 from tests.stages.chain import compute
 from w2sd.cli import CONF
+from w2sd.config import RunConfig, read
 from w2sd.conflicts.base import TEACHER, Extra
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Pair, coin
@@ -23,18 +25,16 @@ from w2sd.errors import StageFailed
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions
 from w2sd.metrics.saliency import saliency
-from w2sd.models.probe import Probe
+from w2sd.models.heads import Probe
+from w2sd.parts.stopping import Stopping
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import Plan, plan
+from w2sd.pipeline.stage import Task
 from w2sd.pipeline.store import Store
-from w2sd.probes.supervised import Filtered, Relabelled
-from w2sd.run import RunConfig, read
-from w2sd.stages import features, lessons
-from w2sd.stages.training import random_seed
-from w2sd.stopping import Stopping
-from w2sd.supervision import Lesson
-from w2sd.task import Task
-from w2sd.trainer import Trainer
-from w2sd.world import vocabulary
+from w2sd.stages import features, training_targets
+from w2sd.stages.train import random_seed
+from w2sd.supervision.base import Lesson
+from w2sd.world import ladder
 
 SMALL = [
     *("data.gt=64", "data.w2s=64", "data.w2s_parts=2", "data.test=60"),
@@ -224,15 +224,15 @@ def test_a_supervision_that_asks_a_probe_is_given_the_features_of_its_rows(
     supervision = stage.params["supervision"]
     targets = type(supervision).targets
     monkeypatch.setattr(type(supervision), "targets", lambda self, lesson: targets(self, told.append(lesson) or lesson))
-    kept, taught = lessons.supervised(task, pairs)
+    kept, taught = training_targets.supervised(task, pairs)
 
     [lesson] = told
     assert lesson.truth is None
     assert np.array_equal(lesson.features_NAD, features.states_of(inputs["probed"], [pair.id for pair in pairs]))
     assert len(kept) == len(taught) == bench.metrics(filtered, "train/student")["n/pairs"] == 64 - 6
     extra = data.read(stage.params["data"]).rows("w2s", data.CONFLICTING)
-    given = lessons.extra_targets(task, Extra(extra, TEACHER))  # the teacher's word, without a probe
-    teacher = lessons.opinions(task, "labels", extra)
+    given = training_targets.extra_targets(task, Extra(extra, TEACHER))  # the teacher's word, without a probe
+    teacher = training_targets.opinions(task, "labels", extra)
     assert {id: label.tolist() for id, label in given.items()} == {id: word.tolist() for id, word in teacher.items()}
     assert len(told) == 1
 
@@ -266,7 +266,7 @@ def test_held_out_rows_and_the_others_have_no_say_about_each_other_s_labels(
     pairs = data.read(stage.params["data"]).rows("w2s")
     held = {pair.id for pair in pairs if stopping.holds_out(pair.cluster)}
     assert 5 < len(held) < 59
-    opinions = lessons.opinions
+    opinions = training_targets.opinions
 
     def targets(changed: set[str]) -> dict[str, list[float]]:
         """What is taught where the teacher says the opposite of these."""
@@ -274,8 +274,8 @@ def test_held_out_rows_and_the_others_have_no_say_about_each_other_s_labels(
         def turned(*which: Any) -> dict[str, Any]:
             return {id: p_K[::-1] if id in changed else p_K for id, p_K in opinions(*which).items()}
 
-        monkeypatch.setattr(lessons, "opinions", turned)
-        kept, targets_NK = lessons.supervised(task, pairs)
+        monkeypatch.setattr(training_targets, "opinions", turned)
+        kept, targets_NK = training_targets.supervised(task, pairs)
         return {pair.id: targets_K.tolist() for pair, targets_K in zip(kept, targets_NK, strict=True)}
 
     usual, others = targets(set()), {pair.id for pair in pairs} - held
@@ -321,13 +321,13 @@ def test_the_comparison_says_how_plain_truth_and_weak_labels_are(
 @pytest.fixture(scope="module")
 def classes(bench: Bench) -> list[str]:
     """Texts of five words, whose class is said by the first one; two models with random weights."""
-    rng, words = np.random.default_rng(0), vocabulary.WORDS[-30:]
+    rng, words = np.random.default_rng(0), ladder.WORDS[-30:]
     lines = []
     for n in range(240):
         text = [words[n % 3], *rng.choice(words, 4)]
         lines.append(json.dumps({"text": " ".join(text), "label": "abc"[n % 3]}) + "\n")
     (bench.place / "texts.jsonl").write_text("".join(lines))
-    vocabulary.tokenizer().save_pretrained(bench.place / "tokenizer")
+    ladder.tokenizer().save_pretrained(bench.place / "tokenizer")
     shape = [("width", 12), ("layers", 2), ("heads", 2), ("tokenizer", bench.place / "tokenizer")]
     knobs = [f"{role}.{knob}={value}" for role in ("weak", "strong") for knob, value in shape]
     models = ["model@weak=scratch", "model@strong=scratch", "strong.init_seed=1", *knobs]

@@ -12,14 +12,14 @@ import pytest
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from w2sd.atomic import write_json
 from w2sd.data.files import Files
 from w2sd.data.pairs import Pair, read
 from w2sd.logger import Csv
-from w2sd.metrics.generation import figures, repetition
-from w2sd.pipeline.store import write_json
+from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.stage import Task
 from w2sd.stages import generate
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.stages.generate import figures, repetition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from families import FAMILIES

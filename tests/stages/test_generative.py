@@ -11,13 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from w2sd.data.pairs import read
 from w2sd.data.text import Encoded, EncodedItems
-from w2sd.fit import Fit
 from w2sd.logger import Csv
-from w2sd.stages import generative, lightning
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine, generative
 from w2sd.world.ladder import Rung
-from w2sd.world.source import World
+from w2sd.world.world import World
 
 
 def test_a_text_of_a_pair_is_its_prompt_with_either_answer() -> None:
@@ -39,7 +39,7 @@ def test_texts_of_every_part_are_read_and_none_of_another_facet(
     around: dict[str, Any] = {"trainer": Trainer(), "logger": Csv(), "name": "test", "advance": lambda *_: None}
     task = Task("0" * 12, "generative", params, {"base": tmp_path}, **around, **places)
     seen: list[Any] = []
-    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, *_: seen.append(loader.rows))
+    monkeypatch.setattr(engine, "train", lambda task, learner, loader, *_: seen.append(loader.rows))
     assert generative.run(task)["n/texts"] == 2 * 16
     tokenizer, pairs = model.open_tokenizer(), read(data).rows("w2s", part=None)
     said = sorted(tokenizer(pair.prompt + side)["input_ids"] for pair in pairs for side in (pair.chosen, pair.rejected))

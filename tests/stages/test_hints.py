@@ -15,22 +15,23 @@ import torch
 
 from tests.builders import refused
 from tests.stages.test_features import SMALL, Bench, compose
+from w2sd.config import RunConfig
 from w2sd.data import pairs as data
-from w2sd.data.pairs import Item, Pair, coin, digest
-from w2sd.hint import Shown
+from w2sd.data.pairs import Item, Pair, coin
+from w2sd.identity import digest
 from w2sd.metrics.predictions import LOGITS, read_distributions, read_predictions, write_predictions
-from w2sd.models.score import HeadedModel, RewardModel
+from w2sd.models.heads import HeadedModel, RewardModel
+from w2sd.parts.hint import Shown
+from w2sd.parts.trainer import Resolved
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.store import Store
-from w2sd.run import RunConfig
-from w2sd.stages import preflight, scoring, training
-from w2sd.stages.lessons import hinted
-from w2sd.trainer import Resolved
-from w2sd.world import vocabulary
+from w2sd.stages import preflight, scoring, train
+from w2sd.stages.training_targets import hinted
+from w2sd.world import ladder
 
 MODELS = [knob for knob in SMALL if not knob.startswith("data.")]
 OF_ITEMS = ["data=world_classes", "data.gt=64", "data.w2s=64", "data.w2s_parts=1", "data.test=60", *MODELS]
-TOKENIZER = vocabulary.tokenizer()
+TOKENIZER = ladder.tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +120,13 @@ def test_training_reads_the_hardened_labels_that_it_is_taught_by(
         assert kept is None  # nobody reads the rows without hints that are there
         raise Stopped
 
-    monkeypatch.setattr(training, "encode_for", encode)
+    monkeypatch.setattr(train, "encode_for", encode)
     folder = bench.folder(stages, "label/weak")
     params = dict(stages["train/student"].params)
     task: Any = SimpleNamespace(params=params, inputs={"labels": folder}, trainer=Resolved(), tokens=folder)
     model = (RewardModel if which == "pairs" else HeadedModel).load(bench.folder(stages, "train/student"))
     with pytest.raises(Stopped):
-        training.prepare(task, model, TOKENIZER)
+        train.prepare(task, model, TOKENIZER)
 
     rows = data.read(params["data"]).rows("w2s")
     labels = columns(folder)

@@ -19,7 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.builders import refused
 from tests.stages.chain import Chain
+from w2sd.atomic import read_json, write_json
 from w2sd.cli import CONF
+from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import RandomHelpful
 from w2sd.data import pairs as data
@@ -27,20 +29,19 @@ from w2sd.data.batch import AnswerRows
 from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
 from w2sd.metrics.predictions import read_predictions, write_predictions
-from w2sd.models import score
-from w2sd.models.adapter import Adapter
-from w2sd.models.score import PolicyModel
+from w2sd.models import heads
+from w2sd.models.heads import PolicyModel
+from w2sd.parts.adapter import Adapter
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.store import Store, read_json, write_json
-from w2sd.run import read
-from w2sd.stages import evaluate, label, lightning, reference, sft, train
+from w2sd.pipeline.stage import Task
+from w2sd.pipeline.store import Store
+from w2sd.stages import engine, evaluate, label, reference, sft, train
 from w2sd.stages.encoding import encode_for
-from w2sd.supervision import Hard, Soft
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.supervision.teacher import Hard, Soft
 from w2sd.worker import execute
 
 OVERRIDES = [
@@ -240,7 +241,7 @@ def test_the_reference_of_another_model_or_template_is_refused_in_one_line_befor
     folder = chain.folder("reference/ceiling_gt")
     if changes is not None:
         folder = other_reference(chain, tmp_path / "reference", **changes)
-    monkeypatch.setattr(lightning, "train", lambda *_: pytest.fail("it was trained"))
+    monkeypatch.setattr(engine, "train", lambda *_: pytest.fail("it was trained"))
     conflict = {"conflict": Implicit(0.25)}  # whose rows are asked for as well
     with refused("reference", ANY, accepted):
         train.run(task("train/student", conflict, reference=folder))
@@ -276,13 +277,13 @@ def test_there_is_never_a_second_model_in_memory(
     chain: Chain, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    init = score.PolicyModel.__init__
+    init = heads.PolicyModel.__init__
 
     def counted(self: PolicyModel, lm: Any) -> None:
         opened.append(type(lm).__name__)
         init(self, lm)
 
-    monkeypatch.setattr(score.PolicyModel, "__init__", counted)
+    monkeypatch.setattr(heads.PolicyModel, "__init__", counted)
     train.run(task("train/student"))
     assert opened == ["LlamaForCausalLM"]
 
@@ -369,7 +370,7 @@ def answers(
         def catch(task: Task, learner: Any, loader: Loader, fit: Fit, seed: int, n_steps: int, *_: Any) -> None:
             seen.update(rows=loader.rows, how=(fit, seed, n_steps))
 
-        monkeypatch.setattr(lightning, "train", catch)
+        monkeypatch.setattr(engine, "train", catch)
         at = task(name, params, **inputs)
         said = sft.run(at)
         tokenizer = at.params["model"].open_tokenizer()

@@ -13,8 +13,8 @@ from unittest.mock import ANY
 import pytest
 
 from tests.builders import refused
+from w2sd.config import RunConfig
 from w2sd.data.pairs import read
-from w2sd.run import RunConfig
 from w2sd.stages import preflight
 
 Asked = Callable[..., RunConfig]

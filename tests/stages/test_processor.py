@@ -10,13 +10,13 @@ import sys
 import pytest
 import torch
 
-from w2sd.stages import processor
-from w2sd.trainer import Trainer
+from w2sd.parts.trainer import Trainer
+from w2sd.stages import engine
 
 
 @pytest.fixture(autouse=True)
 def as_in_a_new_process() -> None:
-    processor.tell_slow.cache_clear()
+    engine.tell_slow.cache_clear()
 
 
 def units(monkeypatch: pytest.MonkeyPatch, *, avx512: bool = False, amx: bool = False, machine: str = "x86_64") -> None:
@@ -31,7 +31,7 @@ def test_a_precision_without_units_for_it_is_told_of_once(
 ) -> None:
     units(monkeypatch)
     for _ in range(2):
-        processor.settle(Trainer(), "bf16-mixed")
+        engine.settle(Trainer(), "bf16-mixed")
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("fit.precision: bf16-mixed is slower than 32-true here")
@@ -52,13 +52,13 @@ def test_nothing_is_said_where_it_would_not_be_true_or_not_be_known(
     trainer: Trainer, precision: str, has: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     units(monkeypatch, **has)
-    processor.settle(trainer, precision)
+    engine.settle(trainer, precision)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_torch_has_as_many_threads_as_the_trainer(threads: int) -> None:
-    processor.settle(Trainer(threads=threads), "32-true")
+    engine.settle(Trainer(threads=threads), "32-true")
     assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
 
@@ -66,7 +66,7 @@ def test_torch_has_as_many_threads_as_the_trainer(threads: int) -> None:
 @pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 def test_a_large_tensor_gets_the_memory_of_the_last_one() -> None:
     """Of 64 MiB, more than glibc keeps by itself; the system finds room for the first few alone."""
-    processor.settle(Trainer(), "32-true")
+    engine.settle(Trainer(), "32-true")
     for _ in range(12):
         torch.ones(2**24)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

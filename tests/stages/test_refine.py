@@ -13,15 +13,16 @@ import torch
 from transformers import CohereForCausalLM, GPT2LMHeadModel, PreTrainedModel
 
 from tests.builders import refused
+from w2sd.config import RunConfig
 from w2sd.data.layout import Text, plain
-from w2sd.data.pairs import Item, Table, digest
-from w2sd.models.score import PolicyModel
+from w2sd.data.pairs import Item, Table
+from w2sd.identity import digest
+from w2sd.models.heads import PolicyModel
+from w2sd.parts.refinement import InContext
+from w2sd.parts.stopping import Stopping, is_held_out
 from w2sd.pipeline.plan import plan
-from w2sd.refinement import InContext
-from w2sd.run import RunConfig
 from w2sd.stages import refine
 from w2sd.stages.refine import _ask, check_distinct, contexts, words_of
-from w2sd.stopping import Stopping, is_held_out
 
 ITEMS = [Item(digest(text), digest(text), "w2s", text, 0) for text in ("ab", "cde", "f", "ghij", "kl")]
 SAID = {item.id: n % 2 for n, item in enumerate(ITEMS)}

@@ -15,40 +15,31 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from w2sd.supervision.base.probed import Filtered
 
 from tests.stages.chain import Chain
+from w2sd.atomic import write_json
 from w2sd.cli import CONF
+from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
 from w2sd.data import pairs as data
 from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
 from w2sd.metrics import functional
 from w2sd.metrics.predictions import read_predictions, write_predictions
-from w2sd.models.score import RewardModel
+from w2sd.models.heads import RewardModel
 from w2sd.models.scratch import Scratch
 from w2sd.objectives.logconf import LogConf
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.store import write_json
-from w2sd.probes.supervised import Filtered
-from w2sd.run import read
-from w2sd.stages import compare, evaluate, label, lessons, lightning, pretrain, train
-from w2sd.students.reward import RewardStudent
-from w2sd.supervision import (
-    Confident,
-    Gold,
-    Hard,
-    Lesson,
-    NoisyGold,
-    OracleConfident,
-    Soft,
-    Supervision,
-    Synthetic,
-    TwoStage,
-)
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.pipeline.stage import Task
+from w2sd.stages import compare, engine, evaluate, label, pretrain, train, training_targets
+from w2sd.students.student import RewardStudent
+from w2sd.supervision.base import Lesson, Supervision
+from w2sd.supervision.oracle import Gold, NoisyGold, OracleConfident, Synthetic
+from w2sd.supervision.teacher import Confident, Hard, Soft, TwoStage
 
 OVERRIDES = [
     *("data.gt=64", "data.w2s=64", "data.w2s_parts=2", "data.test=100"),
@@ -276,7 +267,7 @@ def test_targets_follow_the_slots(chain: Chain, task: Callable[..., Task], tmp_p
     p = np.random.default_rng(0).uniform(0.05, 0.95, len(pairs))
     order = np.random.default_rng(1).permutation(len(pairs))  # the file may have any order
     teacher = labels(tmp_path, [pairs[n] for n in order], p[order])
-    same, soft_N2 = lessons.supervised(task("train/student", labels=teacher), pairs)
+    same, soft_N2 = training_targets.supervised(task("train/student", labels=teacher), pairs)
     soft = soft_N2[:, 0]
     coins = np.array([coin(pair.id) for pair in pairs])
     assert 0 < coins.sum() < len(pairs)
@@ -284,14 +275,14 @@ def test_targets_follow_the_slots(chain: Chain, task: Callable[..., Task], tmp_p
     assert np.array_equal(soft[~coins], p[~coins])
     assert np.array_equal(soft[coins], 1 - p[coins])
 
-    _, hard = lessons.supervised(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
+    _, hard = training_targets.supervised(task("train/student", {"supervision": Hard()}, labels=teacher), pairs)
     assert np.array_equal(hard[:, 0], (soft > 0.5).astype(float))
     assert np.array_equal(hard[:, 1], (soft < 0.5).astype(float))
 
 
 def test_without_a_teacher_the_targets_are_the_truth(chain: Chain, task: Callable[..., Task]) -> None:
     pairs = chain.pairs("gt")
-    same, targets = lessons.supervised(task("train/weak"), pairs)
+    same, targets = training_targets.supervised(task("train/weak"), pairs)
     assert same == pairs
     assert targets.tolist() == [[0.0, 1.0] if coin(pair.id) else [1.0, 0.0] for pair in pairs]
 
@@ -301,13 +292,13 @@ def test_pairs_that_the_teacher_could_not_read_are_left_out(
 ) -> None:
     pairs = chain.pairs("w2s")
     teacher = labels(tmp_path, pairs[:40], np.full(40, 0.75))
-    kept, targets = lessons.supervised(task("train/student", labels=teacher), pairs)
+    kept, targets = training_targets.supervised(task("train/student", labels=teacher), pairs)
     assert kept == pairs[:40]
     assert set(targets[:, 0]) == set(targets[:, 1]) == {0.25, 0.75}
 
     ceiling = labels(tmp_path / "ceiling", pairs[10:], np.full(54, 0.9))
     synthetic = task("train/student", {"supervision": Synthetic()}, labels=teacher, ceiling_labels=ceiling)
-    assert lessons.supervised(synthetic, pairs)[0] == pairs[10:40]  # nor those that the ceiling could not read
+    assert training_targets.supervised(synthetic, pairs)[0] == pairs[10:40]  # nor those that the ceiling could not read
 
 
 SUPERVISIONS = [Soft(), Hard(), Confident(0.6), OracleConfident(0.6), Gold(), NoisyGold(), Synthetic("hardest")]
@@ -332,7 +323,7 @@ def test_a_supervision_is_told_what_it_asks_for_and_nothing_else(
     monkeypatch.setattr(
         type(supervision), "targets", lambda self, lesson: targets(self, told_of.append(lesson) or lesson)
     )
-    kept, taught = lessons.supervised(at, pairs)
+    kept, taught = training_targets.supervised(at, pairs)
 
     [lesson] = told_of
     swapped = np.array([coin(pair.id) for pair in pairs])
@@ -368,7 +359,7 @@ def test_in_two_stages_a_row_is_told_with_what_both_models_say_of_it(
     at = at._replace(inputs={"labels": labels(tmp_path / "weak", pairs[:-1], teacher[:-1]), "second_labels": second})
     told: list[Lesson] = []
     monkeypatch.setattr(TwoStage, "targets", lambda self, lesson: told.append(lesson) or lesson.p_NK)
-    assert lessons.supervised(at, pairs)[0] == pairs[2:-1]
+    assert training_targets.supervised(at, pairs)[0] == pairs[2:-1]
     swapped = np.array([coin(pair.id) for pair in pairs[2:-1]])
     for said, p in ((told[0].p_NK, teacher[2:-1]), (told[0].p_second_NK, student[2:-1])):
         assert np.array_equal(said[:, 0], np.where(swapped, 1 - p, p))
@@ -380,14 +371,14 @@ def test_a_supervision_that_leaves_nothing_to_train_on_stops_the_stage(
     pairs = chain.pairs("w2s")
     teacher = labels(tmp_path, pairs, np.where(np.arange(64) < 1, 0.9, 0.7))
     with pytest.raises(StageFailed, match=r"\b1 of 64\b.* supervision\.threshold=0\.8\b"):
-        lessons.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
+        training_targets.supervised(task("train/student", {"supervision": Confident(0.8)}, labels=teacher), pairs)
 
 
 def test_what_leaves_too_few_rows_names_the_knob_that_it_has() -> None:
-    assert lessons._remedy(Confident(0.999)) == "lower supervision.threshold=0.999"
-    assert lessons._remedy(Filtered(share=0.99)) == "lower supervision.share=0.99"
-    assert lessons._remedy(Filtered("topological", k=7)) == "raise supervision.k=7"
-    assert lessons._remedy(Soft()) == "choose another one"
+    assert training_targets._remedy(Confident(0.999)) == "lower supervision.threshold=0.999"
+    assert training_targets._remedy(Filtered(share=0.99)) == "lower supervision.share=0.99"
+    assert training_targets._remedy(Filtered("topological", k=7)) == "raise supervision.k=7"
+    assert training_targets._remedy(Soft()) == "choose another one"
 
 
 def test_rows_too_few_for_a_threshold_stop_the_stage_before_it_trains(task: Callable[..., Task]) -> None:
@@ -404,7 +395,7 @@ def test_what_the_student_reads_is_each_pair_in_its_slots_with_the_target_of_its
 ) -> None:
     """The whole way from text and labels to rows, and the extra rows of a conflict after them."""
     seen: dict[str, Loader] = {}
-    monkeypatch.setattr(lightning, "train", lambda task, learner, loader, *_: seen.update(loader=loader))
+    monkeypatch.setattr(engine, "train", lambda task, learner, loader, *_: seen.update(loader=loader))
     at = task("train/student", {"conflict": Implicit(ratio=0.25), "supervision": supervision})
     result = train.run(at)
 
@@ -497,7 +488,7 @@ def test_weak_model_ceiling_and_student_draw_other_numbers_under_one_seed(
 
     for role in ("weak", "ceiling", "student"):
         at = task(f"train/{role}", {"seed": 0})
-        monkeypatch.setattr(lightning, "train", seen(role))
+        monkeypatch.setattr(engine, "train", seen(role))
         train.run(at)
     assert all(len(of_role) == 1 for of_role in seeds.values())
     assert len(set.union(*seeds.values())) == 3
@@ -509,7 +500,7 @@ def test_every_part_of_a_model_is_in_train_mode_while_it_is_trained(
     task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, RewardStudent] = {}
-    monkeypatch.setattr(lightning, "train", lambda task, learner, *_: seen.update(learner=learner))
+    monkeypatch.setattr(engine, "train", lambda task, learner, *_: seen.update(learner=learner))
     train.run(task("train/student"))
     assert all(module.training for module in seen["learner"].modules())
 

@@ -15,28 +15,28 @@ import torch
 from transformers import GPT2Config, GPT2Model
 
 from tests.builders import refused
-from w2sd.conflicts.none import NoConflict
+from w2sd.atomic import read_json
+from w2sd.config import RunConfig
+from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import ItemRows
 from w2sd.data.loader import Loader, Shuffled
-from w2sd.data.pairs import Item, digest
+from w2sd.data.pairs import Item
 from w2sd.data.text import EncodedItems
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
+from w2sd.identity import digest
 from w2sd.logger import Csv
-from w2sd.models.score import HeadedModel, silence_dropout
-from w2sd.models.scores import ClassScores, PairScores
+from w2sd.models.heads import HeadedModel, silence_dropout
+from w2sd.models.log_probs import ClassScores, PairScores
 from w2sd.objectives.reward import RewardBCE
+from w2sd.parts.fit import Fit
+from w2sd.parts.stopping import Look, Stopping
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.store import read_json
-from w2sd.run import RunConfig
-from w2sd.stages import lightning, preflight
-from w2sd.stages.training import Training, hold_out
-from w2sd.stages.watching import Watch
-from w2sd.stopping import Look, Stopping
-from w2sd.students.classifier import ClassStudent
-from w2sd.students.reward import RewardStudent
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine, preflight
+from w2sd.stages.early_stopping import Watch
+from w2sd.stages.train import Training, hold_out
+from w2sd.students.student import ClassStudent, RewardStudent
 
 N, STEPS, EVERY = 40, 10, 2
 FIT = Fit(lr=3e-2, epochs=2, batch=8)
@@ -77,7 +77,7 @@ def trained(
     soft[:undecided] = 0.5
     watch = Watch(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
-        lightning.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
+        engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
     return student, watch, task
 
 

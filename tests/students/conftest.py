@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from w2sd.logger import Csv
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.stage import Task
 
 
 @pytest.fixture

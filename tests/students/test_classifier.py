@@ -12,22 +12,22 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2Model
 
 from tests.builders import refused
-from w2sd.conflicts.none import NoConflict
+from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import ItemRows
 from w2sd.data.layout import Text, plain
 from w2sd.data.loader import Loader, in_length_order
-from w2sd.data.pairs import Item, digest
+from w2sd.data.pairs import Item
 from w2sd.data.text import encode_items, gather_items
-from w2sd.fit import Fit
+from w2sd.identity import digest
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import LOGITS, read_distributions, read_predictions, write_predictions
-from w2sd.models.score import HeadedModel, RewardModel, silence_dropout
+from w2sd.models.heads import HeadedModel, RewardModel, silence_dropout
 from w2sd.objectives.reward import RewardBCE
-from w2sd.stages import lightning
-from w2sd.students.base import Examination
-from w2sd.students.classifier import ClassStudent
-from w2sd.task import Task
-from w2sd.trainer import Trainer
+from w2sd.parts.fit import Fit
+from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
+from w2sd.students.student import ClassStudent, Examination
 
 N, VOCABULARY, CLASSES = 19, 31, 3
 RANDOM = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def scored(made: HeadedModel, tmp_path: Path) -> ClassStudent:
     learner = student(made)
     learner.examine(Examination(torch.arange(N), torch.arange(N), torch.from_numpy(TRUTH), {}))
     rows = ItemRows(TEXTS, 16)
-    lightning.predict(task, learner, Loader(rows, in_length_order(rows.lengths, 7)), Fit())
+    engine.predict(task, learner, Loader(rows, in_length_order(rows.lengths, 7)), Fit())
     return learner
 
 

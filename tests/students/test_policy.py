@@ -27,23 +27,21 @@ from transformers import (
 
 from w2sd.cli import CONF
 from w2sd.config import build
-from w2sd.conflicts.base import Conflict
+from w2sd.conflicts.base import Conflict, NoConflict
 from w2sd.conflicts.explicit import Explicit
-from w2sd.conflicts.none import NoConflict
 from w2sd.conflicts.placebo import RandomMask
 from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
-from w2sd.models.score import PolicyModel, silence_dropout
-from w2sd.objectives.dpo import DPO
-from w2sd.objectives.simpo import SimPO
-from w2sd.stages import lightning
-from w2sd.students.base import Examination
+from w2sd.models.heads import PolicyModel, silence_dropout
+from w2sd.objectives.preference import DPO, SimPO
+from w2sd.parts.fit import Fit
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.task import Task
+from w2sd.students.student import Examination
 
 N, VOCABULARY = 22, 31
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]  # the last one is smaller
@@ -116,7 +114,7 @@ def student_of(model: PolicyModel, objective: Any, conflict: Conflict | None = N
 
 
 def train(task: Task, learner: Learner, data: Any, batches: Sequence[list[int]] = BATCHES) -> Learner:
-    lightning.train(task, learner, Loader(data(task.trainer.micro_tokens), list(batches)), FIT, seed=0)
+    engine.train(task, learner, Loader(data(task.trainer.micro_tokens), list(batches)), FIT, seed=0)
     return learner
 
 
@@ -274,7 +272,7 @@ def test_divergence_stops_and_names_its_knob(name: str, task: Callable[..., Task
         learner = PolicyStudent(model, OBJECTIVES[name], NoConflict(), fit, 3)
     knob = "sft.fit.lr" if name == "sft" else "fit.lr"
     with pytest.raises(StageFailed, match=rf"\b(nan|inf)\b.*\b1\b.*1e\+30.* {knob}\b"):
-        lightning.train(task(), learner, Loader(data(10**6), BATCHES), fit, seed=0)
+        engine.train(task(), learner, Loader(data(10**6), BATCHES), fit, seed=0)
 
 
 def test_half_precision_trains(task: Callable[..., Task]) -> None:
@@ -284,7 +282,7 @@ def test_half_precision_trains(task: Callable[..., Task]) -> None:
     for model, precision in ((half, "bf16-mixed"), (single, "32-true")):
         fit = Fit(lr=1e-3, precision=precision)
         student = PolicyStudent(model, SimPO(), NoConflict(), fit, 3)
-        lightning.train(task(), student, Loader(rows(), BATCHES), fit, seed=0)
+        engine.train(task(), student, Loader(rows(), BATCHES), fit, seed=0)
     assert {weights.dtype for weights in half.parameters()} == {torch.float32}
     origin, one, other = (nn.utils.parameters_to_vector(model.parameters()) for model in (start, half, single))
     assert 0.9 < nn.functional.cosine_similarity(one - origin, other - origin, dim=0) < 1
@@ -327,7 +325,7 @@ def examined(
     student = student_of(model, objective)
     student.examine(Examination(torch.arange(N) * 7 - 50, torch.arange(N), torch.from_numpy(swapped), {}), reading)
     scored = rows(task.trainer.micro_tokens, swapped)
-    logged = lightning.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
+    logged = engine.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
     return student, logged
 
 

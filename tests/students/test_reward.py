@@ -15,21 +15,20 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
-from w2sd.conflicts.none import NoConflict
+from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.loader import Filler, Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
 from w2sd.metrics import functional
-from w2sd.models.adapter import HeadOnly
-from w2sd.models.score import RewardModel, silence_dropout
-from w2sd.models.scores import PairScores
+from w2sd.models.heads import RewardModel, silence_dropout
+from w2sd.models.log_probs import PairScores
 from w2sd.objectives.reward import RewardBCE
-from w2sd.stages import lightning
-from w2sd.students.base import Examination
-from w2sd.students.reward import RewardStudent
-from w2sd.task import Task
+from w2sd.parts.adapter import HeadOnly
+from w2sd.parts.fit import Fit
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
+from w2sd.students.student import Examination, RewardStudent
 
 N, VOCABULARY = 22, 31
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]  # the last one is smaller
@@ -75,7 +74,7 @@ def train(
     student = RewardStudent(
         model, objective or RewardBCE(), NoConflict(), fit, fit.epochs * len(loader), task.trainer.log_every
     )
-    lightning.train(task, student, loader, fit, seed=0)
+    engine.train(task, student, loader, fit, seed=0)
     return student
 
 
@@ -285,7 +284,7 @@ class Filled:
 
 def train_filled(task: Task, model: RewardModel, target: float) -> None:
     student = RewardStudent(model, RewardBCE(), NoConflict(), FIT, 3)
-    lightning.train(task, student, Loader(Filled(target), BATCHES), FIT, seed=0)
+    engine.train(task, student, Loader(Filled(target), BATCHES), FIT, seed=0)
 
 
 def test_a_piece_that_keeps_step_with_others_changes_nothing(task: Callable[..., Task]) -> None:
@@ -340,7 +339,7 @@ def examined(
     uid = torch.arange(N) * 7 - 50
     student.examine(Examination(uid, torch.arange(len(uid)), torch.from_numpy(swapped), references or {}))
     scored = rows(task.trainer.micro_tokens, swapped, targets=None)
-    logged = lightning.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
+    logged = engine.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
     return student, logged
 
 
@@ -395,7 +394,7 @@ def test_predicting_is_examining_without_measuring(task: Callable[..., Task]) ->
     student = RewardStudent(model, RewardBCE(), NoConflict(), FIT)
     student.examine(tested.examination)
     scored = rows(targets=None)
-    lightning.predict(task(), student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
+    engine.predict(task(), student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
     assert np.array_equal(student.margins, tested.margins)
     assert np.array_equal(student.p_correct, tested.p_correct)
 
@@ -432,7 +431,7 @@ def test_every_epoch_has_another_order_and_every_row(task: Callable[..., Task]) 
     fit = Fit(lr=1e-3, epochs=3)
     loader = Loader(Watched(ENCODED, SWAPPED, 10**6, targets=TARGETS), Shuffled(N, 8, seed=5))
     student = RewardStudent(reward_model(), RewardBCE(), NoConflict(), fit, 9)
-    lightning.train(task(), student, loader, fit, seed=0)
+    engine.train(task(), student, loader, fit, seed=0)
     expected = []
     for epoch in range(3):
         shuffled = Shuffled(N, 8, seed=5)

@@ -10,14 +10,13 @@ from dataclasses import replace
 import pytest
 from tests.builders import refused
 
+from w2sd.config import RunConfig
 from w2sd.data.pairs import SPLITS, Item, clean_items
 from w2sd.pipeline.plan import plan
-from w2sd.run import RunConfig
-from w2sd.world.classes import MOST, WorldClasses
 from w2sd.world.generator import facts
-from w2sd.world.ladder import COVERAGE
-from w2sd.world.source import World
-from w2sd.world.vocabulary import TOPICS
+from w2sd.world.ladder import COVERAGE, TOPICS
+from w2sd.world.lists import MOST, WorldClasses
+from w2sd.world.world import World
 
 SMALL = {"gt": 61, "w2s": 40, "test": 300}
 SOURCES = [

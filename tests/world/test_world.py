@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from tests.builders import refused
 
-from w2sd.data.corpus import Corpus
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean
-from w2sd.world import vocabulary as v
+from w2sd.data.text import Corpus
+from w2sd.world import ladder as v
 from w2sd.world.corpus import DIALOGUES, DOCUMENTS, FACTS, STEEPNESS, corpus
 from w2sd.world.generator import _candidates, facts
 from w2sd.world.ladder import COVERAGE, Rung
-from w2sd.world.source import MOST, World
+from w2sd.world.world import MOST, World
 
 RUNGS = range(len(COVERAGE))
 corpus_of = lru_cache(corpus)
@@ -455,7 +455,7 @@ def test_the_largest_sizes_can_be_drawn() -> None:
 
 def test_planning_a_world_imports_nothing_heavy() -> None:
     code = (
-        "import sys, w2sd.world.corpus, w2sd.world.generator, w2sd.world.ladder, w2sd.world.vocabulary;"
+        "import sys, w2sd.world.corpus, w2sd.world.generator, w2sd.world.ladder, w2sd.world.ladder;"
         "sys.exit(str({'torch', 'transformers', 'tokenizers', 'pandas'} & set(sys.modules) or '') or None)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from w2sd.chess import vocabulary
+from w2sd.chess import games
 from w2sd.errors import Refused, require
-from w2sd.fit import Fit, pretraining
 from w2sd.models.scratch import FromScratch
+from w2sd.parts.fit import Fit, pretraining
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
-    from w2sd.chess.corpus import ChessText
+    from w2sd.chess.games import ChessText
 
 OWN = 0.3  # how much of a word is its own when it begins, where each of its parts is 1
 
@@ -50,7 +50,7 @@ class ChessModel(FromScratch):
 
     def text(self, data: Any) -> ChessText | None:
         """What it is pretrained on; whatever else it is to read must be in its words too."""
-        from w2sd.chess.corpus import ChessText
+        from w2sd.chess.games import ChessText
         from w2sd.chess.puzzles import ChessPuzzles
 
         if not isinstance(data, ChessPuzzles) or data.form == "fen":
@@ -65,7 +65,7 @@ class ChessModel(FromScratch):
         return pretraining(self.lr, self.batch, self.epochs)
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
-        return vocabulary.tokenizer()
+        return games.tokenizer()
 
     def relate(self, model: PreTrainedModel) -> None:
         """Words with the same piece or square begin alike: what is learnt of one is then half known of the others.
@@ -74,7 +74,7 @@ class ChessModel(FromScratch):
         """
         import torch
 
-        of = [vocabulary.parts(word) for word in vocabulary.WORDS]
+        of = [games.parts(word) for word in games.WORDS]
         names = sorted({name for parts in of for name in parts})
         has_VP = torch.tensor([[name in parts for name in names] for parts in of], dtype=torch.float32)
         n_V1 = has_VP.sum(1, keepdim=True)
@@ -88,11 +88,11 @@ class ChessModel(FromScratch):
         """The architecture and its sizes, by their names in a config.json."""
         return {
             "model_type": "gpt2",
-            "vocab_size": len(vocabulary.WORDS),
+            "vocab_size": len(games.WORDS),
             "n_embd": self.width,
             "n_layer": self.layers,
             "n_head": self.heads,
-            "n_positions": vocabulary.CONTEXT,
+            "n_positions": games.CONTEXT,
         }
 
     def open_config(self) -> GPT2Config:

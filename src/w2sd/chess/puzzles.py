@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from w2sd.chess import moves, rules
+from w2sd.chess import moves, position
 from w2sd.chess.position import START, Position, from_words, mirrored, read, words
 from w2sd.data import files, reading
-from w2sd.data.pairs import SPLITS, Item, Table, clean_items, digest
+from w2sd.data.pairs import SPLITS, Item, Table, clean_items
 from w2sd.errors import Refused, choose, require
+from w2sd.identity import digest
 
 FORMS = ("board", "moves", "fen")
 BAND = 500  # of ratings: puzzles of one band are about equally hard
@@ -112,7 +113,7 @@ class ChessPuzzles:
     def judge(self, items: Sequence[Item], predicted: Sequence[int]) -> dict[str, float]:
         """The share of predicted moves that the rules allow."""
         legal = [
-            rules.is_legal(self._position(item.text), moves.MOVES[label])
+            position.is_legal(self._position(item.text), moves.MOVES[label])
             for item, label in zip(items, predicted, strict=True)
         ]
         return {"legal": sum(legal) / len(legal)} if legal else {}
@@ -152,10 +153,10 @@ class ChessPuzzles:
         if self.form == "board":
             return from_words(found[:n])
         begun_by_black = self.orient and len(found) % 2 == 1  # as a mirror shows it
-        on = rules.board(from_words(found[:n]) if n else GAMES[begun_by_black])
+        on = position.board(from_words(found[:n]) if n else GAMES[begun_by_black])
         for move in found[n:]:
-            rules.play(on, move)
-        return rules.position(on)
+            position.play(on, move)
+        return position.position(on)
 
 
 def _check_columns(row: Mapping[str, Any], where: str) -> None:
@@ -175,13 +176,13 @@ def solve(row: Mapping[str, Any]) -> Puzzle:
         raise Bad("missing_answer", f"Moves are {row.get('Moves')!r}")
     try:
         start = read(fen or START)
-        on = rules.board(start)
+        on = position.board(start)
     except ValueError as error:
         raise Bad("broken_fen", f"{fen!r}: {error}") from error
     try:
-        played = tuple([rules.play(on, move) for move in given[:n_played]])
-        reached = rules.position(on)
-        return Puzzle(start, played, reached, rules.play(on, given[n_played]))
+        played = tuple([position.play(on, move) for move in given[:n_played]])
+        reached = position.position(on)
+        return Puzzle(start, played, reached, position.play(on, given[n_played]))
     except ValueError as error:
         raise Bad("illegal_move", str(error)) from error
 

@@ -6,11 +6,12 @@ then does a batch carry it, and the report flags the run.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
 from w2sd.errors import Refused
-from w2sd.objectives.sft import SFT
+from w2sd.objectives.preference import SFT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,3 +111,10 @@ def dose_of(n_there: int, ratio: float, n_rows: int, facet: str) -> int:
         most = f"at most {n_there / n_rows:.3g}: {SOURCES[facet]} has {n_there} rows for {n_rows} training rows"
         raise Refused("ratio", ratio, most)
     return wanted
+
+
+@dataclass(frozen=True)
+class NoConflict(Conflict):
+    """Nothing but weak labels: no extra data, no extra loss."""
+
+    VERSION: ClassVar[int] = 1

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from w2sd.data.files import MIN_ROWS
-from w2sd.data.pairs import Item, digest
+from w2sd.data.pairs import Item
 from w2sd.errors import Refused
+from w2sd.identity import digest
 
 SHOWN = 5  # classes in a refusal
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from w2sd.data.formats import Case, check_templates, spelled
-from w2sd.data.pairs import digest
 from w2sd.data.reading import Row
 from w2sd.data.template import as_text, cell, fill, paths, require_names
 from w2sd.errors import Refused, choose, nearest, require
+from w2sd.identity import digest
 
 SHOW = ("pair", "coin", "all")
 TOLD = ("index", "number", "letter", "text")

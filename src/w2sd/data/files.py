@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from w2sd.data import dialogue
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean, digest
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean
 from w2sd.data.reading import Row, content, locate, read
 from w2sd.errors import Refused, choose, require
+from w2sd.identity import digest
 
 ROLES = {  # field → (split, facet); no split: by the hash of the prompt
     "path": ("", TARGET),

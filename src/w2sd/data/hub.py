@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Protocol
 
 from w2sd.data.dialogue import COLUMNS
 from w2sd.data.files import Part, check, gather
-from w2sd.data.pairs import TARGET, Table, digest
+from w2sd.data.pairs import TARGET, Table
 from w2sd.data.reading import Row, absent, content, expand
 from w2sd.errors import Refused, nearest
+from w2sd.identity import digest
 
 CONVERTED = "refs/convert/parquet"  # a branch of datasets that have a script; its subsets are folders
 WHOLE = "train"  # the only split that a file by itself has

@@ -1,9 +1,4 @@
-"""How texts lie in the tensors that a transformer reads, and where in them their answers are found.
-
-A text is a prompt and its one or two answers. *Plain*: one row for each answer, with its prompt before it, padded on
-the right. *Packed*: all tokens of all texts one after another in a single row, without padding, and a prompt stands
-there once however many answers it has; which token sees which is then up to the attention (`models/packing.py`).
-"""
+"""How texts lie in the tensors that a transformer reads, where their answers are found, and how much is read."""
 
 from __future__ import annotations
 
@@ -14,10 +9,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from w2sd.data.tally import Tally
-
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    Number = int | float | Tensor  # a tensor stays on its device: to look at it would make the processor wait
     from w2sd.data.text import Ids
+
+
+class Tally(NamedTuple):
+    """Counts over some rows; `plus` adds two."""
+
+    examples: Number = 0  # pairs; answers or documents where there are none
+    tokens: Number = 0
+    places: Number = 0  # tokens and padding
+
+    def plus(self, other: Tally) -> Tally:
+        return Tally(*(one + another for one, another in zip(self, other, strict=True)))
+
+    def minus(self, other: Tally) -> Tally:
+        return Tally(*(one - another for one, another in zip(self, other, strict=True)))
+
 
 NOWHERE = -1  # what is before the first token of a text
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from w2sd.errors import require
-from w2sd.pipeline.stage import canonical, identity
+from w2sd.identity import canonical, digest, identity
 
 SPLITS = ("gt", "w2s", "test")
 TARGET = "harmless"  # the facet that weak supervision is about
@@ -128,11 +128,6 @@ def read(source: Source) -> Table:
 @lru_cache(maxsize=4)
 def _read(source: Source, content: str) -> Table:
     return source.table()
-
-
-def digest(*parts: str) -> str:
-    """A stable 16-digit id of some texts; the separator keeps ("ab", "c") and ("a", "bc") apart."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
 def coin(pair_id: str) -> bool:

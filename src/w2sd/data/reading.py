@@ -13,8 +13,8 @@ from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from w2sd.atomic import digest_file
 from w2sd.errors import Refused, nearest, require
-from w2sd.pipeline.store import digest_file
 
 Row = tuple[str, Mapping[str, Any]]  # where it stands (FILE:LINE), what it says
 Binary = BufferedReader | gzip.GzipFile

@@ -15,10 +15,10 @@ from w2sd.data import files, hub
 from w2sd.data.balance import evened, first, in_hash_order, refuse_lacking
 from w2sd.data.files import check_splits, part_of, split_of
 from w2sd.data.formats import Format, TextLabel
-from w2sd.data.pairs import SPLITS, Item, Table, clean_items, digest
+from w2sd.data.pairs import SPLITS, Item, Table, clean_items
 from w2sd.data.reading import Row, content, read
 from w2sd.errors import Refused, require
-from w2sd.pipeline.stage import canonical, identity
+from w2sd.identity import canonical, digest, identity
 
 ROLES = ("path", *SPLITS)
 

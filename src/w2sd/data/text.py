@@ -1,13 +1,4 @@
-"""From pairs to token ids: prompt and response apart, the prompt cut from the left, the response never silently.
-
-A response fits when a beginning-of-text token (where the tokenizer adds one), at least one token of the prompt and
-the whole response fit into the context together. The prompt is cut for the longer of the two responses, so that both
-are read after the same prompt.
-
-Reward models read a prompt and a response as two texts. Policies are asked how likely a response is, token by token:
-for them it is the continuation of a text (`continued`), without the space that some tokenizers put before every text,
-and ends in an end token where there is one.
-"""
+"""What a model is pretrained on."""
 
 from __future__ import annotations
 
@@ -18,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2sd.data.pairs import Item, Pair, place_of
-from w2sd.errors import Refused
+from w2sd.errors import Refused, require
+
+
+class Corpus(NamedTuple):
+    """Documents of equal length; `weights` is how much predicting the token at the same place counts in the loss."""
+
+    tokens: NDArray[np.int32]  # [n, length]
+    weights: NDArray[np.float32]  # [n, length]
+
 
 Ids = NDArray[np.int32]
 ANCHOR = "\n"  # a text that others continue: tokenizers keep a line break apart from the word after it
@@ -223,3 +222,43 @@ def _refuse_foreign_ids(ids: Ids, whose: str, tokenizer: Tokenizer, vocabulary: 
         word = f"{tokenizer.convert_ids_to_tokens(highest)} (id {highest})"
         accepted = f"ids below {vocabulary}, the model's vocabulary: tokenizer and model do not belong together"
         raise Refused(whose, word, accepted)
+
+
+def ids_of(tokenizer: Any, text: str) -> Ids:
+    """The tokens of a text by itself."""
+    return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
+
+
+def readable(knob: str, text: str, tokenizer: Any, config: Any) -> Ids:
+    """The tokens of a text, all of which the model knows."""
+    try:
+        ids = ids_of(tokenizer, text)
+    except Exception as error:  # of no class of its own, where a tokenizer has no token for what it does not know
+        raise Refused(knob, text, f"a text in the model's vocabulary ({error})") from error
+    known = int(ids.max(initial=0)) < config.vocab_size
+    require(known, knob, text, f"tokens below {config.vocab_size}, the model's vocabulary")
+    return ids
+
+
+def check_distinct(knob: str, ids: list[Ids], words: list[str]) -> None:
+    """Refuse words that are one and the same to a tokenizer, or nothing."""
+    seen: dict[tuple[int, ...], str] = {}
+    for word, tokens in zip(words, ids, strict=True):
+        require(len(tokens) > 0, knob, word, "a word with at least one token")
+        other = seen.setdefault(tuple(tokens.tolist()), word)
+        require(other == word, knob, word, f"a word of other tokens than {other}")
+
+
+def one_token_each(knob: str, words: list[str], tokenizer: Any) -> list[int]:
+    """The token of each word; refused are words that are several, or unknown, or one and the same."""
+    found = []
+    for word in words:
+        try:
+            ids = ids_of(tokenizer, f" {word}")
+        except Exception:  # bare, and of the tokenizers that have no token for words that they do not know
+            ids = np.zeros(0, dtype=np.int32)
+        accepted = f"a word that is one token of the model; its tokenizer makes {len(ids)} of it"
+        require(len(ids) == 1 and ids[0] != tokenizer.unk_token_id, knob, word, accepted)
+        found.append(ids)
+    check_distinct(knob, found, words)
+    return [int(ids[0]) for ids in found]

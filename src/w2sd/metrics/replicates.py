@@ -19,8 +19,7 @@ from w2sd.metrics.arms import Arm, compared, mean_excess
 from w2sd.metrics.deception import number
 from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.regions import KU, Codes, regions
-from w2sd.metrics.statistics import Column
-from w2sd.metrics.student_t import t_quantile
+from w2sd.metrics.statistics import Column, t_quantile
 
 STUDENT, NULL = "excess_flips", "null/"
 NOTHING_RIGHT = "a no-conflict student gets nothing right"

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from w2sd.data.pairs import digest
+from w2sd.identity import digest
 from w2sd.metrics.calibration import auroc
-from w2sd.probes import logistic
-from w2sd.probes.examples import Examples, Floats, examples, preferred_class
+from w2sd.supervision.base import probes
+from w2sd.supervision.base.probes import Examples, Floats, examples, preferred_class
 
 FIGURES = {"truth": ("truth", "truth"), "weak": ("weak", "weak"), "weak_on_truth": ("weak", "truth")}  # fitted, asked
 FOLDS = 5
@@ -50,7 +50,7 @@ def cross_fitted(states_NAD: ArrayLike, labels_NK: Floats, clusters: Sequence[st
         seen = Examples(known.vectors[rest], known.labels[rest], known.of[rest])
         if len(set(preferred_class(seen.labels).tolist()) - {-1}) < 2:
             return None
-        p[asked] = logistic.fit(seen, L2).predict(known.vectors[:n][asked])
+        p[asked] = probes.fit(seen, L2).predict(known.vectors[:n][asked])
     return p
 
 

@@ -7,7 +7,9 @@ one cluster are not independent, so standard errors and resamples are those of w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -149,3 +151,105 @@ def _quantile(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     return NormalDist().inv_cdf((1 + level) / 2)
+
+
+class Mean(NamedTuple):
+    """A mean with its 95% t interval."""
+
+    value: float
+    lo: float | None = None
+    hi: float | None = None
+
+
+def mean(values: Sequence[float], scale: Scale) -> Mean:
+    """The mean of independent values; one value, or one that all share, has no spread to make an interval from.
+
+    An interval is cut at the ends of its figure's scale. The true mean is not beyond them, so this costs no coverage.
+
+    >>> from w2sd.metrics.statistics import SHARE
+    >>> [round(end, 3) for end in mean([0.4, 0.5, 0.6], SHARE)], mean([0.5, 0.5], SHARE)
+    ([0.5, 0.252, 0.748], Mean(value=0.5, lo=None, hi=None))
+    >>> mean([0.5, 0.8], SHARE)
+    Mean(value=0.65, lo=0.0, hi=1.0)
+    """
+    n, middle = len(values), math.fsum(values) / len(values)
+    if len(set(values)) == 1:
+        return Mean(middle)
+    deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (n - 1))
+    reach = t_quantile(n - 1) * deviation / math.sqrt(n)
+    return Mean(middle, max(middle - reach, scale.lowest), min(middle + reach, scale.highest))
+
+
+@cache
+def t_quantile(df: int) -> float:
+    """The 97.5% quantile of Student's t for whole degrees of freedom.
+
+    >>> [round(t_quantile(df), 3) for df in (1, 2, 3, 4, 100)]
+    [12.706, 4.303, 3.182, 2.776, 1.984]
+    """
+    low, high = 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_tail(middle, df) > 0.025 else (low, middle)
+    return low
+
+
+def t_tail(t: float, df: int) -> float:
+    """P(T > t): Abramowitz and Stegun 26.7.3 (odd df) and 26.7.4 (even).
+
+    >>> round(t_tail(2.0, 4), 6), round(t_tail(-1.0, 3), 6)
+    (0.058058, 0.804499)
+    """
+    angle = math.atan(t / math.sqrt(df))
+    sine, cosine, odd = math.sin(angle), math.cos(angle), df % 2
+    term, series = (cosine if odd else 1.0), 0.0
+    for k in range(odd, df - 1, 2):
+        series += term
+        term *= cosine**2 * (k + 1) / (k + 2)
+    within = 2 / math.pi * (angle + sine * series) if odd else sine * series
+    return min(1.0, max(0.0, (1 - within) / 2))
+
+
+class Scale(NamedTuple):
+    """The smallest and the largest value that a figure can have."""
+
+    lowest: float
+    highest: float
+
+
+SHARE, DIFFERENCE, POSITIVE = Scale(0.0, 1.0), Scale(-1.0, 1.0), Scale(0.0, math.inf)
+UNBOUNDED = Scale(-math.inf, math.inf)
+
+# The first pattern that matches the whole name decides. PGR and excess flips have no bounds of their own.
+_SCALES = {
+    r".*/null/.*": UNBOUNDED,  # excess flips of a placebo, whose name is anybody's
+    r"gain|pgr_gap|curve/gap|tax/net|between/change|.*/(excess|excess_phi|blind_spot_change)": DIFFERENCE,
+    r".*/did": Scale(-2.0, 2.0),
+    r"(.*/)?(accuracy|agreement|rate|brier|ece|legal|error)(/.*)?": SHARE,
+    r".*/(score|base_rate|blind_spot|blind_spot_conditional|length_matched|margin_matched|seed_null|churn)": SHARE,
+    r".*/(q\d\d|disagreement|bias2)|variance/risk_\w+|(curve|stopping)/(truth|kept_truth|best|labels)": SHARE,
+    r"generation/(ended|repetition|distinct)/.*": SHARE,
+    r"n/.*|steps/.*|.*/(n|n_all|flips|reverse|lift|odds_ratio|rate_ratio|rate_ratio_mh|risk_ratio)": POSITIVE,
+}
+
+
+def scale_of(name: str) -> Scale:
+    """The scale of a metric by its name; `UNBOUNDED` where it has no bounds.
+
+    >>> [tuple(scale_of(name)) for name in ("accuracy/weak", "gain_mcnemar_p", "gain", "deception/did", "tax/flips")]
+    [(0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (-2.0, 2.0), (0.0, inf)]
+    >>> scale_of("pgr") == scale_of("deception/excess_flips") == UNBOUNDED
+    True
+    """
+    if is_p_value(name):
+        return SHARE
+    return next((scale for pattern, scale in _SCALES.items() if re.fullmatch(pattern, name)), UNBOUNDED)
+
+
+def is_p_value(name: str) -> bool:
+    """Whether a figure is a p value.
+
+    >>> is_p_value("tax/mcnemar_p"), is_p_value("deception/p_region"), is_p_value("pgr")
+    (True, True, False)
+    """
+    return "/null/" not in name and "p" in name.rpartition("/")[2].split("_")

@@ -23,8 +23,7 @@ from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.models.flex import attend_in_blocks, blocks
 
 if TYPE_CHECKING:
-    from w2sd.models.probe import StateModel
-    from w2sd.models.score import HeadedModel, PolicyModel
+    from w2sd.models.heads import HeadedModel, PolicyModel, StateModel
 
 NAME = "w2sd_packed"
 PROBE = (3, 4, 2, 2, 1, 5)  # tokens of prompts and answers that a model is tried with

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.data.reading import content, read
 from w2sd.errors import Refused, choose, require
-from w2sd.fit import Fit
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
+from w2sd.parts.fit import Fit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from w2sd.data.corpus import Corpus
+    from w2sd.data.text import Corpus
 
 ARCHITECTURES = ("gpt2", "llama", "mistral", "opt", "qwen2")
 ROTARY = ("llama", "mistral", "qwen2")
@@ -45,7 +45,7 @@ class Text:
         """Rows of `context` tokens and a weight of 1 for each; the last, shorter row is left out."""
         import numpy as np
 
-        from w2sd.data.corpus import Corpus
+        from w2sd.data.text import Corpus
 
         tokenizer = load_tokenizer(self.tokenizer)
         end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

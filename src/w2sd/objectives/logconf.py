@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from w2sd.errors import Refused, choose, require
 from w2sd.objectives.base import Moment
-from w2sd.objectives.classes import RowObjective, StepObjective, cross_entropy, distribution
+from w2sd.objectives.reward import RowObjective, StepObjective, cross_entropy, distribution
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.fit import Fit
+    from w2sd.parts.fit import Fit
 
 LINEAR, JUMP = "linear", "jump"
 HALF, MEAN_LABEL, MEDIAN_LABEL = "half", "mean_label", "median_label"

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.errors import within
-from w2sd.generative import NoGenerative
-from w2sd.head import NewHead
-from w2sd.hint import NoHint
+from w2sd.parts.fit import NoGenerative, NoSft
+from w2sd.parts.head import NewHead
+from w2sd.parts.hint import NoHint
+from w2sd.parts.refinement import NoRefinement
+from w2sd.parts.stopping import NoStopping
 from w2sd.pipeline.stage import Stage
-from w2sd.refinement import NoRefinement
-from w2sd.run import RunConfig
-from w2sd.sft import NoSft
-from w2sd.stopping import NoStopping
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
 OF_SFT = (

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from w2sd.config import describe
+from w2sd.atomic import write_json
+from w2sd.config import RunConfig, describe
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
-from w2sd.pipeline import nodes
+from w2sd.parts.trainer import Resolved, Trainer
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
-from w2sd.pipeline.store import Store, write_json
-from w2sd.run import RunConfig
-from w2sd.trainer import Resolved
+from w2sd.pipeline.store import Store
 
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
@@ -115,7 +116,7 @@ def _trainer(stage: Stage, run: RunConfig) -> Resolved:
     """The trainer that was asked for, with what it leaves to the machine decided for the model of this stage."""
     if stage.kind == "compare":  # it asks no model, and so no device
         return run.trainer.resolve(has_gpu=False)
-    processor = importlib.import_module("w2sd.stages.processor")  # by name: planning knows no torch
+    processor = importlib.import_module("w2sd.stages.engine")  # by name: planning knows no torch
     model = stage.params.get("model") or _model_of(stage.inputs.get("model"))
     return run.trainer.resolve(processor.has_gpu(), getattr(model, "is_pretrained", False))
 
@@ -155,7 +156,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
 def _group(stage: Stage, run: RunConfig) -> list[str]:
     """The words before a worker's that start it alone, or as a group of processes."""
     is_shared = run.trainer.is_shared and KINDS[stage.kind].is_shared
-    return nodes.torchrun(run.trainer, stage.key) if is_shared else [sys.executable]
+    return torchrun(run.trainer, stage.key) if is_shared else [sys.executable]
 
 
 def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None]) -> str:
@@ -168,3 +169,34 @@ def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None])
         elif line.startswith("@failed "):
             said = line.removeprefix("@failed ").rstrip("\n")
     return said
+
+
+# Run in a shell on each node: tells torchrun SLURM's name for it, by which the others reach it, and whether it is the
+# first, where they meet. By itself torchrun asks what the machine calls itself, which may mean nothing anywhere.
+NAMED = """[ "$SLURM_NODEID" = 0 ] && first=true || first=false
+PET_LOCAL_ADDR=$SLURMD_NODENAME PET_RDZV_CONF=is_host=$first exec "$@\""""
+
+
+def torchrun(trainer: Trainer, key: str) -> list[str]:
+    """The words that start a group whose processes know each other, to which the module that they run is added."""
+    words = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={trainer.devices}"]
+    if trainer.nodes == 1:
+        return [*words, "--standalone", "--local-addr=127.0.0.1"]  # at a free port; no name here has to resolve
+    here = f"{os.environ['SLURMD_NODENAME']}:{_free_port()}"
+    meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={here}", f"--rdzv-id={key}"]
+    return [*_srun(trainer.nodes), "sh", "-c", NAMED, "sh", *words, f"--nnodes={trainer.nodes}", *meet]
+
+
+def _srun(n: int) -> list[str]:
+    """One process on each node, all of which end when one fails."""
+    words = ["srun", f"--nodes={n}", f"--ntasks={n}", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--export=ALL"]
+    if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # which a step no longer takes from its job by itself
+        words.append(f"--cpus-per-task={cores}")
+    return words
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from w2sd.conflicts.none import NoConflict
-from w2sd.head import NewHead
-from w2sd.pipeline.combination import check
+from w2sd.config import RunConfig
+from w2sd.conflicts.base import NoConflict
+from w2sd.parts.head import NewHead
+from w2sd.pipeline.checks import check
 from w2sd.pipeline.graph import Graph
 from w2sd.pipeline.stage import Stage
-from w2sd.run import RunConfig
-from w2sd.supervision import Gold
+from w2sd.supervision.oracle import Gold
 
 TRAINING = "training_"  # how roles begin that are about the pairs a student was trained on
 SALIENCY = "saliency_"  # how roles begin that are about the features of the pairs a student was trained on

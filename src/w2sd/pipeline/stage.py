@@ -3,20 +3,25 @@
     key = sha256(canonical JSON of {kind, version, parameters, keys of the inputs})[:12]
 
 so one changed upstream value renames everything below it and nothing beside it.
+A task is what a stage is handed to run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from w2sd.config import describe, target
-from w2sd.errors import require
+from w2sd.config import describe
 from w2sd.kinds import KINDS
+from w2sd.parts.trainer import Resolved
+
+if TYPE_CHECKING:
+    from w2sd.stages.performance import Stretch
+from w2sd.identity import canonical, identity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,32 +58,21 @@ class Stage:
         }
 
 
-def identity(value: Any) -> Any:
-    """What decides the effect of `value`, as plain JSON; refuses anything whose text could change between runs."""
-    if hasattr(value, "identity"):
-        return {"_target_": target(value), **identity(_versioned(value, value.identity()))}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: identity(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"_target_": target(value), **_versioned(value, {"VERSION": getattr(value, "VERSION", None), **fields})}
-    if isinstance(value, Mapping):
-        return {str(key): identity(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [identity(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{value!r} has no stable identity; parameters are plain values and frozen dataclasses")
+class Task(NamedTuple):
+    """What a stage gets: its parameters and inputs, where to write, and what must not change its result."""
 
-
-def _versioned(value: Any, content: dict[str, Any]) -> dict[str, Any]:
-    version = content.get("VERSION", 0)  # not every identity has one: where a source is known by its content, say
-    require(isinstance(version, int), f"{target(value)}.VERSION", version, "an integer, bumped when results change")
-    return content
-
-
-def canonical(content: Any) -> str:
-    """The one JSON text of `content`.
-
-    >>> canonical({"b": 1, "a": [0.1, None]})
-    '{"a":[0.1,null],"b":1}'
-    """
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    key: str
+    kind: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Path]  # folders of finished artifacts, checked by the launching process
+    out: Path  # the artifact being written, by the first process of a group alone
+    work: Path  # survives an interruption of this stage
+    trainer: Resolved
+    logger: Any
+    name: str  # the experiment
+    logs: Path
+    advance: Callable[[int, int], None]
+    trusted: Sequence[str] = ()  # prefixes of a user's own modules
+    rank: int = 0  # which process of the group this is
+    measured: Callable[[Stretch], None] = lambda stretch: None  # takes what a pass over some data took
+    tokens: Path | None = None  # where tokens are kept that other processes may find

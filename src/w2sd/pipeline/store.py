@@ -14,8 +14,6 @@ gives correctness; the lock only saves work, so a file system with unreliable lo
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import tempfile
 import time
@@ -23,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from w2sd.atomic import digest_file, read_json, write_json
 from w2sd.errors import Refused, StageFailed
 
 POLL_S = 0.2  # between two looks at locks that others have
@@ -208,34 +206,3 @@ def require_writable(knob: str, value: str) -> None:
         tempfile.TemporaryFile(dir=there).close()  # permissions do not tell: root has them on a read-only disk
     except OSError as error:
         raise Refused(knob, value, f"a folder that can be written ({there}: {error.strerror})") from error
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one form (sorted, indented, no NaN), atomically."""
-    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    with beside(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `path` when the block is left; an exception leaves nothing of it behind.
-
-    It is a file of its own for everyone who writes: where locks fail, another machine may be at the same thing.
-    """
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def digest_file(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

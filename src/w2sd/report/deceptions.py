@@ -9,7 +9,7 @@ import pandas as pd
 
 from w2sd.report import notation, tables, verdicts
 from w2sd.report.estimates import Estimate, of_job, over_units
-from w2sd.report.replicates import worlds_and_seeds
+from w2sd.report.groups import worlds_and_seeds
 from w2sd.report.verdicts import Ruling
 
 EXCESS = "deception/excess_flips_per_1000"

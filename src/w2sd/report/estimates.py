@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from w2sd.metrics import student_t
-from w2sd.metrics.scale import scale_of
+from w2sd.metrics import statistics
+from w2sd.metrics.statistics import scale_of
 from w2sd.report import knobs, results
 
 SHARED = ("data.world_seed", "data.split_seed", "teacher_seed")  # seeds of what the student seeds of a setting share
@@ -106,7 +106,7 @@ def over_jobs(metric: str, jobs: Sequence[Estimate]) -> Estimate:
     if not values:
         reasons = dict.fromkeys(job.reason for job in jobs)
         return Estimate(None, n_null=n_null, reason="; ".join(reasons))
-    return Estimate(*student_t.mean(values, scale_of(metric)), n_null)
+    return Estimate(*statistics.mean(values, scale_of(metric)), n_null)
 
 
 def why_null(job: Mapping[Hashable, Any], metric: str) -> str:

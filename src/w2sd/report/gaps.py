@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from w2sd.metrics.student_t import t_quantile
+from w2sd.metrics.statistics import t_quantile
 from w2sd.metrics.verdict import Trend, Verdict, trend
 from w2sd.report import deceptions, notation, tables
 from w2sd.report.estimates import Estimate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from filelock import FileLock
 
-from w2sd.pipeline.store import beside
+from w2sd.atomic import beside
 from w2sd.report import (
     analyses,
     cautions,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from w2sd.report import estimates, knobs, notation, tables
 from w2sd.report.estimates import Row
-from w2sd.report.replicates import ASIDE, MODELS
+from w2sd.report.groups import ASIDE, MODELS
 
 TITLE, MEDIANS = "PGR by pair of models", "Medians over pairs of models"
 EQUAL, NO_GAP = "equal models", "ceiling ≤ weak"

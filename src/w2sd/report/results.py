@@ -9,12 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from w2sd.pipeline.stage import canonical
+from w2sd.config import recorded
+from w2sd.identity import canonical
 from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME
-from w2sd.report.records import Job, read_jobs
-from w2sd.report.trained import measures
-from w2sd.run import recorded
+from w2sd.report.records import Job, measures, read_jobs
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides", "reads_truth")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from w2sd.report import notation, panels, tables
+from w2sd.report import curves, notation, tables
+from w2sd.report.curves import Entry
 from w2sd.report.figures import FURTHEST, first_of, shade
 from w2sd.report.pairs_of_models import AGREEMENT, ModelPair
-from w2sd.report.panels import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,12 +48,12 @@ def draw(pairs: Sequence[ModelPair]) -> Figure | None:
     methods = list(dict.fromkeys(tuple(pair.method.items()) for pair in known))
     metrics = [metric for metric in PANELS if metric in known[0].row.estimates]
     key = [Entry(_look(names, name), f"{ROLES[1 - along]} model {name}") for name in names]
-    figure, axes = panels.lay_out(len(metrics) * len(methods[:MOST]), len(metrics), key)
+    figure, axes = curves.lay_out(len(metrics) * len(methods[:MOST]), len(metrics), key)
     for place, each in enumerate(axes):
         row, column = divmod(place, len(metrics))
         members = [pair for pair in known if tuple(pair.method.items()) == methods[row]]
         of_method = tables.phrase(dict(methods[row]))
-        panels.title(each, f"{PANELS[metrics[column]]}{of_method and ', '}{of_method}")
+        curves.title(each, f"{PANELS[metrics[column]]}{of_method and ', '}{of_method}")
         for name in names:
             line = [pair for pair in members if _name(pair, 1 - along) == name]
             aside = ASIDE ** (names.index(name) - (len(names) - 1) / 2)
@@ -62,7 +62,7 @@ def draw(pairs: Sequence[ModelPair]) -> Figure | None:
     notes = (first_of(len(methods), MOST, "methods"), first_of(len(lines), len(MARKERS), "models"))
     for each in axes[-len(metrics) :]:
         each.set_xlabel(f"parameters of the {ROLES[along]} model")
-    panels.say(axes[-1], *notes)
+    curves.say(axes[-1], *notes)
     return figure
 
 

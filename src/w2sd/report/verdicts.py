@@ -1,22 +1,46 @@
-"""Is there deception beyond the nulls? A verdict on each group of replicates, from the predictions behind its jobs."""
+"""Verdicts as artifacts: keyed by the rule's VERSION, its parameters and the evaluations that it reads."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from w2sd.atomic import write_json
 from w2sd.errors import Refused, StageFailed
+from w2sd.identity import canonical
 from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
 from w2sd.metrics.replicates import Replicate
-from w2sd.metrics.verdict import Verdict, holm, judge
+from w2sd.metrics.verdict import VERSION, Verdict, holm, judge
 from w2sd.pipeline.store import Store
 from w2sd.report import knobs, notation, tables
-from w2sd.report.replicates import Group, groups, worlds_and_seeds
-from w2sd.report.verdict_cache import cached
+from w2sd.report.groups import Group, groups, worlds_and_seeds
+
+KIND, FILE = "verdict", "verdict.json"
+
+
+def cached(store: Store, params: Mapping[str, Any], inputs: Mapping[str, str], judge: Callable[[], Verdict]) -> Verdict:
+    """Return the verdict on these evaluations from the store; judge and store it where it is missing or damaged.
+
+    A forced stage may have written new predictions under an old key: their digests are kept with the verdict.
+    """
+    content = {"kind": KIND, "version": VERSION, "params": params, "inputs": inputs}
+    key = hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+    specs = {evaluation: store.spec("evaluate", evaluation) for evaluation in inputs.values()}
+    predictions = {evaluation: spec and spec["digests"].get(PREDICTIONS) for evaluation, spec in specs.items()}
+    with suppress(StageFailed):
+        if (store.spec(KIND, key) or {}).get("predictions") == predictions:
+            return Verdict(**store.read(KIND, key, FILE))
+    verdict = judge()
+    with suppress(OSError), store.writing({**content, "key": key, "predictions": predictions}) as folder:
+        write_json(folder / FILE, {**verdict._asdict(), "nulls": dict(verdict.nulls)})
+    return verdict
+
 
 WORDS = {"shown": "shown", "not_shown": "not shown", "not_testable": "not testable here"}
 ALONE = "shown, not after Holm"  # by itself, and not as one of several pairs of models

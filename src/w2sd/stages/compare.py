@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from w2sd.atomic import read_json
 from w2sd.data.pairs import SPLITS, Table, read
 from w2sd.metrics import diagnosis
 from w2sd.metrics.comparison import compare
 from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, read_predictions, select
 from w2sd.metrics.saliency import saliency
 from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
-from w2sd.pipeline.store import read_json
+from w2sd.pipeline.stage import Task
 from w2sd.stages.features import ids_in, states_of
-from w2sd.stages.lessons import opinions, right_option
-from w2sd.task import Task
+from w2sd.stages.training_targets import opinions, right_option
 
 
 def run(task: Task) -> dict[str, Any]:

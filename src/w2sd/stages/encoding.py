@@ -1,4 +1,4 @@
-"""What stages that read texts do first: they open a model, and make tokens that fit it."""
+"""Open a model and make tokens that fit it; the processes of a group decide alike."""
 
 from __future__ import annotations
 
@@ -10,15 +10,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from w2sd.data.pairs import classes_of, digest, read, texts_of
+import torch
+import torch.distributed as dist
+
+from w2sd.data.pairs import classes_of, read, texts_of
 from w2sd.data.text import Encoded, EncodedItems, Row, encode_items, encode_rows, gather, gather_items
-from w2sd.data.token_files import load, save
+from w2sd.data.token_cache import load, save
 from w2sd.errors import within
+from w2sd.identity import digest
+from w2sd.models.heads import PolicyModel
 from w2sd.models.packing import pack
-from w2sd.models.score import PolicyModel
-from w2sd.stages import processor
-from w2sd.stages.agreement import objection
-from w2sd.task import Task
+from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
+
+
+def objection(trainer: Trainer, own: str | None) -> str | None:
+    """What the first process that objects says; None where nobody does. Every process of the group has to ask."""
+    if trainer.world == 1:
+        return own
+    is_on_gpu = trainer.accelerator == "gpu"
+    if is_on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if is_on_gpu else "gloo")  # as Lightning would, which takes what it finds
+    every: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, own)
+    return next((reason for reason in every if reason is not None), None)
+
 
 KEPT = 8  # tokenizers whose rows a process remembers, and
 ROWS = 50_000  # of each, above which they are forgotten: the jobs of a sweep read the same
@@ -112,7 +131,7 @@ def _complete(rows: Rows, examples: list[Any], make: Make) -> None:
 
 def can_pack(task: Task, model: Any, encoded: Encoding, precision: str) -> bool:
     """Whether the model is given packed rows, for which it is made ready; in a group, in all processes or in none."""
-    processor.settle(task.trainer, precision)  # it is tried as it will run
+    engine.settle(task.trainer, precision)  # it is tried as it will run
     is_on_gpu = task.trainer.accelerator == "gpu" and task.trainer.strategy != "fsdp2"
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if is_on_gpu else "cpu"
     agree = partial(objection, task.trainer)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from w2sd.atomic import read_json
 from w2sd.data.pairs import CONFLICTING, read
 from w2sd.metrics.functional import accuracy
-from w2sd.pipeline.store import read_json
-from w2sd.stages import lightning, scoring
-from w2sd.task import Task
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine, scoring
 
 HELPFUL = "helpful.parquet"  # predictions of held-out pairs of the conflicting facet
 
@@ -23,7 +23,7 @@ def run(task: Task) -> dict[str, Any]:
     read_before = ("model", "reference", "features")
     references = {role: folder for role, folder in task.inputs.items() if role not in read_before}
     scored = scoring.prepare(task, table.rows(split), references)
-    logged = lightning.test(task, scored.student, scored.loader, scored.student.fit)
+    logged = engine.test(task, scored.student, scored.loader, scored.student.fit)
     scoring.write(task, scored)
     metrics = {name: None if math.isnan(value) else value for name, value in logged.items()}
     metrics |= {
@@ -38,7 +38,7 @@ def run(task: Task) -> dict[str, Any]:
         metrics |= {f"judged/{name}": value for name, value in judged.items()}
     if split == "test" and (helpful := table.rows(split, CONFLICTING)):
         scored = scoring.prepare(task, helpful, {}, HELPFUL)
-        lightning.predict(task, scored.student, scored.loader, scored.student.fit)
+        engine.predict(task, scored.student, scored.loader, scored.student.fit)
         scoring.write(task, scored, HELPFUL)
         metrics["helpful/accuracy"] = accuracy(scored.student.p_correct)
     return metrics

@@ -14,17 +14,17 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from w2sd.atomic import read_json
 from w2sd.data.batch import ItemRows, PairRows
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import classes_of, coin, read
 from w2sd.errors import StageFailed, within
-from w2sd.fit import Fit
-from w2sd.models.probe import StateModel
-from w2sd.pipeline.store import read_json
-from w2sd.stages import lightning
+from w2sd.models.heads import StateModel
+from w2sd.parts.fit import Fit
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
 from w2sd.stages.encoding import can_pack, encode_for
-from w2sd.students.features import StateReader
-from w2sd.task import Task
+from w2sd.students.language import StateReader
 
 FILE = "features.safetensors"
 
@@ -50,7 +50,7 @@ def run(task: Task) -> dict[str, Any]:
     else:
         rows = PairRows(encoded, np.array([coin(id) for id in ids]), **how)
     reader, fit = StateReader(model, len(ids)), Fit(precision=params["precision"])
-    lightning.predict(task, reader, Loader(rows, in_length_order(rows.lengths)), fit)
+    engine.predict(task, reader, Loader(rows, in_length_order(rows.lengths)), fit)
     states_NAD = reader.states_NAD
     assert states_NAD is not None
     if not states_NAD.isfinite().all():

@@ -10,13 +10,12 @@ from w2sd.data.batch import AnswerRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import EncodedItems, Ids
-from w2sd.models.checkpointing import checkpoint_layers
-from w2sd.models.compiling import compile_layers
-from w2sd.models.score import silence_dropout
-from w2sd.stages import lightning
+from w2sd.models.heads import silence_dropout
+from w2sd.models.prepare import checkpoint_layers, compile_layers
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
 from w2sd.stages.encoding import Encoding, can_pack, encode_for, open_policy
 from w2sd.students.policy import TextLearner
-from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def run(task: Task) -> dict[str, Any]:
     rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed=is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
     learner = TextLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    lightning.train(task, learner, loader, fit, params["seed"])
+    engine.train(task, learner, loader, fit, params["seed"])
     if task.rank == 0:
         model.save(task.out, tokenizer)
     return {"n/texts": len(rows), "n/steps": learner.global_step}

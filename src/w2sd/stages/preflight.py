@@ -12,24 +12,24 @@ from typing import Any
 
 import torch
 
-from w2sd.config import target
+from w2sd.config import RunConfig
 from w2sd.data.pairs import TARGET, Table, classes_of, read
-from w2sd.data.words import check_distinct, readable
+from w2sd.data.text import check_distinct, readable
 from w2sd.errors import Refused, require, within
-from w2sd.head import WordHead
-from w2sd.hint import NoHint
+from w2sd.identity import target
 from w2sd.models.hub import Hub
-from w2sd.pipeline.combination import doses
+from w2sd.parts.head import WordHead
+from w2sd.parts.hint import NoHint
+from w2sd.parts.refinement import InContext
+from w2sd.parts.stopping import NoStopping
+from w2sd.parts.trainer import Trainer, n_cores
+from w2sd.pipeline.checks import doses
 from w2sd.pipeline.store import Store
-from w2sd.refinement import InContext
-from w2sd.run import RunConfig
 from w2sd.stages.encoding import Encoding, context_of, encode_for
-from w2sd.stages.lessons import SLOTS
-from w2sd.stages.processor import has_gpu
+from w2sd.stages.engine import has_gpu
 from w2sd.stages.refine import words_of
-from w2sd.stages.training import MIN_HELD
-from w2sd.stopping import NoStopping
-from w2sd.trainer import Trainer, n_cores
+from w2sd.stages.train import MIN_HELD
+from w2sd.stages.training_targets import SLOTS
 
 
 def check(run: RunConfig) -> None:

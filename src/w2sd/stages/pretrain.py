@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.data.loader import Loader, Shuffled
-from w2sd.models.checkpointing import checkpoint_layers
-from w2sd.models.compiling import compile_layers
-from w2sd.models.kernels import with_fewer_kernels
-from w2sd.models.score import silence_dropout
+from w2sd.models.heads import silence_dropout
+from w2sd.models.prepare import checkpoint_layers, compile_layers, with_fewer_kernels
 from w2sd.models.scratch import FromScratch
-from w2sd.stages import lightning
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
 from w2sd.students.language import DocumentRows, LanguageLearner
-from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def run(task: Task) -> dict[str, Any]:
         compile_layers(model)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    lightning.train(task, learner, loader, fit, seed)
+    engine.train(task, learner, loader, fit, seed)
 
     if task.rank == 0:
         model.save_pretrained(task.out / "model")

@@ -14,22 +14,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from w2sd.conflicts.none import NoConflict
+from w2sd.atomic import read_json
+from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import PairRows
 from w2sd.data.loader import Loader, in_length_order
-from w2sd.data.pairs import Pair, digest, read
+from w2sd.data.pairs import Pair, read
 from w2sd.data.text import Encoded
 from w2sd.errors import Refused, require
-from w2sd.fit import Fit
-from w2sd.metrics.accuracy import uid_of
-from w2sd.objectives.sft import SFT
-from w2sd.pipeline.stage import canonical, identity
-from w2sd.pipeline.store import read_json
-from w2sd.stages import lightning
+from w2sd.identity import canonical, digest, identity
+from w2sd.metrics.torch_metrics import uid_of
+from w2sd.objectives.preference import SFT
+from w2sd.parts.fit import Fit
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine
 from w2sd.stages.encoding import can_pack, encode_for, open_policy
-from w2sd.students.base import Examination
 from w2sd.students.policy import LOGP, PolicyStudent
-from w2sd.task import Task
+from w2sd.students.student import Examination
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def run(task: Task) -> dict[str, Any]:
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
     uid = torch.tensor([uid_of(pair.id) for pair in pairs])
     student.examine(Examination(uid, torch.arange(len(uid)), torch.from_numpy(swapped), {}))  # measures nothing
-    lightning.predict(task, student, Loader(rows, in_length_order(rows.lengths)), fit)
+    engine.predict(task, student, Loader(rows, in_length_order(rows.lengths)), fit)
 
     if task.rank == 0:
         table = pa.table({"id": [pair.id for pair in pairs], **student.columns(), "tokens": _digests(encoded)})

@@ -10,29 +10,26 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from w2sd.atomic import read_json
 from w2sd.config import build
-from w2sd.conflicts.none import NoConflict
-from w2sd.data.batch import ItemRows, PairRows
+from w2sd.conflicts.base import NoConflict
+from w2sd.data.batch import ItemRows, PairRows, StateItems, StatePairs
 from w2sd.data.loader import Loader, in_length_order
-from w2sd.data.states import StateItems, StatePairs
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
-from w2sd.metrics.accuracy import uid_of
 from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_predictions, write_predictions
+from w2sd.metrics.torch_metrics import uid_of
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
 from w2sd.models.hub import load_tokenizer
-from w2sd.models.probe import Probe
-from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
 from w2sd.objectives.base import OWN
-from w2sd.pipeline.store import read_json
+from w2sd.parts.fit import Fit
+from w2sd.pipeline.stage import Task
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import states_of
-from w2sd.stages.lessons import hinted, right_option
 from w2sd.stages.train import kind_of
-from w2sd.students.base import Examination, Student
-from w2sd.students.classifier import ClassStudent
+from w2sd.stages.training_targets import hinted, right_option
 from w2sd.students.policy import PolicyStudent
-from w2sd.task import Task
+from w2sd.students.student import ClassStudent, Examination, Student
 
 
 class Scored(NamedTuple):

@@ -8,10 +8,10 @@ import numpy as np
 
 from w2sd.data.batch import AnswerRows
 from w2sd.data.pairs import coin
+from w2sd.pipeline.stage import Task
 from w2sd.stages.encoding import open_policy
-from w2sd.stages.training import finish, n_ended, prepare
+from w2sd.stages.train import finish, n_ended, prepare
 from w2sd.students.policy import SftLearner
-from w2sd.task import Task
 
 
 def run(task: Task) -> dict[str, Any]:

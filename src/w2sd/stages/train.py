@@ -1,31 +1,144 @@
-"""Stage `train`: a student on the data's own labels (weak model, ceiling) or on a teacher's.
-
-Objective and data decide what kind of student it is: a reward model or a classifier, which begin as a language model
-without its head, or a policy, which is one, and begins where its fine-tuning ended.
-"""
+"""What `sft` and `train` share: a model made ready, the lessons that fit into it, and what is told of its training."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pytorch_lightning as pl
+from torch import nn
 
-from w2sd.data.batch import ItemRows, PairRows
-from w2sd.data.pairs import classes_of, coin, draw
-from w2sd.data.states import StateItems, StatePairs
+from w2sd.conflicts.base import Conflict, NoConflict
+from w2sd.data.batch import AnswerRows, ItemRows, PairRows, StateItems, StatePairs
+from w2sd.data.loader import Loader, Shuffled
+from w2sd.data.pairs import classes_of, coin, draw, read
+from w2sd.data.text import Ids
 from w2sd.errors import StageFailed, within
-from w2sd.models.probe import Probe
-from w2sd.models.score import HeadedModel, PolicyModel, RewardModel
-from w2sd.stages import reference
-from w2sd.stages.features import states_of, width_of
-from w2sd.stages.lessons import right_option
-from w2sd.stages.training import Training, finish, hold_out, n_ended, prepare, random_seed
-from w2sd.stages.watching import Watch
-from w2sd.students.base import Student
-from w2sd.students.classifier import ClassStudent
+from w2sd.identity import digest
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel, silence_dropout
+from w2sd.models.prepare import checkpoint_layers, compile_layers
+from w2sd.parts.fit import Fit
+from w2sd.parts.stopping import Stopping
+from w2sd.pipeline.stage import Task
+from w2sd.stages import engine, reference
+from w2sd.stages.early_stopping import Watch
+from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.features import size_of, states_of, width_of
+from w2sd.stages.training_targets import hinted, lessons, right_option
+from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent
-from w2sd.students.reward import RewardStudent
-from w2sd.task import Task
+from w2sd.students.student import ClassStudent, RewardStudent, Student
+
+MIN_HELD = 2  # rows on either side of a holdout
+
+
+class Training(NamedTuple):
+    """A model that is ready to be trained, and the examples that it can read: its own, and after them a conflict's."""
+
+    model: HeadedModel | PolicyModel | Probe
+    tokenizer: Any
+    conflict: Conflict
+    examples: list[Any]  # pairs or items
+    targets_NK: np.ndarray  # how likely each option is to be right: each slot of a pair, each class of an item
+    encoded: Any  # of those pairs (Encoded) or items (EncodedItems)
+    is_packed: bool
+    n_own: int
+    n_steps: int
+
+    def pick(self, places: Sequence[int]) -> Training:
+        """Some of the examples."""
+        examples, n_own = [self.examples[n] for n in places], sum(n < self.n_own for n in places)
+        targets_NK, encoded = self.targets_NK[places], self.encoded.pick(places)
+        return self._replace(examples=examples, targets_NK=targets_NK, encoded=encoded, n_own=n_own)
+
+
+def random_seed(params: Mapping[str, Any]) -> int:
+    """The seed of everything that a training draws (head, adapter, order, dropout), from its stream and its seed.
+
+    Under one seed the weak model, the ceiling and the student draw different numbers, all students the same ones.
+    """
+    return int(digest("stream", params["stream"], str(params["seed"]))[:8], 16)
+
+
+def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any) -> Training:
+    """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
+    params, fit = task.params, task.params["fit"]
+    conflict = params["conflict"] or NoConflict()
+    if isinstance(model, Probe):
+        config = params["model"].open_config()
+    else:
+        config = model.backbone.config
+        if not fit.dropout:
+            silence_dropout(model.backbone)
+        if task.trainer.checkpointing:
+            checkpoint_layers(model.backbone)
+        params["adapter"].apply(model, random_seed(params))
+
+    taught = lessons(task, read(params["data"]), conflict)
+    hint = params.get("hint")
+    _, shown = hinted(task, hint, "labels", taught.examples)
+    kept = task.tokens if hint is None else None  # there are the rows as they are without one
+    encoded = encode_for(config, tokenizer, params["data"], shown, params.get("append_eos"), kept)
+    examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
+    drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
+    # dropout would strike what answers share alike
+    is_packed = not isinstance(model, Probe) and not drops and can_pack(task, model, encoded, fit.precision)
+    if task.trainer.compile and not isinstance(model, Probe):
+        compile_layers(model.backbone)
+    n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
+    whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
+    return whole._replace(n_steps=steps(whole, fit))
+
+
+def steps(training: Training, fit: Fit) -> int:
+    """How many steps the optimiser takes."""
+    n = training.n_own if training.conflict.match_steps else len(training.examples)
+    return fit.epochs * -(-n // fit.batch)
+
+
+def hold_out(training: Training, stopping: Stopping, fit: Fit) -> tuple[Training, Training]:
+    """What is trained on, and the part of a student's own examples that is held out: whole clusters."""
+    n_rows = len(training.examples)
+    out = [n for n, example in enumerate(training.examples[: training.n_own]) if stopping.holds_out(example.cluster)]
+    rest = sorted(set(range(n_rows)) - set(out))
+    if len(out) < MIN_HELD or len(rest) < MIN_HELD:
+        said = f"stopping.holdout={stopping.holdout} holds out {len(out)} of {n_rows} rows to train on"
+        raise StageFailed(f"{said}; on either side {MIN_HELD} or more are needed")
+    kept = training.pick(rest)
+    return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
+
+
+def finish(
+    task: Task,
+    training: Training,
+    learner: Learner,
+    rows: PairRows | AnswerRows | ItemRows,
+    callbacks: Sequence[pl.Callback] = (),
+) -> dict[str, Any]:
+    """Train on these rows, write `model/` (and a head), and say how much was read and trained."""
+    model, fit, seed = training.model, task.params["fit"], random_seed(task.params)
+    loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
+    engine.train(task, learner, loader, fit, seed, training.n_steps, callbacks)
+    read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head
+    counts = {
+        "n/extra": len(rows) - training.n_own,
+        "n/steps": learner.global_step,
+        "n/parameters": read_by + sum(weights.numel() for weights in model.parameters()),
+        "n/trained": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
+        "n/truncated_prompts": training.encoded.truncated_prompts,
+        "n/dropped_long": training.encoded.dropped_long,
+    }
+    if task.rank == 0:
+        if not isinstance(model, Probe):
+            task.params["adapter"].merge(model)  # after what was trained has been counted
+        model.save(task.out, training.tokenizer)
+    return counts
+
+
+def n_ended(answers: Iterable[Ids], tokenizer: Any) -> int:
+    """How many answers end in the tokenizer's end token: with `append_eos=auto` all, or none where it has none."""
+    return sum(int(ids[-1]) == tokenizer.eos_token_id for ids in answers)
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.errors import within
+from w2sd.pipeline.stage import Task
 from w2sd.stages.train import begin
-from w2sd.students.classifier import ClassStudent
-from w2sd.task import Task
+from w2sd.students.student import ClassStudent
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""What everything shares that reads batches or is trained: one step per global batch, however memory cuts it up."""
+"""What reads batches or is trained: one step per global batch, however memory cuts it up."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,13 +12,35 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from w2sd.data.loader import Batch, Filler
 from w2sd.errors import StageFailed
-from w2sd.fit import Fit
-from w2sd.models.sharding import gather, shard
-from w2sd.students.memory import shrink
+from w2sd.models.fsdp import gather, shard
+from w2sd.parts.fit import Fit
+
+KNOB = "trainer.micro_tokens"
+
+
+def shrink(batch: Batch, place: int, example: str) -> None:
+    """Halve the budget of these rows, from now on, until it cuts up the piece at `place`, which did not fit.
+
+    A generous budget thus finds its own size. Not in a group of processes: the others would wait for a step that this
+    one repeats.
+    """
+    rows, before = batch.rows, batch.rows.micro_tokens
+    piece = rows.pieces(batch.indices)[place]
+    if len(piece) == 1:
+        alone = f"a single {example}, {rows.lengths[piece[0]]} tokens with its padding, does not fit the memory"
+        raise StageFailed(f"{alone}; lower data.max_tokens or, to train, set trainer.checkpointing=true")
+    if dist.is_initialized():
+        raise StageFailed(f"{len(piece)} {example}s at a time do not fit the memory; lower {KNOB} ({before})")
+    while piece in rows.pieces(batch.indices):
+        rows.micro_tokens //= 2
+    gc.collect()  # a failed step may have left cycles behind
+    torch.cuda.empty_cache()
+    logging.getLogger(__name__).warning("%s: %d → %d; more did not fit the memory", KNOB, before, rows.micro_tokens)
 
 
 class Reader(pl.LightningModule):

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from w2sd.data.batch import PairBatch
 from w2sd.data.layout import Tokens
-from w2sd.models.scores import PairLogProbs
+from w2sd.models.log_probs import PairLogProbs
 from w2sd.objectives.base import OWN
-from w2sd.students.base import Examination, Student
 from w2sd.students.learner import Learner
+from w2sd.students.student import Examination, Student
 
 LOGP = ("logp_chosen", "logp_rejected")
 REF_LOGP = ("ref_logp_chosen", "ref_logp_rejected")

@@ -11,14 +11,14 @@ is shown those of its tiers and nothing else.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.data.corpus import Corpus
-from w2sd.world.generator import CORPUS, LISTED, Bools, Facts, Ints, World, facts
-from w2sd.world.ladder import require_rung
-from w2sd.world.source import WorldText
-from w2sd.world.vocabulary import (
+from w2sd.data.text import Corpus
+from w2sd.world.generator import CORPUS, LISTED, Bools, Facts, Ints, facts
+from w2sd.world.ladder import (
     BOT,
     DOT,
     DULL,
@@ -31,13 +31,17 @@ from w2sd.world.vocabulary import (
     TOPICS,
     USE,
     USER,
+    require_rung,
 )
+
+if TYPE_CHECKING:
+    from w2sd.world.world import World
 
 Floats = NDArray[np.float64]
 
 # Half of the documents of each form: one pass of 400 steps with 32 documents. Words of one: 6 facts of 3, or 2
 # dialogues of 9.
-DOCUMENTS, LENGTH = WorldText.extent
+DOCUMENTS, LENGTH = 12_800, 18
 FACTS = (0.45, 0.30, 0.25)  # shares of hazards, uses and topics among stated facts
 DIALOGUES = (0.45, 0.35, 0.20)  # shares of dialogues that end in a review of hazards, of uses, and in none
 HAZARD, UTILITY, NEITHER = range(3)  # the kinds that these shares are of

@@ -10,15 +10,17 @@ appears in a test pair.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean, digest
-from w2sd.world.ladder import COVERAGE
-from w2sd.world.source import World
-from w2sd.world.vocabulary import ENTITIES, TOPICS
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED, Pair, Table, clean
+from w2sd.identity import digest
+from w2sd.world.ladder import COVERAGE, ENTITIES, TOPICS
+
+if TYPE_CHECKING:
+    from w2sd.world.world import World
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -1,22 +1,62 @@
-"""The ladder of the embedded world: four Llama models from scratch, each taught more hazard facts than the one below.
-
-The rungs are nested: what rung r was taught, rung r + 1 was taught too, so a stronger model is never wrong for want of
-something that a weaker one knows. Training a rung takes a few seconds on one CPU core.
-"""
+"""The ladder of the embedded world: a vocabulary, and four Llama models, each taught more than the last."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import Refused, require
-from w2sd.fit import Fit, pretraining
 from w2sd.models.hub import load_backbone, load_language_model
-from w2sd.world import vocabulary
+from w2sd.parts.fit import Fit, pretraining
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+TOPICS = 8
+ENTITIES = 384
+SYNONYMS = 4  # words per attribute value
+
+MARKS = ("<pad>", "user:", "bot:", ".")
+WORDS: tuple[str, ...] = (
+    *MARKS,
+    *(f"{attribute}{n}" for attribute in ("haz", "safe", "use", "dull") for n in range(SYNONYMS)),
+    *(f"topic{n}" for n in range(TOPICS)),
+    *(f"ent{n}" for n in range(ENTITIES)),
+)
+
+# Ids of single words, and of the first word of each family.
+PAD, USER, BOT, DOT = range(len(MARKS))
+HAZ, SAFE, USE, DULL, TOPIC = (len(MARKS) + SYNONYMS * family for family in range(5))
+ENTITY = TOPIC + TOPICS
+
+CONTEXT = 32  # the longest text a model of the ladder accepts, in words
+
+
+def tokenizer(words: Sequence[str] = WORDS, context: int = CONTEXT) -> PreTrainedTokenizerFast:
+    """A tokenizer whose ids are the positions in `words`, of which the first is for padding; it adds no token of its
+    own and refuses unknown words.
+
+    There is no word for "unknown", so encoding a foreign word raises (`WordLevel error: Missing [UNK] token`)
+    instead of training on a stand-in. The state survives `save_pretrained` and `from_pretrained`, offline.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    whole = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    whole.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=whole,
+        pad_token=words[0],
+        padding_side="right",
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,  # else decoding glues the final "." to the word before it
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
 
 COVERAGE = (0.25, 0.5, 0.75, 1.0)  # the share of entities whose hazard each rung was taught
 
@@ -33,7 +73,7 @@ class Rung:
     batch: int = 32  # documents of 18 words per step; the corpus is read once
     VERSION: ClassVar[int] = 1
     ladder: ClassVar[str] = "world"  # whose texts it is pretrained on,
-    words: ClassVar[tuple[str, ...]] = vocabulary.WORDS  # the words of these,
+    words: ClassVar[tuple[str, ...]] = WORDS  # the words of these,
     reads: ClassVar[str] = "data=world and data=world_classes"  # and where they come from
 
     def __post_init__(self) -> None:
@@ -69,7 +109,7 @@ class Rung:
         return pretraining(self.lr, self.batch)
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
-        return vocabulary.tokenizer(self.words)
+        return tokenizer(self.words)
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """The pretrained transformer without its language-model head."""
@@ -91,7 +131,7 @@ class Rung:
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
             "num_key_value_heads": self.heads,
-            "max_position_embeddings": vocabulary.CONTEXT,
+            "max_position_embeddings": CONTEXT,
             "tie_word_embeddings": True,
         }
 
@@ -108,7 +148,7 @@ class Rung:
             **sizes,
             initializer_range=0.1,
             use_cache=False,
-            pad_token_id=vocabulary.PAD,
+            pad_token_id=PAD,
             bos_token_id=None,
             eos_token_id=None,
         )

@@ -1,0 +1,164 @@
+"""What a student is taught: which examples, and how likely each option of each is to be the right one.
+
+The options of a pair are its two slots, of which a coin decides which one holds the better answer; those of an item are
+its classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2sd.conflicts.base import COIN, SOURCE, Conflict, Extra
+from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, texts_of
+from w2sd.errors import Refused, StageFailed, within
+from w2sd.identity import digest
+from w2sd.metrics.predictions import PREDICTIONS, read_distributions, read_predictions
+from w2sd.parts.stopping import Stopping
+from w2sd.pipeline.stage import Task
+from w2sd.stages import features
+from w2sd.supervision.base import Lesson
+
+Floats = NDArray[np.float64]
+SLOTS = ("first", "second")  # the options of a pair
+
+
+class Lessons(NamedTuple):
+    """Examples to be trained on: a student's own, and after them those that a conflict adds."""
+
+    examples: list[Any]  # pairs or items
+    targets_NK: Floats
+    n_own: int
+
+
+def lessons(task: Task, table: Table, conflict: Conflict) -> Lessons:
+    """What a stage that trains has to read, as its supervision and its conflict have it."""
+    own, targets_NK = supervised(task, table.rows(task.params["split"], part=task.params["part"]))
+    extra = conflict.extra(table, len(own))
+    labels = extra_targets(task, extra)
+    added = [pair for pair in extra.pairs if pair.id in labels]
+    return Lessons(own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own))
+
+
+def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
+    """The examples that are trained on, and their targets as the supervision has them."""
+    supervision, n_options = task.params["supervision"], len(classes_of(task.params["data"]) or SLOTS)
+    if supervision is None:  # the data's own labels: weak model and ceiling
+        return examples, np.eye(n_options)[[right_option(example) for example in examples]]
+    if supervision.needs_teacher:  # its context may have been too short for some
+        teacher = opinions(task, "labels", examples)
+        examples = [example for example in examples if example.id in teacher]
+    if supervision.needs_ceiling:
+        ceiling = read_predictions(task.inputs["ceiling_labels"] / PREDICTIONS)
+        p_ceiling = dict(zip(ceiling.ids, ceiling.p_correct.tolist(), strict=True))
+        examples = [example for example in examples if example.id in p_ceiling]
+    if supervision.needs_features:
+        there = set(features.ids_in(task.inputs["probed"]))
+        examples = [example for example in examples if example.id in there]
+    if supervision.first_stage is not None:
+        second = opinions(task, "second_labels", examples)
+        examples = [example for example in examples if example.id in second]
+    undecided = np.full(n_options, 1 / n_options)
+    lesson = taught(examples, teacher if supervision.needs_teacher else {each.id: undecided for each in examples})
+    if supervision.reads_truth:
+        length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
+        lesson = lesson._replace(truth=np.array([right_option(example) for example in examples]), length=length)
+    if supervision.needs_ceiling:
+        lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
+    if supervision.first_stage is not None:
+        lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
+    if supervision.needs_features:
+        states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
+        lesson = lesson._replace(features_NAD=states_NAD)
+    targets_NK = _targets(supervision, lesson, examples, task.params.get("stopping"))
+    kept = ~np.isnan(targets_NK.sum(axis=1))
+    if kept.sum() < 2:
+        raise StageFailed(f"supervision leaves {kept.sum()} of {len(kept)} rows to train on; {_remedy(supervision)}")
+    return [example for example, keep in zip(examples, kept, strict=True) if keep], targets_NK[kept]
+
+
+def _remedy(supervision: Any) -> str:
+    """What to change where a supervision leaves too few rows: the knob that decides how many."""
+    if getattr(supervision, "probe", "") == "topological":  # whose pieces grow with the neighbours that are linked
+        return f"raise supervision.k={supervision.k}"
+    knob = next((knob for knob in ("threshold", "share") if hasattr(supervision, knob)), None)
+    return f"lower supervision.{knob}={getattr(supervision, knob)}" if knob else "choose another one"
+
+
+def _targets(supervision: Any, lesson: Lesson, examples: Sequence[Pair | Item], stopping: Stopping | None) -> Floats:
+    """What a supervision makes of these examples: of those that are held out and of the others apart."""
+    held = np.array([stopping is not None and stopping.holds_out(example.cluster) for example in examples], dtype=bool)
+    targets_NK = np.full(lesson.p_NK.shape, np.nan)
+    with within("supervision"):
+        targets_NK[~held] = supervision.targets(lesson.pick(~held))
+        if stopping is None or not held.any():
+            return targets_NK
+        try:
+            targets_NK[held] = supervision.targets(lesson.pick(held))
+        except Refused as refusal:
+            accepted = f"{refusal.accepted} (those that stopping.holdout={stopping.holdout:g} holds out)"
+            raise Refused(refusal.knob, refusal.value, accepted) from None
+    return targets_NK
+
+
+def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
+    """The targets of the pairs that a conflict adds, by id."""
+    certain = np.eye(2)
+    if extra.labels == COIN:
+        return {pair.id: certain[1 - int(digest("coin", pair.id), 16) % 2] for pair in extra.pairs}
+    if extra.labels == SOURCE or "labels" not in task.inputs:  # under the truth, the truth is the teacher
+        return {pair.id: certain[right_option(pair)] for pair in extra.pairs}
+    supervision, teacher = task.params["supervision"], opinions(task, "labels", extra.pairs)
+    pairs = [pair for pair in extra.pairs if pair.id in teacher]
+    lesson = taught(pairs, teacher)
+    # of own rows, of which these are none, more is known
+    is_about_own = supervision.reads_truth or supervision.needs_features or supervision.first_stage is not None
+    targets_NK = lesson.p_NK if is_about_own else supervision.targets(lesson)
+    targets_NK = np.where(np.isnan(targets_NK), lesson.p_NK, targets_NK)  # no row is left out: the dose is the arm's
+    return dict(zip((pair.id for pair in pairs), targets_NK, strict=True))
+
+
+def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Lesson:
+    """What a supervision sees of these examples that does not take the truth."""
+    return Lesson(
+        p_NK=np.array([teacher[example.id] for example in examples]),
+        noise=np.array([int(digest("noise", example.id), 16) / 2**64 for example in examples]),
+    )
+
+
+def opinions(task: Task, role: str, examples: Sequence[Pair | Item], file: str = PREDICTIONS) -> dict[str, Floats]:
+    """P(option) by example id, as the model in input `role` predicted; examples too long for it are missing."""
+    folder = task.inputs[role]
+    if classes_of(task.params["data"]):
+        return read_distributions(folder)
+    predictions = read_predictions(folder / file)
+    p_correct = dict(zip(predictions.ids, predictions.p_correct.tolist(), strict=True))
+    known = [pair.id for pair in examples if pair.id in p_correct]
+    return {id: np.array(_in_slots(id, p_correct[id])) for id in known}
+
+
+def hinted(
+    task: Task, hint: Any, role: str, examples: list[Any], file: str = PREDICTIONS
+) -> tuple[list[Any], list[Any]]:
+    """The examples of which another model knows its mind, and the same as a student reads them who is shown that.
+
+    Of options that it finds equally likely the first is shown: of a pair that is a slot, which says nothing about the
+    truth. Without a hint examples are read as they are.
+    """
+    if hint is None:
+        return examples, examples
+    teacher, words = opinions(task, role, examples, file), hint.words_for(classes_of(task.params["data"]))
+    examples = [example for example in examples if example.id in teacher]
+    return examples, [hint.write(example, int(teacher[example.id].argmax()), words) for example in examples]
+
+
+def _in_slots(id: str, p_correct: float) -> tuple[float, float]:
+    return (1 - p_correct, p_correct) if coin(id) else (p_correct, 1 - p_correct)
+
+
+def right_option(example: Pair | Item) -> int:
+    """Which option is right."""
+    return example.label if isinstance(example, Item) else int(coin(example.id))

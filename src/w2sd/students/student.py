@@ -1,0 +1,205 @@
+"""Students: what they share, the reward model and the classifier."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from w2sd.conflicts.base import Conflict
+from w2sd.data.batch import ItemBatch, PairBatch
+from w2sd.data.loader import Batch
+from w2sd.metrics.torch_metrics import DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe
+from w2sd.models.log_probs import ClassScores, PairScores
+from w2sd.objectives.base import OWN, Moment, Objective
+from w2sd.objectives.reward import StepObjective
+from w2sd.parts.fit import Fit
+from w2sd.students.learner import Learner, unwrapped
+
+
+class Examination(NamedTuple):
+    """What is known of the pairs or items that a student is scored on, in the order of their index."""
+
+    uid: Tensor  # [n] int64
+    cluster: Tensor  # [n] int64: numbers, equal where rows are not independent
+    truth: Tensor  # [n] which option is right: of a pair the slot of its better answer, of an item its class
+    references: dict[str, Tensor]  # per role [n] the confidence of another model in the truth
+
+
+class Student(Learner):
+    """Model, objective and conflict. `training_step` descends `objective(scores, targets) + conflict.loss(...)`."""
+
+    def __init__(
+        self,
+        model: HeadedModel | PolicyModel | Probe,
+        objective: Objective[Any],
+        conflict: Conflict,
+        fit: Fit,
+        n_steps: int = 1,
+        log_every: int = 1,
+    ) -> None:
+        super().__init__(model, fit, n_steps, log_every)
+        self.objective, self.conflict = objective, conflict
+        self.metrics: MetricCollection | None = None
+        self.fixed: Objective[Any] | None = None  # what the objective is at this step, once that is known
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Any:
+        """Scores of the two answers of each pair, in slot order; of an item, those of its classes."""
+
+    def losses(self, micro: Any) -> Tensor:
+        scores = self(micro)
+        objective = self.fixed or self.objective
+        if isinstance(objective, StepObjective):  # one piece, the whole batch: its own scores tell
+            objective = objective.fixed(self.moment, scores.logits.detach(), micro.targets)
+        loss = objective(scores, micro.targets)
+        extra = self.conflict.loss(scores, micro, objective)
+        return (loss if extra is None else loss + extra).sum()
+
+    def mass(self, micro: Any) -> Tensor:
+        return torch.tensor(float(len(micro.rows)), device=self.device)
+
+    def survey(self, batch: Batch) -> None:
+        """Fix an objective that is another one at every step, from what all pieces in all processes show."""
+        self.fixed = None
+        if isinstance(self.objective, StepObjective) and (len(batch.pieces) > 1 or self.trainer.world_size > 1):
+            parts = [part for part in self._each(batch, self._look) if part is not None]
+            every: list[Any] = [parts]
+            if self.trainer.world_size > 1:
+                every = every * self.trainer.world_size
+                dist.all_gather_object(every, parts)
+            logits, targets = zip(*itertools.chain.from_iterable(every), strict=True)
+            seen = torch.cat(logits) if self.objective.reads_scores else None
+            self.fixed = self.objective.fixed(self.moment, seen, torch.cat(targets))
+
+    @torch.no_grad()
+    def _look(self, piece: Any, is_last: bool) -> tuple[Tensor | None, Tensor] | None:
+        """Scores of a piece, if the objective asks for them, and its targets; of one that does not count, None."""
+        assert isinstance(self.objective, StepObjective)
+        micro, counts = unwrapped(piece)
+        logits = self(micro).logits.cpu() if self.objective.reads_scores else None
+        return (logits, micro.targets.cpu()) if counts else None
+
+    @property
+    def moment(self) -> Moment:
+        """How far the training is."""
+        return Moment(self.global_step, self.n_steps)
+
+    def prefers(self, scores: Any) -> Tensor:
+        """1 for the option that is preferred, of a pair a slot, 0 for others, a share in a tie; [B, K], on the CPU."""
+        sign_B = self.objective.margin(scores).double().cpu().sign()
+        return torch.stack([1 + sign_B, 1 - sign_B], dim=1) / 2
+
+    def examine(self, examination: Examination, reading: str = OWN) -> None:
+        """Prepare for being scored on these; only here, after training, does the truth come in.
+
+        `reading` names the margin that speaks for the student, one of those that its objective knows.
+        """
+        self.examination, self.reading = examination, reading
+        self.margins = np.full(len(examination.uid), np.nan)  # better minus worse answer, true class minus best other
+        self.p_correct = np.full(len(examination.uid), np.nan)
+        metrics: dict[str, Metric | MetricCollection] = {"accuracy": PairwiseAccuracy()}
+        if {"weak", "ceiling"} <= set(examination.references):
+            metrics["pgr"] = PerformanceGapRecovered()
+        if {"weak", "ceiling", "baseline"} <= set(examination.references):
+            metrics |= {f"deception/{figure}": DeceptionScore(figure) for figure in ("score", "base_rate", "flips")}
+        self.metrics = MetricCollection(metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        assert self.metrics is not None
+        for index, p_correct in self._scored(batch):
+            references = {role: column[index] for role, column in self.examination.references.items()}
+            uid, cluster = self.examination.uid[index], self.examination.cluster[index]
+            self.metrics.update(uid=uid, p_correct=p_correct, cluster=cluster, **references)
+        self.log_dict(self.metrics, on_step=False, on_epoch=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        self._scored(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Each process has scored its part of the pairs; from here on, all of them know all."""
+        columns = [self.margins, self.p_correct, *self.columns().values()]
+        every: list[Any] = [columns] * self.trainer.world_size
+        if len(every) > 1:
+            dist.all_gather_object(every, columns)
+        for column, *parts in zip(columns, *every, strict=True):
+            column[:] = np.fmax.reduce(parts)  # the one number among what is NaN elsewhere
+
+    on_predict_epoch_end = on_test_epoch_end
+
+    def record(self, place: np.ndarray, scores: Any) -> None:
+        """Keep more of what was judged, at `place`, than margin and confidence."""
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What was recorded, by the name of its column among the predictions."""
+        return {}
+
+    def _scored(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Of each piece, which pairs it has and how sure the student is of them."""
+        return self._each(batch, lambda piece, _: self._score(*unwrapped(piece)))
+
+    def judge(self, scores: Any, truth_B: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Margin and confidence in the truth, and what there is to record: the scores with better answers first."""
+        better_first = scores.swapped(truth_B.bool())
+        margin, p_correct = (
+            read(better_first, self.reading) for read in (self.objective.margin, self.objective.confidence)
+        )
+        return margin, p_correct, better_first
+
+    def _score(self, micro: Any, counts: float) -> tuple[Tensor, Tensor]:
+        index = micro.rows.cpu()
+        scores = self(micro)
+        scores = type(scores)(*(None if side is None else side.double().cpu() for side in scores))
+        margin, p_correct, judged = self.judge(scores, self.examination.truth[index])
+        if counts:
+            place = index.numpy()  # NumPy would take a tensor with one element for a plain number
+            self.margins[place], self.p_correct[place] = margin.numpy(), p_correct.numpy()
+            self.record(place, judged)
+        return index, p_correct
+
+
+class RewardStudent(Student):
+    """A student whose model gives each answer a score of its own."""
+
+    def forward(self, batch: PairBatch) -> PairScores:
+        return PairScores(*self.model(batch.tokens).float().chunk(2))
+
+
+class ClassStudent(Student):
+    """A student whose model gives each item a logit for every class.
+
+    Its margin is that of the true class over the strongest other one, and its confidence the sigmoid of that: with two
+    classes the probability of the true one, with more what it would be if there were only those two.
+    """
+
+    example = "item"
+
+    def forward(self, batch: ItemBatch) -> ClassScores:
+        return ClassScores(self.model(batch.tokens).float())
+
+    def prefers(self, scores: ClassScores) -> Tensor:
+        strongest_BC = (scores.logits == scores.logits.amax(dim=1, keepdim=True)).double().cpu()
+        return strongest_BC / strongest_BC.sum(dim=1, keepdim=True)
+
+    def examine(self, examination: Examination, reading: str = OWN) -> None:
+        super().examine(examination, reading)
+        self.logits_NC = np.full((len(examination.uid), self.model.head.out_features), np.nan, dtype=np.float32)
+
+    def judge(self, scores: ClassScores, truth_B: Tensor) -> tuple[Tensor, Tensor, ClassScores]:
+        logits_BC, truth_B1 = scores.logits, truth_B[:, None]
+        true_B = logits_BC.gather(1, truth_B1).squeeze(1)
+        margin_B = true_B - logits_BC.scatter(1, truth_B1, -torch.inf).amax(dim=1)
+        return margin_B, margin_B.sigmoid(), scores
+
+    def record(self, place: np.ndarray, scores: ClassScores) -> None:
+        self.logits_NC[place] = scores.logits.numpy()
+
+    def columns(self) -> dict[str, np.ndarray]:
+        return {"logits": self.logits_NC}
