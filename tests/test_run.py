@@ -16,7 +16,8 @@ from w2sd.config import GROUPS, MARKS, NOT_RECORDED, RunConfig, Settings, belong
 from w2sd.conflicts.explicit import Explicit
 from w2sd.parts.fit import Fit
 from w2sd.parts.stopping import Stopping
-from w2sd.supervision.base import base
+from w2sd.supervision.oracle import Gold, Synthetic
+from w2sd.supervision.teacher import TwoStage
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -154,12 +155,12 @@ class AfterPeeking:
 def test_who_reads_the_truth_is_told_by_what_they_declare(asked: Callable[..., RunConfig]) -> None:
     run = asked()
     assert oracles(run) == []
-    for oracle in (Peek(), AfterPeeking(), base.Synthetic(), base.Gold()):
+    for oracle in (Peek(), AfterPeeking(), Synthetic(), Gold()):
         assert oracles(run._replace(supervision=oracle)) == ["supervision"]
     stopped = [(by, oracles(run._replace(stopping=Stopping(by)))) for by in ("labels", "truth", "nothing")]
     assert stopped == [("labels", []), ("truth", ["stopping"]), ("nothing", [])]
     assert oracles(run._replace(conflict=Explicit(), supervision=Peek())) == ["conflict", "supervision"]
-    assert oracles(run._replace(conflict=Explicit(mask="weak"), supervision=base.TwoStage())) == []
+    assert oracles(run._replace(conflict=Explicit(mask="weak"), supervision=TwoStage())) == []
 
 
 # Of every group an option that does something, and after these what stands for nothing.
@@ -189,7 +190,7 @@ def test_a_part_is_one_of_its_own_group_and_of_no_other(asked: Callable[..., Run
         ("stopping", "w2sd.objectives.reward.RewardBCE", "stopping=none"),
         ("hint", "w2sd.parts.stopping.NoStopping", "hint=none"),
         ("weak", "w2sd.parts.fit.Fit", "model@weak=world_s"),
-        ("supervision", "w2sd.supervision.base.probed.Probed", "supervision=soft"),
+        ("supervision", "w2sd.supervision.probed.Probed", "supervision=soft"),
     ],
 )
 def test_a_part_of_another_group_is_refused(

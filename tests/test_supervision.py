@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from tests.builders import refused
 from w2sd.cli import CONF
 from w2sd.config import build
+from w2sd.supervision import base as supervisions
 from w2sd.supervision.base import Supervision, agreed, votes
-from w2sd.supervision.base import base as supervisions
 from w2sd.supervision.oracle import Gold, NoisyGold, OracleConfident, Synthetic
 from w2sd.supervision.teacher import Balanced, Confident, Consistent, Hard, Soft, TwoStage
 

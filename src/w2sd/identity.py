@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     pass
 
 
+def name_of(part: Any) -> str:
+    """Name a part's class in keys: ours without its module, so that a file can move and no result with it."""
+    return type(part).__qualname__ if target(part).startswith("w2sd.") else target(part)
+
+
 def target(part: Any) -> str:
     """The dotted name of a part's class."""
     return f"{type(part).__module__}.{type(part).__qualname__}"
@@ -27,10 +32,10 @@ def digest(*parts: str) -> str:
 def identity(value: Any) -> Any:
     """What decides the effect of `value`, as plain JSON; refuses anything whose text could change between runs."""
     if hasattr(value, "identity"):
-        return {"_target_": target(value), **identity(_versioned(value, value.identity()))}
+        return {"_target_": name_of(value), **identity(_versioned(value, value.identity()))}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: identity(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"_target_": target(value), **_versioned(value, {"VERSION": getattr(value, "VERSION", None), **fields})}
+        return {"_target_": name_of(value), **_versioned(value, {"VERSION": getattr(value, "VERSION", None), **fields})}
     if isinstance(value, Mapping):
         return {str(key): identity(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from w2sd.supervision.base.probes import examples
 
 from w2sd.metrics.calibration import auroc
 from w2sd.metrics.saliency import FOLDS, alike, cross_fitted, fold_of, ranking, saliency
-from w2sd.supervision.base import probes
+from w2sd.supervision import probes
+from w2sd.supervision.probes import examples
 
 N = 200
 CLUSTERS = [f"cluster {n // 2}" for n in range(N)]

@@ -140,7 +140,7 @@ def test_a_stage_gets_the_run_s_trainer_logger_name_and_folder_of_logs(
 ) -> None:
     go(menu(), run, store)
     task = kitchen.tasks[1]
-    assert (task.trainer, task.logger, task.name) == (run.trainer, run.logger, "run")
+    assert (task.trainer, task.logger, task.name) == (run.trainer.resolve(has_gpu=False), run.logger, "run")
     assert task.logs == tmp_path / f"report/logs/train-{task.key}"
 
 
@@ -329,7 +329,7 @@ def digested(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             paths.append(path)
         return digest_file(path)
 
-    monkeypatch.setattr("w2sd.atomic.digest_file", count)
+    monkeypatch.setattr("w2sd.pipeline.store.digest_file", count)
     return paths
 
 

@@ -36,8 +36,8 @@ from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
 from w2sd.supervision.oracle import Gold
 from w2sd.supervision.teacher import Hard, Soft
-from w2sd.world.generator import World
 from w2sd.world.ladder import Rung
+from w2sd.world.world import World
 
 GRAPH = {
     "pretrain/weak": {},

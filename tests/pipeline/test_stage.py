@@ -170,7 +170,7 @@ def test_whole_numbers_and_floats_do_not_fork_once_they_are_built() -> None:
         {"_target_": "w2sd.parts.fit.Fit", "lr": lr, "betas": betas} for lr, betas in [(1, [0, 0]), (1.0, [0.0, 0])]
     ]
     assert len({Stage("train", {"fit": build(node, "fit")}).key for node in nodes}) == 1
-    shares = [{"_target_": "w2sd.world.generator.World", "visible": visible} for visible in (1, 1.0)]
+    shares = [{"_target_": "w2sd.world.world.World", "visible": visible} for visible in (1, 1.0)]
     assert len({Stage("train", {"data": build(node, "data")}).key for node in shares}) == 1
 
 

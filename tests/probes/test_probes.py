@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from tests.builders import refused
-from w2sd.supervision.base.probes import Examples, Floats, examples, preferred_class
 
 from w2sd.errors import Refused, StageFailed
-from w2sd.supervision.base import probes
+from w2sd.supervision import probes
+from w2sd.supervision.probes import Examples, Floats, examples, preferred_class
 
 
 def items(n: int = 120, classes: int = 3, width: int = 4, seed: int = 0) -> Examples:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.builders import refused
-from w2sd.supervision.base.probed import Filtered, Relabelled
-from w2sd.supervision.base.probes import examples
 
-from w2sd.supervision.base import Lesson, probes
+from w2sd.supervision import probes
+from w2sd.supervision.base import Lesson
+from w2sd.supervision.probed import Filtered, Relabelled
+from w2sd.supervision.probes import examples
 
 KINDS = ("knn", "logistic", "topological")
 PROBED = {f"{cls.__name__}, {probe}": cls(probe, share=0.25) for cls in (Filtered, Relabelled) for probe in KINDS}

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedModel
-from w2sd.supervision.base.probed import Filtered, Relabelled
 
 from tests.builders import refused
 from tests.stages.chain import compute
@@ -34,6 +33,7 @@ from w2sd.pipeline.store import Store
 from w2sd.stages import features, training_targets
 from w2sd.stages.train import random_seed
 from w2sd.supervision.base import Lesson
+from w2sd.supervision.probed import Filtered, Relabelled
 from w2sd.world import ladder
 
 SMALL = [

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from w2sd.supervision.base.probed import Filtered
 
 from tests.stages.chain import Chain
 from w2sd.atomic import write_json
@@ -39,6 +38,7 @@ from w2sd.stages import compare, engine, evaluate, label, pretrain, train, train
 from w2sd.students.student import RewardStudent
 from w2sd.supervision.base import Lesson, Supervision
 from w2sd.supervision.oracle import Gold, NoisyGold, OracleConfident, Synthetic
+from w2sd.supervision.probed import Filtered
 from w2sd.supervision.teacher import Confident, Hard, Soft, TwoStage
 
 OVERRIDES = [

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from w2sd.identity import digest
 from w2sd.metrics.calibration import auroc
-from w2sd.supervision.base import probes
-from w2sd.supervision.base.probes import Examples, Floats, examples, preferred_class
+from w2sd.supervision import probes
+from w2sd.supervision.probes import Examples, Floats, examples, preferred_class
 
 FIGURES = {"truth": ("truth", "truth"), "weak": ("weak", "weak"), "weak_on_truth": ("weak", "truth")}  # fitted, asked
 FOLDS = 5

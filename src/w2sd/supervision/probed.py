@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from w2sd.supervision.base import Floats
-    from w2sd.supervision.base.probes import Examples
+    from w2sd.supervision.probes import Examples
 
 PROBES = ("knn", "logistic", "topological")
 
@@ -47,7 +47,7 @@ class Probed:
 
     def opinion(self, lesson: Lesson) -> Floats:
         """What the probe thinks of each option, [n, K]."""
-        from w2sd.supervision.base import probes
+        from w2sd.supervision import probes
 
         known = _known(lesson)
         if self.probe == "logistic":
@@ -68,7 +68,7 @@ class Probed:
 
 
 def _known(lesson: Lesson) -> Examples:
-    from w2sd.supervision.base.probes import examples
+    from w2sd.supervision.probes import examples
 
     assert lesson.features_NAD is not None
     return examples(lesson.features_NAD, lesson.p_NK)
@@ -90,7 +90,7 @@ class Filtered(Probed, Supervision):
     def targets(self, lesson: Lesson) -> Floats:
         import numpy as np
 
-        from w2sd.supervision.base import probes
+        from w2sd.supervision import probes
 
         if self.probe == "topological":
             out = ~probes.keep(_known(lesson), self.k, self.share)[: len(lesson.p_NK)]
