@@ -38,29 +38,29 @@ def distinct(stages: Plan) -> dict[str, int]:
 # Found before there were policies. A key changes with the version of a part or stage, which the changelog tells.
 KEYS: dict[tuple[str, ...], dict[str, str]] = {
     (): {
-        "pretrain/strong": "5b775d7a8f37",
-        "pretrain/weak": "13d7c40155a5",
-        "train/weak": "d90466bfc136",
-        "train/ceiling": "312748133c74",
-        "train/student": "2ffcd259390f",
-        "label/weak": "d67d7e7b82f3",
-        "evaluate/weak": "bf701e830a57",
-        "evaluate/ceiling": "2b8571626441",
-        "evaluate/student": "5fe21a5272a7",
-        "compare": "8e3494007f42",
+        "pretrain/strong": "46f9dcd722ec",
+        "pretrain/weak": "206e49d380f0",
+        "train/weak": "0a53c5e73cc6",
+        "train/ceiling": "436a83900dab",
+        "train/student": "ed385ecf688f",
+        "label/weak": "6ec8f8dab8b1",
+        "evaluate/weak": "66cd606de597",
+        "evaluate/ceiling": "319fa57f7b11",
+        "evaluate/student": "6ff7a9429942",
+        "compare": "4f9da686cfaf",
     },
     ("conflict=implicit", "controls=true"): {
-        "train/student": "70d3b6b805ef",
-        "train/gold_conflict": "e883865a5ef7",
-        "compare": "b51e6fcf5884",  # in which all of them are
+        "train/student": "5491fae79837",
+        "train/gold_conflict": "64f68789bb61",
+        "compare": "e357f75c07e1",  # in which all of them are
     },
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
-        "train/student": "33de50484ba5",
-        "train/gold_conflict": "f95f9fe09550",
-        "compare": "2f51b03a2bd7",
+        "train/student": "4731e5e00583",
+        "train/gold_conflict": "b62b0c7bbc01",
+        "compare": "1c280d640a25",
     },
-    ("conflict=explicit_random_mask",): {"compare": "55b341a3025b"},
-    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "ab86b340c42b"},
+    ("conflict=explicit_random_mask",): {"compare": "2fad6c138a01"},
+    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "1ce8ac18ea07"},
 }
 
 

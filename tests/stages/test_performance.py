@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tests.stages.group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
-from w2sd.data.layout import Tally
 from w2sd.data.loader import Batch, Filler, Loader, Shuffled, in_length_order
+from w2sd.data.tally import Tally
 from w2sd.parts.trainer import Trainer
 from w2sd.stages import checkpoints, engine
 from w2sd.stages.performance import Stretch, figures, memory, reset_peak

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2sd.data.layout import Tally, Text, Tokens, n_tokens, packed, plain
+from w2sd.data.layout import Text, Tokens, n_tokens, packed, plain
+from w2sd.data.tally import Tally
 
 if TYPE_CHECKING:
     import numpy as np

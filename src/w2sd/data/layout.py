@@ -12,23 +12,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Number = int | float | Tensor  # a tensor stays on its device: to look at it would make the processor wait
     from w2sd.data.text import Ids
-
-
-class Tally(NamedTuple):
-    """Counts over some rows; `plus` adds two."""
-
-    examples: Number = 0  # pairs; answers or documents where there are none
-    tokens: Number = 0
-    places: Number = 0  # tokens and padding
-
-    def plus(self, other: Tally) -> Tally:
-        return Tally(*(one + another for one, another in zip(self, other, strict=True)))
-
-    def minus(self, other: Tally) -> Tally:
-        return Tally(*(one - another for one, another in zip(self, other, strict=True)))
-
+from w2sd.data.tally import Tally
 
 NOWHERE = -1  # what is before the first token of a text
 

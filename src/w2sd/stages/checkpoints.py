@@ -16,8 +16,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from w2sd.atomic import beside
-from w2sd.data.layout import Tally
 from w2sd.data.loader import Batch
+from w2sd.data.tally import Tally
 from w2sd.logger import conclude
 from w2sd.pipeline.stage import Task
 from w2sd.signals import TERMINATED

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from w2sd.data.layout import Tally
+from w2sd.data.tally import Tally
 from w2sd.parts.trainer import Trainer
 
 

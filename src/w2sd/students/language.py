@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from w2sd.data.batch import ItemBatch, PairBatch
-from w2sd.data.layout import Tally
 from w2sd.data.loader import Batch
+from w2sd.data.tally import Tally
 from w2sd.models.heads import StateModel
 from w2sd.students.learner import Learner, Reader, unwrapped
 
