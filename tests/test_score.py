@@ -336,10 +336,10 @@ def test_an_output_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixtu
     assert_refusal(capsys.readouterr().err, "--json", "no/such/folder.json", program="w2sd-score")
 
 
-def _refused(ran: tuple[int, str, str, dict[str, Any]], *refusal: Any) -> None:
+def _refused(ran: tuple[int, str, str, dict[str, Any]], *refusal: Any, **nearest: Any) -> None:
     code, out, err, _ = ran
     assert (code, out) == (2, "")
-    assert_refusal(err, *refusal, program="w2sd-score")
+    assert_refusal(err, *refusal, program="w2sd-score", **nearest)
 
 
 @pytest.mark.usefixtures("files")
