@@ -238,7 +238,7 @@ def test_for_a_reward_model_the_term_is_what_it_always_was_to_the_bit(conflict: 
 
 
 def test_knobs_that_came_later_rename_no_student_that_does_not_use_them() -> None:
-    explicit = {"_target_": "w2sd.conflicts.explicit.Explicit", "VERSION": 1, "alpha": 0.5, "mask": "truth"}
+    explicit = {"_target_": "Explicit", "VERSION": 1, "alpha": 0.5, "mask": "truth"}
     assert identity(Explicit(0.5)) == identity(Explicit(0.5, form="reverse", trigger="margin")) == explicit
     assert identity(Explicit(0.5, form="sft")) == explicit | {"form": "sft"}
     assert identity(Explicit(0.5, trigger="policy")) == explicit | {"trigger": "policy"}

@@ -47,7 +47,7 @@ def test_a_line_for_each_group_and_its_end(rulings: list[Ruling]) -> None:
         assert len(rates) == len(EDGES) - 1
         assert list(rates) == sorted(rates)
         assert list(rates.values()) == pytest.approx([(2 * ends - 1) / 2 + 0.05] * len(rates))
-    figure = deception_figures.draw(rulings)
+    figure = deception_figures.draw_boundaries(rulings)
     assert figure is not None
     said = {text.get_text() for text in figure.axes[0].texts}
     assert any(words.endswith("dotted at 0.62") for words in said)
@@ -79,4 +79,4 @@ def test_without_one_strength_there_is_no_end() -> None:
 
 
 def test_jobs_without_training_pairs_have_no_figure(planted: Any, tmp_path: Path) -> None:
-    assert deception_figures.draw(verdicts.rule(results.load(planted.root), planted.root)) is None
+    assert deception_figures.draw_boundaries(verdicts.rule(results.load(planted.root), planted.root)) is None
