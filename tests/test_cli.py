@@ -402,7 +402,7 @@ def test_a_plan_is_printed_and_nothing_is_made(w2sd: Callable[..., Said], here: 
         "train/weak", "train/ceiling", "evaluate/weak", "evaluate/ceiling",
         "label/weak", "train/student", "evaluate/student", "compare",
     ]  # fmt: skip
-    assert lines[-1] == "6 stages to compute, 0 found in the store"
+    assert lines[-1] == "8 stages to compute, 0 found in the store"
     assert sorted(here.rglob("*")) == before
 
 

@@ -242,7 +242,7 @@ def test_knobs_that_came_later_rename_no_student_that_does_not_use_them() -> Non
     assert identity(Explicit(0.5)) == identity(Explicit(0.5, form="reverse", trigger="margin")) == explicit
     assert identity(Explicit(0.5, form="sft")) == explicit | {"form": "sft"}
     assert identity(Explicit(0.5, trigger="policy")) == explicit | {"trigger": "policy"}
-    drawn = {"_target_": "w2sd.conflicts.placebo.RandomMask", "VERSION": 2, "alpha": 0.5, "rate": 0.1}
+    drawn = {"_target_": "RandomMask", "VERSION": 2, "alpha": 0.5, "rate": 0.1}
     assert identity(RandomMask()) == drawn
     assert identity(RandomMask(form="sft")) == drawn | {"form": "sft"}
 
