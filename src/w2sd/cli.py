@@ -175,7 +175,8 @@ def _run(cfg: DictConfig) -> float:
     stages = plan(asked)
     states = survey(stages, store, asked.settings.force, made)
     if asked.settings.plan_only:
-        print(show_plan(stages, states))
+        with exit_on_closed_pipe():  # here already: Hydra announces every other error of a job
+            print(show_plan(stages, states))
         return math.nan
     for knob in ("store", "out"):
         require_writable(knob, getattr(asked.settings, knob))
