@@ -99,7 +99,7 @@ class Analysis(NamedTuple):
     figure: Figure | None = None
 
 
-def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequence[ModelPair] = ()) -> list[Analysis]:
+def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequence[ModelPair]) -> list[Analysis]:
     """All that these jobs allow, for groups of jobs by these settings, or for each job."""
     settings = knobs.telling(frame) if by is None else by
     found = []

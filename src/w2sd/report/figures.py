@@ -27,7 +27,7 @@ MOST = 48  # rows in a figure: more is a table's work
 FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands beside it
 
 
-def draw(rows: Sequence[Row], unit: str = "pairs") -> dict[str, Figure]:
+def draw(rows: Sequence[Row], unit: str) -> dict[str, Figure]:
     """The figures whose metrics these rows have, by name; of very many rows the first.
 
     `unit` is what was tested: of pairs it is known what chance gets right.
@@ -202,15 +202,14 @@ def canvas(n_lines: float, top: float, left: float = LEFT, right: float = RIGHT)
     return figure, axes
 
 
-def dress(axes: Axes, most: int | None = None, **ticks: Any) -> None:
+def dress(axes: Axes, most: int) -> None:
     """An upright scale to the left, in muted small print, with about `most` numbers; nothing above or to the right."""
     from matplotlib.ticker import MaxNLocator
 
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(side == "left")
-    if most is not None:
-        axes.yaxis.set_major_locator(MaxNLocator(most))
-    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL, **ticks)
+    axes.yaxis.set_major_locator(MaxNLocator(most))
+    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL)
 
 
 def explain(axes: Axes, y: float, said: str, **drawn: Any) -> None:

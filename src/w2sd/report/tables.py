@@ -11,8 +11,9 @@ from typing import TextIO
 
 import pandas as pd
 
-from w2sd.report import estimates, knobs, notation
+from w2sd.report import knobs, notation
 from w2sd.report.estimates import Estimate, Row, per_group, per_job
+from w2sd.report.results import HEADLINE
 
 NAMES = {
     "accuracy/weak": "weak",
@@ -59,7 +60,7 @@ class Table:
 
 def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table:
     """One job: a line per metric. Several: a line per job, with the knobs that tell them apart."""
-    metrics = estimates.headline(frame) if metrics is None else metrics
+    metrics = HEADLINE if metrics is None else metrics
     if len(frame) != 1:
         by = knobs.telling(frame)
         return lay_out(per_job(frame, metrics, by), by, metrics, above(frame, per_test(frame)))
@@ -69,7 +70,7 @@ def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table
 
 def grouped(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | None = None) -> Table:
     """A line per combination of the settings `by`: the number of jobs and the mean of each metric over them."""
-    metrics = estimates.headline(frame) if metrics is None else metrics
+    metrics = HEADLINE if metrics is None else metrics
     varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
     once = {column: knobs.text(frame, column)[0] for column in by if column not in varying}
     return lay_out(per_group(frame, metrics, varying), varying, metrics, above(frame, PER_GROUP, once), count=True)
