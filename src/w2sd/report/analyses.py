@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from w2sd.report import curves, estimates, knobs, scaling, tables
+from w2sd.report import curves, estimates, knobs, notation, scaling, tables
 from w2sd.report.estimates import Row
 from w2sd.report.figures import (
     BLOCK,
@@ -17,10 +17,9 @@ from w2sd.report.figures import (
     canvas,
     first_of,
     put_heading,
-    put_number,
+    put_words,
     say_under,
     shade,
-    sideways,
     whisker,
 )
 from w2sd.report.pairs_of_models import ModelPair
@@ -63,8 +62,7 @@ def draw(rows: Sequence[Row]) -> Figure:
             top += 1.0
         for line, (part, said) in enumerate([*PARTS.items()][1:]):
             y = top + line + 0.5
-            axes.text(-0.03, y, f"if {said}", transform=sideways(axes), ha="right", va="center", color=shade("ink"))
-            put_number(axes, y, "", row.estimates[f"agreement/student{part}"])
+            put_words(axes, y, f"if {said}", notation.estimate("", *row.estimates[f"agreement/student{part}"][:3]))
             axes.plot((0, 1), (y, y), color=shade("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
             for role in reversed(AGREEING):
                 of = row.estimates[f"agreement/{role}{part}"]

@@ -20,6 +20,7 @@ from w2sd.report.figures import (
     drawing,
     first_of,
     heading,
+    put_words,
     say_under,
     shade,
     sideways,
@@ -122,7 +123,7 @@ def _draw_excess(rulings: Sequence[Ruling]) -> Figure:
             estimate = find(EXCESS if student else f"{NULL}{name}")
             _dot(axes, y + 0.5, estimate, "student" if student else "ceiling")
             text = notation.flips(*estimate[:3])
-            _words(axes, y + 0.5, "student, conflict" if student else verdicts.control(name), text)
+            put_words(axes, y + 0.5, "student, conflict" if student else verdicts.control(name), text)
             y += 1
         y += 0.4
     axes.set_xlim(*_limits([deceptions.mean(r)(m) for r in rulings for m in (EXCESS, *_nulls(r))] + [Estimate(0.0)]))
@@ -149,7 +150,7 @@ def _draw_conflicts(rulings: Sequence[Ruling]) -> Figure:
         axes.plot((student.value, before), (y, y), color=shade("rule"), linewidth=3, zorder=1)
         axes.plot(before, y, "o", mfc="none", mec=shade("ceiling"), markeredgewidth=1.6, markersize=8, zorder=3)
         _dot(axes, y, student, "student")
-        _words(axes, y, "student", notation.estimate("", *student[:3]))
+        put_words(axes, y, "student", notation.estimate("", *student[:3]))
     axes.set_xlim(*_limits(drawn, most=1.0))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("accuracy under the conflict; ring: without it")
@@ -160,14 +161,6 @@ def _dot(axes: Axes, y: float, estimate: Estimate, colour: str) -> None:
     if estimate.value is not None:
         whisker(axes, y, estimate, shade(colour), linewidth=2.2)
         axes.plot(estimate.value, y, "o", color=shade(colour), markersize=7, zorder=4)
-
-
-def _words(axes: Axes, y: float, name: str, number: str) -> None:
-    """What stands to the left and to the right of a line."""
-    axes.text(-0.03, y, name, transform=sideways(axes), ha="right", va="center", color=shade("ink"))
-    axes.text(
-        1.03, y, number, transform=sideways(axes), ha="left", va="center", color=shade("ink"), fontsize=style.SMALL
-    )
 
 
 def _title(ruling: Ruling, rulings: Sequence[Ruling]) -> str:

@@ -83,8 +83,7 @@ def _draw_accuracy(rows: Sequence[Row], unit: str) -> Figure:
             top += 1.0
         for line, (metric, role) in enumerate(BARS.items()):
             estimate, y = row.estimates[metric], top + line + 0.5
-            axes.text(-0.03, y, role, transform=sideways(axes), ha="right", va="center", color=shade("ink"))
-            put_number(axes, y, metric, estimate)
+            put_words(axes, y, role, notation.estimate(metric, *estimate[:3]))
             axes.plot((start, start), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
             if estimate.value is not None:
                 axes.barh(y, estimate.value - start, left=start, height=0.62, color=shade(role))
@@ -109,12 +108,10 @@ def _draw_pgr(rows: Sequence[Row]) -> Figure:
         y = place * height + (1.9 if several else 1.0)
         if several:
             put_heading(axes, place * height + 0.5, row)
-        else:
-            axes.text(-0.03, y, "PGR", transform=sideways(axes), ha="right", va="center", color=shade("ink"))
         axes.plot((0, 1), (y, y), color=shade("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
         for mark in (0, 1):
             axes.plot((mark, mark), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
-        put_number(axes, y, "pgr", row.estimates["pgr"])
+        put_words(axes, y, "" if several else "PGR", notation.estimate("pgr", *row.estimates["pgr"][:3]))
         _point(axes, y, row)
     axes.set_xlabel("share of the performance gap recovered")
     return figure
@@ -161,10 +158,11 @@ def whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: fl
         axes.plot((estimate.lo, estimate.hi), (y, y), color=colour, linewidth=linewidth, zorder=3)
 
 
-def put_number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
-    """An estimate in figures, to the right of the axes."""
-    text = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
-    axes.text(1.03, y, text, transform=sideways(axes), ha="left", va="center", color=shade("ink"), fontsize=style.SMALL)
+def put_words(axes: Axes, y: float, name: str, number: str) -> None:
+    """What stands to the left and to the right of a line."""
+    look = {"transform": sideways(axes), "va": "center", "color": shade("ink")}
+    axes.text(-0.03, y, name, ha="right", **look)
+    axes.text(1.03, y, number, ha="left", fontsize=style.SMALL, **look)
 
 
 def put_heading(axes: Axes, y: float, row: Row) -> None:
