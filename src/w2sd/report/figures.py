@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from w2sd.report import notation, style, tables
@@ -28,19 +27,12 @@ FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands b
 
 
 def draw(rows: Sequence[Row], unit: str) -> dict[str, Figure]:
-    """The figures whose metrics these rows have, by name; of very many rows the first.
+    """The figures of accuracy and PGR, by name; of very many rows the first.
 
     `unit` is what was tested: of pairs it is known what chance gets right.
     """
-    drawings: dict[str, tuple[Callable[[Sequence[Row]], Figure], Sequence[str]]] = {
-        "accuracy": (partial(_draw_accuracy, unit=unit), list(BARS)),
-        "pgr": (_draw_pgr, ["pgr"]),
-    }
-    return {
-        name: say_under(function(rows[:MOST]), first_of(len(rows), MOST, "rows"))
-        for name, (function, needed) in drawings.items()
-        if rows and all(metric in rows[0].estimates for metric in needed)
-    }
+    drawn = {"accuracy": _draw_accuracy(rows[:MOST], unit), "pgr": _draw_pgr(rows[:MOST])}
+    return {name: say_under(figure, first_of(len(rows), MOST, "rows")) for name, figure in drawn.items()}
 
 
 def to_svg(name: str, figure: Figure) -> str:

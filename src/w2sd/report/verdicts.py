@@ -20,8 +20,9 @@ from w2sd.metrics.verdict import VERSION, Verdict, holm, judge
 from w2sd.pipeline.store import Store
 from w2sd.report import knobs, notation, tables
 from w2sd.report.groups import Group, groups, worlds_and_seeds
+from w2sd.report.records import VERDICT
 
-KIND, FILE = "verdict", "verdict.json"
+FILE = "verdict.json"
 
 
 def cached(store: Store, params: Mapping[str, Any], inputs: Mapping[str, str], judge: Callable[[], Verdict]) -> Verdict:
@@ -29,13 +30,13 @@ def cached(store: Store, params: Mapping[str, Any], inputs: Mapping[str, str], j
 
     A forced stage may have written new predictions under an old key: their digests are kept with the verdict.
     """
-    content = {"kind": KIND, "version": VERSION, "params": params, "inputs": inputs}
+    content = {"kind": VERDICT, "version": VERSION, "params": params, "inputs": inputs}
     key = hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
     specs = {evaluation: store.spec("evaluate", evaluation) for evaluation in inputs.values()}
     predictions = {evaluation: spec and spec["digests"].get(PREDICTIONS) for evaluation, spec in specs.items()}
     with suppress(StageFailed):
-        if (store.spec(KIND, key) or {}).get("predictions") == predictions:
-            return Verdict(**store.read(KIND, key, FILE))
+        if (store.spec(VERDICT, key) or {}).get("predictions") == predictions:
+            return Verdict(**store.read(VERDICT, key, FILE))
     verdict = judge()
     with suppress(OSError), store.writing({**content, "key": key, "predictions": predictions}) as folder:
         write_json(folder / FILE, {**verdict._asdict(), "nulls": dict(verdict.nulls)})
