@@ -1,4 +1,4 @@
-"""How far students say what their teacher says, where it is right and where it is wrong."""
+"""What some jobs tell beyond accuracy and PGR: agreement with the teacher, curves, sizes of models, answers."""
 
 from __future__ import annotations
 
@@ -36,9 +36,26 @@ NOTE = (
     "teacher is right, of those where it is wrong (Burns et al. 2023, figure 8). The ceiling never saw the teacher: "
     "what it shares with it, a student would without imitating."
 )
+LEGAL = "legal/"  # what a data source says of answers, right or wrong: whether they could be given at all
+ZERO_SHOT = "accuracy/zero_shot"  # of the strong model, asked before it is taught
+REFINED = {  # labels, as the strong model sees them after a few of their kind
+    "refined/accuracy": "right",
+    "refined/kept": "as the teacher said",
+    "refined/shown": "examples shown on average",
+}
+ROLES = ("weak", "student", "ceiling")
 
 
-def table(rows: Sequence[Row], by: Sequence[str], above: str, unit: str) -> tables.Table:
+class Analysis(NamedTuple):
+    """A table under its title, and a figure by its name; one of the two may be missing."""
+
+    title: str
+    table: tables.Table | None
+    name: str = ""
+    figure: Figure | None = None
+
+
+def agreement_table(rows: Sequence[Row], by: Sequence[str], above: str, unit: str) -> tables.Table:
     """Three lines per row: all of what was tested, and where the teacher is right and where it is wrong."""
     notes = tables.Notes()
     lines = [
@@ -50,7 +67,7 @@ def table(rows: Sequence[Row], by: Sequence[str], above: str, unit: str) -> tabl
     return tables.Table(above, columns, tuple(lines), (*notes.lines(), NOTE.format(unit=unit)), len(by) + 1)
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw_agreement(rows: Sequence[Row]) -> Figure:
     """Student and ceiling on one line where the teacher is right, and on one where it is wrong."""
     several = len(rows) > 1
     height = BLOCK - 1.0 if several else 2.0
@@ -74,29 +91,6 @@ def draw(rows: Sequence[Row]) -> Figure:
     return say_under(figure, first_of(len(rows), MOST, "rows"))
 
 
-def _cell(row: Row, metric: str, notes: tables.Notes) -> str:
-    return tables.cell(metric, row.estimates[metric], notes)
-
-
-LEGAL = "legal/"  # what a data source says of answers, right or wrong: whether they could be given at all
-ZERO_SHOT = "accuracy/zero_shot"  # of the strong model, asked before it is taught
-REFINED = {  # labels, as the strong model sees them after a few of their kind
-    "refined/accuracy": "right",
-    "refined/kept": "as the teacher said",
-    "refined/shown": "examples shown on average",
-}
-ROLES = ("weak", "student", "ceiling")
-
-
-class Analysis(NamedTuple):
-    """A table under its title, and a figure by its name; one of the two may be missing."""
-
-    title: str
-    table: tables.Table | None
-    name: str = ""
-    figure: Figure | None = None
-
-
 def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequence[ModelPair]) -> list[Analysis]:
     """All that these jobs allow, for groups of jobs by these settings, or for each job."""
     settings = knobs.telling(frame) if by is None else by
@@ -105,8 +99,8 @@ def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequ
         found.append(Analysis("Over the sizes of models", None, "scaling", drawn))
     if set(METRICS) <= set(frame.attrs["metrics"]):
         rows, above = _measure(frame, METRICS, settings, by is None)
-        shown = table(rows, settings, above, knobs.unit(frame))
-        found.append(Analysis(TITLE, shown, "agreement", draw(rows)))
+        shown = agreement_table(rows, settings, above, knobs.unit(frame))
+        found.append(Analysis(TITLE, shown, "agreement", draw_agreement(rows)))
     if ZERO_SHOT in frame.attrs["metrics"]:
         rows, above = _measure(frame, [ZERO_SHOT], settings, by is None)
         names = {ZERO_SHOT: "strong model"}
@@ -123,6 +117,10 @@ def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequ
         rows, above = _measure(frame, list(names), settings, by is None)
         found.append(Analysis("Legal answers", tables.lay_out(rows, settings, list(names), above, names=names)))
     return found
+
+
+def _cell(row: Row, metric: str, notes: tables.Notes) -> str:
+    return tables.cell(metric, row.estimates[metric], notes)
 
 
 def _measure(

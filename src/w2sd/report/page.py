@@ -128,7 +128,7 @@ def write(
         flags=sentences.flags(frame),
         tables=shown,
         figures=figures.draw(rows, knobs.unit(frame)),
-        deception=_conflict(rulings),
+        deception=_deception(rulings),
         analyses=analyses.make(frame, store, varying, pairs),
         sampled=sections.read_samples(frame, store),
     )
@@ -167,16 +167,16 @@ def render(contents: Contents, drawings: Mapping[str, str]) -> str:
     jobs, stages, deception = contents.jobs, contents.stages, contents.deception
     title = ", ".join(dict.fromkeys(jobs["name"]))
     one, unit = len(jobs) == 1, knobs.unit(jobs)
-    figures = [figure(name, drawings[name], unit=unit) for name in contents.figures]
+    shown = [figure(name, drawings[name], unit=unit) for name in contents.figures]
     first, *others = (section(name, table(rows)) for name, rows in contents.tables.items())
     if one:
-        top, listed = pair(f"<section>{''.join(figures)}</section>", first), []
+        top, listed = pair(f"<section>{''.join(shown)}</section>", first), []
     else:
         listed = others[-1:]  # the jobs, below what was made of them
-        top = "".join([first, pair(*(f"<section>{drawn}</section>" for drawn in figures)), *others[:-1]])
+        top = "".join([first, pair(*(f"<section>{drawn}</section>" for drawn in shown)), *others[:-1]])
     parts = [
         _header(title, contents),
-        _deception(deception, drawings) if deception else "",
+        _render_deception(deception, drawings) if deception else "",
         top,
         *(_analysis(analysis, drawings, unit) for analysis in contents.analyses),
         *listed,
@@ -210,7 +210,7 @@ def _verdict(said: str) -> str:
     return re.sub(rf": ({words}):", r": <strong>\1</strong>:", escape(said), count=1)
 
 
-def _deception(deception: Deception, drawings: Mapping[str, str]) -> str:
+def _render_deception(deception: Deception, drawings: Mapping[str, str]) -> str:
     """Verdicts, figures and tables of jobs with a conflict."""
     shown = [section(name, table(rows)) for name, rows in deception.tables.items()]
     found = deception.findings
@@ -233,7 +233,7 @@ def _left_out(jobs: pd.DataFrame) -> str:
     return f"; {n} more left out, their results are no longer there" if n else ""
 
 
-def _conflict(rulings: Sequence[Ruling]) -> Deception | None:
+def _deception(rulings: Sequence[Ruling]) -> Deception | None:
     """What there is to say of jobs with a conflict, if there are any."""
     if not rulings:
         return None
