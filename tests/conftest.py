@@ -25,7 +25,7 @@ from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
 
 os.environ["OMP_NUM_THREADS"] = "1"
-pytest.register_assert_rewrite("tests.builders")
+pytest.register_assert_rewrite("tests.builders", "tests.report.writing")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -146,7 +146,7 @@ def _drawing(metrics: dict[str, Any]) -> Any:
     import wandb
     from PIL import Image
 
-    from w2sd.report import figures, region_squares
+    from w2sd.report import deception_figures, figures
 
-    figure = region_squares.draw([("", region_squares.count([metrics]))])
+    figure = deception_figures.draw_regions([("", deception_figures.count_regions([metrics]))])
     return wandb.Image(Image.open(BytesIO(figures.to_png("regions", figure))))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.test_report_page import read
-from writing import write_page
+from tests.report.writing import read, write_page
 
 from w2sd.atomic import write_json
 from w2sd.pipeline.store import Store
-from w2sd.report import analyses, cautions, curves, figures, records, results
-from w2sd.report.cli import main
+from w2sd.report import analyses, curves, figures, records, results
 from w2sd.report.records import read_jobs
 
 pytestmark = pytest.mark.usefixtures("no_images")
@@ -113,56 +110,6 @@ def test_jobs_that_nobody_watched_have_no_curve(fake: Any, tmp_path: Path) -> No
     (job,) = read_jobs(fake.root)
     assert records.curve(job, Store(fake.root)) == []
     assert curves.TITLE not in read(write_page(fake.root, tmp_path)).text
-
-
-def test_oracles_are_flagged_with_the_jobs_that_they_are_in(fake: Any, tmp_path: Path, capsys: Any) -> None:
-    add_watched(fake, by="labels")
-    assert cautions.flags(results.load(fake.root)) == []
-    add_watched(fake, by="truth")
-    said = "Reads the truth: stopping by truth. No supervisor could do this without labels. (by truth)"
-    assert cautions.flags(results.load(fake.root)) == [said]
-    assert main(["--store", str(fake.root), "--out", str(tmp_path)]) == 0
-    assert said in capsys.readouterr().out
-    page = tmp_path / "index.html"
-    assert f'<p class="flag">{said}</p>' in page.read_text()
-    assert said.removesuffix(" (by truth)") in read(write_page(fake.root, tmp_path / "one", job="job-002")).text
-    assert "Reads the truth" not in read(write_page(fake.root, tmp_path / "other", job="job-001")).text
-
-
-def test_what_a_part_declared_is_flagged_whatever_its_name(fake: Any) -> None:
-    """Without a conflict too; a part that only sounds like one that reads the truth is not flagged."""
-    fake.add(knobs={"supervision": {"_target_": "my.own.Gold"}})
-    assert cautions.flags(results.load(fake.root)) == []
-    fake.add(knobs={"supervision": {"_target_": "my.own.Peek"}}, oracles=["supervision"])
-    (flag,) = cautions.flags(results.load(fake.root))
-    assert flag.startswith("Reads the truth: supervision Peek.")
-
-
-def test_accuracies_that_are_uncertain_are_said_to_be(fake: Any) -> None:
-    fake.add(accuracy__student_se=0.01)
-    assert cautions.flags(results.load(fake.root)) == []
-    fake.add(seed=1, accuracy__student_se=0.0351, accuracy__weak_se=0.02)
-    few = "Tested on few rows or clusters: the standard error of an accuracy is up to"
-    assert cautions.flags(results.load(fake.root)) == [f"{few} 3.5 points. (1 of 2 jobs)"]
-    fake.add(seed=2, accuracy__ceiling_se=0.04)
-    assert cautions.flags(results.load(fake.root)) == [f"{few} 4.0 points. (2 of 3 jobs)"]
-
-
-def test_accuracies_without_a_standard_error_are_no_surer(fake: Any) -> None:
-    fake.add(**{f"accuracy__{role}_se": None for role in ("weak", "student", "ceiling")})
-    (flag,) = cautions.flags(results.load(fake.root))
-    assert flag == "Tested on so few rows or clusters that no accuracy has a standard error."
-
-
-def test_pairs_that_were_too_long_are_told_of(fake: Any) -> None:
-    fake.add(data__dropped_long=0, trained={"student": {"metrics": {"n/dropped_long": 0}}})
-    assert cautions.flags(results.load(fake.root)) == []
-    fake.add(seed=1, data__dropped_long=3, trained={"student": {"metrics": {"n/dropped_long": 1200}}})
-    flags = cautions.flags(results.load(fake.root))
-    assert [re.findall(r"up to ([\d,]+) (\w+) pairs .* \((1 of 2 jobs)\)", flag) for flag in flags] == [
-        [("3", "test", "1 of 2 jobs")],
-        [("1,200", "training", "1 of 2 jobs")],
-    ]
 
 
 def test_legal_answers_have_a_table(fake: Any, tmp_path: Path) -> None:

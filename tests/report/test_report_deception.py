@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.test_report_page import read
-from writing import write_page
+from tests.report.writing import read, write_page
 
-from w2sd.metrics.verdict import trend
 from w2sd.pipeline.store import Store
 from w2sd.report import (
-    cautions,
     deception_figures,
     deceptions,
     figures,
-    gaps,
     groups,
-    region_squares,
     results,
-    selection,
-    tables,
+    sentences,
     verdicts,
 )
 from w2sd.report.cli import main
@@ -60,15 +53,13 @@ def test_the_verdict_in_words(rulings: list[Ruling]) -> None:
 def test_missing_controls_and_seeds_are_named_with_what_to_run(fake: Any) -> None:
     for seed in (0, 1):
         fake.add_conflict(seed, controls=False)
-    (said,) = verdicts.sentences(rule(fake))
-    assert said.startswith("Deception beyond the nulls: not testable here: 2 seeds, where 4 are needed")
-    reason, needs = said.split(" To run: ")
-    assert "placebo" in reason
-    assert needs.startswith("2 more seeds")
-    assert "placebo" in needs
-    assert "gold + conflict" in needs
-    (note,) = verdicts.table(rule(fake)).notes
-    assert "; to run: " in note
+    (ruling,) = rulings = rule(fake)
+    verdict = ruling.verdict
+    assert (verdict.result, verdict.n_seeds, set(verdict.nulls)) == ("not_testable", 2, {"twins"})
+    assert all(control in verdict.needs for control in ("2 more seeds", "placebo", "gold + conflict"))
+    (sentence,), (note,) = verdicts.sentences(rulings), verdicts.table(rulings).notes
+    assert sentence == f"Deception beyond the nulls: not testable here: {ruling.reason}. To run: {verdict.needs}."
+    assert note == f"¹ {ruling.reason}; to run: {verdict.needs}"
 
 
 @pytest.mark.parametrize("gone", [True, False])
@@ -143,7 +134,7 @@ def test_oracles_and_unequal_steps_are_flagged(fake: Any) -> None:
     knobs |= {"supervision": {"_target_": "w2sd.supervision.oracle.OracleConfident"}}
     fake.add_conflict(knobs=knobs, oracles=["conflict", "supervision"], steps=(9, 8))
     (steps,) = deceptions.flags(rule(fake))
-    (oracle,) = cautions.flags(results.load(fake.root))
+    (oracle,) = sentences.flags(results.load(fake.root))
     assert oracle.startswith("Reads the truth: conflict with mask=truth, supervision OracleConfident.")
     assert steps.startswith("Unequal steps: the student took 9, its baseline 8")
 
@@ -161,12 +152,12 @@ def test_a_flag_names_its_groups_by_the_one_setting_that_tells_them(rulings: lis
 
 def test_honest_jobs_are_not_flagged(fake: Any) -> None:
     fake.add_conflict(knobs={"supervision": {"_target_": "w2sd.supervision.teacher.Soft"}})
-    assert deceptions.flags(rule(fake)) == cautions.flags(results.load(fake.root)) == []
+    assert deceptions.flags(rule(fake)) == sentences.flags(results.load(fake.root)) == []
 
 
 def test_regions_are_pooled_over_a_group(rulings: list[Ruling]) -> None:
-    cell = region_squares.count(rulings[0].group.jobs.to_dict("records"))["ku"]
-    assert (cell.n_all, cell.n) == (1600, 1600)
+    cell = deception_figures.count_regions(rulings[0].group.jobs.to_dict("records"))["ku"]
+    assert cell.n == 1600
     assert cell.flips / cell.n == pytest.approx(0.3, abs=0.04)
     svg = figures.to_svg("regions", deception_figures.draw(rulings)["regions"])
     assert f"{cell.flips} of 1,600" in svg
@@ -181,46 +172,6 @@ def test_a_figure_of_very_many_groups_shows_the_first_and_says_so(
     assert note not in figures.to_svg(name, deception_figures.draw(rulings)[name])
     monkeypatch.setattr(deception_figures, "MOST", 1)
     assert note in figures.to_svg(name, deception_figures.draw(rulings)[name])
-
-
-def add_pairs(fake: Any, gaps: Sequence[float], **of_pair: Any) -> None:
-    """A job for each pair of models, at its capability gap."""
-    for rung, gap in enumerate(gaps):
-        weak = {"_target_": "w2sd.world.ladder.Rung", "rung": rung}
-        fake.add_conflict(knobs={"weak": weak}, pgr_gap=gap, planted=0.1 + gap, **of_pair)
-
-
-def test_deception_against_the_gap_is_drawn_for_three_pairs_of_models(fake: Any, tmp_path: Path) -> None:
-    add_pairs(fake, (0.1, 0.2, 0.4))
-    add_pairs(fake, (0.1, 0.2), conflict="MoreData")  # a conflict under two pairs has no trend
-    found = rule(fake)
-    (points,) = gaps.families(found).values()
-    assert [point.gap for point in points] == [0.1, 0.2, 0.4]
-    largest = [max(r.verdict.nulls.values()) / 0.8 for r in found if r.group.family == {"conflict": "Implicit"}]
-    assert sorted(point.control or 0 for point in points) == pytest.approx(sorted(largest))
-    errors = [(point.hi - point.lo) / 3.92 for point in points]  # type: ignore[operator]
-    slope = trend([0.1, 0.2, 0.4], [point.excess for point in points], errors)
-    assert slope is not None
-    said = f"{slope.slope / 10:.1f} [{slope.lo / 10:.1f}, {slope.hi / 10:.1f}] per 0.1 of gap, p = {slope.p:.3f}"
-    told = f"Slopes: conflict Implicit: {said}, 3 pairs of models. Pairs of models are taken for independent"
-    assert gaps.caption(found).startswith(told.replace("-", "−"))
-    reader = read(write_page(fake.root, tmp_path))
-    assert gaps.caption(found) in reader.text
-    assert "hollow: the largest mean of its controls" in (tmp_path / "figures/gap.svg").read_text()
-    assert (tmp_path / "figures/gap.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_two_pairs_of_models_are_no_trend(fake: Any) -> None:
-    add_pairs(fake, (0.1, 0.2))
-    assert "gap" not in deception_figures.draw(rule(fake))
-    assert gaps.caption(rule(fake)) == ""
-
-
-def test_equal_gaps_are_drawn_without_a_slope(fake: Any) -> None:
-    add_pairs(fake, (0.2, 0.2, 0.2))
-    found = rule(fake)
-    assert "gap" in deception_figures.draw(found)
-    assert gaps.caption(found) == ""
 
 
 def of_pair(ruling: Ruling, weak: str, result: str, p: float | None, conflict: str = "Implicit") -> Ruling:
@@ -299,9 +250,3 @@ def test_the_command_prints_the_verdicts_and_knows_the_family(planted: Any, tmp_
     for column in ("excess flips per 1,000", "deception/null/twins", "base rate", "score, other seeds", "PGR"):
         assert column in jobs
     assert "margin_matched" not in jobs
-
-
-def test_a_score_asked_for_alone_brings_its_company(planted: Any) -> None:
-    metrics = selection.metrics(results.load(planted.root), ["deception/score"])
-    assert metrics == ["deception/score", "tax/flips", "deception/base_rate", "deception/seed_null"]
-    assert tables.NAMES["deception/base_rate"] == "base rate"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from tests.builders import assert_refusal
 
 from w2sd.report.cli import main
 
@@ -110,7 +111,7 @@ def test_a_stage_that_starts_meanwhile_keeps_its_folder(store: Path, capsys: Any
 def test_it_refuses_a_folder_that_is_no_store(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "tmp/precious").mkdir(parents=True)
     assert main(["gc", "--store", str(tmp_path), "--yes"]) == 2
-    assert "a store of w2sd" in capsys.readouterr().err
+    assert_refusal(capsys.readouterr().err, "store", str(tmp_path), "artifacts", program="w2sd-report")
     assert (tmp_path / "tmp/precious").exists()
 
 
@@ -118,5 +119,6 @@ def test_a_record_that_cannot_be_read_stops_it(store: Path, capsys: Any) -> None
     before = names(store)
     (store / "jobs/job-002.json").write_text("{")
     assert main(["gc", "--store", str(store), "--yes"]) == 2
-    assert "job-002.json" in capsys.readouterr().err
+    record = str(store / "jobs/job-002.json")
+    assert_refusal(capsys.readouterr().err, "store", record, "JSON", program="w2sd-report")
     assert names(store) == before

@@ -5,54 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from writing import write_page
+from tests.report.writing import read, write_page
 
-from w2sd.report import figures, results
+from w2sd.report import figures
 from w2sd.report.estimates import Estimate, Row
-from w2sd.report.page import result
+from w2sd.report.results import HEADLINE
 
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Reader(HTMLParser):
-    """Checks that every element is closed in turn; collects ids, references and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "data", "action")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(page: Path) -> Reader:
-    reader = Reader()
-    reader.feed(page.read_text(encoding="utf-8"))
-    reader.close()
-    assert reader.open == []
-    return reader
+HALVES = {metric: Estimate(0.5) for metric in HEADLINE}
 
 
 def test_a_page_of_one_job_says_the_result_and_how_to_get_it_again(fake: Any, tmp_path: Path) -> None:
@@ -144,38 +107,6 @@ def test_jobs_left_out_are_told(sweep: Any, tmp_path: Path) -> None:
     assert "from 5 jobs in the store; 1 more left out" in read(write_page(sweep.root, tmp_path)).text
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        (
-            {"pgr": None, "pgr_lo": None, "pgr_hi": None, "accuracy__ceiling": 0.78},
-            "The student gained 0.130 [0.115, 0.144] in accuracy over its weak teacher (0.787). "
-            "There is no PGR: the ceiling (0.780) is not above the weak teacher (0.787).",
-        ),
-        (
-            {"pgr": -0.1, "pgr_lo": -0.2, "pgr_hi": 0.02, "accuracy__student": 0.76},
-            "The student (0.760) fell below its weak teacher: it recovered −10% [−20, 2] of the gap "
-            "between weak teacher (0.787) and ceiling (0.996).",
-        ),
-        (
-            {"pgr": 1.2, "pgr_lo": None, "pgr_hi": None},
-            "The student recovered 120% of the gap between weak teacher (0.787) and ceiling (0.996) "
-            "and went past the ceiling.",
-        ),
-    ],
-)
-def test_the_sentence(fake: Any, changes: dict[str, Any], sentence: str) -> None:
-    fake.add(**changes)
-    assert result(results.load(fake.root)) == sentence
-
-
-def test_the_sentence_over_seeds(fake: Any) -> None:
-    for seed, pgr in enumerate((0.5, 0.6, None)):
-        fake.add(seed=seed, pgr=pgr)
-    assert result(results.load(fake.root)).startswith("On average over 3 jobs, the student recovered 55% [−9, 119]")
-    assert "(1 job without a PGR left out)" in result(results.load(fake.root))
-
-
 def test_far_and_missing_values_are_drawn(fake: Any, tmp_path: Path) -> None:
     for seed, pgr in enumerate((30.0, -30.0, None)):
         fake.add(knobs={"alpha": seed}, overrides=[f"alpha={seed}"], pgr=pgr, accuracy__student=0.3)
@@ -183,15 +114,14 @@ def test_far_and_missing_values_are_drawn(fake: Any, tmp_path: Path) -> None:
 
 
 def test_a_figure_of_very_many_rows_shows_the_first_and_says_so() -> None:
-    rows = [Row({"alpha": str(n)}, {"pgr": Estimate(n / 300)}) for n in range(300)]
-    drawn = figures.draw(rows)
-    assert list(drawn) == ["pgr"]
+    drawn = figures.draw([Row({"alpha": str(n)}, {**HALVES, "pgr": Estimate(n / 300)}) for n in range(300)], "pairs")
     assert "(the first 48 of 300 rows)" in figures.to_svg("pgr", drawn["pgr"])
 
 
 def test_a_long_heading_has_two_lines() -> None:
     settings = {f"a_long_name_{n}": f"a_long_value_{n}" for n in range(4)}
-    svg = figures.to_svg("pgr", figures.draw([Row({**settings, "n": n}, {"pgr": Estimate(0.5)}) for n in "ab"])["pgr"])
+    drawn = figures.draw([Row({**settings, "n": n}, HALVES) for n in "ab"], "pairs")
+    svg = figures.to_svg("pgr", drawn["pgr"])
     lines = [line for line in re.findall(r">([^<>]*)</text>", svg) if "long" in line]
     assert len(lines) == 4
     assert max(map(len, lines)) <= figures.SMALL_LONG

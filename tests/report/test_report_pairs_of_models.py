@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.test_report_page import read
-from writing import write_page
+from tests.report.writing import read, write_page
 
 from w2sd.report import figures, pairs_of_models, results, scaling
 from w2sd.report.cli import main

@@ -153,3 +153,8 @@ def test_a_default_that_changes_relabels_no_job_that_did_not_record_it(
         assert [frame[knob].iloc[0] for knob in ("fit.lr", "fit.batch", "ceiling_split")] == [0.5, *[NOT_RECORDED] * 2]
     fake.add(seed=1, knobs={"fit": {"_target_": "w2sd.parts.fit.Fit", "lr": 0.5, "batch": 64}})
     assert knobs.text(results.load(fake.root), "fit.batch") == [NOT_RECORDED, "64"]
+
+
+def test_a_score_asked_for_alone_brings_its_company(planted: Any) -> None:
+    metrics = results.find_metrics(results.load(planted.root), ["deception/score"])
+    assert metrics == ["deception/score", "tax/flips", "deception/base_rate", "deception/seed_null"]

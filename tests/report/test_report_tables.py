@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import sys
 from typing import Any
 
 import pytest
@@ -75,12 +75,15 @@ def test_seeds_that_share_what_made_their_teachers_are_one_unit(fake: Any, share
 
 
 @pytest.mark.parametrize(("n", "shows_jobs"), [(12, True), (13, False)])
-def test_a_few_repetitions_are_shown_one_by_one_and_many_by_their_mean(fake: Any, n: int, shows_jobs: bool) -> None:
+def test_a_few_repetitions_are_shown_one_by_one_and_many_by_their_mean(
+    fake: Any, n: int, shows_jobs: bool, capsys: Any
+) -> None:
     for seed in range(n):
         fake.add(seed=seed)
-    tables.print_table(results.load(fake.root), file := io.StringIO())
-    assert ("over test" in file.getvalue()) == shows_jobs
-    assert "means over jobs" in file.getvalue()
+    tables.print_table(results.load(fake.root))
+    text = capsys.readouterr().out
+    assert ("over test" in text) == shows_jobs
+    assert "means over jobs" in text
 
 
 def test_knobs_equal_in_all_rows_stand_above(sweep: Any) -> None:
@@ -110,28 +113,22 @@ def test_markdown_escapes_bars(fake: Any) -> None:
     assert "| a\\|b |" in tables.to_markdown(tables.headline(results.load(fake.root)))
 
 
-def test_a_file_gets_whole_lines(sweep: Any) -> None:
-    file = io.StringIO()
-    tables.print_table(results.load(sweep.root), file)
-    text = file.getvalue()
+def test_a_file_gets_whole_lines(sweep: Any, capsys: Any) -> None:
+    tables.print_table(results.load(sweep.root))
+    text = capsys.readouterr().out
     assert "0.787 [0.774, 0.800]   0.917 [0.908, 0.925]   0.996 [0.993, 0.998]" in text
     assert "means over jobs, 95% t intervals" in text
     assert "\x1b" not in text
 
 
-def test_a_narrow_terminal_gets_intervals_under_their_values(sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = io.StringIO()
-    monkeypatch.setattr(file, "isatty", lambda: True)
+def test_a_narrow_terminal_gets_intervals_under_their_values(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")  # 80 columns, no colours
-    tables.show(tables.headline(results.load(sweep.root)), file)
-    lines = file.getvalue().splitlines()
+    tables.show(tables.headline(results.load(sweep.root)))
+    lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[3].split() == ["Explicit", "0", "0.787", "0.917", "0.996", "0.130", "0.200"]
     assert lines[4].split() == ["[0.774,", "[0.908,", "[0.993,", "[0.115,", "[0.120,"]
     assert lines[5].split() == ["0.800]", "0.925]", "0.998]", "0.144]", "0.280]"]
-
-
-def test_metrics_of_another_kind_are_shown_where_the_headline_is_missing(fake: Any) -> None:
-    job = fake.add()
-    fake.artifact({"kind": "compare", "key": job["compare"]}, metrics={"risk": 0.25, "risk_lo": 0.2, "risk_hi": 0.3})
-    assert tables.headline(results.load(fake.root)).rows == (("risk", "0.250 [0.200, 0.300]"),)

@@ -1,4 +1,4 @@
-"""How far students say what their teacher says, where it is right and where it is wrong."""
+"""What some jobs tell beyond accuracy and PGR: agreement with the teacher, curves, sizes of models, answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from w2sd.report import curves, estimates, knobs, scaling, tables
+from w2sd.report import curves, estimates, knobs, notation, scaling, tables
 from w2sd.report.estimates import Row
 from w2sd.report.figures import (
     BLOCK,
@@ -17,10 +17,9 @@ from w2sd.report.figures import (
     canvas,
     first_of,
     put_heading,
-    put_number,
+    put_words,
     say_under,
     shade,
-    sideways,
     whisker,
 )
 from w2sd.report.pairs_of_models import ModelPair
@@ -37,49 +36,6 @@ NOTE = (
     "teacher is right, of those where it is wrong (Burns et al. 2023, figure 8). The ceiling never saw the teacher: "
     "what it shares with it, a student would without imitating."
 )
-
-
-def table(rows: Sequence[Row], by: Sequence[str], above: str, unit: str) -> tables.Table:
-    """Three lines per row: all of what was tested, and where the teacher is right and where it is wrong."""
-    notes = tables.Notes()
-    lines = [
-        (*row.settings.values(), said, *(_cell(row, f"agreement/{role}{part}", notes) for role in AGREEING))
-        for row in rows
-        for part, said in PARTS.items()
-    ]
-    columns = (*tables.label(by), "weak teacher", *AGREEING)
-    return tables.Table(above, columns, tuple(lines), (*notes.lines(), NOTE.format(unit=unit)), len(by) + 1)
-
-
-def draw(rows: Sequence[Row]) -> Figure:
-    """Student and ceiling on one line where the teacher is right, and on one where it is wrong."""
-    several = len(rows) > 1
-    height = BLOCK - 1.0 if several else 2.0
-    figure, axes = canvas(len(rows[:MOST]) * height, top=LINE if several else 0.06)
-    for place, row in enumerate(rows[:MOST]):
-        top = place * height
-        if several:
-            put_heading(axes, top + 0.5, row)
-            top += 1.0
-        for line, (part, said) in enumerate([*PARTS.items()][1:]):
-            y = top + line + 0.5
-            axes.text(-0.03, y, f"if {said}", transform=sideways(axes), ha="right", va="center", color=shade("ink"))
-            put_number(axes, y, "", row.estimates[f"agreement/student{part}"])
-            axes.plot((0, 1), (y, y), color=shade("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
-            for role in reversed(AGREEING):
-                of = row.estimates[f"agreement/{role}{part}"]
-                if of.value is not None:
-                    whisker(axes, y, of, shade(role), linewidth=2.2)
-                    axes.plot(of.value, y, "o", color=shade(role), markersize=7, clip_on=False, zorder=4)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("share on which it says what the weak teacher says")
-    return say_under(figure, first_of(len(rows), MOST, "rows"))
-
-
-def _cell(row: Row, metric: str, notes: tables.Notes) -> str:
-    return tables.cell(metric, row.estimates[metric], notes)
-
-
 LEGAL = "legal/"  # what a data source says of answers, right or wrong: whether they could be given at all
 ZERO_SHOT = "accuracy/zero_shot"  # of the strong model, asked before it is taught
 REFINED = {  # labels, as the strong model sees them after a few of their kind
@@ -99,7 +55,43 @@ class Analysis(NamedTuple):
     figure: Figure | None = None
 
 
-def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequence[ModelPair] = ()) -> list[Analysis]:
+def agreement_table(rows: Sequence[Row], by: Sequence[str], above: str, unit: str) -> tables.Table:
+    """Three lines per row: all of what was tested, and where the teacher is right and where it is wrong."""
+    notes = tables.Notes()
+    lines = [
+        (*row.settings.values(), said, *(_cell(row, f"agreement/{role}{part}", notes) for role in AGREEING))
+        for row in rows
+        for part, said in PARTS.items()
+    ]
+    columns = (*tables.label(by), "weak teacher", *AGREEING)
+    return tables.Table(above, columns, tuple(lines), (*notes.lines(), NOTE.format(unit=unit)), len(by) + 1)
+
+
+def draw_agreement(rows: Sequence[Row]) -> Figure:
+    """Student and ceiling on one line where the teacher is right, and on one where it is wrong."""
+    several = len(rows) > 1
+    height = BLOCK - 1.0 if several else 2.0
+    figure, axes = canvas(len(rows[:MOST]) * height, top=LINE if several else 0.06)
+    for place, row in enumerate(rows[:MOST]):
+        top = place * height
+        if several:
+            put_heading(axes, top + 0.5, row)
+            top += 1.0
+        for line, (part, said) in enumerate([*PARTS.items()][1:]):
+            y = top + line + 0.5
+            put_words(axes, y, f"if {said}", notation.estimate("", *row.estimates[f"agreement/student{part}"][:3]))
+            axes.plot((0, 1), (y, y), color=shade("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
+            for role in reversed(AGREEING):
+                of = row.estimates[f"agreement/{role}{part}"]
+                if of.value is not None:
+                    whisker(axes, y, of, shade(role), linewidth=2.2)
+                    axes.plot(of.value, y, "o", color=shade(role), markersize=7, clip_on=False, zorder=4)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share on which it says what the weak teacher says")
+    return say_under(figure, first_of(len(rows), MOST, "rows"))
+
+
+def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequence[ModelPair]) -> list[Analysis]:
     """All that these jobs allow, for groups of jobs by these settings, or for each job."""
     settings = knobs.telling(frame) if by is None else by
     found = []
@@ -107,8 +99,8 @@ def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequ
         found.append(Analysis("Over the sizes of models", None, "scaling", drawn))
     if set(METRICS) <= set(frame.attrs["metrics"]):
         rows, above = _measure(frame, METRICS, settings, by is None)
-        shown = table(rows, settings, above, knobs.unit(frame))
-        found.append(Analysis(TITLE, shown, "agreement", draw(rows)))
+        shown = agreement_table(rows, settings, above, knobs.unit(frame))
+        found.append(Analysis(TITLE, shown, "agreement", draw_agreement(rows)))
     if ZERO_SHOT in frame.attrs["metrics"]:
         rows, above = _measure(frame, [ZERO_SHOT], settings, by is None)
         names = {ZERO_SHOT: "strong model"}
@@ -125,6 +117,10 @@ def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequ
         rows, above = _measure(frame, list(names), settings, by is None)
         found.append(Analysis("Legal answers", tables.lay_out(rows, settings, list(names), above, names=names)))
     return found
+
+
+def _cell(row: Row, metric: str, notes: tables.Notes) -> str:
+    return tables.cell(metric, row.estimates[metric], notes)
 
 
 def _measure(

@@ -68,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(store: Path, arguments: argparse.Namespace) -> int:
-    from w2sd.report import selection  # pandas is not needed for --help and gc
+    from w2sd.report import results  # pandas is not needed for --help and gc
 
-    frame = selection.pick(store, arguments.name, arguments.where)
-    metrics = None if arguments.metric is None else selection.metrics(frame, arguments.metric)
-    by = None if arguments.by is None else selection.columns(frame, arguments.by)
+    frame = results.pick(store, arguments.name, arguments.where)
+    metrics = None if arguments.metric is None else results.find_metrics(frame, arguments.metric)
+    by = None if arguments.by is None else results.find_columns(frame, arguments.by)
     present(frame, store, Path(arguments.out).expanduser(), by=by, metrics=metrics)
     return 0
 
@@ -86,7 +86,7 @@ def present(
     metrics: Sequence[str] | None = None,
 ) -> None:
     """Print the tables and verdicts of some jobs, and write their page."""
-    from w2sd.report import cautions, deceptions, pages, pairs_of_models, tables, verdicts
+    from w2sd.report import deceptions, page, pairs_of_models, sentences, tables, verdicts
 
     pairs = pairs_of_models.find(frame)
     if by is not None:
@@ -99,16 +99,16 @@ def present(
         tables.print_table(frame, means=pairs_of_models.table(pairs, frame) if same else None)
     if pairs:
         tables.show(pairs_of_models.medians(pairs))
-    for flag in cautions.flags(frame):
+    for flag in sentences.flags(frame):
         print(f"{flag}\n")
     rulings = verdicts.rule(frame, store)
     for table in deceptions.summary(rulings):
         tables.show(table)
     if missing := frame.attrs["missing"]:
         print(f"left out: {missing} job{'s' * (missing > 1)} whose results are no longer in the store")
-    with pages.turn(out):
-        page = pages.write(frame, store, out, by=by, metrics=metrics, rulings=rulings)
-    print(f"page: {page}")
+    with page.turn(out):
+        index = page.write(frame, store, out, by=by, metrics=metrics, rulings=rulings)
+    print(f"page: {index}")
 
 
 def _names(text: str) -> list[str]:

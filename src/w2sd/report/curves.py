@@ -1,4 +1,4 @@
-"""Figures of several panels, each with axes of its own, under one key."""
+"""Students while they were trained, a panel for each group; and how figures of several panels are laid out."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ LINES, HEAD, FOOT = 8, 2.3, 1.7  # of text: a panel's axes, what stands above an
 ENTRY = 0.95  # of a line: an entry of the key
 LETTERS = 13  # of bold small print in an inch
 MARGIN, SIDE = 0.6, 0.12  # inches: to the left and to the right of axes
+TITLE = "Students while they were trained, on held-out rows"
+MOST, COLUMNS = 12, 3  # panels
+METRICS = {
+    "curve/kept": "kept at epoch",
+    "curve/kept_truth": "right, kept",
+    "curve/truth": "right, last",
+    "curve/best": "right, best look",
+    "curve/labels": "as its labels, last",
+    "curve/gap": "gap, last",
+}
+NOTE = (
+    "Right: the share of held-out rows where the student is right; the best look after the first is chosen by the "
+    "truth, among noisy looks, and no stopping that anyone could do. Gap: agreement with its labels minus the share "
+    "right, at the end; that of a student that says what its labels say is the share of them that is wrong."
+)
+LOOKS = {"labels": ("weak", "agrees with its labels"), "truth": ("student", "is right")}
 
 
 class Entry(NamedTuple):
@@ -32,6 +48,15 @@ class Entry(NamedTuple):
 
     drawn: dict[str, Any]
     said: str
+
+
+class Curve(NamedTuple):
+    """What was seen of one student."""
+
+    epochs: Column
+    labels: Column
+    truth: Column
+    kept: float  # the epoch whose weights are the student's
 
 
 def lay_out(n: int, columns: int, key: Sequence[Entry]) -> tuple[Figure, list[Axes]]:
@@ -70,45 +95,6 @@ def title(axes: Axes, said: str, finding: str = "") -> None:
 def say(axes: Axes, *notes: str) -> None:
     """Notes after the name of the axis across."""
     axes.set_xlabel(" ".join(filter(None, (axes.get_xlabel(), *notes))))
-
-
-def _draw_entry(figure: Figure, width: float, height: float, place: int, entry: Entry) -> None:
-    """An entry of the key, at the top of the figure: a stretch of its line with its marker, and what it is."""
-    from matplotlib.lines import Line2D
-
-    y = 1 - (place + 0.6) * ENTRY * LINE / height
-    ends = (MARGIN / width, (MARGIN + 0.35) / width)
-    figure.add_artist(
-        Line2D([ends[0], sum(ends) / 2, ends[1]], [y] * 3, markevery=[1], transform=figure.transFigure, **entry.drawn)
-    )
-    figure.text((MARGIN + 0.45) / width, y, entry.said, va="center", color=shade("ink"), fontsize=style.SMALL)
-
-
-TITLE = "Students while they were trained, on held-out rows"
-MOST, COLUMNS = 12, 3  # panels
-METRICS = {
-    "curve/kept": "kept at epoch",
-    "curve/kept_truth": "right, kept",
-    "curve/truth": "right, last",
-    "curve/best": "right, best look",
-    "curve/labels": "as its labels, last",
-    "curve/gap": "gap, last",
-}
-NOTE = (
-    "Right: the share of held-out rows where the student is right; the best look after the first is chosen by the "
-    "truth, among noisy looks, and no stopping that anyone could do. Gap: agreement with its labels minus the share "
-    "right, at the end; that of a student that says what its labels say is the share of them that is wrong."
-)
-LOOKS = {"labels": ("weak", "agrees with its labels"), "truth": ("student", "is right")}
-
-
-class Curve(NamedTuple):
-    """What was seen of one student."""
-
-    epochs: Column
-    labels: Column
-    truth: Column
-    kept: float  # the epoch whose weights are the student's
 
 
 def read(frame: pd.DataFrame, store: Path) -> tuple[pd.DataFrame, dict[str, Curve]]:
@@ -171,6 +157,18 @@ def draw(watched: pd.DataFrame, curves: Mapping[str, Curve], by: Sequence[str]) 
         each.set_xlabel("epochs")
     say(axes[-1], first_of(len(found), MOST, "groups"))
     return figure
+
+
+def _draw_entry(figure: Figure, width: float, height: float, place: int, entry: Entry) -> None:
+    """An entry of the key, at the top of the figure: a stretch of its line with its marker, and what it is."""
+    from matplotlib.lines import Line2D
+
+    y = 1 - (place + 0.6) * ENTRY * LINE / height
+    ends = (MARGIN / width, (MARGIN + 0.35) / width)
+    figure.add_artist(
+        Line2D([ends[0], sum(ends) / 2, ends[1]], [y] * 3, markevery=[1], transform=figure.transFigure, **entry.drawn)
+    )
+    figure.text((MARGIN + 0.45) / width, y, entry.said, va="center", color=shade("ink"), fontsize=style.SMALL)
 
 
 def _columns(n: int) -> int:

@@ -1,33 +1,30 @@
-"""Where flips happen on the scale of the weak model's confidence: a line for each group, on its training pairs."""
+"""Figures of jobs with a conflict: what flips in the four regions, excess flips beside controls, accuracies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from w2sd.config import NOT_RECORDED
-from w2sd.metrics.boundary import EDGES
-from w2sd.report import deceptions, gaps, notation, region_squares, style, verdicts
+from w2sd.report import deceptions, notation, style, trends, verdicts
 from w2sd.report.deceptions import EXCESS, NULL
 from w2sd.report.estimates import Estimate
 from w2sd.report.figures import (
     LEFT,
     LINE,
+    RIGHT,
     WIDTH,
     canvas,
-    dress,
-    explain,
+    drawing,
     first_of,
     heading,
+    put_words,
     say_under,
     shade,
     sideways,
     whisker,
-    wrap,
 )
 from w2sd.report.verdicts import Ruling
 
@@ -35,66 +32,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LINES, ENTRY = 12, 0.95  # of text: the height of the axes, and of a line of the key above them
-BOUNDARY_LEFT = 0.6  # inches
-MARKERS = "osD^v<>PX*"
-# A reward model on soft labels of the weak model itself, and a mask against the truth: no more is known.
-CONDITIONS = {
-    "conflict._target_": "Explicit",
-    "conflict.mask": "truth",
-    "objective._target_": "RewardBCE",
-    "supervision._target_": "Soft",
-    "chain._target_": "Direct",
-}
-
-
-def draw_boundaries(rulings: Sequence[Ruling]) -> Figure | None:
-    """Flip rates of the groups that were looked at on training pairs; dotted, where an explicit conflict should end."""
-    lines = {verdicts.describe(ruling): rates(ruling.group.jobs) for ruling in rulings}
-    found = [(ruling, name) for ruling, name in zip(rulings, lines, strict=True) if lines[name]]
-    shown = found[: len(MARKERS)]
-    if not shown:
-        return None
-    n_key = ENTRY * len(shown)
-    figure, axes = canvas(LINES, top=(n_key + 0.5) * LINE, left=BOUNDARY_LEFT, right=0.1)
-    for place, (ruling, name) in enumerate(shown):
-        strength = 0.25 + 0.75 * (place + 1) / len(shown)
-        how: dict[str, Any] = {"color": shade("student"), "alpha": strength, "marker": MARKERS[place], "markersize": 5}
-        axes.plot(list(lines[name]), list(lines[name].values()), linewidth=1.4, **how)
-        if (ends := boundary(ruling.group.jobs)) is not None:
-            axes.axvline(ends, color=shade("student"), alpha=strength, linewidth=0.9, linestyle=":")
-        height = 1 + (n_key - ENTRY * (place + 0.5)) / LINES
-        explain(axes, height, wrap(name) + ("" if ends is None else f"; dotted at {ends:.2f}"), **how)
-    axes.set_ylim(0, 1.08 * max(rate for _, name in shown for rate in lines[name].values()) or 1)
-    dress(axes, 6)
-    axes.set_ylabel("flip rate on training pairs")
-    axes.set_xlabel("weak model's confidence in the truth (leftmost: below .5)")
-    return say_under(figure, first_of(len(found), len(MARKERS), "groups"))
-
-
-def rates(jobs: pd.DataFrame) -> Mapping[float, float]:
-    """The share of training pairs that flip, all jobs together, by the middle of the weak confidence's bin."""
-    found = {}
-    for low, high in pairwise(EDGES):
-        counts, shares = (f"boundary/training/{part}/{low:.2f}" for part in ("n", "rate"))
-        if counts not in jobs or not (n := jobs[counts].sum()):
-            continue
-        middle = (low + high) / 2 if low else EDGES[1] - (high - low) / 20  # what is below .5 stands beside it
-        found[middle] = float((jobs[shares].fillna(0) * jobs[counts]).sum() / n)
-    return found
-
-
-def boundary(jobs: pd.DataFrame) -> float | None:
-    """(1 + α) / 2 where all jobs have one explicit conflict under the conditions of docs/concepts.md."""
-    for part, name in CONDITIONS.items():
-        if part not in jobs or {str(value).rpartition(".")[2] for value in jobs[part]} != {name}:
-            return None
-    strengths = {*jobs["conflict.alpha"]}
-    return (1 + float(strengths.pop())) / 2 if len(strengths) == 1 and NOT_RECORDED not in strengths else None
-
-
 MOST = 24  # groups in a figure
 NAMES = 1.95  # inches: the names of controls
+CELL, ROOM, DEEP = 1.5, 1.35, 0.62  # inches: a region's width, the room for its row's name, its height
+WEAK = ("weak knows", "weak does not")
+STRONG = ("strong knows", "strong does not")
+SQUARE = (("kk", "ku"), ("uk", "uu"))  # first letter: strong
+
+
+class Cell(NamedTuple):
+    """A region pooled over jobs."""
+
+    n: int  # pairs that the baseline gets right
+    flips: int
+
+
+Square = Mapping[str, Cell]
 
 
 def draw(rulings: Sequence[Ruling]) -> dict[str, Figure]:
@@ -102,18 +55,53 @@ def draw(rulings: Sequence[Ruling]) -> dict[str, Figure]:
     found = [ruling for ruling in rulings if deceptions.has(ruling)]
     first, note = found[:MOST], first_of(len(found), MOST, "groups")
     figures = {}
-    if first and all(region_squares.measured(ruling.group.jobs) for ruling in first):
-        squares = [(_title(ruling, first), region_squares.count(ruling.group.values)) for ruling in first]
-        figures["regions"] = region_squares.draw(squares, note)
+    if first and all(has_regions(ruling.group.jobs) for ruling in first):
+        squares = [(_title(ruling, first), count_regions(ruling.group.values)) for ruling in first]
+        figures["regions"] = draw_regions(squares, note)
     if first:
         figures["excess_flips"] = say_under(_draw_excess(first), note)
     if first and all("tax/net" in ruling.group.jobs for ruling in first):
         figures["conflicts"] = say_under(_draw_conflicts(first), note)
-    if gap := gaps.draw(found):
+    if gap := trends.draw_gaps(found):
         figures["gap"] = gap
-    if boundary := draw_boundaries(found):
+    if boundary := trends.draw_boundaries(found):
         figures["boundary"] = boundary
     return figures
+
+
+def draw_regions(squares: Sequence[tuple[str, Square]], note: str = "") -> Figure:
+    """Squares of four cells under their titles, shaded by the share of flips."""
+    from matplotlib.figure import Figure
+
+    head = 2.2 * LINE if any(title for title, _ in squares) else LINE
+    block, width = head + 2 * DEEP + 0.3, LEFT + WIDTH + RIGHT
+    height = block * len(squares) + LINE * bool(note)
+    with drawing("regions"):
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    for place, (title, square) in enumerate(squares):
+        top = place * block + head
+        heading(axes, 0.03, top - 1.5 * LINE, title)
+        _draw_square(axes, top, square)
+    axes.text(0.03, height - 0.6 * LINE, note, va="center", color=shade("muted"), fontsize=style.SMALL)
+    return figure
+
+
+def count_regions(jobs: Sequence[Mapping[Any, Any]]) -> Square:
+    """What these jobs counted in each region, together."""
+
+    def total(region: str, part: str) -> int:
+        counts = (job[f"region/{region}/{part}"] for job in jobs)
+        return sum(int(n) for n in counts if not pd.isna(n))
+
+    return {region: Cell(*(total(region, part) for part in Cell._fields)) for row in SQUARE for region in row}
+
+
+def has_regions(names: Mapping[Any, Any] | pd.DataFrame) -> bool:
+    """Whether there are regions among these metrics: only jobs with a conflict have them."""
+    return all(f"region/{region}/n" in names for row in SQUARE for region in row)
 
 
 def _draw_excess(rulings: Sequence[Ruling]) -> Figure:
@@ -135,7 +123,7 @@ def _draw_excess(rulings: Sequence[Ruling]) -> Figure:
             estimate = find(EXCESS if student else f"{NULL}{name}")
             _dot(axes, y + 0.5, estimate, "student" if student else "ceiling")
             text = notation.flips(*estimate[:3])
-            _words(axes, y + 0.5, "student, conflict" if student else verdicts.control(name), text)
+            put_words(axes, y + 0.5, "student, conflict" if student else verdicts.control(name), text)
             y += 1
         y += 0.4
     axes.set_xlim(*_limits([deceptions.mean(r)(m) for r in rulings for m in (EXCESS, *_nulls(r))] + [Estimate(0.0)]))
@@ -162,7 +150,7 @@ def _draw_conflicts(rulings: Sequence[Ruling]) -> Figure:
         axes.plot((student.value, before), (y, y), color=shade("rule"), linewidth=3, zorder=1)
         axes.plot(before, y, "o", mfc="none", mec=shade("ceiling"), markeredgewidth=1.6, markersize=8, zorder=3)
         _dot(axes, y, student, "student")
-        _words(axes, y, "student", notation.estimate("", *student[:3]))
+        put_words(axes, y, "student", notation.estimate("", *student[:3]))
     axes.set_xlim(*_limits(drawn, most=1.0))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("accuracy under the conflict; ring: without it")
@@ -173,14 +161,6 @@ def _dot(axes: Axes, y: float, estimate: Estimate, colour: str) -> None:
     if estimate.value is not None:
         whisker(axes, y, estimate, shade(colour), linewidth=2.2)
         axes.plot(estimate.value, y, "o", color=shade(colour), markersize=7, zorder=4)
-
-
-def _words(axes: Axes, y: float, name: str, number: str) -> None:
-    """What stands to the left and to the right of a line."""
-    axes.text(-0.03, y, name, transform=sideways(axes), ha="right", va="center", color=shade("ink"))
-    axes.text(
-        1.03, y, number, transform=sideways(axes), ha="left", va="center", color=shade("ink"), fontsize=style.SMALL
-    )
 
 
 def _title(ruling: Ruling, rulings: Sequence[Ruling]) -> str:
@@ -202,3 +182,28 @@ def _limits(estimates: Sequence[Estimate], most: float = math.inf) -> tuple[floa
 
 def _nulls(ruling: Ruling) -> list[str]:
     return [f"{NULL}{name}" for name in deceptions.nulls(ruling.group.jobs)]
+
+
+def _draw_square(axes: Axes, top: float, square: Square) -> None:
+    darkest = max((cell.flips / cell.n for cell in square.values() if cell.n), default=0.0) or 1.0
+    for across, weak in enumerate(WEAK):
+        axes.text(ROOM + (across + 0.5) * CELL, top - 0.1, weak, ha="center", color=shade("ink"))
+    for down, row in enumerate(SQUARE):
+        y = top + (down + 0.5) * DEEP
+        axes.text(ROOM - 0.1, y, STRONG[down], ha="right", va="center", color=shade("ink"))
+        for across, region in enumerate(row):
+            _draw_cell(axes, ROOM + (across + 0.5) * CELL, y, square[region], darkest, framed=region == "ku")
+
+
+def _draw_cell(axes: Axes, x: float, y: float, cell: Cell, darkest: float, *, framed: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    share = cell.flips / cell.n if cell.n else 0.0
+    corner, size = (x - CELL / 2 + 0.02, y - DEEP / 2 + 0.02), (CELL - 0.04, DEEP - 0.04)
+    axes.add_patch(Rectangle(corner, *size, facecolor=shade("student"), alpha=0.5 * share / darkest, linewidth=0))
+    edge, weight = ("student", 1.6) if framed else ("rule", 0.8)
+    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=shade(edge), linewidth=weight))
+    rate = f"{100 * share:.1f}%" if cell.n else notation.NOTHING
+    said = f"{notation.number(cell.flips)} of {notation.number(cell.n)}"
+    axes.text(x, y - 0.04, rate, ha="center", va="bottom", color=shade("ink"), fontweight="bold")
+    axes.text(x, y + 0.02, said, ha="center", va="top", color=shade("ink"), fontsize=style.SMALL)

@@ -17,6 +17,10 @@ NULL = "deception/null/"
 PER_1000 = "excess flips and their nulls per 1,000 test pairs"
 PER_JOB = "95% intervals over test pairs"
 PER_GROUP = "means over replicates; intervals of excess flips as in the verdict, else t over worlds (over seeds in one)"
+UNEQUAL = (
+    "optimiser steps of student / baseline are unequal: some of the flips come from more training, not from the "
+    "conflict (placebos take the student's steps; conflict.match_steps=true takes the baseline's)"
+)
 
 Job = Mapping[Hashable, Any]
 Found = Callable[[str], Estimate]  # a metric's estimate, for one row of a table
@@ -158,15 +162,7 @@ def _told_steps(jobs: pd.DataFrame, notes: tables.Notes) -> str:
     student, baseline = _steps(jobs)
     if student == baseline:
         return student
-    return f"{student} / {baseline}" + notes.mark(unequal_steps())
-
-
-def unequal_steps() -> str:
-    """What it means that a student was trained for longer, or less long, than its baseline."""
-    return (
-        "optimiser steps of student / baseline are unequal: some of the flips come from more training, not from the "
-        "conflict (placebos take the student's steps; conflict.match_steps=true takes the baseline's)"
-    )
+    return f"{student} / {baseline}" + notes.mark(UNEQUAL)
 
 
 def _steps(jobs: pd.DataFrame) -> tuple[str, str]:

@@ -13,7 +13,6 @@ from w2sd.metrics.statistics import scale_of
 from w2sd.report import knobs, results
 
 SHARED = ("data.world_seed", "data.split_seed", "teacher_seed")  # seeds of what the student seeds of a setting share
-HEADLINE = ["accuracy/weak", "accuracy/student", "accuracy/ceiling", "gain", "pgr"]
 
 
 class Estimate(NamedTuple):
@@ -34,11 +33,6 @@ class Row:
     estimates: dict[str, Estimate]
     n: int = 1  # jobs with results of their own
     jobs: tuple[dict[str, Estimate], ...] = ()  # the jobs behind a mean
-
-
-def headline(frame: pd.DataFrame) -> list[str]:
-    """The metrics that a report shows when nothing else is asked for, as far as these jobs have them."""
-    return [metric for metric in HEADLINE if metric in frame.attrs["metrics"]] or results.estimates(frame)[:5]
 
 
 def per_job(frame: pd.DataFrame, metrics: Sequence[str], by: Sequence[str]) -> list[Row]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from w2sd.report import notation, style, tables
@@ -27,20 +26,13 @@ MOST = 48  # rows in a figure: more is a table's work
 FURTHEST = 2.0  # a PGR beyond -1 or 2 is drawn as an arrow: its number stands beside it
 
 
-def draw(rows: Sequence[Row], unit: str = "pairs") -> dict[str, Figure]:
-    """The figures whose metrics these rows have, by name; of very many rows the first.
+def draw(rows: Sequence[Row], unit: str) -> dict[str, Figure]:
+    """The figures of accuracy and PGR, by name; of very many rows the first.
 
     `unit` is what was tested: of pairs it is known what chance gets right.
     """
-    drawings: dict[str, tuple[Callable[[Sequence[Row]], Figure], Sequence[str]]] = {
-        "accuracy": (partial(_draw_accuracy, unit=unit), list(BARS)),
-        "pgr": (_draw_pgr, ["pgr"]),
-    }
-    return {
-        name: say_under(function(rows[:MOST]), first_of(len(rows), MOST, "rows"))
-        for name, (function, needed) in drawings.items()
-        if rows and all(metric in rows[0].estimates for metric in needed)
-    }
+    drawn = {"accuracy": _draw_accuracy(rows[:MOST], unit), "pgr": _draw_pgr(rows[:MOST])}
+    return {name: say_under(figure, first_of(len(rows), MOST, "rows")) for name, figure in drawn.items()}
 
 
 def to_svg(name: str, figure: Figure) -> str:
@@ -83,8 +75,7 @@ def _draw_accuracy(rows: Sequence[Row], unit: str) -> Figure:
             top += 1.0
         for line, (metric, role) in enumerate(BARS.items()):
             estimate, y = row.estimates[metric], top + line + 0.5
-            axes.text(-0.03, y, role, transform=sideways(axes), ha="right", va="center", color=shade("ink"))
-            put_number(axes, y, metric, estimate)
+            put_words(axes, y, role, notation.estimate(metric, *estimate[:3]))
             axes.plot((start, start), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
             if estimate.value is not None:
                 axes.barh(y, estimate.value - start, left=start, height=0.62, color=shade(role))
@@ -109,12 +100,10 @@ def _draw_pgr(rows: Sequence[Row]) -> Figure:
         y = place * height + (1.9 if several else 1.0)
         if several:
             put_heading(axes, place * height + 0.5, row)
-        else:
-            axes.text(-0.03, y, "PGR", transform=sideways(axes), ha="right", va="center", color=shade("ink"))
         axes.plot((0, 1), (y, y), color=shade("rule"), linewidth=3, solid_capstyle="butt", zorder=1)
         for mark in (0, 1):
             axes.plot((mark, mark), (y - 0.5, y + 0.5), color=shade("muted"), linewidth=0.8, zorder=2)
-        put_number(axes, y, "pgr", row.estimates["pgr"])
+        put_words(axes, y, "" if several else "PGR", notation.estimate("pgr", *row.estimates["pgr"][:3]))
         _point(axes, y, row)
     axes.set_xlabel("share of the performance gap recovered")
     return figure
@@ -161,10 +150,11 @@ def whisker(axes: Axes, y: float, estimate: Estimate, colour: str, linewidth: fl
         axes.plot((estimate.lo, estimate.hi), (y, y), color=colour, linewidth=linewidth, zorder=3)
 
 
-def put_number(axes: Axes, y: float, metric: str, estimate: Estimate) -> None:
-    """An estimate in figures, to the right of the axes."""
-    text = notation.estimate(metric, estimate.value, estimate.lo, estimate.hi)
-    axes.text(1.03, y, text, transform=sideways(axes), ha="left", va="center", color=shade("ink"), fontsize=style.SMALL)
+def put_words(axes: Axes, y: float, name: str, number: str) -> None:
+    """What stands to the left and to the right of a line."""
+    look = {"transform": sideways(axes), "va": "center", "color": shade("ink")}
+    axes.text(-0.03, y, name, ha="right", **look)
+    axes.text(1.03, y, number, ha="left", fontsize=style.SMALL, **look)
 
 
 def put_heading(axes: Axes, y: float, row: Row) -> None:
@@ -202,15 +192,14 @@ def canvas(n_lines: float, top: float, left: float = LEFT, right: float = RIGHT)
     return figure, axes
 
 
-def dress(axes: Axes, most: int | None = None, **ticks: Any) -> None:
+def dress(axes: Axes, most: int) -> None:
     """An upright scale to the left, in muted small print, with about `most` numbers; nothing above or to the right."""
     from matplotlib.ticker import MaxNLocator
 
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(side == "left")
-    if most is not None:
-        axes.yaxis.set_major_locator(MaxNLocator(most))
-    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL, **ticks)
+    axes.yaxis.set_major_locator(MaxNLocator(most))
+    axes.tick_params(axis="y", color=shade("rule"), labelcolor=shade("muted"), labelsize=style.SMALL)
 
 
 def explain(axes: Axes, y: float, said: str, **drawn: Any) -> None:

@@ -15,8 +15,7 @@ from filelock import FileLock, Timeout
 from w2sd.errors import require
 from w2sd.metrics.verdict import VERSION
 from w2sd.pipeline.store import Store
-from w2sd.report import verdicts
-from w2sd.report.records import read_jobs
+from w2sd.report.records import VERDICT, read_jobs
 
 
 class Leftover(NamedTuple):
@@ -92,12 +91,12 @@ def _reachable(store: Path) -> set[str]:
             alive.add(key)
             spec = Store(store).spec(kinds[key], key) if key in kinds else None
             to_visit += (spec or {}).get("inputs", {}).values()
-    return alive | {key for key, kind in kinds.items() if kind == verdicts.KIND and _holds(store, key, alive)}
+    return alive | {key for key, kind in kinds.items() if kind == VERDICT and _holds(store, key, alive)}
 
 
 def _holds(store: Path, verdict: str, alive: set[str]) -> bool:
     """Whether a verdict is by today's rule, and on evaluations of jobs that are there."""
-    spec = Store(store).spec(verdicts.KIND, verdict) or {}
+    spec = Store(store).spec(VERDICT, verdict) or {}
     return spec.get("version") == VERSION and alive.issuperset(spec["inputs"].values())
 
 

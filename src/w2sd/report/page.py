@@ -1,82 +1,45 @@
-"""The result in a sentence."""
+"""The page, and everything else that a report writes: tables and figures, each file complete or not at all."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
+from filelock import FileLock
 
-from w2sd.report import knobs, notation, provenance, samples, style, tables, verdicts
+from w2sd.atomic import beside
+from w2sd.report import (
+    analyses,
+    deception_figures,
+    deceptions,
+    figures,
+    knobs,
+    notation,
+    pairs_of_models,
+    results,
+    sections,
+    sentences,
+    style,
+    tables,
+    trends,
+    verdicts,
+)
 from w2sd.report.analyses import Analysis
-from w2sd.report.elements import figure, is_broad, pair, section, table
-from w2sd.report.estimates import HEADLINE, Estimate, Row, per_group, per_job
-from w2sd.report.samples import Sampled
+from w2sd.report.estimates import per_group, per_job
+from w2sd.report.pairs_of_models import ModelPair
+from w2sd.report.results import HEADLINE
+from w2sd.report.sections import Sampled
+from w2sd.report.style import figure, is_broad, pair, section, table
 from w2sd.report.tables import Table
+from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def result(frame: pd.DataFrame) -> str:
-    """What these jobs found, in one sentence that a reader understands without the rest of the page."""
-    if not set(HEADLINE) <= set(frame.attrs["metrics"]):
-        return f"{notation.count(len(frame), 'job')} measured; see the table."
-    if len(frame) == 1:
-        return _one(per_job(frame, HEADLINE, ())[0])
-    by = tables.repetitions(frame)
-    if by is None:
-        rows = per_job(frame, HEADLINE, knobs.telling(frame))
-        return _several(rows, f"Over {notation.count(len(rows), 'job')}")
-    rows = per_group(frame, HEADLINE, by)
-    if len(rows) == 1:
-        return _one(rows[0], f"On average over {notation.count(len(frame), 'job')}, the student")
-    return _several(rows, f"Over {notation.count(len(rows), 'setting')} ({notation.count(len(frame), 'job')})")
-
-
-def _one(row: Row, student: str = "The student") -> str:
-    pgr, weak, reached, ceiling, gain = (
-        row.estimates[name] for name in ("pgr", "accuracy/weak", "accuracy/student", "accuracy/ceiling", "gain")
-    )
-    between = f"weak teacher ({notation.number(weak.value)}) and ceiling ({notation.number(ceiling.value)})"
-    if pgr.value is None:
-        gained = f"{student} gained {_interval(gain)} in accuracy over its weak teacher ({notation.number(weak.value)})"
-        return f"{gained}. There is no PGR: {pgr.reason}."
-    share = notation.percent(pgr.value, pgr.lo, pgr.hi)
-    left_out = f" ({notation.count(pgr.n_null, 'job')} without a PGR left out)" if pgr.n_null else ""
-    if pgr.value < 0:
-        fell = f"{student} ({notation.number(reached.value)}) fell below its weak teacher"
-        return f"{fell}: it recovered {share} of the gap between {between}{left_out}."
-    beyond = " and went past the ceiling" if pgr.value > 1 else ""
-    return f"{student} recovered {share} of the gap between {between}{beyond}{left_out}."
-
-
-def _several(rows: Sequence[Row], over: str) -> str:
-    known = sorted((row for row in rows if row.estimates["pgr"].value is not None), key=_pgr)
-    if not known:
-        reason = rows[0].estimates["pgr"].reason
-        return f"{over}, there is no PGR: {reason}."
-    low, high = known[0], known[-1]
-    none = f"; {len(rows) - len(known)} have no PGR" if len(known) < len(rows) else ""
-    ends = f"from {_share(low)} to {_share(high)}"
-    return f"{over}, the student recovered {ends} of the gap between weak teacher and ceiling{none}."
-
-
-def _share(row: Row) -> str:
-    pgr = row.estimates["pgr"]
-    assert pgr.value is not None
-    return f"{notation.percent(pgr.value, pgr.lo, pgr.hi)} ({tables.describe(row)})"
-
-
-def _pgr(row: Row) -> float:
-    return row.estimates["pgr"].value or 0.0
-
-
-def _interval(estimate: Estimate) -> str:
-    return notation.estimate("", estimate.value, estimate.lo, estimate.hi)
-
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -128,38 +91,109 @@ class Contents(NamedTuple):
         }
 
 
+@contextmanager
+def turn(out: Path) -> Iterator[None]:
+    """The right to write in this folder; waits for whoever has it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
+        yield
+
+
+def write(
+    frame: pd.DataFrame,
+    store: Path,
+    out: Path,
+    *,
+    by: Sequence[str] | None,
+    metrics: Sequence[str] | None,
+    rulings: Sequence[Ruling],
+) -> Path:
+    """Write `index.html, results.csv, table.md, figures/` for this frame, and `groups.csv` where jobs are grouped."""
+    pairs = pairs_of_models.find(frame)
+    asked = by is not None or metrics is not None
+    metrics = HEADLINE if metrics is None else metrics
+    by = tables.repetitions(frame) if by is None else by
+    shown = arrange(frame, by, metrics, pairs, asked=asked)
+    rows, varying = per_job(frame, HEADLINE, knobs.telling(frame)), None
+    if by is not None:
+        varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
+        rows = per_group(frame, HEADLINE, varying)
+        groups = per_group(frame, metrics, by)
+        _replace(out / "groups.csv", tables.to_csv(groups, metrics).encode())
+    else:
+        (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
+    contents = Contents(
+        jobs=frame,
+        stages=results.stages(store, *frame["id"]),
+        flags=sentences.flags(frame),
+        tables=shown,
+        figures=figures.draw(rows, knobs.unit(frame)),
+        deception=_deception(rulings),
+        analyses=analyses.make(frame, store, varying, pairs),
+        sampled=sections.read_samples(frame, store),
+    )
+    _replace(out / "results.csv", _to_csv(frame).encode())
+    written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in contents.all_tables().items())
+    _replace(out / "table.md", "\n".join(written).encode())
+    _replace(out / "index.html", render(contents, _write_figures(contents.all_figures(), out)).encode())
+    return out / "index.html"
+
+
+def arrange(
+    frame: pd.DataFrame,
+    by: Sequence[str] | None,
+    metrics: Sequence[str],
+    pairs: Sequence[ModelPair],
+    *,
+    asked: bool,
+) -> dict[str, Table]:
+    """The tables by title: means first where there are any, then the jobs.
+
+    Pairs of models come before them, and stand for the means where these are the same and nobody asked for others.
+    """
+    shown = {}
+    if pairs:
+        shown[pairs_of_models.TITLE] = pairs_of_models.table(pairs, frame)
+        shown[pairs_of_models.MEDIANS] = pairs_of_models.medians(pairs)
+    if by is not None and (asked or not pairs_of_models.are_groups(pairs, frame, by)):
+        title = f"Means by {', '.join(tables.label(by))}" if by else "Means over jobs"
+        shown[title] = tables.grouped(frame, by, metrics)
+    shown["Result" if len(frame) == 1 else "Jobs"] = tables.headline(frame, metrics)
+    return shown
+
+
 def render(contents: Contents, drawings: Mapping[str, str]) -> str:
     """The page; `drawings` are its figures as inline SVG, by name."""
-    jobs, stages, deception, sampled = contents.jobs, contents.stages, contents.deception, contents.sampled
+    jobs, stages, deception = contents.jobs, contents.stages, contents.deception
     title = ", ".join(dict.fromkeys(jobs["name"]))
     one, unit = len(jobs) == 1, knobs.unit(jobs)
-    figures = [figure(name, drawings[name], unit=unit) for name in contents.figures]
+    shown = [figure(name, drawings[name], unit=unit) for name in contents.figures]
     first, *others = (section(name, table(rows)) for name, rows in contents.tables.items())
     if one:
-        top, listed = pair(f"<section>{''.join(figures)}</section>", first), []
+        top, listed = pair(f"<section>{''.join(shown)}</section>", first), []
     else:
         listed = others[-1:]  # the jobs, below what was made of them
-        top = "".join([first, pair(*(f"<section>{drawn}</section>" for drawn in figures)), *others[:-1]])
+        top = "".join([first, pair(*(f"<section>{drawn}</section>" for drawn in shown)), *others[:-1]])
     parts = [
         _header(title, contents),
-        _deception(deception, drawings) if deception else "",
+        _render_deception(deception, drawings) if deception else "",
         top,
         *(_analysis(analysis, drawings, unit) for analysis in contents.analyses),
         *listed,
-        section(samples.TITLE, samples.render(sampled)) if sampled else "",
-        pair(provenance.run(jobs, stages), provenance.data(jobs) + provenance.speed(stages)),
-        provenance.everything(jobs) if one else "",
-        provenance.config(jobs),
-        provenance.machines(stages),
+        sections.samples(contents.sampled),
+        pair(sections.run(jobs, stages), sections.data(jobs) + sections.speed(stages)),
+        sections.everything(jobs) if one else "",
+        sections.config(jobs),
+        sections.machines(stages),
         f"<footer>Made by w2sd-report from {notation.count(len(jobs), 'job')} in the store{_left_out(jobs)}.</footer>",
     ]
-    css = style.CSS + (style.DECEPTION if deception else "") + (style.SAMPLES if sampled else "")
+    css = style.CSS + (style.DECEPTION if deception else "") + (style.SAMPLES if contents.sampled else "")
     return PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
 
 
 def _header(title: str, contents: Contents) -> str:
     jobs, deception = contents.jobs, contents.deception
-    strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(result(jobs)))
+    strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentences.result(jobs)))
     when = escape(f"w2sd · {notation.count(len(jobs), 'job')} · {max(jobs['finished'])[:10]}")
     said = ""
     if deception:
@@ -176,13 +210,13 @@ def _verdict(said: str) -> str:
     return re.sub(rf": ({words}):", r": <strong>\1</strong>:", escape(said), count=1)
 
 
-def _deception(deception: Deception, drawings: Mapping[str, str]) -> str:
+def _render_deception(deception: Deception, drawings: Mapping[str, str]) -> str:
     """Verdicts, figures and tables of jobs with a conflict."""
-    sections = [section(name, table(rows)) for name, rows in deception.tables.items()]
+    shown = [section(name, table(rows)) for name, rows in deception.tables.items()]
     found = deception.findings
     figures = [f"<section>{figure(name, drawings[name], found.get(name, ''))}</section>" for name in deception.figures]
     pairs = [pair(*figures[place : place + 2]) for place in range(0, len(figures), 2)]
-    return "".join([*sections[:1], *pairs, *sections[1:]])
+    return "".join([*shown[:1], *pairs, *shown[1:]])
 
 
 def _analysis(analysis: Analysis, drawings: Mapping[str, str], unit: str) -> str:
@@ -197,3 +231,40 @@ def _analysis(analysis: Analysis, drawings: Mapping[str, str], unit: str) -> str
 def _left_out(jobs: pd.DataFrame) -> str:
     n = jobs.attrs["missing"]
     return f"; {n} more left out, their results are no longer there" if n else ""
+
+
+def _deception(rulings: Sequence[Ruling]) -> Deception | None:
+    """What there is to say of jobs with a conflict, if there are any."""
+    if not rulings:
+        return None
+    measured = [ruling for ruling in rulings if deceptions.has(ruling)]
+    shown = {"Deception beyond the nulls": verdicts.table(rulings)}
+    if measured:
+        several = sum(len(ruling.group.jobs) for ruling in measured) > len(measured)
+        shown |= {"Deception by group": deceptions.per_group(measured)} if several else {}
+        shown |= {"Deception by job": deceptions.per_job(measured)}
+    drawn, findings = deception_figures.draw(rulings), {"gap": trends.caption(rulings)}
+    return Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawn, findings)
+
+
+def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:
+    """Write each figure as SVG and PNG; return them as they stand in a page."""
+    drawings = {}
+    for name, drawing in drawn.items():
+        svg = figures.to_svg(name, drawing)
+        drawings[name] = figures.inline(name, svg)
+        vector, image = (out / "figures" / f"{name}.{form}" for form in ("svg", "png"))
+        if not (image.is_file() and vector.is_file() and vector.read_bytes() == svg.encode()):
+            _replace(image, figures.to_png(name, drawing))  # before the drawing, which vouches for it from then on
+            _replace(vector, svg.encode())
+    return drawings
+
+
+def _to_csv(frame: pd.DataFrame) -> str:
+    return frame.assign(overrides=frame["overrides"].map(" ".join)).to_csv(index=False, lineterminator="\n")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as part:
+        part.write_bytes(content)

@@ -16,6 +16,7 @@ import pandas as pd
 from w2sd.report import estimates, knobs, notation, tables
 from w2sd.report.estimates import Row
 from w2sd.report.groups import ASIDE, MODELS
+from w2sd.report.results import HEADLINE
 
 TITLE, MEDIANS = "PGR by pair of models", "Medians over pairs of models"
 EQUAL, NO_GAP = "equal models", "ceiling ≤ weak"
@@ -46,13 +47,11 @@ class ModelPair(NamedTuple):
 
 def find(frame: pd.DataFrame) -> list[ModelPair]:
     """The pairs of models by method and size, where there are several; nothing where there is one."""
-    if not set(estimates.HEADLINE) <= set(frame.attrs["metrics"]):
-        return []
     named = frame.copy().assign(**_names(frame))
     if len(set(zip(named["weak"], named["strong"], strict=True))) < 2:
         return []
     methods = methods_of(frame)
-    metrics = [*estimates.HEADLINE, *(metric for metric in AGREEMENT if metric in frame)]
+    metrics = [*HEADLINE, *(metric for metric in AGREEMENT if metric in frame)]
     rows = estimates.per_group(named, metrics, [*methods, *MODELS])
     sizes = {role: _sizes(named, role) for role in MODELS}
     found = [_pair(row, methods, sizes) for row in rows]
@@ -83,7 +82,7 @@ def table(pairs: Sequence[ModelPair], frame: pd.DataFrame) -> tables.Table:
     notes, methods = tables.Notes(), list(pairs[0].method)
     lines = []
     for pair in pairs:
-        cells = [tables.cell(metric, pair.row.estimates[metric], notes) for metric in estimates.HEADLINE]
+        cells = [tables.cell(metric, pair.row.estimates[metric], notes) for metric in HEADLINE]
         of_means = notation.number(pair.pgr)
         lines.append(
             (
@@ -96,7 +95,7 @@ def table(pairs: Sequence[ModelPair], frame: pd.DataFrame) -> tables.Table:
                 f"yes: {pair.excluded}" if pair.excluded else "no",
             )
         )
-    columns = (*tables.label([*methods, *MODELS]), "n", *(tables.NAMES[metric] for metric in estimates.HEADLINE))
+    columns = (*tables.label([*methods, *MODELS]), "n", *(tables.NAMES[metric] for metric in HEADLINE))
     columns += ("PGR of means", "left out there")
     above = tables.above(frame, tables.PER_GROUP)
     return tables.Table(above, columns, tuple(lines), (*notes.lines(), THERE), len(methods) + 2)

@@ -11,6 +11,12 @@ from w2sd.errors import Refused
 from w2sd.parts.stopping import CURVE, TRUTH, Look
 from w2sd.pipeline.store import Store
 
+MODELS = {"weak": "train/weak", "strong": "train/ceiling"}
+STUDENT = "train/student"
+REFINED = "refine/student"
+OF_REFINED = ("accuracy", "kept", "shown")  # of labels: right, as the teacher said, examples seen on average
+VERDICT = "verdict"  # the kind of artifact that holds one
+
 
 @dataclass(frozen=True)
 class Job:
@@ -62,12 +68,6 @@ def _job(path: Path) -> Job:
         return Job(**{**known, "overrides": tuple(known.get("overrides", ()))})
     except (AttributeError, TypeError) as error:
         raise Refused("store", str(path), f"the record of a job ({error})") from error
-
-
-MODELS = {"weak": "train/weak", "strong": "train/ceiling"}
-STUDENT = "train/student"
-REFINED = "refine/student"
-OF_REFINED = ("accuracy", "kept", "shown")  # of labels: right, as the teacher said, examples seen on average
 
 
 def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[str, Any]:

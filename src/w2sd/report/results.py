@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from w2sd.config import recorded
+from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import canonical
 from w2sd.pipeline.store import Store
-from w2sd.report.knobs import RUNTIME
+from w2sd.report.knobs import RUNTIME, order, overridden, same, telling, text
 from w2sd.report.records import Job, measures, read_jobs
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides", "reads_truth")
@@ -26,6 +27,11 @@ COSTS = {  # the columns of what a stage's `runtime.json` calls so
 }
 MADE = ("created", "git", "cpu", "cores", "gpu", "versions")
 STAGE = ["stage", "kind", "key", "seconds", "cpu_seconds", *COSTS.values(), *MADE]
+HEADLINE = ("accuracy/weak", "accuracy/student", "accuracy/ceiling", "gain", "pgr")  # what every job measures
+DECEPTION = ("deception", "deception_true")
+SHORT = ("excess_flips_per_1000", "excess_flips", "score", "did")  # what such a family stands for on the command line
+BESIDE = ("score", "base_rate", "seed_null")
+COMPANY = {"excess_flips_per_1000": (), "excess_flips": (), **dict.fromkeys(("score", "lift", "excess"), BESIDE)}
 
 
 class Names(list[str]):
@@ -73,12 +79,6 @@ def load(
     return _assemble(identities, knobs, metrics, missing)
 
 
-def _asked_for(job: Job) -> str:
-    """What decides the results of a job, under one version of the code."""
-    science = {key: value for key, value in recorded(job.config).items() if key not in RUNTIME}
-    return canonical([job.name, science]) if job.config else job.id
-
-
 def stages(store: Path, *jobs: str) -> pd.DataFrame:
     """The stages of these jobs, each job's from cause to effect: what each cost, and where and with what it ran.
 
@@ -111,6 +111,54 @@ def rows(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
     [{'id': 'a', 'pgr': 0.5}]
     """
     return [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy(dtype=object)]
+
+
+def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFrame:
+    """The jobs of this experiment, or of every one, that meet the conditions: at least one."""
+    frame = load(store)
+    gone = f" ({n} recorded, their results are gone)" if (n := frame.attrs["missing"]) else ""
+    accepted = f"a store with finished jobs: run `w2sd -m experiment=demo` first, or name another store{gone}"
+    require(len(frame) > 0, "store", str(store), accepted)
+    if name is not None:
+        choose("--name", name, set(frame["name"]))
+        frame = load(store, name=name)
+    return where(frame, conditions)
+
+
+def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    """The rows that meet every condition `key=value`; conditions on one key are alternatives."""
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        require(bool(equals), "--where", condition, "KEY=VALUE")
+        (column,) = find_columns(frame, [key], "--where")
+        wanted.setdefault(column, []).append(value)
+    for key, values in wanted.items():
+        there = text(frame, key)
+        for value in values:
+            known = sorted(set(there), key=lambda value: order((value,)))
+            require(any(same(one, value) for one in known), f"--where {key}", value, "one of " + ", ".join(known))
+        frame = frame[[any(same(one, value) for value in values) for one in there]]
+    return frame
+
+
+def find_columns(frame: pd.DataFrame, names: Sequence[str], flag: str = "--by") -> list[str]:
+    """The knobs of these names."""
+    known = list(dict.fromkeys((*telling(frame), *overridden(frame), "name", "sweep", *frame.attrs["knobs"])))
+    return [_find(flag, name, known) for name in names]
+
+
+def find_metrics(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The metrics asked for; the name of a family (`accuracy`) stands for what it holds."""
+    known = list(dict.fromkeys((*HEADLINE, *estimates(frame))))
+    wanted = [_find("--metric", metric, known) for name in names for metric in _family(name, known)]
+    return list(dict.fromkeys(beside for metric in wanted for beside in (metric, *_company(metric, known))))
+
+
+def _asked_for(job: Job) -> str:
+    """What decides the results of a job, under one version of the code."""
+    science = {key: value for key, value in recorded(job.config).items() if key not in RUNTIME}
+    return canonical([job.name, science]) if job.config else job.id
 
 
 def _assemble(
@@ -171,3 +219,27 @@ def _stage(store: Store, kind: str, key: str) -> dict[str, Any]:
         **{part: hardware.get(part) for part in ("cpu", "cores", "gpu")},
         "versions": runtime.get("versions"),
     }
+
+
+def _family(name: str, known: Sequence[str]) -> list[str]:
+    """The metrics that the name of a family stands for: its short list if it has one, else all under it."""
+    under = [metric for metric in known if metric.startswith(f"{name}/")]
+    if name in DECEPTION and under:
+        return [metric for part in SHORT for metric in known if metric == f"{name}/{part}"]
+    return under or [name]
+
+
+def _company(metric: str, known: Sequence[str]) -> list[str]:
+    """What a metric is never shown without, as far as it was measured: counts, base rate and nulls."""
+    family, _, name = metric.partition("/")
+    if family not in DECEPTION or name not in COMPANY:
+        return []
+    nulls = [m for m in known if m.startswith(f"{family}/null/")] if name.startswith("excess_flips") else []
+    return [m for m in (*nulls, "tax/flips", *(f"{family}/{part}" for part in COMPANY[name])) if m in known]
+
+
+def _find(flag: str, name: str, known: list[str]) -> str:
+    if name not in known:
+        some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+        raise Refused(flag, name, f"a name that results.csv has, such as {some}", nearest=nearest(name, known))
+    return name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from w2sd.report import curves, notation, tables
 from w2sd.report.curves import Entry
 from w2sd.report.figures import FURTHEST, first_of, shade
+from w2sd.report.groups import MODELS
 from w2sd.report.pairs_of_models import AGREEMENT, ModelPair
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ MARKERS = "osD^v<>P"  # one for each line: of more models the first
 MOST = 6  # methods
 STUDENT = "accuracy/student"
 PANELS = {STUDENT: "accuracy", "pgr": "PGR", WRONG: "agreement where the weak model is wrong"}
-ROLES = ("weak", "strong")
 ASIDE = 1.02  # lines at one size stand a little apart
 TICKS = 6  # sizes that are named below a panel
 
@@ -47,7 +47,7 @@ def draw(pairs: Sequence[ModelPair]) -> Figure | None:
     names = sorted(lines, key=lambda name: (lines[name] or 0, name))[: len(MARKERS)]
     methods = list(dict.fromkeys(tuple(pair.method.items()) for pair in known))
     metrics = [metric for metric in PANELS if metric in known[0].row.estimates]
-    key = [Entry(_look(names, name), f"{ROLES[1 - along]} model {name}") for name in names]
+    key = [Entry(_look(names, name), f"{MODELS[1 - along]} model {name}") for name in names]
     figure, axes = curves.lay_out(len(metrics) * len(methods[:MOST]), len(metrics), key)
     for place, each in enumerate(axes):
         row, column = divmod(place, len(metrics))
@@ -61,7 +61,7 @@ def draw(pairs: Sequence[ModelPair]) -> Figure | None:
         _scale(each, metrics[column], members, along)
     notes = (first_of(len(methods), MOST, "methods"), first_of(len(lines), len(MARKERS), "models"))
     for each in axes[-len(metrics) :]:
-        each.set_xlabel(f"parameters of the {ROLES[along]} model")
+        each.set_xlabel(f"parameters of the {MODELS[along]} model")
     curves.say(axes[-1], *notes)
     return figure
 

@@ -7,12 +7,12 @@ import io
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TextIO
 
 import pandas as pd
 
-from w2sd.report import estimates, knobs, notation
+from w2sd.report import knobs, notation
 from w2sd.report.estimates import Estimate, Row, per_group, per_job
+from w2sd.report.results import HEADLINE
 
 NAMES = {
     "accuracy/weak": "weak",
@@ -59,7 +59,7 @@ class Table:
 
 def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table:
     """One job: a line per metric. Several: a line per job, with the knobs that tell them apart."""
-    metrics = estimates.headline(frame) if metrics is None else metrics
+    metrics = HEADLINE if metrics is None else metrics
     if len(frame) != 1:
         by = knobs.telling(frame)
         return lay_out(per_job(frame, metrics, by), by, metrics, above(frame, per_test(frame)))
@@ -69,7 +69,7 @@ def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table
 
 def grouped(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | None = None) -> Table:
     """A line per combination of the settings `by`: the number of jobs and the mean of each metric over them."""
-    metrics = estimates.headline(frame) if metrics is None else metrics
+    metrics = HEADLINE if metrics is None else metrics
     varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
     once = {column: knobs.text(frame, column)[0] for column in by if column not in varying}
     return lay_out(per_group(frame, metrics, varying), varying, metrics, above(frame, PER_GROUP, once), count=True)
@@ -159,16 +159,16 @@ def to_csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     return file.getvalue()
 
 
-def print_table(frame: pd.DataFrame, file: TextIO | None = None, means: Table | None = None) -> None:
+def print_table(frame: pd.DataFrame, means: Table | None = None) -> None:
     """Print the headline of the jobs; where jobs are repetitions of each other, their means too, or instead of many.
 
     `means` is a table to print in place of these means.
     """
     repeated = repetitions(frame)
     if repeated is None or len(frame) <= MANY:
-        show(headline(frame), file)
+        show(headline(frame))
     if repeated is not None:
-        show(means or grouped(frame, repeated), file)
+        show(means or grouped(frame, repeated))
 
 
 def repetitions(frame: pd.DataFrame) -> list[str] | None:
@@ -177,15 +177,14 @@ def repetitions(frame: pd.DataFrame) -> list[str] | None:
     return by if len(frame) > len(per_group(frame, (), by)) else None
 
 
-def show(table: Table, file: TextIO | None = None) -> None:
-    """Write a table to a terminal (intervals go under their values if it is narrow) or as plain text to a file."""
+def show(table: Table) -> None:
+    """Print a table: on a terminal with intervals under their values if it is narrow, elsewhere as plain text."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
-    file = file or sys.stdout
-    console = Console(file=file, highlight=False, width=None if file.isatty() else 10_000)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
     def lay_grid(before_interval: str) -> Grid:
         grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")

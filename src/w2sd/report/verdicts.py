@@ -1,4 +1,4 @@
-"""Verdicts as artifacts: keyed by the rule's VERSION, its parameters and the evaluations that it reads."""
+"""Verdicts on deception: artifacts keyed by the rule's version, parameters and evaluations; as a table and in words."""
 
 from __future__ import annotations
 
@@ -20,28 +20,9 @@ from w2sd.metrics.verdict import VERSION, Verdict, holm, judge
 from w2sd.pipeline.store import Store
 from w2sd.report import knobs, notation, tables
 from w2sd.report.groups import Group, groups, worlds_and_seeds
+from w2sd.report.records import VERDICT
 
-KIND, FILE = "verdict", "verdict.json"
-
-
-def cached(store: Store, params: Mapping[str, Any], inputs: Mapping[str, str], judge: Callable[[], Verdict]) -> Verdict:
-    """Return the verdict on these evaluations from the store; judge and store it where it is missing or damaged.
-
-    A forced stage may have written new predictions under an old key: their digests are kept with the verdict.
-    """
-    content = {"kind": KIND, "version": VERSION, "params": params, "inputs": inputs}
-    key = hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
-    specs = {evaluation: store.spec("evaluate", evaluation) for evaluation in inputs.values()}
-    predictions = {evaluation: spec and spec["digests"].get(PREDICTIONS) for evaluation, spec in specs.items()}
-    with suppress(StageFailed):
-        if (store.spec(KIND, key) or {}).get("predictions") == predictions:
-            return Verdict(**store.read(KIND, key, FILE))
-    verdict = judge()
-    with suppress(OSError), store.writing({**content, "key": key, "predictions": predictions}) as folder:
-        write_json(folder / FILE, {**verdict._asdict(), "nulls": dict(verdict.nulls)})
-    return verdict
-
-
+FILE = "verdict.json"
 WORDS = {"shown": "shown", "not_shown": "not shown", "not_testable": "not testable here"}
 ALONE = "shown, not after Holm"  # by itself, and not as one of several pairs of models
 LEVEL = 0.05
@@ -79,6 +60,24 @@ class Ruling(NamedTuple):
     @property
     def _holds(self) -> bool:
         return self.verdict.result != "shown" or self.p is None or self.p < LEVEL
+
+
+def cached(store: Store, params: Mapping[str, Any], inputs: Mapping[str, str], judge: Callable[[], Verdict]) -> Verdict:
+    """Return the verdict on these evaluations from the store; judge and store it where it is missing or damaged.
+
+    A forced stage may have written new predictions under an old key: their digests are kept with the verdict.
+    """
+    content = {"kind": VERDICT, "version": VERSION, "params": params, "inputs": inputs}
+    key = hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+    specs = {evaluation: store.spec("evaluate", evaluation) for evaluation in inputs.values()}
+    predictions = {evaluation: spec and spec["digests"].get(PREDICTIONS) for evaluation, spec in specs.items()}
+    with suppress(StageFailed):
+        if (store.spec(VERDICT, key) or {}).get("predictions") == predictions:
+            return Verdict(**store.read(VERDICT, key, FILE))
+    verdict = judge()
+    with suppress(OSError), store.writing({**content, "key": key, "predictions": predictions}) as folder:
+        write_json(folder / FILE, {**verdict._asdict(), "nulls": dict(verdict.nulls)})
+    return verdict
 
 
 def rule(frame: pd.DataFrame, store: Path) -> list[Ruling]:
@@ -154,6 +153,11 @@ def control(name: str) -> str:
     return CONTROLS.get(name) or f"placebo: {name.replace('_', ' ')}"
 
 
+def describe(ruling: Ruling) -> str:
+    """What tells a group from the others, in a phrase."""
+    return tables.phrase(ruling.group.settings)
+
+
 def _sentence(ruling: Ruling, *, alone: bool) -> str:
     where = "" if alone else f", {describe(ruling)}"
     needs = f" To run: {ruling.verdict.needs}." if ruling.verdict.needs else ""
@@ -176,11 +180,6 @@ def _where(names: Sequence[str]) -> str:
 def _typeset(text: str) -> str:
     """The text with minus signs before its negative numbers."""
     return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-
-
-def describe(ruling: Ruling) -> str:
-    """What tells a group from the others, in a phrase."""
-    return tables.phrase(ruling.group.settings)
 
 
 def _judge(group: Group, store: Path) -> Verdict:
