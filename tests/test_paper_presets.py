@@ -25,7 +25,7 @@ from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
-from w2sd.data.files import Files
+from w2sd.data.sources import Files
 from w2sd.identity import target
 from w2sd.objectives.preference import DPO, SimPO
 from w2sd.objectives.reward import RewardBCE

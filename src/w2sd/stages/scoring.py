@@ -61,7 +61,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     known = {role: read_predictions(folder / PREDICTIONS) for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
-    if len(examples) < n_asked and getattr(data, "long", None) != "drop":
+    if len(examples) < n_asked and not drops_long(data):
         raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
     if is_probe:
         model = build(params["model"], "model", task.trusted)
