@@ -9,9 +9,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from w2sd.data.dialogue import TAG
-from w2sd.data.files import Files, split_of
+from w2sd.data.formats import TAG, Dialogue, Pairs
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin
+from w2sd.data.sources import Files, split_of
 from w2sd.identity import digest
 
 
@@ -116,7 +116,8 @@ def test_both_spellings_of_the_real_files_give_the_same_ids() -> None:
         start = f"{folder}/hh_harmless_w2s/harmless_"
         names = {"gt": "train_gt", "w2s": "train_w2s", "test": "test"}
         helpful = f"{folder}/hh_helpful_single_turn/helpful_single_turn.{kind}.jsonl.gz"
-        return Files(**{role: f"{start}{name}.{kind}.jsonl.gz" for role, name in names.items()}, helpful=helpful)
+        files = {role: f"{start}{name}.{kind}.jsonl.gz" for role, name in names.items()}
+        return Files(**files, helpful=helpful, format={"pairs": Pairs(), "peer": Dialogue()}[kind])
 
     pairs, peer = source("pairs").table(), source("peer").table()
     assert pairs.dropped == {"unsplittable": 0, "equal_sides": 0, "duplicates": 0, "leaks": 226, "over_limit": 0}

@@ -63,7 +63,9 @@ def evened(items: Sequence[Item], group: Callable[[Item], Hashable], n_classes: 
     return first(items, lambda item: (group(item), item.label), lambda key: most[key[0]])
 
 
-def first(examples: Iterable[Example], group: Callable[[Example], tuple], most: Callable[[tuple], int]) -> list[Example]:
+def first(
+    examples: Iterable[Example], group: Callable[[Example], tuple], most: Callable[[tuple], int]
+) -> list[Example]:
     """In each group the first `most`."""
     seen: Counter[tuple] = Counter()
     kept = []

@@ -99,7 +99,9 @@ class Pairs:
                 f"text in the columns {', '.join(self.columns)}; whole dialogues are read by data=dialogue_files and "
                 "dialogue_hub, lists of messages by data=chat_files and chat_hub"
             )
-            raise Refused(where, list(row), accepted, nearest=nearest(self.prompt, row.keys() - answers - {self.prompt}))
+            raise Refused(
+                where, list(row), accepted, nearest=nearest(self.prompt, row.keys() - answers - {self.prompt})
+            )
         return [Triple(*(_text(cell(row, column, where), column, where) for column in self.columns))]
 
 
@@ -174,7 +176,9 @@ class Chat:
         value = cell(row, column, where)
         if isinstance(value, str):
             return [("user" if column == self.prompt else "assistant", _text(value, column, where))]
-        require(isinstance(value, list) and bool(value), where, value, f"text or a list of messages in column {column!r}")
+        require(
+            isinstance(value, list) and bool(value), where, value, f"text or a list of messages in column {column!r}"
+        )
         turns: list[Turn] = []
         for message in value:
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():

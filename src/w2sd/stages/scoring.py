@@ -15,6 +15,7 @@ from w2sd.config import build
 from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import ItemRows, PairRows, StateItems, StatePairs
 from w2sd.data.loader import Loader, in_length_order
+from w2sd.data.pairs import drops_long
 from w2sd.errors import StageFailed
 from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_predictions, write_predictions
 from w2sd.metrics.torch_metrics import uid_of
