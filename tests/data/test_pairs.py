@@ -9,8 +9,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from w2sd.data.formats import TAG, Dialogue, Pairs
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin
+from w2sd.data.formats import TAG, Dialogue, Pairs, QuestionAnswer
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin, drops_long
 from w2sd.data.sources import Files, split_of
 from w2sd.identity import digest
 
@@ -26,6 +26,12 @@ def test_ids_never_change() -> None:
 
 def test_the_split_of_a_prompt_never_changes() -> None:
     assert [split_of(digest(str(i)), 0) for i in range(6)] == ["w2s", "w2s", "test", "gt", "gt", "gt"]
+
+
+def test_only_pairs_are_left_out_for_their_length() -> None:
+    assert drops_long(Files(path="x"))
+    assert not drops_long(Files(path="x", long="refuse"))
+    assert not drops_long(Files(path="x", format=QuestionAnswer()))
 
 
 def test_the_coin_is_fair_and_its_own() -> None:
