@@ -183,8 +183,15 @@ BAD: dict[str, tuple[list[str], tuple[Any, ...]]] = {
         ("strong.tokenizer", "empty", "tokenizer.json"),
     ),
     # rows that cannot be read
-    "a column": ([*FILES, "data.path=typo.jsonl"], ("typo.jsonl:1", "choosen", "chosen", "chosen")),
-    "all columns": ([*FILES, "data.path=columns.jsonl"], ("columns.jsonl:1", ["text", "label"], "chosen")),
+    "a column": (
+        [*FILES, "data.path=typo.jsonl"],
+        ("typo.jsonl:1", ["prompt", "choosen", "rejected"], "chosen", "choosen"),
+    ),
+    "all columns": ([*FILES, "data.path=columns.jsonl"], ("columns.jsonl:1", ["text", "label"], "prompt")),
+    "dialogues for pairs": (
+        [*FILES, "data.path=tagless.jsonl"],
+        ("tagless.jsonl:1", ["chosen", "rejected"], "data=dialogue_files"),
+    ),
     "JSON": ([*FILES, "data.path=broken.jsonl"], ("broken.jsonl:3", '{"prompt": "p", "chosen": \n', "JSON")),
     "an object": ([*FILES, "data.path=list.jsonl"], ("list.jsonl:2", [1, 2], "JSON")),
     "a response": ([*FILES, "data.path=silent.jsonl"], ("silent.jsonl:5", "", "chosen")),
@@ -289,7 +296,7 @@ BAD: dict[str, tuple[list[str], tuple[Any, ...]]] = {
         ("good.jsonl:1", ANY, "3 4 data.long=drop weak"),
     ),
     "dialogues without a tag": (
-        [*FILES, "objective=simpo", "data.path=tagless.jsonl"],
+        ["data=dialogue_files", *SCRATCH, "objective=simpo", "data.path=tagless.jsonl"],
         ("data.path", "tagless.jsonl", "30 unsplittable"),
     ),
     "an end of responses": (
@@ -366,7 +373,7 @@ def test_a_broken_row_is_told_without_waiting_for_torch(here: Path) -> None:
         "try: w2sd.cli.main()\nexcept SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert_refusal(done.stderr, "typo.jsonl:1", "choosen", "chosen", "chosen")
+    assert_refusal(done.stderr, "typo.jsonl:1", ["prompt", "choosen", "rejected"], "chosen", "choosen")
     assert done.stdout == "2 False\n"
 
 

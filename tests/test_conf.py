@@ -55,9 +55,13 @@ def places() -> dict[str, list[str]]:
 
 READERS = ["model@weak=gpt2", "model@strong=gpt2"]  # of what is not the embedded world
 ASKS = {  # what an option needs that nobody can know beforehand
+    "data/chat_files": ["data.path=pairs.jsonl"],
+    "data/chat_hub": ["data.id=pairs.jsonl"],
     "data/choice_files": ["data.path=items.jsonl"],
     "data/class_files": ["data.path=items.jsonl"],
     "data/class_hub": ["data.id=items.jsonl"],
+    "data/dialogue_files": ["data.path=pairs.jsonl"],
+    "data/dialogue_hub": ["data.id=pairs.jsonl"],
     "data/files": ["data.path=pairs.jsonl"],
     "data/hub": ["data.id=pairs.jsonl"],
     "data/question_files": ["data.path=items.jsonl"],

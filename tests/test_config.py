@@ -124,7 +124,7 @@ def test_the_round_trip_is_exact_for_every_number(fit: Fit) -> None:
 @given(st.text().filter(lambda text: "${" not in text and text != "???"))  # what OmegaConf takes for its own
 @example("~/a b/ünï/漢字.jsonl")
 def test_the_round_trip_is_exact_for_every_text(text: str) -> None:
-    node = {"_target_": "w2sd.data.files.Files", "path": text}
+    node = {"_target_": "w2sd.data.sources.Files", "path": text}
     assert build(describe(build(node, "data")), "data").path == text
 
 

@@ -132,7 +132,7 @@ def test_a_record_keeps_what_it_says_and_marks_the_knobs_that_its_version_did_no
     [("reward.RewardBCE", False), ("logconf.LogConf", False), ("dpo.DPO", True), ("tempered.Gone", True)],
 )
 def test_a_record_of_a_reward_model_has_nothing_that_only_policies_read(objective: str, is_read: bool) -> None:
-    data = {"_target_": "w2sd.data.files.Files", "append_eos": "auto"}
+    data = {"_target_": "w2sd.data.sources.Files", "append_eos": "auto"}
     record = {"objective": {"_target_": f"w2sd.objectives.{objective}"}, "data": data, "sft": {"on_conflict": False}}
     full = recorded(record)
     assert ("sft" in full, "append_eos" in full["data"]) == (is_read, is_read)

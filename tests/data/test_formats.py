@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.builders import refused
 
 from w2sd.data.choices import MultipleChoice
-from w2sd.data.formats import QuestionAnswer, TextLabel
+from w2sd.data.formats import TAG, Chat, Dialogue, Format, Pairs, QuestionAnswer, TextLabel, Triple
 from w2sd.data.template import fill
 
 HERE = "rows.jsonl:7"
@@ -48,6 +48,207 @@ def test_cells_that_are_no_text_are_refused(template: str, refusal: tuple[Any, .
         fill(template, {"text": "t", "none": None, "half": "\ud800"}, HERE)
 
 
+# --- pairs, dialogues, chats ------------------------------------------------------------------------------------------
+
+ONE = "\n\nHuman: Why?"
+TWO = ONE + "\n\nAssistant: So.\n\nHuman: And?"
+PAIRS, DIALOGUE, CHAT, ASKED = Pairs(), Dialogue(), Chat(), Chat(prompt="prompt")
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+Row = dict[str, Any]
+GOOD: dict[str, tuple[Format, Row, Triple]] = {
+    "text is taken as it is": (
+        PAIRS,
+        {"prompt": "2+2=", "chosen": "4", "rejected": " 5 ", "extra": 1},
+        Triple("2+2=", "4", " 5 "),
+    ),
+    "other columns": (Pairs("q", "yes", "no"), {"q": "p", "yes": "a", "no": "b"}, Triple("p", "a", "b")),
+    "a tag inside a named prompt's answer stays": (
+        PAIRS,
+        {"prompt": ONE + TAG, "chosen": " A", "rejected": " B" + TAG + " C"},
+        Triple(ONE + TAG, " A", " B" + TAG + " C"),
+    ),
+    "one turn": (DIALOGUE, {"chosen": ONE + TAG + " A", "rejected": ONE + TAG + " B"}, Triple(ONE + TAG, " A", " B")),
+    "the last of two tags": (
+        DIALOGUE,
+        {"chosen": TWO + TAG + " A", "rejected": TWO + TAG + "B"},
+        Triple(TWO + TAG, " A", "B"),
+    ),
+    "whole conversations": (
+        CHAT,
+        {"prompt": "?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "several turns": (
+        CHAT,
+        {
+            "chosen": [user("Why?"), assistant("So."), user("And?"), assistant("A")],
+            "rejected": [user("Why?"), assistant("So."), user("And?"), assistant("B")],
+        },
+        Triple(TWO + TAG, " A", " B"),
+    ),
+    "messages as the prompt, last turns": (
+        ASKED,
+        {"prompt": [user("Why?")], "chosen": [assistant("A")], "rejected": [assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "text as the prompt, last turns": (
+        ASKED,
+        {"prompt": "Why?", "chosen": [assistant("A")], "rejected": [assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "messages as the prompt, text as the answers": (
+        ASKED,
+        {"prompt": [user("Why?")], "chosen": "A", "rejected": "B"},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "a prompt beside whole conversations": (
+        ASKED,
+        {"prompt": "Why?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "a whole conversation beside a last turn": (
+        ASKED,
+        {"prompt": [user("Why?")], "chosen": [user("Why?"), assistant("A")], "rejected": [assistant("B")]},
+        Triple(ONE + TAG, " A", " B"),
+    ),
+    "a system turn": (
+        ASKED,
+        {
+            "prompt": [{"role": "system", "content": "Be brief."}, user("Why?")],
+            "chosen": [assistant("A")],
+            "rejected": [assistant("B")],
+        },
+        Triple("\n\nSystem: Be brief." + ONE + TAG, " A", " B"),
+    ),
+}
+
+UNSPLITTABLE: dict[str, tuple[Format, Row]] = {
+    "no tag": (DIALOGUE, {"chosen": "A", "rejected": "B"}),
+    "a tag on one side": (DIALOGUE, {"chosen": ONE + TAG + " A", "rejected": "B"}),
+    "different prompts": (DIALOGUE, {"chosen": ONE + TAG + " A", "rejected": "\n\nHuman: How?" + TAG + " B"}),
+    "one side goes on": (DIALOGUE, {"chosen": ONE + TAG + " A", "rejected": TWO + TAG + " B"}),
+    "an empty last answer": (DIALOGUE, {"chosen": ONE + TAG + " ", "rejected": ONE + TAG + " B"}),
+    "different conversations": (
+        CHAT,
+        {"chosen": [user("Why?"), assistant("A")], "rejected": [user("How?"), assistant("B")]},
+    ),
+    "an empty last turn": (CHAT, {"chosen": [user("Why?"), assistant("")], "rejected": [user("Why?"), assistant("B")]}),
+}
+
+BAD: dict[str, tuple[Format, Row, tuple[Any, ...]]] = {
+    "no rejected": (PAIRS, {"prompt": "p", "chosen": "a"}, (["prompt", "chosen"], "rejected")),
+    "a misspelt column": (
+        PAIRS,
+        {"prompt": "p", "choosen": "a", "rejected": "b"},
+        (["prompt", "choosen", "rejected"], "chosen", "choosen"),
+    ),
+    "a misspelt prompt": (
+        PAIRS,
+        {"promt": "p", "chosen": "a", "rejected": "b"},
+        (["promt", "chosen", "rejected"], "prompt", "promt"),
+    ),
+    "dialogues that are to be pairs": (
+        PAIRS,
+        {"chosen": ONE + TAG + " A", "rejected": ONE + TAG + " B"},
+        (["chosen", "rejected"], "prompt dialogue_files dialogue_hub"),
+    ),
+    "messages that are to be pairs": (
+        PAIRS,
+        {"prompt": "p", "chosen": [user("p"), assistant("A")], "rejected": [user("p"), assistant("B")]},
+        (["prompt", "chosen", "rejected"], "chat_files chat_hub"),
+    ),
+    "a number": (PAIRS, {"prompt": "p", "chosen": 4, "rejected": "b"}, (4, "chosen")),
+    "a null": (PAIRS, {"prompt": None, "chosen": "a", "rejected": "b"}, (None, "prompt")),
+    "an empty answer": (PAIRS, {"prompt": "p", "chosen": "a", "rejected": " \n"}, (" \n", "rejected")),
+    "an empty prompt": (PAIRS, {"prompt": "", "chosen": "a", "rejected": "b"}, ("", "prompt")),
+    "an empty dialogue": (DIALOGUE, {"chosen": "", "rejected": ONE + TAG + " B"}, ("", "chosen")),
+    "half a surrogate pair": (
+        PAIRS,
+        {"prompt": "p", "chosen": "\ud800", "rejected": "b"},
+        ("\ud800", "Unicode chosen"),
+    ),
+    "half a surrogate pair as a prompt": (
+        ASKED,
+        {"prompt": "\ud800", "chosen": "a", "rejected": "b"},
+        ("\ud800", "Unicode prompt"),
+    ),
+    "no prompt for a last turn": (
+        CHAT,
+        {"chosen": [assistant("A")], "rejected": [assistant("B")]},
+        ("A", "chosen data.format.prompt"),
+    ),
+    "the user speaks last": (
+        CHAT,
+        {"chosen": [user("Why?")], "rejected": [user("Why?"), assistant("B")]},
+        ("user", "chosen"),
+    ),
+    "an unknown role": (
+        CHAT,
+        {"chosen": [{"role": "asistant", "content": "A"}], "rejected": [assistant("B")]},
+        ("asistant", "system user assistant", "assistant"),
+    ),
+    "a turn without content": (
+        ASKED,
+        {"prompt": "p", "chosen": [{"role": "assistant"}], "rejected": [assistant("B")]},
+        ({"role": "assistant"}, "chosen"),
+    ),
+    "content that is no text": (
+        ASKED,
+        {"prompt": "p", "chosen": [{"role": "assistant", "content": 1}], "rejected": [assistant("B")]},
+        (1, "chosen"),
+    ),
+    "no turns": (ASKED, {"prompt": "p", "chosen": [], "rejected": [assistant("B")]}, ([], "chosen")),
+    "an empty last turn under a prompt": (
+        ASKED,
+        {"prompt": "p", "chosen": [assistant("A")], "rejected": [assistant("")]},
+        ("", "rejected"),
+    ),
+    "another prompt than the conversation's": (
+        ASKED,
+        {"prompt": "How?", "chosen": [user("Why?"), assistant("A")], "rejected": [user("Why?"), assistant("B")]},
+        ([("user", "How?")], "chosen"),
+    ),
+    "two conversations under one prompt": (
+        ASKED,
+        {
+            "prompt": "Why?",
+            "chosen": [user("Why?"), assistant("A")],
+            "rejected": [user("Why?"), user("How?"), assistant("B")],
+        },
+        ([("user", "Why?"), ("user", "How?")], "chosen rejected"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_comparison_becomes_a_prompt_and_two_answers(name: str) -> None:
+    form, row, triple = GOOD[name]
+    assert form.cases(row, HERE) == [triple]
+    assert set(form.columns) <= row.keys()
+
+
+@pytest.mark.parametrize("name", UNSPLITTABLE)
+def test_dialogues_that_cannot_be_split_are_left_out(name: str) -> None:
+    form, row = UNSPLITTABLE[name]
+    assert form.cases(row, HERE) == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_rows_that_are_no_comparison_are_refused(name: str) -> None:
+    form, row, refusal = BAD[name]
+    with refused(HERE, *refusal):
+        form.cases(row, HERE)
+
+
 # --- text and label ---------------------------------------------------------------------------------------------------
 
 
@@ -64,7 +265,6 @@ def test_values_of_one_class_and_classes_as_found() -> None:
     rows = [(HERE, {"label": label}) for label in (10, 9, "b", "a|c", 9.0)]
     assert TextLabel().settled(rows).classes == ("9", "10", "a|c", "b")
     assert TextLabel().settled(reversed(rows)) == TextLabel().settled(rows)
-    assert form.settled([]) is form
 
 
 @given(words, words, st.integers(0, 2))

@@ -8,10 +8,11 @@ from collections import Counter
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from tests.data.reading import anywhere
 
-from w2sd.data.dialogue import TAG
-from w2sd.data.files import Files, split_of
-from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin
+from w2sd.data.formats import TAG, Dialogue, Pairs, QuestionAnswer
+from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, Item, Pair, Table, clean, clean_items, coin, drops_long
+from w2sd.data.sources import Files, split_of
 from w2sd.identity import digest
 
 
@@ -26,6 +27,12 @@ def test_ids_never_change() -> None:
 
 def test_the_split_of_a_prompt_never_changes() -> None:
     assert [split_of(digest(str(i)), 0) for i in range(6)] == ["w2s", "w2s", "test", "gt", "gt", "gt"]
+
+
+def test_only_pairs_are_left_out_for_their_length() -> None:
+    assert drops_long(Files(path="x"))
+    assert not drops_long(Files(path="x", long="refuse"))
+    assert not drops_long(Files(path="x", format=QuestionAnswer()))
 
 
 def test_the_coin_is_fair_and_its_own() -> None:
@@ -116,16 +123,17 @@ def test_both_spellings_of_the_real_files_give_the_same_ids() -> None:
         start = f"{folder}/hh_harmless_w2s/harmless_"
         names = {"gt": "train_gt", "w2s": "train_w2s", "test": "test"}
         helpful = f"{folder}/hh_helpful_single_turn/helpful_single_turn.{kind}.jsonl.gz"
-        return Files(**{role: f"{start}{name}.{kind}.jsonl.gz" for role, name in names.items()}, helpful=helpful)
+        files = {role: f"{start}{name}.{kind}.jsonl.gz" for role, name in names.items()}
+        return Files(**files, helpful=helpful, format={"pairs": Pairs(), "peer": Dialogue()}[kind])
 
-    pairs, peer = source("pairs").table(), source("peer").table()
-    assert pairs.dropped == {"unsplittable": 0, "equal_sides": 0, "duplicates": 0, "leaks": 226, "over_limit": 0}
-    assert peer.dropped == {**pairs.dropped, "unsplittable": 33}
+    (pairs, dropped), (peer, peer_dropped) = (anywhere(source(kind).table()) for kind in ("pairs", "peer"))
+    assert dropped == {"unsplittable": 0, "equal_sides": 0, "duplicates": 0, "leaks": 226, "over_limit": 0}
+    assert peer_dropped == {**dropped, "unsplittable": 33}
     # a row whose rejected dialogue goes on for more turns has no common prompt up to its last answer; the file that
     # names its prompts keeps such a row, with the further turns inside the answer
-    goes_on = {pair for pair in pairs.examples if TAG in pair.chosen + pair.rejected}
-    assert set(peer.examples) == set(pairs.examples) - goes_on
-    assert Counter((pair.split, pair.facet) for pair in peer.examples) == {
+    goes_on = {pair for pair in pairs if TAG in pair.chosen + pair.rejected}
+    assert set(peer) == set(pairs) - goes_on
+    assert Counter((pair.split, pair.facet) for pair in peer) == {
         ("gt", "harmless"): 2863,
         ("w2s", "harmless"): 2894,
         ("test", "harmless"): 3013,

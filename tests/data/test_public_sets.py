@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from w2sd.cli import CONF
 from w2sd.config import build
-from w2sd.data.tasks import ClassHub
+from w2sd.data.sources import Hub
 
 ABC = ["x", "y", "z"]
 ROWS: dict[
@@ -102,7 +102,7 @@ ROWS: dict[
         {"Sentence 1: a\nSentence 2: b\nWord: w": 1},
     ),
 }
-HUB = f"{ClassHub.__module__}.{ClassHub.__name__}"
+HUB = f"{Hub.__module__}.{Hub.__name__}"
 SETS = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in (CONF / "data").glob("*.yaml")}
 OF_THE_HUB = sorted(
     name for name, part in SETS.items() if part["_target_"] == HUB and part["id"] and "$" not in part["id"]

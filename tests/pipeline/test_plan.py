@@ -21,8 +21,8 @@ from w2sd.conflicts.base import NoConflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
-from w2sd.data.files import Files
-from w2sd.data.hub import Hub as HubData
+from w2sd.data.sources import Files
+from w2sd.data.sources import Hub as HubData
 from w2sd.logger import Csv, Wandb
 from w2sd.models.hub import Hub
 from w2sd.models.scratch import Scratch

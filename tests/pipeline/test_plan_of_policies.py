@@ -14,7 +14,7 @@ from tests.builders import refused
 from tests.pipeline.graphs import keys, renamed, roles
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict, adds_rows
-from w2sd.data.files import Files
+from w2sd.data.sources import Files
 from w2sd.kinds import KINDS, Kind
 from w2sd.models.hub import Hub
 from w2sd.objectives.preference import DPO, READ_BY, SimPO

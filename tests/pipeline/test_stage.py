@@ -19,7 +19,7 @@ from hypothesis import given, settings
 
 from tests.builders import refused
 from w2sd.config import build
-from w2sd.data.files import Files
+from w2sd.data.sources import Files
 from w2sd.identity import canonical, identity
 from w2sd.kinds import KINDS
 from w2sd.objectives.reward import RewardBCE

@@ -20,7 +20,7 @@ AGREEMENT = {
     for part in ("", "__weak_right", "__weak_wrong")
     for end, add in (("", 0.0), ("_lo", -0.1), ("_hi", 0.1))
 }
-ITEMS = {"data": {"_target_": "w2sd.data.tasks.ClassFiles"}}
+ITEMS = {"data": {"_target_": "w2sd.data.sources.Files", "format": {"_target_": "w2sd.data.formats.TextLabel"}}}
 STOPPING = {"_target_": "w2sd.parts.stopping.Stopping", "by": "nothing"}
 
 

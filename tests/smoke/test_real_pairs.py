@@ -28,7 +28,8 @@ def test_harmless_pairs_train_a_gpt2_shaped_model(data: Path, tmp_path: Path, fo
     splits = {"gt": "train_gt", "w2s": "train_w2s", "test": "test"}
     files = [f"data.{split}={data}/hh_harmless_w2s/harmless_{name}.{form}.jsonl.gz" for split, name in splits.items()]
     models = [f"{role}.tokenizer={data}/gpt2_tokenizer" for role in ("weak", "strong")]
-    parts = ["data=files", "fit=paper_reward", "model@weak=scratch", "model@strong=scratch", "strong.layers=3"]
+    source = {"pairs": "files", "peer": "dialogue_files"}[form]
+    parts = [f"data={source}", "fit=paper_reward", "model@weak=scratch", "model@strong=scratch", "strong.layers=3"]
     ran = run(tmp_path, *parts, *files, *models, "data.limit=100", "data.long=drop", fast=False)
     assert ran.code == 0
     assert count(ran.store) == KINDS

@@ -13,8 +13,8 @@ import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from w2sd.atomic import write_json
-from w2sd.data.files import Files
 from w2sd.data.pairs import Pair, read
+from w2sd.data.sources import Files
 from w2sd.logger import Csv
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Task

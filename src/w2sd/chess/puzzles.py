@@ -10,8 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from w2sd.chess import moves, position
 from w2sd.chess.position import START, Position, from_words, mirrored, read, words
-from w2sd.data import files, reading
-from w2sd.data.pairs import SPLITS, Item, Table, clean_items
+from w2sd.data import reading
+from w2sd.data.pairs import MIN_ROWS, SPLITS, Item, Table, clean_items
+from w2sd.data.sources import check, part_of, split_of
 from w2sd.errors import Refused, choose, require
 from w2sd.identity import digest
 
@@ -72,7 +73,7 @@ class ChessPuzzles:
 
     def __post_init__(self) -> None:
         choose("form", self.form, FORMS)
-        files.check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens, "drop", "never")
+        check(self.limit, self.split_seed, self.w2s_parts, self.max_tokens)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ class ChessPuzzles:
         rows, dropped = clean_items(items)
         kept, counts = [], Counter[tuple[str, int]]()
         for item in rows:
-            part = files.part_of(item.cluster, self.w2s_parts) if item.split == "w2s" else 0
+            part = part_of(item.cluster, self.w2s_parts) if item.split == "w2s" else 0
             counts[item.split, part] += 1
             if not self.limit or counts[item.split, part] <= self.limit:
                 kept.append(item._replace(part=part))
@@ -105,8 +106,8 @@ class ChessPuzzles:
         for split in SPLITS:
             found = sum(item.split == split for item in kept)
             why = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
-            accepted = f"at least {files.MIN_ROWS} puzzles for split {split}, found {found} (dropped in all: {why})"
-            require(found >= files.MIN_ROWS, "data.path", self.path, accepted + _first(bad))
+            accepted = f"at least {MIN_ROWS} puzzles for split {split}, found {found} (dropped in all: {why})"
+            require(found >= MIN_ROWS, "data.path", self.path, accepted + _first(bad))
         self._tell(bad, len(items))
         return Table(kept, dropped)
 
@@ -132,7 +133,7 @@ class ChessPuzzles:
             turned = puzzle if puzzle.reached.turn == "w" else puzzle.mirrored()
             cluster = digest("chess", str(turned.reached))  # a position and its mirror image are one
             shown = turned if self.orient else puzzle
-            name, split = digest("chess", str(shown.reached)), files.split_of(cluster, self.split_seed)
+            name, split = digest("chess", str(shown.reached)), split_of(cluster, self.split_seed)
             label, stratum = moves.CLASS[shown.answer], band(row.get("Rating"))
             yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum, where=where)
 

@@ -8,17 +8,52 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-from w2sd.data.files import MIN_ROWS
-from w2sd.data.pairs import Item
+from w2sd.data.pairs import MIN_ROWS, SPLITS, Example, Item, Table
 from w2sd.errors import Refused
 from w2sd.identity import digest
 
 SHOWN = 5  # classes in a refusal
 
 
-def in_hash_order(items: Iterable[Item], units: Mapping[str, str]) -> list[Item]:
-    """Unit by unit, so that what is taken from the front of every class belongs together."""
-    return sorted(items, key=lambda item: (digest("take", units[item.id]), item.id))
+def sample(
+    rows: list[Item],
+    units: Mapping[str, str],
+    dropped: dict[str, int],
+    knobs: Mapping[str, tuple[str, object]],
+    classes: Sequence[str],
+    paired: bool,
+    balance: bool,
+    limit: int,
+    w2s_parts: int,
+) -> Table[Item]:
+    """The rows that remain when classes are balanced and no split has more than the limit, in their order.
+
+    Args:
+        units: of every id, what is drawn as one: the text, or the question that it is an answer to.
+        dropped: what was dropped before, by reason.
+        knobs: of every split, the knob and value that a refusal names.
+        paired: whether a unit has as many texts of one class as of every other.
+    """
+    n = len(classes)
+    drawn = sorted(rows, key=lambda item: (digest("take", units[item.id]), item.id))  # unit by unit in every class
+    if balance and paired:
+        drawn = evened(drawn, lambda item: units[item.id], n)
+    so_far = dropped | {"unbalanced": len(rows) - len(drawn)}
+    refuse_lacking([item._replace(part=0) for item in drawn], classes, knobs, 1, so_far)
+    by_parts = dict.fromkeys(SPLITS, ("data.w2s_parts", w2s_parts))
+    refuse_lacking(drawn, classes, by_parts, w2s_parts, so_far)
+    if balance:
+        drawn = evened(drawn, lambda item: (item.split, item.part), n)
+    kept = drawn
+    if limit and balance:
+        kept = first(drawn, lambda item: (item.split, item.part, item.label), lambda _: limit // n)
+    elif limit:
+        kept = first(drawn, lambda item: (item.split, item.part), lambda _: limit)
+    dropped |= {"unbalanced": len(rows) - len(drawn), "over_limit": len(drawn) - len(kept)}
+    by_limit = dict.fromkeys(SPLITS, ("data.limit", limit))  # what is lacking only now
+    refuse_lacking(kept, classes, by_limit, w2s_parts, dropped)
+    ids = {item.id for item in kept}
+    return Table([item for item in rows if item.id in ids], dropped)
 
 
 def evened(items: Sequence[Item], group: Callable[[Item], Hashable], n_classes: int) -> list[Item]:
@@ -28,15 +63,17 @@ def evened(items: Sequence[Item], group: Callable[[Item], Hashable], n_classes: 
     return first(items, lambda item: (group(item), item.label), lambda key: most[key[0]])
 
 
-def first(items: Iterable[Item], group: Callable[[Item], tuple], most: Callable[[tuple], int]) -> list[Item]:
+def first(
+    examples: Iterable[Example], group: Callable[[Example], tuple], most: Callable[[tuple], int]
+) -> list[Example]:
     """In each group the first `most`."""
     seen: Counter[tuple] = Counter()
     kept = []
-    for item in items:
-        key = group(item)
+    for example in examples:
+        key = group(example)
         seen[key] += 1
         if seen[key] <= most(key):
-            kept.append(item)
+            kept.append(example)
     return kept
 
 

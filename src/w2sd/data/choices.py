@@ -6,12 +6,11 @@ of them is right, and neither the order of rows nor that of candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from w2sd.data.formats import Case, check_templates, spelled
-from w2sd.data.reading import Row
 from w2sd.data.template import as_text, cell, fill, paths, require_names
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import digest
@@ -60,9 +59,6 @@ class MultipleChoice:
     @property
     def paired(self) -> bool:
         return self.show == "pair"
-
-    def settled(self, rows: Iterable[Row]) -> MultipleChoice:
-        return self
 
     def cases(self, row: Mapping[str, Any], where: str) -> list[Case]:
         texts = self._candidates(row, where)

@@ -21,6 +21,7 @@ SPLITS = ("gt", "w2s", "test")
 TARGET = "harmless"  # the facet that weak supervision is about
 CONFLICTING = "helpful"  # the facet that pulls the other way
 UNRELATED = "unrelated"  # a facet that neither helps nor pulls: a placebo
+MIN_ROWS = 2  # in a split: one row has no standard error
 
 
 class Pair(NamedTuple):
@@ -84,6 +85,11 @@ def texts_of(example: Pair | Item) -> tuple[str, ...]:
 def classes_of(source: Any) -> tuple[str, ...] | None:
     """The classes of a source of items, in the order of their labels; a source of pairs has none."""
     return getattr(source, "classes", None)
+
+
+def drops_long(source: Any) -> bool:
+    """Whether pairs with a response that does not fit are left out; a text with a class is cut, never left out."""
+    return getattr(source, "long", None) == "drop" and not classes_of(source)
 
 
 def words_for(words: Sequence[str], classes: Sequence[str]) -> list[str]:

@@ -72,8 +72,12 @@ def is_seed(column: str) -> bool:
 
 def unit(frame: pd.DataFrame) -> str:
     """What is counted in these jobs: pairs, or rows where some have data with classes."""
-    targets = set(text(frame, "data._target_")) if "data._target_" in frame else set()
-    return "rows" if any(hasattr(known_class({"_target_": target}), "classes") for target in targets) else "pairs"
+    columns = [text(frame, column) for column in ("data.format._target_", "data._target_") if column in frame]
+    for targets in set(zip(*columns, strict=True)):  # a format tells; a source without one is all there is to ask
+        known = [found for target in targets if (found := known_class({"_target_": target}))]
+        if known and getattr(known[0], "classes", None) is not None:
+            return "rows"
+    return "pairs"
 
 
 def same(one: str, other: str) -> bool:

@@ -205,7 +205,9 @@ def _files(group: Group, store: Path) -> dict[str, Path]:
 
 
 def _drops_pairs(group: Group) -> bool:
-    return "data.long" in group.jobs and "drop" in knobs.text(group.jobs, "data.long")
+    """Whether pairs with a response that does not fit are left out; a text with a class is cut."""
+    is_asked = "data.long" in group.jobs and "drop" in knobs.text(group.jobs, "data.long")
+    return is_asked and knobs.unit(group.jobs) == "pairs"
 
 
 def _replicate(world: str, seed: str, arms: Mapping[str, Predictions]) -> Replicate:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from w2sd.atomic import read_json
-from w2sd.data.pairs import SPLITS, Table, read
+from w2sd.data.pairs import SPLITS, Table, drops_long, read
 from w2sd.metrics import diagnosis
 from w2sd.metrics.comparison import compare
 from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, read_predictions, select
@@ -26,7 +26,7 @@ def run(task: Task) -> dict[str, Any]:
     # Where long responses are dropped, tokenizers differ in what they find too long.
     joined = _join(
         {role.replace("placebo_", "placebo/"): at for role, at in folders.items()},
-        getattr(data, "long", None) == "drop",
+        drops_long(data),
     )
     metrics: dict[str, Any] = compare(joined)
     if f"{TRAINING}student" in task.inputs:

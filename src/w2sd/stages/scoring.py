@@ -15,6 +15,7 @@ from w2sd.config import build
 from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import ItemRows, PairRows, StateItems, StatePairs
 from w2sd.data.loader import Loader, in_length_order
+from w2sd.data.pairs import drops_long
 from w2sd.errors import StageFailed
 from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_predictions, write_predictions
 from w2sd.metrics.torch_metrics import uid_of
@@ -61,7 +62,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     known = {role: read_predictions(folder / PREDICTIONS) for role, folder in references.items()}
     confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
-    if len(examples) < n_asked and getattr(data, "long", None) != "drop":
+    if len(examples) < n_asked and not drops_long(data):
         raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
     if is_probe:
         model = build(params["model"], "model", task.trusted)

@@ -1,89 +1,40 @@
-"""Local files: the same rows in any format give the same pairs, every row is accounted for, every fault is named."""
+"""Files and datasets of pairs: split by prompt, disjoint, every row accounted for, known by what decides their rows.
+
+Datasets of the hub are local folders of the same shape: no network is touched.
+"""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import os
 import random
-import re
-import sys
+import shutil
 from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
-from subprocess import run
 from typing import Any
-from unittest.mock import ANY
 
-import pyarrow
-import pyarrow.parquet
+import datasets
 import pytest
 from tests.builders import refused
-from tests.data.reading import anywhere
+from tests.data.reading import Rows, anywhere, some, write
 
-from w2sd.data.files import Files
+from w2sd.data.formats import TAG, Chat, Dialogue, Pairs, TextLabel
 from w2sd.data.pairs import CONFLICTING, SPLITS, TARGET, UNRELATED
+from w2sd.data.sources import Files, Hub
 from w2sd.identity import digest
 
-Rows = list[dict[str, Any]]
-TAG = "\n\nAssistant:"
-GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
+ROWS = [{"prompt": f"question {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)]
 
 
-def some(n: int, start: int = 0) -> Rows:
-    """Rows that a careless reader of any format would break: commas, quotes, newlines, other scripts."""
-    odd = [' "quoted", and more', "\nsecond line", " ünïcødé 漢字", " \u2028 line separator", " plain"]
-    return [
-        {"prompt": f"question {i}{odd[i % 5]}", "chosen": f"good {i}{odd[(i + 1) % 5]}", "rejected": f"bad {i}"}
-        for i in range(start, start + n)
-    ]
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
 
 
-def write(path: Path, rows: Rows) -> str:
-    name = path.name
-    if name.endswith(".parquet"):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        return str(path)
-    if ".csv" in name:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        data = text.getvalue().encode()
-    else:
-        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    return str(path)
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet", ".JSONL"])
-def test_every_format_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
-    rows = some(60)
-    path = write(tmp_path / "rows.jsonl", rows)
-    other = write(tmp_path / f"again{suffix}", rows)
-    assert anywhere(Files(path=other).table()) == anywhere(Files(path=path).table())
-
-
-def test_a_cell_may_be_longer_than_csv_readers_usually_allow(tmp_path: Path) -> None:
-    csv.field_size_limit(2**17)  # as in a process that has read nothing yet
-    rows = [{**row, "prompt": row["prompt"] + "x" * 2**17} for row in some(30)]
-    assert len(Files(path=write(tmp_path / "rows.csv", rows)).table().examples) == 30
-
-
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".parquet"])
-def test_every_pair_knows_where_it_stands(tmp_path: Path, suffix: str) -> None:
-    rows = some(60)
-    path = write(tmp_path / f"rows{suffix}", rows)
-    lines = gzip.decompress(Path(path).read_bytes()) if suffix.endswith(".gz") else Path(path).read_bytes()
-    for pair in Files(path=path).table().examples:
-        name, number = re.fullmatch(r"(.*)(?::|\[)(\d+)\]?", pair.where).groups()
-        assert name == path
-        if suffix == ".parquet":
-            assert rows[int(number)]["prompt"] == pair.prompt
-        else:
-            assert re.search(r"question \d+\b", pair.prompt).group() in lines.split(b"\n")[int(number) - 1].decode()
+# --- local files ------------------------------------------------------------------------------------------------------
 
 
 def test_ids_do_not_depend_on_the_order(tmp_path: Path) -> None:
@@ -173,7 +124,7 @@ def test_the_limit_holds_for_each_part(tmp_path: Path) -> None:
 def test_whole_dialogues_that_cannot_be_split_are_counted(tmp_path: Path) -> None:
     rows: Rows = [{"chosen": f"\n\nHuman: {i}{TAG} a", "rejected": f"\n\nHuman: {i}{TAG} b"} for i in range(30)]
     odd: Rows = [{"chosen": "no tag", "rejected": "none"}, {**rows[0], "rejected": f"\n\nHuman: other{TAG} b"}]
-    table = Files(path=write(tmp_path / "rows.jsonl", rows + odd)).table()
+    table = Files(path=write(tmp_path / "rows.jsonl", rows + odd), format=Dialogue()).table()
     assert (len(table.examples), table.dropped["unsplittable"]) == (30, 2)
 
 
@@ -193,6 +144,8 @@ def test_identity_follows_the_content(tmp_path: Path) -> None:
         {"helpful": str(moved)},
         {"w2s_parts": 2},
         {"unrelated": str(moved)},
+        {"format": Dialogue()},
+        {"format": Pairs(prompt="question")},
     ):
         assert replace(Files(path=str(moved)), **change).identity() != identity
     moved.write_text(moved.read_text().replace("good 0", "GOOD 0"))  # same path and size
@@ -209,74 +162,6 @@ def test_paths_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_reading_needs_no_torch_and_no_pandas(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", some(30))
-    heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'numpy'}"
-    code = f"import sys, w2sd.data.files as f; f.Files(path={path!r}).table(); print({heavy} & set(sys.modules))"
-    assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-HEADER = b"prompt,chosen,rejected\n"
-BROKEN: list[tuple[str, bytes, str | None, Any, str]] = [  # file, its bytes; the refusal's place, value, accepted
-    ("x.jsonl", json.dumps(GOOD).encode() + b'\n\n{"no\n', ":3", '{"no\n', "JSON"),
-    ("x.jsonl", b'["a"]\n', ":1", ["a"], "JSON"),
-    ("x.jsonl", b'\n{"\xff": 1}', ":2", '{"\ufffd": 1}', "JSON utf-8"),
-    ("x.jsonl", json.dumps({**GOOD, "chosen": " "}).encode(), ":1", " ", "chosen"),
-    ("x.jsonl", json.dumps({**GOOD, "chosen": 3}).encode(), ":1", 3, "chosen"),
-    ("x.jsonl", json.dumps(GOOD).encode() + b'\n{"a": 1}', ":2", ["a"], "chosen"),
-    ("x.json", b"[]", None, "x.json", ".jsonl .jsonl.gz .csv .csv.gz .parquet"),
-    ("x.jsonl", b"", None, "x.jsonl", "2 gt 0"),
-    ("x.csv", HEADER + b"p,a,b\n", None, "x.csv", "2 gt"),
-    ("x.csv", HEADER + b'"two\nlines",a,b\n\np,a\n', ":5", "2 cells", "3"),
-    ("x.csv", b"prompt,chosen,chosen,rejected\np,a,c,b\n", ":1", "chosen", ""),
-    ("x.jsonl", b'{"a": 1, "a": 2}', ":1", '{"a": 1, "a": 2}', "JSON a"),
-    ("x.csv", HEADER + b'"p,a,b\n', ":2", "unexpected end of data", "CSV"),
-    ("x.csv", HEADER + b"p,a,\n", ":2", "", "rejected"),
-    ("x.csv", HEADER + b"\xff,a,b\n", "", ANY, ""),
-    ("x.csv.gz", b"{}", "", ANY, ""),
-    ("x.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-9], "", ANY, ""),
-    ("x.parquet", b"PAR1", "", ANY, ""),
-]
-
-
-@pytest.mark.parametrize(("name", "data", "place", "value", "accepted"), BROKEN)
-def test_refuses_broken_files(
-    name: str,
-    data: bytes,
-    place: str | None,
-    value: Any,
-    accepted: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / name).write_bytes(data)
-    monkeypatch.chdir(tmp_path)
-    with refused("data.path" if place is None else name + place, value, accepted):
-        Files(path=name).table()
-
-
-def test_refuses_a_bad_cell_in_parquet(tmp_path: Path) -> None:
-    path = write(tmp_path / "bad.parquet", [GOOD, {**GOOD, "chosen": None}])
-    with refused(f"{path}[1]", None, "chosen"):
-        Files(path=path).table()
-
-
-def test_refuses_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
-    columns = [pyarrow.array(["a"] * 9)] * 4
-    twice = pyarrow.Table.from_arrays(columns, names=["prompt", "chosen", "rejected", "chosen"])
-    path = str(tmp_path / "x.parquet")
-    pyarrow.parquet.write_table(twice, path)
-    with refused(path, "chosen"):
-        Files(path=path).table()
-
-
-def test_columns_without_a_name_can_be_several(tmp_path: Path) -> None:
-    plain, wide = write(tmp_path / "x.csv", some(20)), tmp_path / "wide.csv"
-    with wide.open("w", newline="") as file:
-        csv.writer(file).writerows([[*GOOD, "", ""], *([*row.values(), "", ""] for row in some(20))])
-    assert anywhere(Files(path=str(wide)).table()) == anywhere(Files(path=plain).table())
-
-
 def test_says_why_a_split_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("gt", "w2s", "test"):
@@ -285,7 +170,7 @@ def test_says_why_a_split_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with refused("data.gt", "gt.jsonl", "2 gt 0 10 leaks"):
         Files(gt="gt.jsonl", w2s="w2s.jsonl", test="test.jsonl").table()
     with refused("data.path", "tagless.jsonl", "3 unsplittable"):
-        Files(path="tagless.jsonl").table()
+        Files(path="tagless.jsonl", format=Dialogue()).table()
     with refused("data.path", "gt.jsonl"):
         Files(path="gt.jsonl", helpful="gt.jsonl").table()
 
@@ -305,6 +190,14 @@ UNUSABLE: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
     ({"split_seed": -1}, ("split_seed", -1, "0")),
     ({"max_tokens": 1}, ("max_tokens", 1, "2")),
     ({"long": "dorp"}, ("long", "dorp", "drop refuse", "drop")),
+    ({"append_eos": "always"}, ("append_eos", "always", "auto never")),
+    ({"balance": False}, ("balance", False, "true")),
+    ({"format": "text"}, ("format", "text", "_target_")),
+    *(
+        ({knob: value, "format": TextLabel()}, (knob, value, "pairs"))
+        for knob, value in (("helpful", "a"), ("helpful_test", "a"), ("unrelated", "a"), ("long", "refuse"))
+    ),
+    ({"append_eos": "never", "format": TextLabel()}, ("append_eos", "never", "pairs")),
 ]
 
 
@@ -316,3 +209,157 @@ def test_refuses_before_anything_is_read(
     monkeypatch.chdir(tmp_path)
     with refused(*refusal):
         Files(**fields).identity()
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_folder_gives_the_pairs_of_a_file(tmp_path: Path, suffix: str) -> None:
+    file = write(tmp_path / "set" / f"train{suffix}", ROWS)
+    write(tmp_path / "set" / f"test{suffix}", ROWS[:5])
+    tables = [source.table() for source in (Hub(id="set"), Files(path=str(file)), Hub(id=f"set/train{suffix}"))]
+    whole, plain, one = map(anywhere, tables)
+    assert whole == plain == one
+    assert [pair.where for pair in tables[0].examples] == [f"set train[{n}]" for n in range(len(ROWS))]
+
+
+def test_columns_have_the_names_that_are_given(tmp_path: Path) -> None:
+    write(tmp_path / "set/train.jsonl", ROWS)
+    other = [{"question": r["prompt"], "yes": r["chosen"], "no": r["rejected"], "score": 1} for r in ROWS]
+    write(tmp_path / "other/train.jsonl", other)
+    named = Hub(id="other", format=Pairs(prompt="question", chosen="yes", rejected="no"))
+    assert anywhere(named.table()) == anywhere(Hub(id="set").table())
+
+
+def test_whole_dialogues_and_messages(tmp_path: Path) -> None:
+    prompts = [f"\n\nHuman: {row['prompt']}\n\nAssistant:" for row in ROWS]
+    text = [
+        {"prompt": p, "chosen": " " + r["chosen"], "rejected": " " + r["rejected"]}
+        for p, r in zip(prompts, ROWS, strict=True)
+    ]
+    write(tmp_path / "text/train.jsonl", text)
+    write(
+        tmp_path / "whole/train.jsonl", [{side: r["prompt"] + r[side] for side in ("chosen", "rejected")} for r in text]
+    )
+    chat = [
+        {
+            side: [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r[side]}]
+            for side in ("chosen", "rejected")
+        }
+        for r in ROWS
+    ]
+    write(tmp_path / "chat/train.jsonl", chat)
+    sources = [Hub(id="text"), Hub(id="whole", format=Dialogue()), Hub(id="chat", format=Chat())]
+    text, whole, chat = (anywhere(source.table()) for source in sources)
+    assert text == whole == chat
+
+
+def test_a_local_dataset_is_known_by_its_content_and_another_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "set/train.jsonl", ROWS)
+    local = Hub(id="set")
+    assert json.loads(json.dumps(local.identity())) == local.identity()
+    shutil.copytree("set", "moved")
+    assert Hub(id="moved").identity() == local.identity()
+    shutil.move("moved/train.jsonl", "moved/test.jsonl")  # another split
+    assert Hub(id="moved").identity() != local.identity()
+    shutil.move("moved/test.jsonl", "moved/train.jsonl")
+    write(tmp_path / "moved/more.jsonl", ROWS)
+    assert Hub(id="moved").identity() != local.identity()
+    remote = Hub(id="owner/name")
+    changes = {
+        "id": "owner/other",
+        "revision": "v1",
+        "subset": "s",
+        "split": "all",
+        "test_split": "test",
+        "format": Pairs(prompt="q"),
+        "limit": 3,
+        "long": "refuse",
+    }
+    assert (
+        len(
+            {json.dumps(replace(remote, **{k: v}).identity()) for k, v in changes.items()}
+            | {json.dumps(remote.identity())}
+        )
+        == 9
+    )
+
+
+def test_another_split_of_a_dataset_serves_as_test(tmp_path: Path) -> None:
+    write(tmp_path / "set/train.jsonl", ROWS)
+    write(tmp_path / "set/test.jsonl", some(30))
+    table = Hub(id="set", test_split="test").table()
+    assert sorted(pair.prompt for pair in table.rows("test")) == sorted(row["prompt"] for row in some(30))
+    assert {pair.split for pair in table.examples if pair.prompt not in {row["prompt"] for row in some(30)}} == {
+        "gt",
+        "w2s",
+    }
+    assert len(table.examples) == 90
+
+
+def test_a_hub_id_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def load(**options: Any) -> datasets.Dataset:
+        asked.append(options)
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert len(Hub(id="owner/name", revision="abc", split="all").table().examples) == len(ROWS)
+    assert asked == [{"path": "owner/name", "name": None, "split": "all", "revision": "abc"}]
+
+
+BAD: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "no id": ({"id": ""}, ("data.id", "", "owner/name")),
+    "a missing folder": ({"id": "./sett"}, ("data.id", "./sett", "owner/name", "set")),
+    "an unreachable hub": ({"id": "no/such"}, ("data.id", "no/such")),
+    "an empty folder": ({"id": "empty"}, ("data.id", "empty")),
+    "mixed types": ({"id": "mixed"}, ("mixed train[1]", 3, "chosen")),
+    "an unknown split": ({"split": "dev"}, ("data.split", "dev")),
+    "a misspelt split of one file": (
+        {"id": "set/train.jsonl", "split": "trian[:9]"},
+        ("data.split", "trian[:9]", "train[:100]"),
+    ),
+    "an unknown subset": ({"subset": "xx"}, ("data.subset", "xx")),
+    "an unknown prompt": (
+        {"format": Pairs(prompt="promt")},
+        ("set train[0]", ["prompt", "chosen", "rejected"], "promt", "prompt"),
+    ),
+    "an unknown side": (
+        {"format": Pairs(chosen="zzz")},
+        ("set train[0]", ["prompt", "chosen", "rejected"], "zzz data.format"),
+    ),
+    "a null": ({"id": "null"}, ("null train[2]", None, "rejected")),
+    "another split of one file": (
+        {"id": "set/train.jsonl", "test_split": "test"},
+        ("data.test_split", "test", "set/train.jsonl"),
+    ),
+    "one split twice": ({"test_split": "train"}, ("test_split", "train")),
+    "an unknown split for test": ({"test_split": "dev"}, ("data.test_split", "dev")),
+    "one row": ({"id": "one"}, ("data.id", "one", "2 gt")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refuses_datasets(name: str, tmp_path: Path) -> None:
+    fields, refusal = BAD[name]
+    write(tmp_path / "set/train.jsonl", ROWS)
+    write(tmp_path / "null/train.jsonl", [*ROWS[:2], {**ROWS[2], "rejected": None}])
+    write(tmp_path / "one/train.jsonl", ROWS[:1])
+    write(tmp_path / "mixed/train.jsonl", [ROWS[0], {**ROWS[1], "chosen": 3}])
+    (tmp_path / "empty").mkdir()
+    with refused(*refusal):
+        Hub(**{"id": "set", **fields}).table()
+
+
+def test_no_id_is_not_the_current_folder() -> None:
+    with refused("data.id", "", "owner/name"):
+        Hub().identity()
+
+
+def test_refuses_impossible_values() -> None:
+    with refused("limit", 1):
+        Hub(id="set", limit=1)

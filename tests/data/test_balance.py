@@ -1,4 +1,4 @@
-"""Classification data: balanced, disjoint by cluster, the same in any order, and every text accounted for."""
+"""Texts with a class: balanced, disjoint by cluster, the same in any order, and every text accounted for."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from typing import Any
 import datasets
 import pytest
 from tests.builders import refused
-from tests.data.reading import anywhere
+from tests.data.reading import Rows, anywhere, write
 
 from w2sd.config import RunConfig, build, describe
 from w2sd.data.choices import MultipleChoice
 from w2sd.data.formats import QuestionAnswer, TextLabel
-from w2sd.data.hub import CONVERTED
 from w2sd.data.pairs import SPLITS, Item, Table, read
-from w2sd.data.tasks import ClassFiles, ClassHub
+from w2sd.data.sources import CONVERTED, Files, Hub
 from w2sd.identity import digest
-
-Rows = list[dict[str, Any]]
 
 
 def some(n: int, start: int = 0) -> Rows:
@@ -49,12 +46,6 @@ def questions(n: int) -> Rows:
 
 
 STORIES = MultipleChoice(text="{story} {question} {candidate}", cluster="{story}")
-
-
-def write(path: Path, rows: Rows) -> str:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 @pytest.fixture
@@ -91,7 +82,7 @@ def is_sound(table: Table[Item], n_classes: int, even: bool = True) -> None:
 
 
 def test_classes_are_balanced_within_each_split_and_what_is_left_out_is_counted(path: str) -> None:
-    source, plain = ClassFiles(path=path), ClassFiles(path=path, balance=False)
+    source, plain = Files(path=path, format=TextLabel()), Files(path=path, balance=False, format=TextLabel())
     assert source.classes == ("0", "1", "2")
     table, full = read(source), plain.table()
     is_sound(table, 3)
@@ -114,7 +105,7 @@ def test_the_order_of_rows_decides_nothing(path: str, tmp_path: Path) -> None:
     ):
         sources = []
         for name in ("sorted", "shuffled"):
-            sources.append(ClassFiles(path=write(tmp_path / f"{name}.jsonl", rows), format=form, limit=24, w2s_parts=2))
+            sources.append(Files(path=write(tmp_path / f"{name}.jsonl", rows), format=form, limit=24, w2s_parts=2))
             random.Random(0).shuffle(rows)
         one, other = (source.table() for source in sources)
         assert set(anywhere(one)[0]) == set(anywhere(other)[0])
@@ -123,19 +114,19 @@ def test_the_order_of_rows_decides_nothing(path: str, tmp_path: Path) -> None:
 
 def test_every_text_knows_where_it_stands(path: str) -> None:
     rows = Path(path).read_text().split("\n")
-    for item in ClassFiles(path=path).table().examples:
+    for item in Files(path=path, format=TextLabel()).table().examples:
         assert item.where.startswith(f"{path}:")
         assert json.loads(rows[int(item.where.rpartition(":")[2]) - 1])["text"] == item.text
 
 
 def test_the_limit_is_a_sample_of_each_class_and_of_each_part(path: str) -> None:
-    table = ClassFiles(path=path, w2s_parts=2, limit=9).table()
+    table = Files(path=path, w2s_parts=2, limit=9, format=TextLabel()).table()
     is_sound(table, 3)
     assert set(sizes(table).values()) == {3}
-    bigger = ClassFiles(path=path, w2s_parts=2, limit=18).table()
+    bigger = Files(path=path, w2s_parts=2, limit=18, format=TextLabel()).table()
     assert set(table.examples) < set(bigger.examples)
-    first = [item.text for item in read(ClassFiles(path=path, balance=False)).rows("test")][:20]
-    loose = ClassFiles(path=path, balance=False, limit=20).table()
+    first = [item.text for item in read(Files(path=path, balance=False, format=TextLabel())).rows("test")][:20]
+    loose = Files(path=path, balance=False, limit=20, format=TextLabel()).table()
     assert len(loose.rows("test")) == 20
     assert [item.text for item in loose.rows("test")] != first  # files are often sorted by class
 
@@ -145,7 +136,7 @@ def test_a_question_is_balanced_and_kept_as_a_whole(tmp_path: Path) -> None:
     extra = {**rows[1], "choices": ["b", "z", "y"], "answer": 0}  # the same question and the same right answer again
     path = write(tmp_path / "rows.jsonl", [*rows, extra])
     for limit in (0, 12):
-        table = ClassFiles(path=path, format=STORIES, limit=limit).table()
+        table = Files(path=path, format=STORIES, limit=limit).table()
         is_sound(table, 2)
         by_question: dict[str, list[int]] = {}
         for item in table.examples:
@@ -160,7 +151,7 @@ def test_a_question_is_balanced_and_kept_as_a_whole(tmp_path: Path) -> None:
 def test_rows_that_belong_together_stay_on_one_side(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", questions(90))
     for seed in range(3):
-        is_sound(table := ClassFiles(path=path, format=STORIES, split_seed=seed).table(), 2)
+        is_sound(table := Files(path=path, format=STORIES, split_seed=seed).table(), 2)
         stories = [{item.text.split()[0] for item in table.rows(split)} for split in SPLITS]
         assert not stories[0] & stories[1] | stories[1] & stories[2] | stories[0] & stories[2]
         assert sum(map(len, stories)) == 30
@@ -168,11 +159,12 @@ def test_rows_that_belong_together_stay_on_one_side(tmp_path: Path) -> None:
 
 def test_three_files_keep_their_splits_and_lose_what_leaks_or_contradicts(tmp_path: Path) -> None:
     odd = [{"text": "both", "label": 0}, {"text": "both", "label": 1}]
-    source = ClassFiles(
+    source = Files(
         gt=write(tmp_path / "gt.jsonl", [*some(40), *some(40, 200)[:5]]),
         w2s=write(tmp_path / "w2s.jsonl", [*some(40, 1000), *odd]),
         test=write(tmp_path / "test.jsonl", [*some(40, 200), *some(40, 200)[:3]]),
         balance=False,
+        format=TextLabel(),
     )
     table = source.table()
     assert {split: len(table.rows(split)) for split in SPLITS} == dict.fromkeys(SPLITS, 40)
@@ -186,13 +178,15 @@ def test_three_files_keep_their_splits_and_lose_what_leaks_or_contradicts(tmp_pa
 def test_another_split_of_a_dataset_serves_as_test(tmp_path: Path) -> None:
     for name, start in (("train", 0), ("validation", 5000)):
         write(tmp_path / f"set/{name}.jsonl", some(120, start))
-    table = ClassHub(id="set", test_split="validation").table()
+    table = Hub(id="set", test_split="validation", format=TextLabel()).table()
     is_sound(table, 3)
     of_train = {row["text"] for row in some(120)}
     assert {item.split for item in table.examples if item.text in of_train} == {"gt", "w2s"}
     assert {item.split for item in table.examples if item.text not in of_train} == {"test"}
-    assert anywhere(ClassHub(id="set").table()) == anywhere(ClassFiles(path="set/train.jsonl").table())
-    some_of_it = ClassHub(id="set/train.jsonl", split="train[:118]", balance=False).table()
+    assert anywhere(Hub(id="set", format=TextLabel()).table()) == anywhere(
+        Files(path="set/train.jsonl", format=TextLabel()).table()
+    )
+    some_of_it = Hub(id="set/train.jsonl", split="train[:118]", balance=False, format=TextLabel()).table()
     assert [item.text for item in some_of_it.examples] == [row["text"] for row in some(120)][:118]
 
 
@@ -205,9 +199,9 @@ def test_records_and_lists_are_read_from_the_columns_that_the_format_asks_for(tm
     form = MultipleChoice(
         text="{q} {candidate}", candidates=["{choices.text}"], answer="key", answer_is="letter", show="pair"
     )
-    table = ClassHub(id="set", format=form).table()
+    table = Hub(id="set", format=form).table()
     is_sound(table, 2)
-    assert anywhere(table) == anywhere(ClassFiles(path="set/train.jsonl", format=form).table())
+    assert anywhere(table) == anywhere(Files(path="set/train.jsonl", format=form).table())
     assert {item.text for item in table.examples if item.label} == {f"q{n} {'abc'[n % 3]}" for n in range(40)}
 
 
@@ -219,12 +213,10 @@ def test_a_hub_id_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         return datasets.Dataset.from_list(some(90, 1000 * len(asked)))
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    is_sound(
-        ClassHub(id="a/b", subset="s", test_split="validation", format=TextLabel(labels=["0", "1", "2"])).table(), 3
-    )
+    is_sound(Hub(id="a/b", subset="s", test_split="validation", format=TextLabel(labels=["0", "1", "2"])).table(), 3)
     options = {"path": "a/b", "name": "s", "revision": None}
     assert asked == [{**options, "split": "train"}, {**options, "split": "validation"}]
-    converted = ClassHub(id="a/b", subset="s", revision=CONVERTED, format=TextLabel(labels=["0", "1", "2"]))
+    converted = Hub(id="a/b", subset="s", revision=CONVERTED, format=TextLabel(labels=["0", "1", "2"]))
     asked.clear()
     converted.table()
     assert asked == [{"path": "a/b", "name": None, "split": "train", "revision": CONVERTED, "data_dir": "s"}]
@@ -234,7 +226,7 @@ def test_a_hub_id_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_identity_follows_what_decides_the_rows(path: str) -> None:
-    base = ClassFiles(path=path, format=TextLabel(labels=["0", "1", "2"]))
+    base = Files(path=path, format=TextLabel(labels=["0", "1", "2"]))
     assert json.loads(json.dumps(base.identity())) == base.identity()
     assert build(describe(base), "data") == base
     moved = Path(path).rename("moved.jsonl")
@@ -250,7 +242,7 @@ def test_identity_follows_what_decides_the_rows(path: str) -> None:
     ]
     keys = {json.dumps(replace(base, **change).identity(), sort_keys=True) for change in [{}, *changes]}
     assert len(keys) == 8
-    remote = ClassHub(id="a/b")
+    remote = Hub(id="a/b", format=TextLabel())
     more = [*changes, {"id": "a/c"}, {"revision": "v1"}, {"subset": "s"}, {"split": "all"}, {"test_split": "test"}]
     assert len({json.dumps(replace(remote, **change).identity(), sort_keys=True) for change in [{}, *more]}) == 13
 
@@ -260,67 +252,58 @@ def test_identity_follows_what_decides_the_rows(path: str) -> None:
 LABELS = TextLabel(labels=["0", "1"], names=["bad", "good"])
 UNUSABLE: dict[str, tuple[Callable[[], Any], tuple[Any, ...]]] = {
     "a label outside the classes": (
-        lambda: ClassFiles(path="three.jsonl", format=LABELS),
+        lambda: Files(path="three.jsonl", format=LABELS),
         ("three.jsonl:31", "2", "label 0 bad 1 good"),
     ),
-    "one class": (lambda: ClassFiles(path="one.jsonl", format=LABELS), ("data.path", "one.jsonl", "2 gt 0")),
+    "one class": (lambda: Files(path="one.jsonl", format=LABELS), ("data.path", "one.jsonl", "2 gt 0")),
     "one class in one split": (
-        lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="one.jsonl", format=LABELS),
+        lambda: Files(gt="two.jsonl", w2s="more.jsonl", test="one.jsonl", format=LABELS),
         ("data.test", "one.jsonl", "2 test 0"),
     ),
     "one class, unbalanced": (
-        lambda: ClassFiles(path="one.jsonl", format=LABELS, balance=False),
+        lambda: Files(path="one.jsonl", format=LABELS, balance=False),
         ("data.path", "one.jsonl", "2 gt 0"),
     ),
-    "one class, to be found": (lambda: ClassFiles(path="one.jsonl"), ("data.format.label", "label", "0")),
+    "one class, to be found": (
+        lambda: Files(path="one.jsonl", format=TextLabel()),
+        ("data.format.label", "label", "0"),
+    ),
     "a part without a class": (
-        lambda: ClassFiles(path="two.jsonl", format=LABELS, w2s_parts=40),
+        lambda: Files(path="two.jsonl", format=LABELS, w2s_parts=40),
         ("data.w2s_parts", 40, "2 w2s 0"),
     ),
     "a limit below two of each class, to be found": (
-        lambda: ClassFiles(path="two.jsonl", limit=3),
+        lambda: Files(path="two.jsonl", limit=3, format=TextLabel()),
         ("data.limit", 3, "0 4 2"),
     ),
     "a limit that leaves too few of one class": (
-        lambda: ClassFiles(path="rare.jsonl", format=LABELS, balance=False, limit=2),
+        lambda: Files(path="rare.jsonl", format=LABELS, balance=False, limit=2),
         ("data.limit", 2, "2 gt"),
     ),
-    "a header alone": (lambda: ClassFiles(path="header.csv"), ("data.path", "header.csv")),
-    "an empty file": (lambda: ClassFiles(path="header.csv", format=LABELS), ("data.path", "header.csv", "2 gt 0")),
+    "a header alone": (lambda: Files(path="header.csv", format=TextLabel()), ("data.path", "header.csv")),
+    "an empty file": (lambda: Files(path="header.csv", format=LABELS), ("data.path", "header.csv", "2 gt 0")),
     "all of it leaks": (
-        lambda: ClassFiles(gt="two.jsonl", w2s="more.jsonl", test="two.jsonl", format=LABELS),
+        lambda: Files(gt="two.jsonl", w2s="more.jsonl", test="two.jsonl", format=LABELS),
         ("data.gt", "two.jsonl", "2 gt bad good 30 leaks"),
     ),
     "a row without the right answer": (
-        lambda: ClassFiles(path="lost.jsonl", format=STORIES),
+        lambda: Files(path="lost.jsonl", format=STORIES),
         ("lost.jsonl:4", 7, "index answer 0 1 2"),
     ),
     "an unknown column of a dataset": (
-        lambda: ClassHub(id="three.jsonl", format=TextLabel(text="{txt}")),
-        ("data.format", "txt", "text label", "text"),
+        lambda: Hub(id="three.jsonl", format=TextLabel(text="{txt}")),
+        ("three.jsonl train[0]", ["text", "label"], "txt data.format", "text"),
     ),
     "an unknown column of a file": (
-        lambda: ClassFiles(path="three.jsonl", format=TextLabel(text="{txt}", labels=["0", "1"])),
+        lambda: Files(path="three.jsonl", format=TextLabel(text="{txt}", labels=["0", "1"])),
         ("three.jsonl:1", ["text", "label"], "txt data.format", "text"),
     ),
-    "an unknown split for test": (
-        lambda: ClassHub(id="set", test_split="dev", format=LABELS),
-        ("data.test_split", "dev"),
-    ),
-    "another split of one file": (
-        lambda: ClassHub(id="two.jsonl", test_split="test", format=LABELS),
-        ("data.test_split", "test", "two.jsonl"),
-    ),
-    "nothing to read": (lambda: ClassFiles(), ("data.path", "", "data.path data.w2s")),
-    "no dataset": (lambda: ClassHub(), ("data.id", "", "owner/name")),
     "a limit below two of each class": (
-        lambda: ClassFiles(path="two.jsonl", format=LABELS, limit=3),
+        lambda: Files(path="two.jsonl", format=LABELS, limit=3),
         ("limit", 3, "0 4 2"),
     ),
-    "one split twice": (lambda: ClassHub(id="set", test_split="train"), ("test_split", "train")),
-    "no tokens": (lambda: ClassFiles(max_tokens=0), ("max_tokens", 0, "1")),
-    "no parts": (lambda: ClassHub(w2s_parts=0), ("w2s_parts", 0, "1")),
-    "no format": (lambda: ClassFiles(format="text"), ("format", "text", "_target_")),
+    "no tokens": (lambda: Files(max_tokens=0, format=TextLabel()), ("max_tokens", 0, "2")),
+    "no parts": (lambda: Hub(w2s_parts=0, format=TextLabel()), ("w2s_parts", 0, "1")),
 }
 
 

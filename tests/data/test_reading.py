@@ -1,0 +1,119 @@
+"""Local files: the same rows in any format, each with its place; every fault of a file is named."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import sys
+from pathlib import Path
+from subprocess import run
+from typing import Any
+from unittest.mock import ANY
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from tests.builders import refused
+from tests.data.reading import anywhere, some, write
+
+from w2sd.data.sources import Files
+
+GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet", ".JSONL"])
+def test_every_format_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
+    rows = some(60)
+    path = write(tmp_path / "rows.jsonl", rows)
+    other = write(tmp_path / f"again{suffix}", rows)
+    assert anywhere(Files(path=other).table()) == anywhere(Files(path=path).table())
+
+
+def test_a_cell_may_be_longer_than_csv_readers_usually_allow(tmp_path: Path) -> None:
+    csv.field_size_limit(2**17)  # as in a process that has read nothing yet
+    rows = [{**row, "prompt": row["prompt"] + "x" * 2**17} for row in some(30)]
+    assert len(Files(path=write(tmp_path / "rows.csv", rows)).table().examples) == 30
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".parquet"])
+def test_every_pair_knows_where_it_stands(tmp_path: Path, suffix: str) -> None:
+    rows = some(60)
+    path = write(tmp_path / f"rows{suffix}", rows)
+    lines = gzip.decompress(Path(path).read_bytes()) if suffix.endswith(".gz") else Path(path).read_bytes()
+    for pair in Files(path=path).table().examples:
+        name, number = re.fullmatch(r"(.*)(?::|\[)(\d+)\]?", pair.where).groups()
+        assert name == path
+        if suffix == ".parquet":
+            assert rows[int(number)]["prompt"] == pair.prompt
+        else:
+            assert re.search(r"question \d+\b", pair.prompt).group() in lines.split(b"\n")[int(number) - 1].decode()
+
+
+def test_reading_needs_no_torch_and_no_pandas(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", some(30))
+    heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'numpy'}"
+    code = f"import sys, w2sd.data.sources as f; f.Files(path={path!r}).table(); print({heavy} & set(sys.modules))"
+    assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+HEADER = b"prompt,chosen,rejected\n"
+BROKEN: list[tuple[str, bytes, str | None, Any, str]] = [  # file, its bytes; the refusal's place, value, accepted
+    ("x.jsonl", json.dumps(GOOD).encode() + b'\n\n{"no\n', ":3", '{"no\n', "JSON"),
+    ("x.jsonl", b'["a"]\n', ":1", ["a"], "JSON"),
+    ("x.jsonl", b'\n{"\xff": 1}', ":2", '{"\ufffd": 1}', "JSON utf-8"),
+    ("x.jsonl", json.dumps({**GOOD, "chosen": " "}).encode(), ":1", " ", "chosen"),
+    ("x.jsonl", json.dumps({**GOOD, "chosen": 3}).encode(), ":1", 3, "chosen"),
+    ("x.jsonl", json.dumps(GOOD).encode() + b'\n{"a": 1}', ":2", ["a"], "prompt"),
+    ("x.json", b"[]", None, "x.json", ".jsonl .jsonl.gz .csv .csv.gz .parquet"),
+    ("x.jsonl", b"", None, "x.jsonl", "2 gt 0"),
+    ("x.csv", HEADER + b"p,a,b\n", None, "x.csv", "2 gt"),
+    ("x.csv", HEADER + b'"two\nlines",a,b\n\np,a\n', ":5", "2 cells", "3"),
+    ("x.csv", b"prompt,chosen,chosen,rejected\np,a,c,b\n", ":1", "chosen", ""),
+    ("x.jsonl", b'{"a": 1, "a": 2}', ":1", '{"a": 1, "a": 2}', "JSON a"),
+    ("x.csv", HEADER + b'"p,a,b\n', ":2", "unexpected end of data", "CSV"),
+    ("x.csv", HEADER + b"p,a,\n", ":2", "", "rejected"),
+    ("x.csv", HEADER + b"\xff,a,b\n", "", ANY, ""),
+    ("x.csv.gz", b"{}", "", ANY, ""),
+    ("x.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-9], "", ANY, ""),
+    ("x.parquet", b"PAR1", "", ANY, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "place", "value", "accepted"), BROKEN)
+def test_refuses_broken_files(
+    name: str,
+    data: bytes,
+    place: str | None,
+    value: Any,
+    accepted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    with refused("data.path" if place is None else name + place, value, accepted):
+        Files(path=name).table()
+
+
+def test_refuses_a_bad_cell_in_parquet(tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.parquet", [GOOD, {**GOOD, "chosen": None}])
+    with refused(f"{path}[1]", None, "chosen"):
+        Files(path=path).table()
+
+
+def test_refuses_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
+    columns = [pyarrow.array(["a"] * 9)] * 4
+    twice = pyarrow.Table.from_arrays(columns, names=["prompt", "chosen", "rejected", "chosen"])
+    path = str(tmp_path / "x.parquet")
+    pyarrow.parquet.write_table(twice, path)
+    with refused(path, "chosen"):
+        Files(path=path).table()
+
+
+def test_columns_without_a_name_can_be_several(tmp_path: Path) -> None:
+    plain, wide = write(tmp_path / "x.csv", some(20)), tmp_path / "wide.csv"
+    with wide.open("w", newline="") as file:
+        csv.writer(file).writerows([[*GOOD, "", ""], *([*row.values(), "", ""] for row in some(20))])
+    assert anywhere(Files(path=str(wide)).table()) == anywhere(Files(path=plain).table())
