@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from w2sd.metrics.agreement import agreement, agrees
-from w2sd.metrics.predictions import Predictions
+from w2sd.metrics.accuracy import agreement, agrees
+from w2sd.predictions import Predictions
 
 
 def model(p: object, predicted: object = None) -> Predictions:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from w2sd.metrics.boundary import EDGES, QUANTILES, quantiles_of_flips, rates_by_confidence
 from w2sd.metrics.deception import Flips, flips
+
+from w2sd.metrics.robustness import EDGES, QUANTILES, quantiles_of_flips, rates_by_confidence
 
 
 def moved(n: int = 500, seed: int = 0) -> tuple[Flips, np.ndarray]:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from w2sd.metrics import cells
 from w2sd.metrics.deception import (
     BlindSpot,
     Flips,
@@ -28,6 +26,8 @@ from w2sd.metrics.deception import (
     seed_null,
     tax,
 )
+
+from w2sd.metrics import cells
 from w2sd.metrics.regions import KU, REGIONS, regions
 from w2sd.metrics.statistics import interval, wilson
 from w2sd.metrics.strata import margin_bins

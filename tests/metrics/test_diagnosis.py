@@ -7,15 +7,14 @@ import json
 import numpy as np
 import pytest
 from tests.metrics.test_measure_deception import lengths_of, simulated, without
+from w2sd.metrics.deception import excess_flips, flips, score
 
 from w2sd.metrics import diagnosis
-from w2sd.metrics.calibration import brier, ece, rescale, temperature
-from w2sd.metrics.deceived import measure_deception
-from w2sd.metrics.deception import excess_flips, flips, score
-from w2sd.metrics.predictions import Predictions
+from w2sd.metrics.calibration import brier, decompose, ece, rescale, temperature
+from w2sd.metrics.measurement import measure_deception
 from w2sd.metrics.regions import KU, regions
-from w2sd.metrics.sensitivity import THRESHOLDS
-from w2sd.metrics.variance import decompose
+from w2sd.metrics.robustness import THRESHOLDS
+from w2sd.predictions import Predictions
 
 
 def test_confidences_and_squared_errors() -> None:

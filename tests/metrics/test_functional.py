@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from w2sd.metrics.functional import accuracy, correctness, n_ties, pgr
+from w2sd.metrics.accuracy import accuracy, correctness, n_ties, pgr
 
 V26 = [
     (0.60, 0.72, 0.80, 0.6),

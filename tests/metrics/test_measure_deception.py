@@ -11,14 +11,14 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 from tests.builders import refused
+from w2sd.metrics.deception import excess_flips, flips
 
 from w2sd.metrics import cells, deception
 from w2sd.metrics.arms import design
-from w2sd.metrics.deceived import RATIOS, measure_deception
-from w2sd.metrics.deception import excess_flips, flips
-from w2sd.metrics.predictions import Predictions, join, length_difference, select
+from w2sd.metrics.measurement import RATIOS, measure_deception
 from w2sd.metrics.regions import KU, REGIONS, known_regions, region_counts, regions
 from w2sd.metrics.strata import difficulty_strata, length_bins, margin_bins
+from w2sd.predictions import Predictions, join, length_difference, select
 
 CONFLICT = ("twin_1", "twin_2", "twin_3", "placebo/more_data", "placebo/noise", "gold_conflict", "gold_baseline")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tests.builders import refused
 
-from w2sd.metrics.functional import accuracy, pgr
+from w2sd.metrics.accuracy import accuracy, pgr
 from w2sd.metrics.measurement import ROLES, measure
-from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.statistics import clustered_bootstrap, clustered_standard_error, interval, mcnemar_exact
+from w2sd.predictions import Predictions
 
 NAMES = {
     *(f"accuracy/{role}{suffix}" for role in ROLES for suffix in ("", "_se", "_lo", "_hi")),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.builders import refused
 
-from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select, write_predictions
+from w2sd.predictions import Predictions, join, length_difference, read_predictions, select, write_predictions
 
 COLUMNS: dict[str, Any] = {
     "id": ["b", "a", "c"],

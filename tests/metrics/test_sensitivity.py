@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from w2sd.metrics.deception import Flips, excess_flips, flips, score
+
 from w2sd.metrics.regions import KU, regions
-from w2sd.metrics.sensitivity import THRESHOLDS, FlipModel, flip_model, threshold_sweep
+from w2sd.metrics.robustness import THRESHOLDS, FlipModel, flip_model, threshold_sweep
 
 STRONG = [0.95, 0.90, 0.80, 0.78, 0.97, 0.60, 0.85, 0.40, 0.92, 0.76, 0.30, 0.88]
 WEAK = [0.90, 0.60, 0.40, 0.80, 0.55, 0.45, 0.95, 0.30, 0.20, 0.74, 0.85, 0.78]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torchmetrics import MetricCollection
+from w2sd.metrics.deception import flips, score
 
 from w2sd.metrics import functional
-from w2sd.metrics.deception import flips, score
 from w2sd.metrics.measurement import Metrics, measure
-from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.regions import KU, regions
 from w2sd.metrics.torch_metrics import FIGURES, DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered, uid_of
+from w2sd.predictions import Predictions
 
 
 def columns(n: int, seed: int = 0) -> dict[str, np.ndarray]:

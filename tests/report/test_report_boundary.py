@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from w2sd.metrics.boundary import EDGES
+from w2sd.metrics.robustness import EDGES
 from w2sd.report import deception_figures, results, verdicts
 from w2sd.report.verdicts import Ruling
 

@@ -26,7 +26,6 @@ from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
 from w2sd.metrics import functional
-from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models.heads import RewardModel
 from w2sd.models.scratch import Scratch
 from w2sd.objectives.logconf import LogConf
@@ -34,6 +33,7 @@ from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Task
+from w2sd.predictions import read_predictions, write_predictions
 from w2sd.stages import compare, engine, evaluate, label, pretrain, train, training_targets
 from w2sd.students.student import RewardStudent
 from w2sd.supervision.base import Lesson, Supervision

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.regions import KU, regions
 from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.statistics import Column, wilson
 from w2sd.metrics.verdict import Verdict, judge
+from w2sd.predictions import Predictions
 
 N_RESAMPLES = 400
 N_NULL, N_PLANTED = 500, 150  # draws

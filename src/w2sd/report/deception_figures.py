@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from w2sd.config import NOT_RECORDED
-from w2sd.metrics.boundary import EDGES
+from w2sd.metrics.robustness import EDGES
 from w2sd.report import deceptions, gaps, notation, region_squares, style, verdicts
 from w2sd.report.deceptions import EXCESS, NULL
 from w2sd.report.estimates import Estimate
