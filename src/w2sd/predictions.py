@@ -326,7 +326,8 @@ def _refuse_first(rows: _Rows, name: str, bad: NDArray[np.bool_], accepted: str)
     """Refuse the first value that is marked, by its place."""
     if bad.any():
         n = int(bad.argmax())
-        raise Refused(f"{rows.place(n)}: {name}", rows.columns[name][n], accepted)
+        value = rows.columns[name][n]
+        raise Refused(f"{rows.place(n)}: {name}", value.item() if isinstance(value, np.generic) else value, accepted)
 
 
 def _convert(rows: _Rows, name: str, to: Callable[[Any], Any]) -> list[Any]:

@@ -143,8 +143,9 @@ class DeceptionScore(PairMetric):
     """The share of a conflict's flips that its weak supervisor cannot see, over all batches and ranks.
 
     `excess_flips.score` of the pairs that the baseline gets right and the student wrong; `figure` names what is
-    computed instead: its base rate, lift, excess or p, or the number of flips. A share of few flips says nothing, nor does one without its base rate: in
-    a collection with the others, which share their states, each is logged under its own name.
+    computed instead: its base rate, lift, excess or p, or the number of flips. A share of few flips says nothing, nor
+    does one without its base rate: in a collection with the others, which share their states, each is logged under its
+    own name.
 
     `update` takes `uid` (int64, [B]) and the confidences in the better answer ([B], in [0, 1]) of the student
     (`p_correct`), its weak supervisor (`weak`), its ceiling (`ceiling`) and the student without conflict (`baseline`).
