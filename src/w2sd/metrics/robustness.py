@@ -24,7 +24,7 @@ EDGES = (0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _EVENTS = 5  # flips, and stays, for each coefficient (Vittinghoff & McCulloch 2007: results are sound from 5 to 9)
 _RIDGE = 1e-6
-_STEPS = 100
+_SLOPE = 1e-8  # of the log-likelihood where the fit ends
 _SURE = 1e-6  # confidences nearer to 0 or 1 count as this near: a logit has to be finite
 _LOOSE = 30.0  # standard error of a coefficient, per standard deviation, beyond which the rows are separable
 
@@ -164,10 +164,10 @@ def flip_model(
     """What makes a row of C0 flip, without a threshold; deception predicts weak < 0 where strong is high.
 
     logit P(flip) = b0 + b1 m_NC + b2 logit s + b3 logit w + b4 logit s logit w (+ b5 length difference), with the
-    logits of the confidences of baseline, strong and weak model. Fitted by iteratively reweighted least squares with
-    a ridge of 1e-6 on coefficients per standard deviation. None with fewer than five flips, or stays, for each
-    coefficient, where a term does not vary apart from the others, and where the rows are (nearly) separable. The
-    standard errors take rows for independent.
+    logits of the confidences of baseline, strong and weak model. Fitted by maximum likelihood with a ridge of 1e-6
+    on coefficients per standard deviation. None with fewer than five flips, or stays, for each coefficient, where a
+    term does not vary apart from the others, and where the rows are (nearly) separable. The standard errors take rows
+    for independent.
     """
     terms = {"baseline": _logit("baseline", baseline), "strong": _logit("strong", strong), "weak": _logit("weak", weak)}
     if length_difference is not None:
@@ -196,22 +196,27 @@ def flip_model(
 
 def _fit(design: Column, y: Column) -> tuple[Column, Column] | None:
     """Coefficients and their covariance; None without convergence or where a coefficient is not held by the rows."""
-    beta, ridge = np.zeros(design.shape[1]), _RIDGE * np.eye(design.shape[1])
-    ridge[0, 0] = 0
-    for _ in range(_STEPS):
-        p = (1 + np.tanh(design @ beta / 2)) / 2
-        information = design.T @ (design * (p * (1 - p))[:, None]) + ridge
-        # Separable rows end with no information at all in some direction.
-        if np.linalg.cond(information) > 1 / np.finfo(np.float64).eps:
-            return None
-        step = np.linalg.solve(information, design.T @ (y - p) - ridge @ beta)
-        # Far from the optimum a full step may overshoot: no predictor moves by more than a few logits at a time.
-        step /= max(1.0, float(np.abs(design @ step).max()) / 5)
-        beta = beta + step
-        if np.abs(step).max() < 1e-12 * (1 + np.abs(beta).max()):
-            covariance: Column = np.asarray(np.linalg.inv(information), dtype=np.float64)
-            return (beta, covariance) if np.diag(covariance).max() < _LOOSE**2 else None
-    return None
+    from scipy.optimize import root
+
+    ridge = np.append(0.0, np.full(design.shape[1] - 1, _RIDGE))
+
+    def chance(beta: Column) -> Column:
+        return (1 + np.tanh(design @ beta / 2)) / 2
+
+    def slope(beta: Column) -> Column:
+        return design.T @ (chance(beta) - y) + ridge * beta
+
+    def information(beta: Column) -> Column:
+        p = chance(beta)
+        return design.T @ (design * (p * (1 - p))[:, None]) + np.diag(ridge)
+
+    beta = root(slope, np.zeros(design.shape[1]), jac=information, tol=1e-14).x
+    curvature = information(beta)
+    # Separable rows have no slope far out, and no information in some direction.
+    if np.abs(slope(beta)).max() > _SLOPE or np.linalg.cond(curvature) > 1 / np.finfo(np.float64).eps:
+        return None
+    covariance: Column = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
+    return (beta, covariance) if np.diag(covariance).max() < _LOOSE**2 else None
 
 
 def _logit(name: str, p_correct: ArrayLike) -> Column:
