@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from w2sd.metrics.statistics import Metrics
 
 EPILOG = """files: Parquet, CSV or JSONL with id and truth-oriented margin (logits) and/or p_correct (0 to 1); optional
-cluster, stratum (true difficulty), n_chosen, n_rejected. Rows in any order; all files have the same ids.
+cluster, stratum (true difficulty), known, n_chosen, n_rejected, predicted. Rows in any order; all files have the same
+ids.
 
 --baseline and --student repeat and pair in order, one pair a seed; so do --gold-conflict with --gold-baseline, and
 --placebo with the same NAME. The baselines of other seeds serve as twins beside the files of --twin.

@@ -265,7 +265,7 @@ def test_weights_are_repeated_rows() -> None:
 
 
 def test_resamples_in_blocks_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("w2sd.metrics.statistics._WEIGHTS", 1000)
+    monkeypatch.setattr("w2sd.metrics.statistics._BLOCK", 1000)
     blocks = list(resample(np.arange(300), 11, seed=0))
     assert [block.shape for block in blocks] == [(300, 1), *[(300, 3)] * 3, (300, 2)]
     tables = simulated(300)

@@ -23,6 +23,7 @@ from w2sd.metrics.statistics import (
 from w2sd.predictions import Column, Predictions, confidences, require_joined
 
 ROLES = ("weak", "student", "ceiling")
+PUPILS = ("student", "ceiling")  # whose agreement with the weak model is measured
 
 
 def correctness(p_correct: ArrayLike) -> Column:
@@ -147,15 +148,14 @@ def agreement(joined: Mapping[str, Predictions], *, n_resamples: int = 2000) -> 
     right = correctness(weak.p_correct)
     clusters = np.unique(weak.clusters, return_inverse=True)[1]
     parts = {"": np.ones_like(right), "/weak_right": right, "/weak_wrong": 1 - right}
+    same = {f"{role}{part}": parts[part] * agrees(weak, joined[role]) for role in PUPILS for part in parts}
+    draws = clustered_bootstrap({**parts, **same}, clusters, n_resamples=n_resamples)
     metrics: Metrics = {}
-    for role in ("student", "ceiling"):
-        same = agrees(weak, joined[role])
-        columns = {f"{kind}{part}": parts[part] * (same if kind else 1) for part in parts for kind in ("same", "")}
-        draws = clustered_bootstrap(columns, clusters, n_resamples=n_resamples)
+    for role in PUPILS:
         for part in parts:
-            name, n = f"agreement/{role}{part}", float(columns[part].sum())
-            metrics[name] = float(columns[f"same{part}"].sum()) / n if n else None
-            of, out_of = draws[f"same{part}"], draws[part]
+            name, n = f"agreement/{role}{part}", float(parts[part].sum())
+            metrics[name] = float(same[f"{role}{part}"].sum()) / n if n else None
+            of, out_of = draws[f"{role}{part}"], draws[part]
             metrics |= bounds(name, np.divide(of, out_of, out=np.full_like(of, np.nan), where=out_of > 0))
     return metrics
 

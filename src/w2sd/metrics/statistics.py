@@ -24,8 +24,7 @@ Metrics = dict[str, float | int | str | None]  # the only strings are reasons wh
 # quarter of int32's memory, a third of its time.
 Weights = NDArray[np.int8]
 
-_BLOCK = 2**22  # counts drawn at a time: 32 MB, whatever the number of cells
-_WEIGHTS = 2**24  # weights at a time: 16 MB, whatever the number of rows
+_BLOCK = 2**24  # weights at a time: 16 MB, whatever the number of rows
 
 
 class Interval(NamedTuple):
@@ -76,7 +75,8 @@ def clustered_standard_error(values: ArrayLike, clusters: ArrayLike) -> float | 
     >>> clustered_standard_error([1, 1, 0, 0], ["a", "a", "b", "b"])
     0.5
     """
-    sums, rows = _per_cluster({"values": values}, clusters).T
+    checked, index = _checked({"values": values}, clusters)
+    sums, rows = np.bincount(index, weights=checked["values"]), np.bincount(index)
     n_clusters, n, total = len(rows), rows.sum(), sums.sum()
     if n_clusters < 2:
         return None
@@ -88,34 +88,23 @@ def clustered_standard_error(values: ArrayLike, clusters: ArrayLike) -> float | 
 def clustered_bootstrap(
     columns: Mapping[str, ArrayLike], clusters: ArrayLike, *, n_resamples: int = 2000, seed: int = 0
 ) -> dict[str, Column]:
-    """Means of each column over resampled clusters, one resample for all columns (paired).
-
-    A resample enters the means only through the sums and row counts of its clusters, and most clusters share
-    theirs with others. So what is drawn is how often each distinct tuple of sums (a *cell*) occurs: a multinomial
-    over cells is, exactly, what drawing clusters one by one amounts to. Neither the order of the rows nor the
-    names of the clusters matter.
-    """
+    """Means of each column over resampled clusters: those of `resample`, the same for all columns (paired)."""
     if n_resamples < 1:
         raise ValueError(f"clustered_bootstrap: expected n_resamples of at least 1, got {n_resamples}")
-    cells, n_cells = np.unique(_per_cluster(columns, clusters), axis=0, return_counts=True)
-    rng, n_clusters, block = np.random.default_rng(seed), n_cells.sum(), max(1, _BLOCK // len(cells))
-    totals = np.concatenate(
-        [
-            rng.multinomial(n_clusters, n_cells / n_clusters, size=min(block, n_resamples - start)) @ cells
-            for start in range(0, n_resamples, block)
-        ]
-    )
-    return {name: totals[:, i] / totals[:, -1] for i, name in enumerate(columns)}
+    checked, index = _checked(columns, clusters)
+    _, *blocks = resample(index, n_resamples, seed)
+    return {name: np.concatenate([_means(column, weights) for weights in blocks]) for name, column in checked.items()}
 
 
 def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int | Sequence[int]) -> Iterator[Weights]:
     """The rows as they are, then resamples of their clusters, in blocks that memory holds.
 
-    The same weights serve every figure, which makes the resamples paired. Clusters are codes from 0 on.
+    This is the one bootstrap: every interval over the rows of a file is made of these weights, so that all figures are
+    paired. Clusters are codes from 0 on.
     """
     rng, n_clusters = np.random.default_rng(seed), int(clusters.max()) + 1
     yield np.ones((len(clusters), 1), dtype=np.int8)
-    block = max(1, _WEIGHTS // len(clusters))
+    block = max(1, _BLOCK // len(clusters))
     for start in range(0, n_resamples, block):
         drawn = rng.integers(n_clusters, size=(min(block, n_resamples - start), n_clusters))
         times = np.stack([np.bincount(sample, minlength=n_clusters) for sample in drawn], dtype=np.int8)
@@ -157,8 +146,16 @@ def bounds(name: str, draws: Column) -> Metrics:
     return {f"{name}_lo": None, f"{name}_hi": None} if lo == hi else {f"{name}_lo": lo, f"{name}_hi": hi}
 
 
-def _per_cluster(columns: Mapping[str, ArrayLike], clusters: ArrayLike) -> Column:
-    """One row per cluster: the sum of each column, and last the number of rows."""
+def _means(column: Column, weights: Weights) -> Column:
+    """The mean of a column in each sample, whatever the order of its rows: equal values are counted first."""
+    values, codes = np.unique(column, return_inverse=True)
+    counts = weigh(np.ones(len(column), dtype=np.bool_), codes, len(values), weights)
+    means: Column = values @ counts / weights.sum(axis=0, dtype=np.int32)
+    return means
+
+
+def _checked(columns: Mapping[str, ArrayLike], clusters: ArrayLike) -> tuple[dict[str, Column], NDArray[np.intp]]:
+    """The columns, and the cluster of each row as a code from 0 on."""
     checked = {name: as_column(name, values) for name, values in columns.items()}
     labels = np.asarray(clusters)
     for name, column in checked.items():
@@ -166,9 +163,7 @@ def _per_cluster(columns: Mapping[str, ArrayLike], clusters: ArrayLike) -> Colum
             raise ValueError(f"{name}: {len(column)} rows, but clusters has {len(labels)}")
     if not len(labels):
         raise ValueError("clusters: expected at least one row")
-    index = np.unique(labels, return_inverse=True)[1]
-    sums = [np.bincount(index, weights=column) for column in checked.values()]
-    return np.column_stack([*sums, np.bincount(index)])
+    return checked, np.unique(labels, return_inverse=True)[1]
 
 
 def _quantile(level: float) -> float:

@@ -1,6 +1,6 @@
 """Is there deception beyond the nulls? One pure function of many predictions, by the rule of docs/verdict.md.
 
-NumPy float64 and the standard library only. The rule was fixed before any result was looked at; its constants are
+The rule was fixed before any result was looked at; its constants are
 below, each with its source. A verdict is about replicates: one student can show anything.
 """
 
