@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.builders import assert_refusal
+from verdict_errors import PLANTED, Study, draw
 from w2sd import score
-from w2sd.metrics.verdict_errors import PLANTED, Study, draw
 
 V27 = {
     "ceiling": [0.95, 0.90, 0.80, 0.78, 0.97, 0.60, 0.85, 0.40, 0.92, 0.76, 0.30, 0.88],
@@ -230,11 +230,11 @@ BAD: list[tuple[str, tuple[Any, ...]]] = [
     ("id,margin,p_correct\n0,-1,0.9\n", ("student.csv:2: margin", -1.0, "p_correct 0.5")),
     ("id,p_correct\n0,0.5\n0,0.6\n", ("student.csv:3: id", "0", "student.csv:2")),
     ("id,p_correct\n,0.5\n", ("student.csv:2: id", "", "number")),
-    ("id,p_correct\n0,0.5,7\n", ("student.csv:2", ["7"], "header")),
+    ("id,p_correct\n0,0.5,7\n", ("student.csv:2", "3 cells", "2 header")),
     ("id,p_correct,n_chosen\n0,0.5,2.5\n", ("student.csv:2: n_chosen", "2.5", "0")),
     (
         "id,p_correct\n0,0.5\nx,0.5\n",
-        ("student.csv: id", "1", "weak.csv 12"),
+        ("weak.csv.id", "1", "weak.csv student.csv 12"),
     ),
 ]
 
@@ -263,17 +263,17 @@ def test_bad_jsonl_is_refused_in_one_line(run: Run, files: Path, text: str, refu
 
 def test_files_that_cannot_be_read_are_refused(run: Run, files: Path) -> None:
     (files / "notes.txt").touch()
-    _refused(run(student="notes.txt"), "notes.txt", ".txt", ".parquet .csv .jsonl")
+    _refused(run(student="notes.txt"), "notes.txt", "notes.txt", ".parquet .csv .jsonl")
     (files / "folder.csv").mkdir()
-    _refused(run(student="folder.csv"), "folder.csv", "Is a directory", "csv")
+    _refused(run(student="folder.csv"), "folder.csv", ANY, "a file")
     (files / "latin.csv").write_bytes(b"id,p_correct\n\xe9,0.5\n")
-    _refused(run(student="latin.csv"), "latin.csv", ANY, "csv")
+    _refused(run(student="latin.csv"), "latin.csv", ANY, "a file")
     write(files / "cut.parquet", {"id": [str(i) for i in range(12)], "p_correct": V27["student"]})
     whole = (files / "cut.parquet").read_bytes()
     (files / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    _refused(run(student="cut.parquet"), "cut.parquet", ANY, "parquet")
+    _refused(run(student="cut.parquet"), "cut.parquet", ANY, "Parquet")
     write(files / "odd.parquet", {"id": ["0"], "p_correct": [[0.5]]})
-    _refused(run(student="odd.parquet"), "odd.parquet: row 1: p_correct", [0.5], "0 1")
+    _refused(run(student="odd.parquet"), "odd.parquet[0]: p_correct", [0.5], "0 1")
 
 
 @pytest.mark.parametrize("flag", ["weak", "student", "twin", "placebo", "gold-conflict"])
@@ -282,7 +282,7 @@ def test_a_file_that_is_not_there_is_refused_by_its_flag(run: Run, files: Path, 
     several = ["--gold-baseline", "weak.csv"] if flag == "gold-conflict" else []
     ran = run(weak="studnet.csv") if flag == "weak" else run(student=gone) if flag == "student" else None
     ran = ran or run(f"--{flag}", gone, *several)
-    _refused(ran, f"--{flag}", "studnet.csv", nearest="student.csv")
+    _refused(ran, f"--{flag}", "studnet.csv", "", "student.csv")
 
 
 def test_a_reader_that_leaves_ends_it_quietly(command_to_closed_pipe: Callable[..., tuple[int, str]]) -> None:

@@ -21,11 +21,12 @@ from w2sd.report.notation import estimate
 from w2sd.signals import exit_on_closed_pipe
 
 if TYPE_CHECKING:
-    from w2sd.metrics.measurement import Metrics
     from w2sd.metrics.replicates import Replicate
+    from w2sd.metrics.statistics import Metrics
 
 EPILOG = """files: Parquet, CSV or JSONL with id and truth-oriented margin (logits) and/or p_correct (0 to 1); optional
-cluster, stratum (true difficulty), n_chosen, n_rejected. Rows in any order; all files have the same ids.
+cluster, stratum (true difficulty), known, n_chosen, n_rejected, predicted. Rows in any order; all files have the same
+ids.
 
 --baseline and --student repeat and pair in order, one pair a seed; so do --gold-conflict with --gold-baseline, and
 --placebo with the same NAME. The baselines of other seeds serve as twins beside the files of --twin.
@@ -73,7 +74,7 @@ def _score(arguments: argparse.Namespace) -> int:
     seeds = _roles(arguments)
     require(0 < arguments.threshold <= 1, "--threshold", arguments.threshold, "a number above 0 and up to 1")
     _require_files(arguments)
-    from w2sd.metrics.comparison import compare
+    from w2sd.metrics.measurement import compare
     from w2sd.metrics.verdict import judge
 
     replicates = _replicates(seeds)
@@ -132,9 +133,8 @@ def _require_files(arguments: argparse.Namespace) -> None:
 
 
 def _replicates(seeds: Sequence[Mapping[str, str]]) -> list[Replicate]:
-    from w2sd.metrics.prediction_files import read_all
-    from w2sd.metrics.predictions import length_difference
     from w2sd.metrics.replicates import Replicate
+    from w2sd.predictions import length_difference, read_all
 
     tables = read_all([file for roles in seeds for file in roles.values()])
     replicates = []

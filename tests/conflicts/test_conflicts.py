@@ -34,7 +34,6 @@ from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Pair, Table, coin, draw
 from w2sd.data.text import Encoded
 from w2sd.logger import Csv
-from w2sd.metrics.predictions import read_predictions
 from w2sd.models.heads import RewardModel, silence_dropout
 from w2sd.models.log_probs import PairScores
 from w2sd.objectives.reward import RewardBCE
@@ -43,6 +42,7 @@ from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Stage, Task
 from w2sd.pipeline.store import Store
+from w2sd.predictions import read_predictions
 from w2sd.stages import engine, train, training_targets
 from w2sd.students.student import RewardStudent
 from w2sd.supervision.oracle import Gold, OracleConfident

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from w2sd.metrics.deception import flips
+from w2sd.metrics.excess_flips import flips
 from w2sd.metrics.regions import REGIONS, RegionCount, confident_errors, known_regions, region_counts, regions
 
 STRONG = [0.95, 0.90, 0.80, 0.78, 0.97, 0.60, 0.85, 0.40, 0.92, 0.76, 0.30, 0.88]

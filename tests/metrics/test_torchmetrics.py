@@ -10,12 +10,12 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from w2sd.metrics import functional
-from w2sd.metrics.deception import flips, score
-from w2sd.metrics.measurement import Metrics, measure
-from w2sd.metrics.predictions import Predictions
-from w2sd.metrics.regions import KU, regions
+from w2sd.metrics.accuracy import accuracy, measure_accuracy
+from w2sd.metrics.excess_flips import Cells, base_rate, count, flips, number, p_spread, score
+from w2sd.metrics.regions import regions
+from w2sd.metrics.statistics import Metrics
 from w2sd.metrics.torch_metrics import FIGURES, DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered, uid_of
+from w2sd.predictions import Predictions
 
 
 def columns(n: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -33,15 +33,19 @@ def tensors(rows: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def expected(rows: dict[str, np.ndarray]) -> dict[str, float]:
-    accuracies = {name: functional.accuracy(rows[name]) for name in ("weak", "p_correct", "ceiling")}
     pgr = as_in_the_file(rows)["pgr"]
     assert isinstance(pgr, float)
+    cells = counted(rows, 0.75)
+    share, base = number(score(cells)), number(base_rate(cells))
+    assert share is not None
+    assert base is not None
+    figures = {"deception/score": share, "deception/base_rate": base, "deception/flips": float(cells.f.sum())}
+    return {"accuracy": accuracy(rows["p_correct"]), "pgr": pgr, **figures}
+
+
+def counted(rows: dict[str, np.ndarray], threshold: float) -> Cells:
     c0, f, _ = flips(rows["baseline"], rows["p_correct"])
-    deception = score(f, c0, regions(rows["ceiling"], rows["weak"]) == KU)
-    assert deception.score is not None
-    assert deception.base_rate is not None
-    figures = {"deception/score": deception.score, "deception/base_rate": deception.base_rate}
-    return {"accuracy": accuracies["p_correct"], "pgr": pgr, **figures, "deception/flips": float(f.sum())}
+    return count(f, c0, regions(rows["ceiling"], rows["weak"], threshold))
 
 
 def as_in_the_file(rows: dict[str, np.ndarray]) -> Metrics:
@@ -52,7 +56,7 @@ def as_in_the_file(rows: dict[str, np.ndarray]) -> Metrics:
         role: Predictions(ids, clusters, p_correct=rows[column], margin=rows[column] - 0.5)
         for role, column in roles.items()
     }
-    return measure(tables, n_resamples=10)
+    return measure_accuracy(tables, n_resamples=10)
 
 
 def collection() -> MetricCollection:
@@ -91,8 +95,8 @@ def test_forward_gives_the_value_of_the_batch_and_keeps_it() -> None:
     halves = {name: column.split(20) for name, column in tensors(rows).items()}
     for i in range(2):
         value = metric(uid=halves["uid"][i], p_correct=halves["p_correct"][i])
-        assert value.item() == functional.accuracy(rows["p_correct"][20 * i : 20 * (i + 1)])
-    assert metric.compute().item() == functional.accuracy(rows["p_correct"])
+        assert value.item() == accuracy(rows["p_correct"][20 * i : 20 * (i + 1)])
+    assert metric.compute().item() == accuracy(rows["p_correct"])
 
 
 def test_single_precision_and_gradients_are_left_at_the_door() -> None:
@@ -139,9 +143,17 @@ def test_every_figure_of_deception_is_that_of_the_function(figure: str) -> None:
     rows = columns(200)
     metric = DeceptionScore(figure, threshold=0.6)
     metric.update(**rows_of_deception(rows))
-    c0, f, _ = flips(rows["baseline"], rows["p_correct"])
-    found = score(f, c0, regions(rows["ceiling"], rows["weak"], 0.6) == KU)
-    assert metric.compute().item() == (f.sum() if figure == "flips" else getattr(found, figure))
+    cells = counted(rows, 0.6)
+    share, base = number(score(cells)), number(base_rate(cells))
+    assert share is not None
+    assert base is not None
+    assert (
+        metric.compute().item()
+        == {
+            **{"score": share, "base_rate": base, "lift": share / base, "excess": share - base},
+            **{"p_region": p_spread(cells), "flips": cells.f.sum()},
+        }[figure]
+    )
 
 
 def test_deception_without_flips_is_nan() -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from tests.builders import refused
 
+from verdict_errors import NULLS, PLANTED, Scenario, Study, draw
 from w2sd.metrics import replicates as replicates_module
-from w2sd.metrics.predictions import Predictions
 from w2sd.metrics.replicates import NULL, STUDENT, Replicate, count_world, two_level
 from w2sd.metrics.statistics import Column, interval, t_quantile, t_tail
 from w2sd.metrics.verdict import FALSE_EXCESS, MIN_FLIPS, Verdict, holm, judge, trend
-from w2sd.metrics.verdict_errors import NULLS, PLANTED, Scenario, Study, draw
+from w2sd.predictions import Predictions
 
 N = 1000  # pairs of which the first half is ku, the second kk
 

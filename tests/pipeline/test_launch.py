@@ -27,13 +27,13 @@ from w2sd.atomic import digest_file, read_json, write_json
 from w2sd.config import RunConfig
 from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
-from w2sd.metrics.predictions import write_predictions
 from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
+from w2sd.predictions import write_predictions
 from w2sd.stages import engine
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]

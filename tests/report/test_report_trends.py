@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from tests.report.writing import FakeStore, read, write_page
 
-from w2sd.metrics.boundary import EDGES
+from w2sd.metrics.robustness import EDGES
 from w2sd.metrics.verdict import trend
 from w2sd.report import results, trends, verdicts
 from w2sd.report.verdicts import Ruling

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from w2sd.metrics.deceived import measure_deception
-from w2sd.metrics.predictions import Predictions, join, write_predictions
+from w2sd.metrics.measurement import measure_deception
 from w2sd.pipeline.store import Store
+from w2sd.predictions import Predictions, join, write_predictions
 from w2sd.report import page, results, verdicts
 
 CREATED = "2031-04-05T06:07:{:02d}+00:00"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.smoke.test_chain import Ran, run
 from w2sd.atomic import read_json
-from w2sd.metrics.predictions import LOGITS, read_distributions
+from w2sd.predictions import LOGITS, read_distributions
 
 pytestmark = pytest.mark.smoke
 

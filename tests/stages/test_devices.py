@@ -39,7 +39,6 @@ from w2sd import worker
 from w2sd.atomic import read_json
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
-from w2sd.metrics.predictions import read_predictions
 from w2sd.models import packing
 from w2sd.models.heads import HeadedModel
 from w2sd.parts.trainer import Trainer
@@ -47,6 +46,7 @@ from w2sd.pipeline import launch as launching
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.store import Store
+from w2sd.predictions import read_predictions
 
 pytestmark = pytest.mark.ddp
 ALONE = Trainer(log_every=1)

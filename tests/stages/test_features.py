@@ -22,7 +22,6 @@ from w2sd.data import pairs as data
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
 from w2sd.logger import Csv
-from w2sd.metrics.predictions import read_predictions
 from w2sd.metrics.saliency import saliency
 from w2sd.models.heads import Probe
 from w2sd.parts.stopping import Stopping
@@ -30,6 +29,7 @@ from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.stage import Task
 from w2sd.pipeline.store import Store
+from w2sd.predictions import read_predictions
 from w2sd.stages import features, training_targets
 from w2sd.stages.train import random_seed
 from w2sd.supervision.base import Lesson

@@ -19,12 +19,12 @@ from w2sd.config import RunConfig
 from w2sd.data import pairs as data
 from w2sd.data.pairs import Item, Pair, coin
 from w2sd.identity import digest
-from w2sd.metrics.predictions import LOGITS, read_distributions, read_predictions, write_predictions
 from w2sd.models.heads import HeadedModel, RewardModel
 from w2sd.parts.hint import Shown
 from w2sd.parts.trainer import Resolved
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.store import Store
+from w2sd.predictions import LOGITS, read_distributions, read_predictions, write_predictions
 from w2sd.stages import preflight, scoring, train
 from w2sd.stages.training_targets import hinted
 from w2sd.world import ladder

@@ -29,7 +29,6 @@ from w2sd.data.batch import AnswerRows
 from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
-from w2sd.metrics.predictions import read_predictions, write_predictions
 from w2sd.models import heads
 from w2sd.models.heads import PolicyModel
 from w2sd.parts.adapter import Adapter
@@ -39,6 +38,7 @@ from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Task
 from w2sd.pipeline.store import Store
+from w2sd.predictions import read_predictions, write_predictions
 from w2sd.stages import engine, evaluate, label, reference, sft, train
 from w2sd.stages.encoding import encode_for
 from w2sd.supervision.teacher import Hard, Soft

@@ -25,8 +25,7 @@ from w2sd.data import pairs as data
 from w2sd.data.loader import Loader
 from w2sd.data.pairs import Pair, coin
 from w2sd.errors import StageFailed
-from w2sd.metrics import functional
-from w2sd.metrics.predictions import read_predictions, write_predictions
+from w2sd.metrics.accuracy import accuracy, pgr
 from w2sd.models.heads import RewardModel
 from w2sd.models.scratch import Scratch
 from w2sd.objectives.logconf import LogConf
@@ -34,6 +33,7 @@ from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Task
+from w2sd.predictions import read_predictions, write_predictions
 from w2sd.stages import compare, engine, evaluate, label, pretrain, train, training_targets
 from w2sd.students.student import RewardStudent
 from w2sd.supervision.base import Lesson, Supervision
@@ -122,7 +122,7 @@ def test_an_evaluation_has_the_held_out_helpful_pairs_beside_it(chain: Chain, na
     assert set(column(folder, "known", "helpful.parquet")) == {True}
     predictions = read_predictions(folder / "helpful.parquet")
     assert predictions.margin == pytest.approx(margins_by_hand(chain.folder(f"train/{name}"), pairs), abs=1e-5)
-    assert metrics(folder)["helpful/accuracy"] == functional.accuracy(predictions.p_correct)
+    assert metrics(folder)["helpful/accuracy"] == accuracy(predictions.p_correct)
 
 
 def test_without_held_out_helpful_pairs_there_is_no_accuracy_on_them(
@@ -205,7 +205,7 @@ def test_what_the_student_logs_is_what_the_comparison_finds(
     assert compared["pgr"] is not None
     assert logged["accuracy"] == pytest.approx(compared["accuracy/student"], abs=1e-12)
     assert logged["pgr"] == pytest.approx(compared["pgr"], abs=1e-12)
-    assert logged["pgr"] == functional.pgr(0.3, logged["accuracy"], 0.95)
+    assert logged["pgr"] == pgr(0.3, logged["accuracy"], 0.95)
     assert logged["n/pairs"] == compared["n/test"] == 100
     assert [compared[f"steps/{role}"] for role in ("weak", "student", "ceiling")] == [30, 2, 95]
     assert compared["helpful/accuracy/student"] == logged["helpful/accuracy"]
@@ -241,7 +241,7 @@ def test_labels_say_how_good_they_are_where_they_are_meant(chain: Chain) -> None
     predictions = read_predictions(folder / "predictions.parquet")
     about = np.array([pair.facet == data.TARGET for pair in chain.scored("label/weak")])
     assert about.sum() == 128
-    assert metrics(folder) == {"n/pairs": 160, "accuracy": functional.accuracy(predictions.p_correct[about])}
+    assert metrics(folder) == {"n/pairs": 160, "accuracy": accuracy(predictions.p_correct[about])}
 
 
 def test_a_pair_without_a_prediction_to_compare_with_stops_the_evaluation(

@@ -20,7 +20,7 @@ from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.loader import Filler, Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
-from w2sd.metrics import functional
+from w2sd.metrics.accuracy import accuracy, pgr
 from w2sd.models.heads import RewardModel, silence_dropout
 from w2sd.models.log_probs import PairScores
 from w2sd.objectives.reward import RewardBCE
@@ -354,15 +354,15 @@ def test_what_is_logged_is_what_the_functions_say_of_the_predictions(
     task: Callable[..., Task], references: dict[str, Tensor]
 ) -> None:
     student, logged = examined(task(), reward_model(), references=references)
-    accuracy = functional.accuracy(student.p_correct)
-    weak, ceiling = (functional.accuracy(references[role].numpy()) for role in ("weak", "ceiling"))
-    assert 0 < accuracy < 1
-    assert logged == {"accuracy": accuracy, "pgr": functional.pgr(weak, accuracy, ceiling)}
+    right = accuracy(student.p_correct)
+    weak, ceiling = (accuracy(references[role].numpy()) for role in ("weak", "ceiling"))
+    assert 0 < right < 1
+    assert logged == {"accuracy": right, "pgr": pgr(weak, right, ceiling)}
 
 
 def test_without_references_there_is_accuracy_alone(task: Callable[..., Task]) -> None:
     student, logged = examined(task(), reward_model())
-    assert logged == {"accuracy": functional.accuracy(student.p_correct)}
+    assert logged == {"accuracy": accuracy(student.p_correct)}
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 60, 10**6])

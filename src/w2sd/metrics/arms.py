@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from w2sd.errors import require
-from w2sd.metrics import cells
-from w2sd.metrics.cells import Weights
-from w2sd.metrics.deception import Flips, flips
-from w2sd.metrics.predictions import Predictions
+from w2sd.metrics.excess_flips import Flips, count, excess_flips, flips
 from w2sd.metrics.regions import Codes
-from w2sd.metrics.statistics import Column
+from w2sd.metrics.statistics import Weights
 from w2sd.metrics.strata import ENSEMBLE, Strata, difficulty_strata, length_bins, margin_bins
+from w2sd.predictions import Column, Predictions, require_joined
 
 ROLES = ("weak", "ceiling", "baseline", "student")
 TWIN, PLACEBO = "twin_", "placebo/"  # how the roles of the controls begin
@@ -143,8 +141,8 @@ def mean_excess(arms: Sequence[Arm], region: Codes, weights: Weights | None = No
     """Mean excess flips of some arms in each sample; NaN if the difficulty is unknown for one of them."""
     if any(arm.strata.codes is None for arm in arms):
         return np.full(1 if weights is None else weights.shape[1], np.nan)
-    counts = [cells.count(arm.flips.f, arm.flips.c0, region, arm.strata.codes, weights) for arm in arms]
-    return np.mean([cells.excess_flips(count) for count in counts], axis=0)
+    counts = [count(arm.flips.f, arm.flips.c0, region, arm.strata.codes, weights) for arm in arms]
+    return np.mean([excess_flips(cells) for cells in counts], axis=0)
 
 
 def _check(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> None:
@@ -152,9 +150,8 @@ def _check(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths:
         require(role in joined, "predictions", sorted(joined), f"a role {role}")
     for role, partner in (("gold_conflict", "gold_baseline"), ("gold_baseline", "gold_conflict")):
         require(role not in joined or partner in joined, "predictions", sorted(joined), f"{partner} beside {role}")
+    require_joined(joined)
     ids = joined["weak"].ids
-    for role, table in joined.items():
-        require(table.ids == ids, f"{role}.id", f"{len(table.ids)} ids", "those of weak in their order, as join gives")
     for name, column in {"strata": strata, "lengths": lengths}.items():
         if column is not None:
             require(np.shape(column) == (len(ids),), name, np.shape(column), f"one value for each of {len(ids)} rows")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from w2sd.metrics.functional import confidences
+from w2sd.predictions import confidences
 
 REGIONS = ("kk", "ku", "uk", "uu")  # first letter: strong, second: weak; k known, u unknown
 KK, KU, UK, UU = range(4)

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from w2sd.errors import require, within
-from w2sd.metrics import cells
 from w2sd.metrics.arms import Arm, compared, mean_excess
-from w2sd.metrics.deception import number
-from w2sd.metrics.predictions import Predictions
+from w2sd.metrics.excess_flips import number
 from w2sd.metrics.regions import KU, Codes, regions
-from w2sd.metrics.statistics import Column, t_quantile
+from w2sd.metrics.statistics import resample, t_quantile
+from w2sd.predictions import Column, Predictions
 
 STUDENT, NULL = "excess_flips", "null/"
 NOTHING_RIGHT = "a no-conflict student gets nothing right"
@@ -90,7 +89,7 @@ def count_world(
         return World(name, counts, None)
     resampled = [
         np.stack([mean_excess(count.arms, count.region, weights) for count in counts])
-        for weights in cells.resample(clusters, n_resamples, seed)
+        for weights in resample(clusters, n_resamples, seed)
     ]
     return World(name, counts, np.concatenate(resampled, axis=1)[:, 1:])  # the first sample are the rows themselves
 

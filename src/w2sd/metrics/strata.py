@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from w2sd.metrics.functional import confidences
 from w2sd.metrics.regions import Codes, Flags, same_rows
-from w2sd.metrics.statistics import Column, as_column
+from w2sd.predictions import Column, as_column, confidences
 
 MARGIN_BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the baseline's confidence; the lower edge is included
 ENSEMBLE = 3  # students whose mean margin tells how hard a row is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +12,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from w2sd.metrics import functional
-from w2sd.metrics.deception import flips, score
-from w2sd.metrics.functional import correctness
-from w2sd.metrics.measurement import pgr_beyond_noise
-from w2sd.metrics.regions import KU, regions
-from w2sd.metrics.statistics import Column
+from w2sd.metrics import excess_flips
+from w2sd.metrics.accuracy import accuracy, correctness, pgr_beyond_noise
+from w2sd.metrics.excess_flips import Cells, number
+from w2sd.metrics.regions import regions
+from w2sd.predictions import Column
 
 
 def uid_of(pair_id: str) -> int:
@@ -74,7 +74,7 @@ class PairMetric(Metric):
 
 
 class PairwiseAccuracy(PairMetric):
-    """The share of pairs a model gets right, ties half: `functional.accuracy` over all batches and ranks.
+    """The share of pairs a model gets right, ties half: `accuracy` over all batches and ranks.
 
     `update` takes `uid` (int64, [B]) and `p_correct` (confidence in the better answer, [B], in [0, 1]);
     `compute` returns a float64 scalar.
@@ -94,7 +94,7 @@ class PairwiseAccuracy(PairMetric):
 
     def compute(self) -> Tensor:
         """The accuracy over the distinct pairs seen so far."""
-        return self.value(functional.accuracy(self.rows()["p_correct"]))
+        return self.value(accuracy(self.rows()["p_correct"]))
 
 
 class PerformanceGapRecovered(PairMetric):
@@ -129,15 +129,23 @@ class PerformanceGapRecovered(PairMetric):
         return self.value(math.nan if pgr is None else pgr)
 
 
-FIGURES = ("score", "base_rate", "lift", "excess", "p_region", "flips")
+FIGURES: dict[str, Callable[[Cells], float | None]] = {
+    "score": lambda cells: number(excess_flips.score(cells)),
+    "base_rate": lambda cells: number(excess_flips.base_rate(cells)),
+    "lift": lambda cells: number(excess_flips.lift(cells)),
+    "excess": lambda cells: number(excess_flips.excess(cells)),
+    "p_region": excess_flips.p_spread,
+    "flips": lambda cells: float(cells.f.sum()),
+}
 
 
 class DeceptionScore(PairMetric):
     """The share of a conflict's flips that its weak supervisor cannot see, over all batches and ranks.
 
-    `deception.score` of the pairs that the baseline gets right and the student wrong; `figure` names which part of it
-    is computed, or `flips` for their number. A share of few flips says nothing, nor does one without its base rate: in
-    a collection with the others, which share their states, each is logged under its own name.
+    `excess_flips.score` of the pairs that the baseline gets right and the student wrong; `figure` names what is
+    computed instead: its base rate, lift, excess or p, or the number of flips. A share of few flips says nothing, nor
+    does one without its base rate: in a collection with the others, which share their states, each is logged under its
+    own name.
 
     `update` takes `uid` (int64, [B]) and the confidences in the better answer ([B], in [0, 1]) of the student
     (`p_correct`), its weak supervisor (`weak`), its ceiling (`ceiling`) and the student without conflict (`baseline`).
@@ -167,9 +175,7 @@ class DeceptionScore(PairMetric):
     def compute(self) -> Tensor:
         """The figure over the distinct pairs seen so far, or NaN."""
         rows = self.rows()
-        c0, f, _ = flips(rows["baseline"], rows["p_correct"])
-        if self.figure == "flips":
-            return self.value(float(f.sum()))
-        found = score(f, c0, regions(rows["ceiling"], rows["weak"], self.threshold) == KU)
-        figure = getattr(found, self.figure)
+        c0, f, _ = excess_flips.flips(rows["baseline"], rows["p_correct"])
+        region = regions(rows["ceiling"], rows["weak"], self.threshold)
+        figure = FIGURES[self.figure](excess_flips.count(f, c0, region))
         return self.value(math.nan if figure is None else figure)

@@ -1,6 +1,6 @@
 """Is there deception beyond the nulls? One pure function of many predictions, by the rule of docs/verdict.md.
 
-NumPy float64 and the standard library only. The rule was fixed before any result was looked at; its constants are
+The rule was fixed before any result was looked at; its constants are
 below, each with its source. A verdict is about replicates: one student can show anything.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 from w2sd.errors import require
 from w2sd.metrics.arms import PLACEBO, TWIN, TWINS
 from w2sd.metrics.replicates import NOTHING_RIGHT, NULL, STUDENT, Replicate, World, count_world, mean_known, two_level
-from w2sd.metrics.statistics import Column, interval, t_quantile, t_tail
+from w2sd.metrics.statistics import interval, t_quantile, t_tail
+from w2sd.predictions import Column
 
 VERSION = 1  # of this rule; bumped when the same predictions begin to give another verdict
 # Strata that know nothing of the truth left 22 excess flips of 493 where no deception was planted (mean of eight

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from w2sd.metrics.statistics import Column
 from w2sd.pipeline.store import Store
+from w2sd.predictions import Column
 from w2sd.report import estimates, knobs, notation, style, tables
 from w2sd.report.estimates import Row
 from w2sd.report.figures import LEFT, LINE, RIGHT, WIDTH, drawing, dress, first_of, shade, wrap

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from w2sd.config import NOT_RECORDED
-from w2sd.metrics.boundary import EDGES
+from w2sd.metrics.robustness import EDGES
 from w2sd.metrics.statistics import t_quantile
 from w2sd.metrics.verdict import Trend, Verdict, trend
 from w2sd.report import deceptions, notation, tables, verdicts

@@ -14,10 +14,10 @@ import pandas as pd
 from w2sd.atomic import write_json
 from w2sd.errors import Refused, StageFailed
 from w2sd.identity import canonical
-from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
 from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.verdict import VERSION, Verdict, holm, judge
 from w2sd.pipeline.store import Store
+from w2sd.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
 from w2sd.report import knobs, notation, tables
 from w2sd.report.groups import Group, groups, worlds_and_seeds
 from w2sd.report.records import VERDICT

@@ -8,12 +8,12 @@ from typing import Any
 
 from w2sd.atomic import read_json
 from w2sd.data.pairs import SPLITS, Table, drops_long, read
-from w2sd.metrics import diagnosis
-from w2sd.metrics.comparison import compare
-from w2sd.metrics.predictions import PREDICTIONS, Predictions, join, read_predictions, select
+from w2sd.metrics import robustness
+from w2sd.metrics.measurement import compare
 from w2sd.metrics.saliency import saliency
 from w2sd.pipeline.plan import SALIENCY, SAMPLES, TRAINING
 from w2sd.pipeline.stage import Task
+from w2sd.predictions import PREDICTIONS, Predictions, join, read_predictions, select
 from w2sd.stages.features import ids_in, states_of
 from w2sd.stages.training_targets import opinions, right_option
 
@@ -32,7 +32,7 @@ def run(task: Task) -> dict[str, Any]:
     if f"{TRAINING}student" in task.inputs:
         before, after, weak = (task.inputs[TRAINING + role] for role in ("baseline", "student", "weak"))
         seen = _join({"before": before, "after": after, "weak": weak}, True)  # the teacher labelled all rows of w2s
-        metrics |= diagnosis.locate(seen["before"], seen["after"], seen["weak"], "training")
+        metrics |= robustness.locate(seen["before"], seen["after"], seen["weak"], "training")
     table = read(data)
     if f"{SALIENCY}features" in task.inputs:
         metrics |= _saliency(task, table)

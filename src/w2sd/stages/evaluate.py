@@ -7,7 +7,7 @@ from typing import Any
 
 from w2sd.atomic import read_json
 from w2sd.data.pairs import CONFLICTING, read
-from w2sd.metrics.functional import accuracy
+from w2sd.metrics.accuracy import accuracy
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, scoring
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from w2sd.data.pairs import TARGET, read
-from w2sd.metrics.functional import accuracy
+from w2sd.metrics.accuracy import accuracy
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, scoring
 

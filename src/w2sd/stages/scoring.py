@@ -17,13 +17,13 @@ from w2sd.data.batch import ItemRows, PairRows, StateItems, StatePairs
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import drops_long
 from w2sd.errors import StageFailed
-from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_predictions, write_predictions
 from w2sd.metrics.torch_metrics import uid_of
 from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
 from w2sd.models.hub import load_tokenizer
 from w2sd.objectives.base import OWN
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
+from w2sd.predictions import LOGITS, PREDICTIONS, read_predictions, write_predictions
 from w2sd.stages import reference
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import states_of

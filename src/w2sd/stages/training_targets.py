@@ -16,9 +16,9 @@ from w2sd.conflicts.base import COIN, SOURCE, Conflict, Extra
 from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, texts_of
 from w2sd.errors import Refused, StageFailed, within
 from w2sd.identity import digest
-from w2sd.metrics.predictions import PREDICTIONS, read_distributions, read_predictions
 from w2sd.parts.stopping import Stopping
 from w2sd.pipeline.stage import Task
+from w2sd.predictions import PREDICTIONS, read_distributions, read_predictions
 from w2sd.stages import features
 from w2sd.supervision.base import Lesson
 

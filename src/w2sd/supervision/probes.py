@@ -127,19 +127,14 @@ def _in_largest_piece(known: Examples, k: int) -> NDArray[np.bool_]:
 
 
 def _pieces(near: NDArray[np.int64], linked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each row the smallest row that it is connected with."""
+    """The number of the piece of each row, in the order of the pieces' first rows."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rows, columns = np.nonzero(linked)
-    a, b = rows, near[rows, columns]
-    piece = np.arange(len(near))
-    while True:
-        least = np.minimum(piece[a], piece[b])
-        smaller = piece.copy()
-        for end in (piece[a], piece[b]):
-            np.minimum.at(smaller, end, least)
-        smaller = smaller[smaller]
-        if np.array_equal(smaller, piece):
-            return piece
-        piece = smaller
+    graph = coo_array((np.ones(len(rows)), (rows, near[rows, columns])), shape=(len(near), len(near)))
+    piece: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return piece
 
 
 TOLERANCE = 1e-9  # of the gradient, beside where it began

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -10,9 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.builders import refused
 
-from w2sd.metrics.predictions import Predictions, join, length_difference, read_predictions, select, write_predictions
+from tests.builders import refused
+from w2sd.predictions import (
+    Predictions,
+    join,
+    length_difference,
+    read_predictions,
+    select,
+    write_predictions,
+)
 
 COLUMNS: dict[str, Any] = {
     "id": ["b", "a", "c"],
@@ -74,12 +83,12 @@ def test_columns_that_may_be_left_out_come_back(tmp_path: Path) -> None:
 )
 def test_columns_that_may_be_left_out_are_whole_where_they_are_not(tmp_path: Path, column: dict[str, Any]) -> None:
     [name] = column
-    with refused(name, None):
-        write_predictions(tmp_path / "p.parquet", COLUMNS | column)
-    table = pa.table({name: pa.array(values) for name, values in (COLUMNS | column).items()})
-    pq.write_table(table, tmp_path / "p.parquet")
-    with refused(f"{tmp_path / 'p.parquet'}.{name}", None):
-        read_predictions(tmp_path / "p.parquet")
+    path, row = tmp_path / "p.parquet", column[name].index(None)
+    with refused(f"{path}[{row}]: {name}", None):
+        write_predictions(path, COLUMNS | column)
+    pq.write_table(pa.table({name: pa.array(values) for name, values in (COLUMNS | column).items()}), path)
+    with refused(f"{path}[{row}]: {name}", None):
+        read_predictions(path)
 
 
 def test_the_difficulty_of_a_pair_is_one(tmp_path: Path) -> None:
@@ -125,38 +134,98 @@ def test_unreadable_files_are_refused(tmp_path: Path, content: bytes | None) -> 
     path = tmp_path / "p.parquet"
     if content is not None:
         path.write_bytes(content)
-    with refused("predictions", str(path), "parquet"):
+    with refused(str(path), ANY, "Parquet"):
         read_predictions(path)
+
+
+def test_a_file_without_clusters_has_one_for_each_id(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "margin": [1.0, -1.0]}), path)
+    assert read_predictions(path).clusters == ["a", "b"]
+    assert read_predictions(path).p_correct == pytest.approx(1 / (1 + np.exp([-1.0, 1.0])))
 
 
 def test_files_without_what_is_needed_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
-    pq.write_table(pa.table({"id": ["a"], "margin": [1.0], "p_correct": [0.9]}), path)
-    with refused(str(path), ["id", "margin", "p_correct"], "cluster"):
+    pq.write_table(pa.table({"id": ["a"], "p_corect": [0.9]}), path)
+    with refused(f"{path}: columns", ["id", "p_corect"], "p_correct", "p_corect"):
+        read_predictions(path)
+    pq.write_table(pa.table([["a"], ["b"], [0.9]], names=["id", "id", "p_correct"]), path)
+    with refused(str(path), ["id", "id", "p_correct"]):
         read_predictions(path)
     pq.write_table(pa.table({"id": ["a"], "cluster": ["a"], "margin": ["high"], "p_correct": [0.9]}), path)
-    with refused("predictions", str(path), "high"):
+    with refused(f"{path}[0]: margin", "high"):
         read_predictions(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".jsonl.gz", ".parquet"])
+def test_every_format_gives_every_column(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    columns = COLUMNS | {"stratum": ["+1", "-1", "+1"], "n_chosen": [3, 9, 4], "predicted": [1, 0, 2]}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*map(list, columns.values()), strict=True)]
+    write_predictions(tmp_path / "whole.parquet", columns)
+    if suffix == ".parquet":
+        write_predictions(path, columns)
+    elif suffix == ".csv":
+        path.write_text("\n".join(",".join(map(str, row)) for row in (columns, *(row.values() for row in rows))))
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(text) if suffix.endswith(".gz") else text)
+    for found, expected in zip(read_predictions(path), read_predictions(tmp_path / "whole.parquet"), strict=True):
+        assert np.array_equal(found, expected) if expected is not None else found is None
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ('id,margin\n"a,1\n', ("p.csv:2", ANY)),
+        ("id,margin,margin\na,1,2\n", ("p.csv:1", "margin")),
+        ("id,margin,known\na,1,perhaps\n", ("p.csv:2: known", "perhaps")),
+        ("id,margin,predicted\na,1,-1\n", ("p.csv:2: predicted", "-1")),
+    ],
+)
+def test_what_a_data_file_may_not_hold_neither_may_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, refusal: tuple[Any, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.csv").write_text(text)
+    with refused(*refusal):
+        read_predictions("p.csv")
+    Path("p.jsonl").write_text('{"id": "a", "margin": 1, "margin": 2}\n')
+    with refused("p.jsonl:1"):
+        read_predictions("p.jsonl")
 
 
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
-        ({"margin": [1.5, -2.0, np.nan]}, ("", "margin: row 2 is NaN")),
-        ({"p_correct": [0.8, None, 0.5]}, ("", "p_correct: row 1 is NaN")),
-        ({"p_correct": [0.8, 0.9, 0.5]}, (".margin", -2.0)),
-        ({"id": ["a", "a", "c"]}, (".id", "a", "1")),
+        ({"margin": [1.5, -2.0, np.nan]}, ("[2]: margin",)),
+        ({"margin": [1.5, -np.inf, 0.0]}, ("[1]: margin", -np.inf)),
+        ({"p_correct": [0.8, None, 0.5]}, ("[1]: p_correct", None)),
+        ({"p_correct": [0.8, 0.1, 1.01]}, ("[2]: p_correct", 1.01)),
+        ({"p_correct": [0.8, 0.9, 0.5]}, ("[1]: margin", -2.0)),
+        ({"id": ["a", "a", "c"]}, ("[1]: id", "a")),
+        ({"id": ["a", None, "c"]}, ("[1]: id", None)),
+        ({"cluster": ["a", "", "c"]}, ("[1]: cluster", "")),
+        ({name: [] for name in COLUMNS}, ("", "a file without rows")),
     ],
 )
-def test_what_no_measurement_may_use_is_not_written(
+def test_what_no_measurement_may_use_is_neither_written_nor_read(
     tmp_path: Path, changes: dict[str, Any], refusal: tuple[Any, ...]
 ) -> None:
     column, *rest = refusal
-    with refused(f"{tmp_path / 'p.parquet'}{column}", *rest):
-        write_predictions(tmp_path / "p.parquet", COLUMNS | changes)
+    path = tmp_path / "p.parquet"
+    with refused(f"{path}{column}", *rest):
+        write_predictions(path, COLUMNS | changes)
+    assert not path.exists()
+    pq.write_table(pa.table({name: pa.array(values) for name, values in (COLUMNS | changes).items()}), path)
+    with refused(f"{path}{column}", *rest):
+        read_predictions(path)
+
+
+def test_a_file_is_written_with_all_four_columns(tmp_path: Path) -> None:
     with refused("predictions", ["id", "known", "margin", "n_prompt", "p_correct"], "cluster"):
         write_predictions(tmp_path / "p.parquet", {k: v for k, v in COLUMNS.items() if k != "cluster"})
-    assert not list(tmp_path.iterdir())
 
 
 def test_join_puts_all_roles_in_the_order_of_sorted_ids() -> None:
@@ -175,9 +244,10 @@ def test_join_puts_all_roles_in_the_order_of_sorted_ids() -> None:
         assert table.margin.tolist() == [-2.0, 1.5, 0.0]
 
 
-def test_a_tie_has_no_sign_to_contradict() -> None:
-    tied = predictions(margin=np.array([1e-30, -2.0, 0.0]), p_correct=np.array([0.5, 0.1, 0.7]))
-    assert join({"weak": tied})["weak"].ids == ["a", "b", "c"]
+def test_a_tie_has_no_sign_to_contradict(tmp_path: Path) -> None:
+    tied = COLUMNS | {"margin": [1e-30, -2.0, 0.0], "p_correct": [0.5, 0.1, 0.7]}
+    write_predictions(tmp_path / "p.parquet", tied)
+    assert read_predictions(tmp_path / "p.parquet").p_correct.tolist() == [0.5, 0.1, 0.7]
 
 
 @pytest.mark.parametrize(
@@ -189,15 +259,7 @@ def test_a_tie_has_no_sign_to_contradict() -> None:
             | {"margin": [0.0] * 4},
             ("student.id", "d", "1"),
         ),
-        ({"ids": ["b", "b", "c"]}, ("student.id", "b", "1")),
-        ({"ids": ["b", None, "c"]}, ("student", None)),
         ({"clusters": ["q", "q", "p"]}, ("student.cluster", "q", "'p' a weak")),
-        ({"p_correct": [0.8, np.nan, 0.5]}, ("student", "p_correct: row 1 is NaN")),
-        ({"p_correct": [0.8, 0.1, 1.01]}, ("student", ANY, "p_correct")),
-        ({"margin": [np.nan, -2.0, 0.0]}, ("student", "margin: row 0 is NaN")),
-        ({"margin": [1.5, 2.0, 0.0]}, ("student.margin", 2.0, "p_correct 0.1 a")),
-        ({"margin": [1.5, 2.0]}, ("student", [3, 3, 3, 2])),
-        ({"ids": [], "clusters": [], "p_correct": [], "margin": []}, ("student", 0)),
     ],
 )
 def test_join_refuses_what_does_not_match(changes: dict[str, Any], refusal: tuple[Any, ...]) -> None:
