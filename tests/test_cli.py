@@ -141,7 +141,9 @@ BAD: dict[str, tuple[list[str], tuple[Any, ...]]] = {
     "an option of others": (["--seed", "3"], ("command line", "--seed", "", "seed=VALUE")),
     "a folder of options": (["--config-dir", "nowhere"], ("--config-dir", "nowhere")),
     # parts that are none
-    "no option": (["fit=null"], ("command line", "fit=null")),
+    "no option": (["fit=null"], ("fit", "null", "world chess")),
+    "a group turned off by another word": (["stopping=null"], ("stopping", "null", "labels none", "none")),
+    "the same in a sweep": (["-m", "stopping=labels,null"], ("stopping", "labels,null", "labels none", "none")),
     "a word for a part": (
         ["data=class_files", "data.path=good.jsonl", "data.format=text"],
         ("data.format", "text", "data.format.KEY=VALUE"),

@@ -18,7 +18,7 @@ from w2sd.data.files import Files
 from w2sd.kinds import KINDS, Kind
 from w2sd.models.hub import Hub
 from w2sd.objectives.preference import DPO, READ_BY, SimPO
-from w2sd.parts.fit import Fit, NoSft, Sft
+from w2sd.parts.fit import Fit, Sft
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.stage import Stage
 from w2sd.supervision.teacher import Hard
@@ -79,7 +79,7 @@ def test_what_is_about_policies_is_nothing_to_a_reward_model(asked: Callable[...
     data = Files(path=str(tmp_path / "pairs.jsonl"))
     run = asked()._replace(data=data, weak=Hub(id="gpt2"), strong=Hub(id="gpt2"))
     assert not renamed(run, run._replace(data=replace(data, append_eos="never")))
-    for sft in (NoSft(), Sft(on_conflict=True)):
+    for sft in (None, Sft(on_conflict=True)):
         assert not renamed(run, run._replace(sft=sft))
 
 

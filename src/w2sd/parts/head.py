@@ -12,13 +12,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NewHead:
-    """As noise, which the seed decides."""
-
-    VERSION: ClassVar[int] = 1
-
-
-@dataclass(frozen=True)
 class WordHead:
     """As the rows of the output embedding that belong to the words of the classes; it is trained from there.
 

@@ -12,9 +12,7 @@ from w2sd.conflicts.base import NoConflict, dose_of
 from w2sd.data.pairs import TARGET, classes_of
 from w2sd.errors import Refused, require, within
 from w2sd.identity import identity, target
-from w2sd.parts.head import NewHead, WordHead
-from w2sd.parts.hint import NoHint
-from w2sd.parts.refinement import InContext, NoRefinement
+from w2sd.parts.hint import Shown
 from w2sd.parts.trainer import Trainer
 
 
@@ -30,14 +28,14 @@ def check(run: RunConfig) -> None:
         _check_no_teacher(run)
     if classes_of(run.data):
         _check_classes(run)
-    elif not isinstance(run.refinement, NoRefinement):
+    elif run.refinement is not None:
         raise Refused("refinement", target(run.refinement), "refinement=none: only items are asked about in a context")
-    elif not isinstance(run.head, NewHead):
+    elif run.head is not None:
         raise Refused("head", target(run.head), "head=new: these data are pairs, and only classes have words")
     if run.adapter.reads_features:
         _check_probe(run)
-    if not isinstance(run.hint, NoHint):
-        _check_hint(run)
+    if run.hint is not None:
+        _check_hint(run, run.hint)
 
 
 def _check_dose(run: RunConfig) -> None:
@@ -71,16 +69,16 @@ def _under_conflict(run: RunConfig, conflict: Any) -> Iterator[None]:
 def _check_no_teacher(run: RunConfig) -> None:
     """Refuse what would be done to a teacher's labels where there are none."""
     accepted = f"none beside supervision={target(run.supervision)}, which asks no teacher"
-    require(isinstance(run.refinement, NoRefinement), "refinement", target(run.refinement), accepted)
+    require(run.refinement is None, "refinement", target(run.refinement), accepted)
     require(not run.chain.hops(run.weak, run.strong), "chain", target(run.chain), accepted.replace("none", "direct", 1))
 
 
 def _check_classes(run: RunConfig) -> None:
     """Refuse what only pairs can have, and words that do not fit the classes."""
-    if isinstance(run.refinement, InContext):
+    if run.refinement is not None:
         with within("refinement"):
             run.refinement.words_for(classes_of(run.data) or ())
-    if isinstance(run.head, WordHead):
+    if run.head is not None:
         with within("head"):
             run.head.words_for(classes_of(run.data) or ())
     if not run.objective.reads_classes:
@@ -95,26 +93,26 @@ def _check_probe(run: RunConfig) -> None:
     """Refuse a linear probe of what writes, or of features that would have to change."""
     accepted = "full, head_only or lora: a policy writes, and no linear probe does"
     require(run.objective.student != "policy", "adapter", "linear_probe", accepted)
-    require(isinstance(run.head, NewHead), "head", target(run.head), "head=new with adapter=linear_probe")
+    require(run.head is None, "head", target(run.head), "head=new with adapter=linear_probe")
     accepted = "false with adapter=linear_probe, whose features are read once and without"
     require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)
 
 
-def _check_hint(run: RunConfig) -> None:
+def _check_hint(run: RunConfig, hint: Shown) -> None:
     """Refuse a hint to a student that reads no rows, or is not taught by the weak model itself, at once and alone."""
     against = {
         "objective": run.objective.student == "policy",
         "adapter": run.adapter.reads_features,
         "conflict": not isinstance(run.conflict, NoConflict),
-        "refinement": not isinstance(run.refinement, NoRefinement),
+        "refinement": run.refinement is not None,
         "supervision": not run.supervision.needs_teacher or run.supervision.first_stage is not None,
         "chain": bool(run.chain.hops(run.weak, run.strong)),
     }
     for knob, is_against in against.items():
         accepted = f"none beside {knob}={target(getattr(run, knob))}: it is for rewards and classes from one teacher"
-        require(not is_against, "hint", target(run.hint), accepted)
+        require(not is_against, "hint", target(hint), accepted)
     with within("hint"):
-        run.hint.words_for(classes_of(run.data))
+        hint.words_for(classes_of(run.data))
 
 
 def check_nodes(trainer: Trainer) -> None:

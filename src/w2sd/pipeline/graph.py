@@ -11,11 +11,6 @@ from typing import Any
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.errors import within
-from w2sd.parts.fit import NoGenerative, NoSft
-from w2sd.parts.head import NewHead
-from w2sd.parts.hint import NoHint
-from w2sd.parts.refinement import NoRefinement
-from w2sd.parts.stopping import NoStopping
 from w2sd.pipeline.stage import Stage
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
@@ -52,10 +47,9 @@ class Graph:
         with within(knob):
             text = model.text(self.run.data)
         inputs = {} if text is None else {"base": self.add(role, "pretrain", {"model": model, "text": text}, {})}
-        generative = self.run.generative
-        if isinstance(generative, NoGenerative):
+        if self.run.generative is None:
             return inputs
-        generative = generative.suited(model)
+        generative = self.run.generative.suited(model)
         if is_teacher and not generative.teacher:
             return inputs
         reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": model, "fit": generative.fit}
@@ -94,11 +88,11 @@ class Graph:
             "stream": stream,
             "seed": seed,
         }
-        if not isinstance(self.run.stopping, NoStopping):
+        if self.run.stopping is not None:
             params["stopping"] = self.run.stopping
-        if not isinstance(self.run.head, NewHead):
+        if self.run.head is not None:
             params["head"] = self.run.head
-        if not isinstance(hint, NoHint | None):
+        if hint is not None:
             params["hint"] = hint
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
@@ -120,7 +114,7 @@ class Graph:
 
         What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts.
         """
-        if isinstance(self.run.sft, NoSft):
+        if self.run.sft is None:
             return inputs
         conflict = params["conflict"] if self.run.sft.on_conflict and adds_rows(params["conflict"]) else None
         own = {"fit": self.run.sft.fit, "conflict": conflict}
@@ -154,11 +148,11 @@ class Graph:
 
     def refine(self, role: str, labels: Stage, inputs: Mapping[str, Stage]) -> Stage:
         """The labels that the last student is taught: its teacher's, or what its own model makes of them."""
-        if isinstance(self.run.refinement, NoRefinement):
+        if self.run.refinement is None:
             return labels
         asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
         asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
-        if not isinstance(self.run.stopping, NoStopping):
+        if self.run.stopping is not None:
             asked["holdout"] = self.run.stopping.holdout
         base = _base(inputs)
         return self.add(role, "refine", asked, {**base, "labels": labels})

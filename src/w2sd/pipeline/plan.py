@@ -25,7 +25,6 @@ from typing import Any
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict
-from w2sd.parts.head import NewHead
 from w2sd.pipeline.checks import check
 from w2sd.pipeline.graph import Graph
 from w2sd.pipeline.stage import Stage
@@ -60,7 +59,7 @@ class _Experiment(Graph):
         self.weak = self.train("weak", run.weak, split="gt", seed=seed, stream="weak", **weak_base)
         self.ceiling = self.train("ceiling", run.strong, split=split, seed=seed, stream="ceiling", **self.strong_base)
         self.measured |= {role: self.evaluate(role, self.stages[f"train/{role}"]) for role in ("weak", "ceiling")}
-        if not isinstance(run.head, NewHead):
+        if run.head is not None:
             self.measured["zero_shot"] = self.evaluate("zero_shot", self.zero_shot(run.strong, self.strong_base))
         if isinstance(run.conflict, NoConflict):
             self.examine("student", seed=settings.seed, conflict=run.conflict)

@@ -18,10 +18,7 @@ from w2sd.data.text import check_distinct, readable
 from w2sd.errors import Refused, require, within
 from w2sd.identity import target
 from w2sd.models.hub import Hub
-from w2sd.parts.head import WordHead
-from w2sd.parts.hint import NoHint
-from w2sd.parts.refinement import InContext
-from w2sd.parts.stopping import NoStopping
+from w2sd.parts.hint import Shown
 from w2sd.parts.trainer import Trainer, n_cores
 from w2sd.pipeline.checks import doses
 from w2sd.pipeline.store import Store
@@ -35,7 +32,7 @@ from w2sd.stages.training_targets import SLOTS
 def check(run: RunConfig) -> None:
     """Refuse broken rows, foreign tokens, responses that do not fit, heads and devices that are not there."""
     _check_devices(run.trainer)
-    if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
+    if run.trainer.strategy == "fsdp2" and run.stopping is not None:
         raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
     table, tokens = read(run.data), Store(run.settings.store).tokens
@@ -56,14 +53,14 @@ def check(run: RunConfig) -> None:
             with within(role):
                 _check_room(table.examples, encoded)
         run.adapter.check(config, is_policy)
-        if isinstance(run.head, WordHead):
+        if run.head is not None:
             with within("head"):
                 run.head.tokens(tokenizer, classes_of(run.data) or ())
-    if isinstance(run.refinement, InContext):
+    if run.refinement is not None:
         strong, classes = run.strong, classes_of(run.data) or ()
         words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
-    if not isinstance(run.hint, NoHint):
-        _check_hint(run, table)
+    if run.hint is not None:
+        _check_hint(run, run.hint, table)
     _check_trained_rows(run, table, n_parts)
     _check_neighbours(run, table, n_parts)
 
@@ -106,22 +103,22 @@ def _check_room(examples: list[Any], encoded: Encoding) -> None:
         require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
 
 
-def _check_hint(run: RunConfig, table: Table) -> None:
+def _check_hint(run: RunConfig, hint: Shown, table: Table) -> None:
     """Refuse hints that the strong model cannot read, or tell apart, and answers that do not fit with theirs."""
     classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
-    words = run.hint.words_for(classes)
+    words = hint.words_for(classes)
     config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
     for word in words:
         readable("hint.words", word, tokenizer, config)
-    ids = [readable("hint.said", run.hint.phrase(word), tokenizer, config) for word in words]
+    ids = [readable("hint.said", hint.phrase(word), tokenizer, config) for word in words]
     check_distinct("hint.words", ids, words)
     if classes:  # whose texts are cut to fit: the words are what there is to check
         context = context_of(config, run.data)
         accepted = f"a text with room before it in a context of {context}"
-        require(max(map(len, ids)) < context, "hint.said", run.hint.said, accepted)
+        require(max(map(len, ids)) < context, "hint.said", hint.said, accepted)
         return
     for option in range(len(words)):
-        written = [run.hint.write(row, option, words) for row in rows]
+        written = [hint.write(row, option, words) for row in rows]
         with _read_by("strong, with its hint"):
             encoded = encode_for(config, tokenizer, run.data, written)
         with within("hint"):
@@ -163,7 +160,7 @@ def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
     stopping, is_binary = run.stopping, len(classes_of(run.data) or SLOTS) == 2
     for split, part in [("gt", 0), *(("w2s", part) for part in range(n_parts))]:
         rows, n_held = table.rows(split, part=part), 0
-        if not isinstance(stopping, NoStopping):
+        if stopping is not None:
             n_held = sum(stopping.holds_out(row.cluster) for row in rows)
             accepted = f"a share that holds out {MIN_HELD} or more of the {len(rows)} rows of {split}, whole clusters, "
             accepted += f"and leaves {MIN_HELD} or more: it holds out {n_held}"
@@ -182,7 +179,7 @@ def _check_neighbours(run: RunConfig, table: Table, n_parts: int) -> None:
 
     Rows that a model cannot fit are counted too: what is taken here may still be refused by the stage that trains.
     """
-    k, stopping = run.supervision.neighbours, None if isinstance(run.stopping, NoStopping) else run.stopping
+    k, stopping = run.supervision.neighbours, run.stopping
     for part in range(n_parts if k else 0):
         n_of = Counter(stopping is not None and stopping.holds_out(row.cluster) for row in table.rows("w2s", part=part))
         for is_held, n in n_of.items():
