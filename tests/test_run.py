@@ -87,7 +87,6 @@ SETTINGS = {
     "a negative teacher": ({"teacher_seed": -2}, ("teacher_seed", -2)),
     "the test split": ({"ceiling_split": "test"}, ("ceiling_split", "test", "gt w2s")),
     "a launch": ({"launch": "proces"}, ("launch", "proces", "inline process", "process")),
-    "a kind": ({"force": ["label", "trane"]}, ("force", "trane", "compare evaluate label train", "train")),
     "no list of kinds": ({"force": "train"}, ("force", "train", "list[str]")),
     "no list of prefixes": ({"trusted": 3}, ("trusted", 3, "list[str]")),
     "no store": ({"store": None}, ("store", None, "str")),

@@ -183,7 +183,7 @@ def _run(cfg: DictConfig) -> float:
     is_told = "to do" in states.values() or not (store.root / "jobs" / f"{job}.json").exists()
     if is_told:
         asked.logger.check()
-    if any(state == "to do" and stages[name].kind != "compare" for name, state in states.items()):
+    if any(state == "to do" and stages[name].asks_model for name, state in states.items()):
         _check_inputs(asked)
     if "to do" in states.values():
         launch(stages, states, asked, store, made)

@@ -22,7 +22,6 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from w2sd.conflicts.base import Conflict
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import target
-from w2sd.kinds import KINDS
 from w2sd.parts.adapter import Adapter
 from w2sd.parts.fit import Fit, Generative, GenerativeByModel, Sft
 from w2sd.parts.head import WordHead
@@ -195,8 +194,6 @@ class Settings:
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
         takes(self.jobs, 0)
-        for kind in self.force:
-            choose("force", kind, KINDS)
 
 
 def takes(jobs: str, job: int) -> bool:

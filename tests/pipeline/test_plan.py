@@ -805,3 +805,9 @@ def test_more_extra_rows_than_the_world_has_are_refused_before_it_is_drawn(
         plan(asked(*knobs))
     enough = ["data.helpful=2048", "data.unrelated=2048"] if knob == "conflict.ratio" else ["conflict.placebo_ratio=1"]
     assert "compare" in plan(asked(*knobs, *enough))
+
+
+def test_only_kinds_that_there_are_can_be_forced(asked: Callable[..., RunConfig]) -> None:
+    assert plan(asked("force=[label,sft]"))  # of another job of a sweep, perhaps
+    with refused("force", "trane", "compare evaluate label train", "train"):
+        plan(asked("force=[label,trane]"))

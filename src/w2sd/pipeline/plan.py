@@ -25,8 +25,9 @@ from typing import Any
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict
+from w2sd.errors import choose
 from w2sd.pipeline.checks import check
-from w2sd.pipeline.graph import Graph
+from w2sd.pipeline.graph import Compare, Graph
 from w2sd.pipeline.stage import Stage
 from w2sd.supervision.oracle import Gold
 
@@ -39,6 +40,8 @@ Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may s
 
 def plan(run: RunConfig) -> Plan:
     """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch."""
+    for kind in run.settings.force:
+        choose("force", kind, (each.kind for each in Stage.__subclasses__()))
     check(run)
     return _Experiment(run).complete()
 
@@ -68,7 +71,7 @@ class _Experiment(Graph):
         if run.objective.student == "policy" and settings.samples:
             self.measured |= {f"{SAMPLES}{role}": self.generate(role) for role in SAMPLED if role in self.measured}
         self.measured |= self.saliency(self.stages["train/student"])
-        self.stages["compare"] = Stage("compare", {"data": run.data}, self.measured)
+        self.stages["compare"] = Compare({"data": run.data}, self.measured)
         return self.stages
 
     def saliency(self, student: Stage) -> dict[str, Stage]:
