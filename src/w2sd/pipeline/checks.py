@@ -1,19 +1,30 @@
-"""Which parts go together: what each of them allows alone, and a run that needs them both cannot have."""
+"""Which parts go together, and whether the rows are enough for them: all that needs no model.
+
+`check` reads no row. `check_rows` reads the table of a source; the stage that trains asks the same of the rows that are
+left once a model and a supervision have dropped theirs.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from w2sd.config import RunConfig
-from w2sd.conflicts.base import NoConflict, dose_of
-from w2sd.data.pairs import TARGET, classes_of
+from w2sd.conflicts.base import NoConflict
+from w2sd.data.pairs import TARGET, Table, classes_of
+from w2sd.data.reading import expand
 from w2sd.errors import Refused, require, within
 from w2sd.identity import identity, target
 from w2sd.parts.hint import Shown
+from w2sd.parts.stopping import Stopping
 from w2sd.parts.trainer import Trainer
+
+MIN_HELD = 2  # rows on either side of a holdout
+SMALL = 4_000_000  # bytes of a file that is read in about a second
 
 
 def check(run: RunConfig) -> None:
@@ -21,7 +32,6 @@ def check(run: RunConfig) -> None:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
-    _check_dose(run)
     if hasattr(run.objective, "check"):
         run.objective.check(run.fit, len(classes_of(run.data) or ()) or None)
     if not run.supervision.needs_teacher:
@@ -36,34 +46,6 @@ def check(run: RunConfig) -> None:
         _check_probe(run)
     if run.hint is not None:
         _check_hint(run, run.hint)
-
-
-def _check_dose(run: RunConfig) -> None:
-    """Refuse more extra rows than there are, where the data tell how many that is before they are read."""
-    n_rows = getattr(run.data, "n_rows", None)
-    if n_rows is None:
-        return
-    for conflict, under in doses(run):
-        if draws := getattr(conflict, "draws", ""):
-            with under:
-                dose_of(n_rows(draws), conflict.ratio, n_rows(TARGET), draws)
-
-
-def doses(run: RunConfig) -> Iterator[tuple[Any, AbstractContextManager[None]]]:
-    """The conflict and, with controls, its placebos; each with a context in which refusals name the run's own knob."""
-    placebos = run.conflict.placebos() if run.settings.controls else {}
-    for conflict in (run.conflict, *placebos.values()):
-        yield conflict, _under_conflict(run, conflict)
-
-
-@contextmanager
-def _under_conflict(run: RunConfig, conflict: Any) -> Iterator[None]:
-    try:
-        yield
-    except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
-        renamed = conflict is not run.conflict and not hasattr(run.conflict, refusal.knob)
-        knob = f"placebo_{refusal.knob}" if renamed else refusal.knob
-        raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted) from None
 
 
 def _check_no_teacher(run: RunConfig) -> None:
@@ -113,6 +95,102 @@ def _check_hint(run: RunConfig, hint: Shown) -> None:
         require(not is_against, "hint", target(hint), accepted)
     with within("hint"):
         hint.words_for(classes_of(run.data))
+
+
+def at_hand(data: Any) -> bool:
+    """Whether the rows can be read at once: they are generated, or in small local files, and not on a hub."""
+    paths = [expand(value) for value in vars(data).values() if isinstance(value, str) and value]
+    return not hasattr(data, "id") and sum(path.stat().st_size for path in paths if path.is_file()) <= SMALL
+
+
+def check_rows(run: RunConfig, table: Table) -> None:
+    """Refuse a run that has too few rows for its chain, conflict, placebos, holdout, threshold or neighbours.
+
+    Counted are the rows of a split, before a model or a supervision leaves any out and without those of a conflict,
+    whose baseline has none of them.
+    """
+    n_parts = 1 if run.chain.reuse_prompts else 1 + len(run.chain.hops(run.weak, run.strong))
+    _check_extra_rows(run, table, n_parts)
+    _check_trained_rows(run, table, n_parts)
+    _check_neighbours(run, table, n_parts)
+
+
+def _doses(run: RunConfig) -> Iterator[tuple[Any, AbstractContextManager[None]]]:
+    """The conflict and, with controls, its placebos; each with a context in which refusals name the run's own knob."""
+    placebos = run.conflict.placebos() if run.settings.controls else {}
+    for conflict in (run.conflict, *placebos.values()):
+        yield conflict, _under_conflict(run, conflict)
+
+
+@contextmanager
+def _under_conflict(run: RunConfig, conflict: Any) -> Iterator[None]:
+    try:
+        yield
+    except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
+        renamed = conflict is not run.conflict and not hasattr(run.conflict, refusal.knob)
+        knob = f"placebo_{refusal.knob}" if renamed else refusal.knob
+        raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted) from None
+
+
+def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
+    """Refuse too few rows for a conflict or a placebo, and too few parts of w2s: the first `n_parts` train students."""
+    given = getattr(run.data, "w2s_parts", 1)
+    for part in range(n_parts):
+        if not table.rows("w2s", part=part):
+            raise Refused("data.w2s_parts", given, f"{n_parts} or more that have rows, one for each student in a row")
+    for part in range(n_parts if run.chain.conflict_everywhere else 1):
+        for conflict, under in _doses(run):
+            with under:
+                extra = conflict.extra(table, len(table.rows("w2s", part=part)))
+            if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
+                accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
+                raise Refused("data.w2s_parts", given, accepted)
+
+
+def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
+    """Refuse too few rows for a holdout or a threshold; warn of a batch that is larger than all of them."""
+    stopping, n_options = run.stopping, len(classes_of(run.data) or ()) or 2
+    for split, part in [("gt", 0), *(("w2s", part) for part in range(n_parts))]:
+        rows, n_held = table.rows(split, part=part), 0
+        if stopping is not None:
+            n_held = sum(stopping.holds_out(row.cluster) for row in rows)
+            check_holdout(stopping, n_held, len(rows), split)
+        objective = getattr(run.objective, "under_truth", run.objective) if split == "gt" else run.objective
+        n = len(rows) - n_held
+        if run.fit.batch > n:
+            said = "fit.batch: %d is more than the %d rows of %s to train on: each epoch is one step on all of them"
+            logging.getLogger(__name__).warning(said, run.fit.batch, n, split)
+        check_threshold(objective, n, n_options, split)
+
+
+def check_holdout(stopping: Stopping, n_held: int, n_rows: int, split: str) -> None:
+    """Refuse a holdout of next to none or next to all rows of a training."""
+    accepted = f"a share that holds out {MIN_HELD} or more of the {n_rows} rows of {split}, whole clusters, "
+    accepted += f"and leaves {MIN_HELD} or more: it holds out {n_held}"
+    require(MIN_HELD <= n_held <= n_rows - MIN_HELD, "stopping.holdout", stopping.holdout, accepted)
+
+
+def check_threshold(objective: Any, n_rows: int, n_options: int, split: str) -> None:
+    """Refuse fewer training rows than the threshold of an objective needs; of more options than two there is none."""
+    least = getattr(objective, "min_rows", 0) if n_options == 2 else 0
+    accepted = f"at most {n_rows}: so many rows of {split} are trained on, and fewer than these have no threshold"
+    require(least <= n_rows, "objective.min_rows", least, accepted)
+
+
+def _check_neighbours(run: RunConfig, table: Table, n_parts: int) -> None:
+    """Refuse more neighbours than a student's rows have: those that are held out, and the others, are labelled apart.
+
+    Rows that a model cannot fit are counted too: what is taken here may still be refused by the stage that trains.
+    """
+    k, stopping = run.supervision.neighbours, run.stopping
+    for part in range(n_parts if k else 0):
+        n_of = Counter(stopping is not None and stopping.holds_out(row.cluster) for row in table.rows("w2s", part=part))
+        for is_held, n in n_of.items():
+            which = "of w2s"
+            if stopping:
+                which = f"that stopping.holdout={stopping.holdout:g} {'holds out' if is_held else 'leaves'}"
+            accepted = f"at most {n - 1}, the neighbours that each of the {n} rows {which} has among them"
+            require(k < n, "supervision.k", k, accepted)
 
 
 def check_nodes(trainer: Trainer) -> None:

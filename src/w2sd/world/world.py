@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
 from w2sd.errors import choose, require
 from w2sd.world import generator
 from w2sd.world.corpus import DOCUMENTS, LENGTH, corpus
@@ -70,10 +69,6 @@ class World:
             "test": ("test", "helpful_test", "tension", "tension_on", "blind_rung"),
         }[split]
         return World(self.world_seed, self.visible, **{knob: getattr(self, knob) for knob in decisive})
-
-    def n_rows(self, facet: str) -> int:
-        """How many rows of a facet split w2s has, of the harmless ones in each part, known without drawing them."""
-        return {TARGET: self.w2s, CONFLICTING: self.helpful, UNRELATED: self.unrelated}[facet]
 
     @property
     def text(self) -> WorldText:
