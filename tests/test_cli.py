@@ -401,7 +401,7 @@ def test_a_traceback_is_shown_on_request(w2sd: Callable[..., Said], here: Path, 
         (["objective=logconf", "data.w2s=4"], ("objective.min_rows", 8, "4")),
         (["stopping=labels", "stopping.holdout=0.00001"], ("stopping.holdout", 0.00001, "0")),
         (["supervision=filtered", "data.w2s=16", "supervision.k=16"], ("supervision.k", 16, "15")),
-        (["data=files", "data.path=nowhere.jsonl"], ("data.path", "nowhere.jsonl")),
+        (["data=files", "data.path=zzz.csv"], ("data.path", "zzz.csv")),
         (["data=files", "data.path=broken.jsonl", "model@weak=gpt2", "model@strong=gpt2"], ("broken.jsonl:1", ANY)),
     ],
 )
