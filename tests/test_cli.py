@@ -141,7 +141,9 @@ BAD: dict[str, tuple[list[str], tuple[Any, ...]]] = {
     "an option of others": (["--seed", "3"], ("command line", "--seed")),
     "a folder of options": (["--config-dir", "nowhere"], ("--config-dir", "nowhere")),
     # parts that are none
-    "no option": (["fit=null"], ("command line", "fit=null")),
+    "no option": (["fit=null"], ("fit", "null", "world chess")),
+    "a group turned off by another word": (["stopping=null"], ("stopping", "null", "labels none", "none")),
+    "the same in a sweep": (["-m", "stopping=labels,null"], ("stopping", "labels,null", "labels none", "none")),
     "a word for a part": (
         ["data=class_files", "data.path=good.jsonl", "data.format=text"],
         ("data.format", "text", "data.format.KEY=VALUE"),
@@ -397,6 +399,32 @@ def test_a_traceback_is_shown_on_request(w2sd: Callable[..., Said], here: Path, 
 
 
 # --- what is asked for without computing anything ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["conflict=implicit", "conflict.ratio=2"], ("conflict.ratio", 2.0, "1")),
+        (["objective=logconf", "data.w2s=4"], ("objective.min_rows", 8, "4")),
+        (["stopping=labels", "stopping.holdout=0.00001"], ("stopping.holdout", 0.00001, "0")),
+        (["supervision=filtered", "data.w2s=16", "supervision.k=16"], ("supervision.k", 16, "15")),
+        (["data=files", "data.path=zzz.csv"], ("data.path", "zzz.csv")),
+        (["data=files", "data.path=broken.jsonl", "model@weak=gpt2", "model@strong=gpt2"], ("broken.jsonl:1", ANY)),
+    ],
+)
+def test_what_a_plan_accepts_of_rows_a_run_accepts(
+    w2sd: Callable[..., Said], here: Path, words: list[str], refusal: tuple[Any, ...]
+) -> None:
+    Path("broken.jsonl").write_text("no row\n")
+    said = w2sd("plan_only=true", *words)
+    assert (said.code, said.out) == (2, "")
+    assert_refusal(said.err, *refusal)
+
+
+def test_a_plan_says_that_rows_of_a_hub_were_not_read(w2sd: Callable[..., Said], here: Path) -> None:
+    said = w2sd("plan_only=true", "data=hub", "data.id=somebody/pairs", "model@weak=gpt2", "model@strong=gpt2")
+    assert said.code == 0
+    assert "Rows were not read" in said.out.splitlines()[-1]
 
 
 def test_a_plan_is_printed_and_nothing_is_made(w2sd: Callable[..., Said], here: Path) -> None:

@@ -45,6 +45,8 @@ KITCHEN = """
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from w2sd.supervision.base import Supervision
+
 
 @dataclass(frozen=True)
 class Spice:
@@ -62,10 +64,12 @@ class Dish:
 
 
 @dataclass(frozen=True)
-class Cook:
+class Cook(Supervision):
     mood: int = 1
     VERSION: ClassVar[int] = 1
-    needs_teacher: ClassVar[bool] = True
+
+    def targets(self, lesson):
+        return lesson.p_NK
 """
 
 
@@ -84,7 +88,8 @@ def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_part_comes_back_from_its_description_as_json(asked: Callable[..., RunConfig], group: str) -> None:
-    part = getattr(asked(), group)
+    on = {"head": "words", "stopping": "labels", "generative": "by_model", "hint": "world", "refinement": "world"}
+    part = getattr(asked(*([f"{group}={on[group]}"] if group in on else [])), group)
     words = describe(part)
     assert next(iter(words)) == "_target_"
     assert words["_target_"] == target(part)
@@ -205,7 +210,7 @@ def test_a_run_with_your_own_part_is_read(kitchen: Any, compose: Callable[..., D
     cfg.trusted = ["kitchen."]
     assert read(cfg).supervision == kitchen.Cook(7)
     cfg.supervision = {"_target_": "kitchen.Spice", "heat": 7}
-    with refused("supervision", "kitchen.Spice", "supervision=soft needs_teacher"):
+    with refused("supervision", "kitchen.Spice", "Supervision supervision=OPTION"):
         read(cfg)
 
 
@@ -335,7 +340,8 @@ def test_fields_without_a_target_are_no_part() -> None:
 def test_no_part_accepts_a_number_without_an_end(asked: Callable[..., RunConfig], tmp_path: Path) -> None:
     """It has no JSON, hence no key, and it means "never" to none of these knobs."""
     accepted = []
-    for part in (*asked()[:-1], Scratch(tokenizer=str(tmp_path))):
+    watched = asked("stopping=labels", "generative=world", "refinement=world", "hint=world", "head=words")
+    for part in (*watched[:-1], Scratch(tokenizer=str(tmp_path))):
         for knob in dataclasses.fields(part):
             for value in (math.inf, -math.inf, math.nan):
                 changed = partial(dataclasses.replace, part, **{knob.name: value})

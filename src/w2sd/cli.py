@@ -33,7 +33,7 @@ from w2sd.data import pairs
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.overrides import options, parse, refusal
 from w2sd.parts.trainer import AUTO
-from w2sd.pipeline.checks import check_nodes
+from w2sd.pipeline.checks import at_hand, check_nodes, check_rows
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
@@ -174,9 +174,15 @@ def _run(cfg: DictConfig) -> float:
         print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)
     stages = plan(asked)
     states = survey(stages, store, asked.settings.force, made)
+    is_at_hand = at_hand(asked.data)
+    asks_models = any(state == "to do" and stages[name].asks_model for name, state in states.items())
+    if asks_models and (is_at_hand or not asked.settings.plan_only):
+        check_rows(asked, pairs.read(asked.data))
     if asked.settings.plan_only:
         with exit_on_closed_pipe():  # here already: Hydra announces every other error of a job
             print(show_plan(stages, states))
+            if asks_models and not is_at_hand:
+                print("Rows were not read: whether there are enough of them is checked when the run starts")
         return math.nan
     for knob in ("store", "out"):
         require_writable(knob, getattr(asked.settings, knob))
@@ -184,7 +190,7 @@ def _run(cfg: DictConfig) -> float:
     is_told = "to do" in states.values() or not (store.root / "jobs" / f"{job}.json").exists()
     if is_told:
         asked.logger.check()
-    if any(state == "to do" and stages[name].kind != "compare" for name, state in states.items()):
+    if asks_models:
         _check_inputs(asked)
     if "to do" in states.values():
         launch(stages, states, asked, store, made)
@@ -209,7 +215,6 @@ def _check_inputs(asked: RunConfig) -> None:
     """Refuse machines that are not there, and data that the models could not read, before the store is touched."""
     check_nodes(asked.trainer)
     asked.adapter.check_installed()
-    pairs.read(asked.data)  # what is wrong with rows is told before seconds go into an import
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
     preflight.check(asked)
     if asked.trainer.accelerator == AUTO:

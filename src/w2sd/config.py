@@ -14,19 +14,22 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from w2sd.conflicts.base import Conflict
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import target
-from w2sd.kinds import KINDS
-from w2sd.parts.fit import NoGenerative, NoSft
-from w2sd.parts.head import NewHead
-from w2sd.parts.hint import NoHint
-from w2sd.parts.refinement import NoRefinement
-from w2sd.parts.stopping import NoStopping
+from w2sd.parts.adapter import Adapter
+from w2sd.parts.fit import Fit, Generative, GenerativeByModel, Sft
+from w2sd.parts.head import WordHead
+from w2sd.parts.hint import Shown
+from w2sd.parts.refinement import InContext
+from w2sd.parts.stopping import Stopping
+from w2sd.parts.trainer import Trainer
+from w2sd.supervision.base import Supervision
 
 TRUSTED = ("w2sd.",)
 NOT_RECORDED = "not recorded"  # the value of a knob that the version which made a record did not have
@@ -191,8 +194,6 @@ class Settings:
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))
         takes(self.jobs, 0)
-        for kind in self.force:
-            choose("force", kind, KINDS)
 
 
 def takes(jobs: str, job: int) -> bool:
@@ -204,24 +205,24 @@ def takes(jobs: str, job: int) -> bool:
 
 
 class RunConfig(NamedTuple):
-    """A run as asked for: every part built and checked."""
+    """A run as asked for: every part built and checked. None: the group is off."""
 
     data: Any
     weak: Any
     strong: Any
-    adapter: Any
-    head: Any
+    adapter: Adapter
+    head: WordHead | None
     objective: Any
-    conflict: Any
-    supervision: Any
-    refinement: Any
-    hint: Any
+    conflict: Conflict
+    supervision: Supervision
+    refinement: InContext | None
+    hint: Shown | None
     chain: Any
-    fit: Any
-    stopping: Any
-    generative: Any
-    sft: Any
-    trainer: Any
+    fit: Fit
+    stopping: Stopping | None
+    generative: Generative | GenerativeByModel | None
+    sft: Sft | None
+    trainer: Trainer
     logger: Any
     settings: Settings
 
@@ -229,54 +230,29 @@ class RunConfig(NamedTuple):
 GROUPS = tuple(part for part in RunConfig._fields if part != "settings")
 
 
-class Mark(NamedTuple):
-    """How the parts of a group are told from those of others: your own need none of our base classes."""
-
-    needs: str  # an attribute that stages ask for, and that parts of other groups lack
-    such_as: str  # an option of the group
-    none: type | None = None  # the class that stands for doing without, of which nothing is asked
-
-
-MARKS = {
-    "data": Mark("table", "world"),
-    "weak": Mark("open_config", "world_s"),
-    "strong": Mark("open_config", "world_l"),
-    "adapter": Mark("reads_features", "full"),
-    "head": Mark("tokens", "new", NewHead),
-    "objective": Mark("student", "reward_bce"),
-    "conflict": Mark("extra", "none"),
-    "supervision": Mark("needs_teacher", "soft"),
-    "refinement": Mark("separator", "none", NoRefinement),
-    "hint": Mark("phrase", "none", NoHint),
-    "chain": Mark("hops", "direct"),
-    "fit": Mark("factor", "world"),
-    "stopping": Mark("holds_out", "none", NoStopping),
-    "generative": Mark("suited", "none", NoGenerative),
-    "sft": Mark("on_conflict", "world", NoSft),
-    "trainer": Mark("micro_tokens", "cpu"),
-    "logger": Mark("loggers", "csv"),
-}
-
-
 def read(cfg: DictConfig) -> RunConfig:
     """The run that a composed configuration asks for."""
     values = _plain(cfg)
     parts = {group: values.pop(group, None) for group in GROUPS}
     settings = merge(Settings, values, "")
-    for group, node in parts.items():
-        require(isinstance(node, dict), group, node, f"a part; choose one with {_choice(group)}=OPTION")
-    built = {group: build(node, group, settings.trusted) for group, node in parts.items()}
-    for group, part in built.items():
-        choice, mark = _choice(group), MARKS[group]
-        accepted = f"a part of the group {choice.partition('@')[0]}, such as {choice}={mark.such_as}"
-        require(belongs(part, group), group, target(part), f"{accepted}: one that has {mark.needs!r}")
-    return RunConfig(**built, settings=settings)
+    hints = get_type_hints(RunConfig)
+    return RunConfig(
+        **{group: _part(group, node, hints[group], settings.trusted) for group, node in parts.items()},
+        settings=settings,
+    )
 
 
-def belongs(part: Any, group: str) -> bool:
-    """Whether a part is one of this group."""
-    mark = MARKS[group]
-    return hasattr(part, mark.needs) or (mark.none is not None and isinstance(part, mark.none))
+def _part(group: str, node: Any, hint: Any, trusted: list[str]) -> Any:
+    """The part of a group, of the class that the field declares; None where a group that can be off is empty."""
+    classes = get_args(hint) or (hint,)
+    if type(None) in classes and (node is None or node == {}):
+        return None
+    require(isinstance(node, dict), group, node, f"a part; choose one with {_choice(group)}=OPTION")
+    part = build(node, group, trusted)
+    names = " or ".join(cls.__name__ for cls in classes if cls is not type(None))
+    accepted = f"a part of class {names}; choose one with {_choice(group)}=OPTION"
+    require(hint is Any or isinstance(part, hint), group, target(part), accepted)
+    return part
 
 
 def _choice(group: str) -> str:

@@ -49,10 +49,20 @@ def refusal(error: Exception, conf: Path) -> Refused:
         return Refused(knob, value, QUOTED)
     if match := re.match(r"Ambiguous value for argument '([^=]+)=(.*?)' ", message):
         return Refused(match[1], match[2], f"one value, [{match[2]}] for a list, or -m before it all for a sweep")
+    if message.startswith("Config group override must be a string") and (word := _null_word(conf)):
+        knob, _, value = word.partition("=")
+        known = options(conf / knob.partition("@")[0])
+        return Refused(knob, value, "one of " + ", ".join(known), nearest="none" if "none" in known else None)
     match = re.match(r"Could not override '(.+?)'\. To append to your config use \+[^=]+=(.*)", message)
     if match and isinstance(error.__cause__, OmegaConfBaseException):
         return _unknown_key(match[1], match[2], error.__cause__.parent_node)
     return Refused("command line", shlex.join(sys.argv[1:]), f"what Hydra can read ({message})")
+
+
+def _null_word(conf: Path) -> str | None:
+    """The word of the command line that gives a group the option null, which Hydra has only in lists of defaults."""
+    words = (word for word in sys.argv[1:] if (conf / re.split("[@=]", word)[0]).is_dir())
+    return next((word for word in words if "null" in word.lower().partition("=")[2].split(",")), None)
 
 
 def _unknown_key(knob: str, value: str, parent: Any) -> Refused:

@@ -42,6 +42,7 @@ def execute(
     task = Task(
         key=spec["key"],
         kind=spec["kind"],
+        trains=spec["trains"],
         params=params,
         inputs=inputs,
         out=Path(os.devnull),  # a folder to nobody: to write there is an error

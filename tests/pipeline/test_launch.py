@@ -26,8 +26,8 @@ from w2sd import worker
 from w2sd.atomic import digest_file, read_json, write_json
 from w2sd.config import RunConfig
 from w2sd.errors import StageFailed
-from w2sd.kinds import KINDS
 from w2sd.pipeline import launch as launching
+from w2sd.pipeline.graph import Compare, Evaluate, Generate, Label, Pretrain, Train
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import StageTable
@@ -74,7 +74,7 @@ class Kitchen:
 @pytest.fixture
 def kitchen(monkeypatch: pytest.MonkeyPatch) -> Kitchen:
     kitchen = Kitchen()
-    for kind in KINDS:
+    for kind in (cls.kind for cls in Stage.__subclasses__()):
         module = types.ModuleType(f"w2sd.stages.{kind}")
         module.run = kitchen.run  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -83,12 +83,12 @@ def kitchen(monkeypatch: pytest.MonkeyPatch) -> Kitchen:
 
 def menu() -> Plan:
     """A plan in which the parameter x numbers the stages."""
-    base = Stage("pretrain", {"x": 0})
-    weak = Stage("train", {"x": 1}, {"base": base})
-    ceiling = Stage("train", {"x": 2})
-    labels = Stage("label", {"x": 3}, {"model": weak})
-    student = Stage("train", {"x": 4}, {"labels": labels})
-    compare = Stage("compare", {"x": 5}, {"student": student, "ceiling": ceiling})
+    base = Pretrain({"x": 0})
+    weak = Train({"x": 1}, {"base": base})
+    ceiling = Train({"x": 2})
+    labels = Label({"x": 3}, {"model": weak})
+    student = Train({"x": 4}, {"labels": labels})
+    compare = Compare({"x": 5}, {"student": student, "ceiling": ceiling})
     return dict(zip(NAMES, [base, weak, ceiling, labels, student, compare], strict=True))
 
 
@@ -234,8 +234,8 @@ def test_whatever_is_there_the_least_is_computed(force: list[str]) -> None:
 def test_two_names_of_one_stage_run_it_once(
     kitchen: Kitchen, run: RunConfig, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = {"train/weak": Stage("train", {"x": 1}), "train/ceiling": Stage("train", {"x": 1})}
-    compare = Stage("compare", {"x": 2}, {"weak": plan["train/weak"], "ceiling": plan["train/ceiling"]})
+    plan = {"train/weak": Train({"x": 1}), "train/ceiling": Train({"x": 1})}
+    compare = Compare({"x": 2}, {"weak": plan["train/weak"], "ceiling": plan["train/ceiling"]})
     go({**plan, "compare": compare}, run, store)
     assert kitchen.cooked == [("train", 1), ("compare", 2)]
     assert "[w2sd] train/ceiling cached\n" in capsys.readouterr().err
@@ -365,17 +365,17 @@ def test_a_pretrained_model_has_all_cores_and_every_other_one_has_one(
     monkeypatch.setattr("w2sd.parts.trainer.n_cores", lambda: 8)
     ours, theirs = run.strong, asked("model@strong=gpt2").strong
     for model, n in ((ours, 1), (theirs, 8)):
-        trained = Stage("train", {"model": model})
-        for stage in (trained, Stage("label", {}, {"model": trained})):
+        trained = Train({"model": model})
+        for stage in (trained, Label({}, {"model": trained})):
             assert launching.runtime(stage, run)["trainer"]["threads"] == n
 
 
-@pytest.mark.parametrize(("kind", "accelerator"), [("train", "gpu"), ("compare", "cpu")])
+@pytest.mark.parametrize(("kind", "accelerator"), [(Train, "gpu"), (Compare, "cpu")])
 def test_stages_that_ask_a_model_take_the_gpu_that_is_there(
-    run: RunConfig, kind: str, accelerator: str, monkeypatch: pytest.MonkeyPatch
+    run: RunConfig, kind: type[Stage], accelerator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "has_gpu", lambda: True)
-    told = launching.runtime(Stage(kind, {"model": run.strong}), run)
+    told = launching.runtime(kind({"model": run.strong}), run)
     assert told["trainer"]["accelerator"] == accelerator
 
 
@@ -450,7 +450,7 @@ def test_what_can_be_done_is_done_before_anything_is_waited_for(
 ) -> None:
     """Two stages are taken: the one that needs neither is computed, then both are waited for, and each is computed."""
     plan = menu()
-    other = Stage("train", {"x": 6}, {"base": plan["pretrain/weak"]})
+    other = Train({"x": 6}, {"base": plan["pretrain/weak"]})
     plan = {"train/other": other, **plan}
     said: list[str] = []
     with ExitStack() as taken:
@@ -569,8 +569,8 @@ def test_a_stage_in_its_own_process_commits_the_same_artifact_and_passes_its_pro
 ) -> None:
     moves: list[tuple[int, int]] = []
     monkeypatch.setattr(StageTable, "advance", lambda table, done, total: moves.append((done, total)))
-    base = Stage("pretrain", {"x": 0})
-    plan = {"pretrain/weak": base, "train/weak": Stage("train", {"x": 1}, {"base": base})}
+    base = Pretrain({"x": 0})
+    plan = {"pretrain/weak": base, "train/weak": Train({"x": 1}, {"base": base})}
     go(plan, apart, store)
     folders = [store.find(stage.key) for stage in plan.values()]
     assert moves == [(1, 3), (3, 3)] * 2
@@ -594,7 +594,7 @@ def test_a_stage_in_its_own_process_commits_the_same_artifact_and_passes_its_pro
 def test_a_failure_in_a_process_is_one_line_and_what_it_wrote_is_kept(
     apart: RunConfig, store: Store, x: int, message: str
 ) -> None:
-    stage = Stage("train", {"x": x})
+    stage = Train({"x": x})
     with pytest.raises(StageFailed, match=message.replace("{key}", stage.key)):
         go({"train/weak": stage}, apart, store)
     assert not store.has("train", stage.key)
@@ -653,8 +653,8 @@ def test_a_group_makes_one_artifact_and_stages_that_gain_nothing_have_one_proces
 ) -> None:
     moves: list[tuple[int, int]] = []
     monkeypatch.setattr(StageTable, "advance", lambda table, done, total: moves.append((done, total)))
-    base = Stage("pretrain", {"x": 0})
-    go({"pretrain/weak": base, "generate/weak": Stage("generate", {"x": 1}, {"model": base})}, grouped, store)
+    base = Pretrain({"x": 0})
+    go({"pretrain/weak": base, "generate/weak": Generate({"x": 1}, {"model": base})}, grouped, store)
     made = {path.name.partition("-")[0]: read_json(path / "metrics.json") for path in store.root.glob("artifacts/*")}
     assert made == {"pretrain": {"ranks": 2, "refused": True}, "generate": {"ranks": 1, "refused": False}}
     assert moves == [(1, 3), (1, 3)]  # the first process speaks, and only it
@@ -684,7 +684,7 @@ def ended(store: Store, stage: Stage) -> bool:
 def test_the_failure_of_any_process_ends_all_of_them_in_one_line(
     grouped: RunConfig, store: Store, x: int, message: str
 ) -> None:
-    stage = Stage("pretrain", {"x": x})
+    stage = Pretrain({"x": x})
     with pytest.raises(StageFailed, match=message):
         go({"pretrain/weak": stage}, grouped, store)
     assert ended(store, stage)
@@ -706,7 +706,7 @@ def on_two_nodes(grouped: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.ddp
 def test_the_failure_on_one_node_ends_all_of_them_in_one_line(on_two_nodes: RunConfig, store: Store) -> None:
-    stage = Stage("pretrain", {"x": 13})
+    stage = Pretrain({"x": 13})
     with pytest.raises(StageFailed, match=r"^the second of two has no luck$"):
         go({"pretrain/weak": stage}, on_two_nodes, store)
     assert ended(store, stage)
@@ -717,7 +717,7 @@ def test_the_failure_on_one_node_ends_all_of_them_in_one_line(on_two_nodes: RunC
 def test_a_group_ends_with_the_run(
     where: str, request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, stage = request.getfixturevalue(where), Stage("pretrain", {"x": 15})
+    run, stage = request.getfixturevalue(where), Pretrain({"x": 15})
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -760,7 +760,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, store: Store, own: Any) -> None:
     inputs = {}
     for n, role in enumerate(("weak", "student", "ceiling")):
-        inputs[role] = Stage("evaluate", {"x": n})
+        inputs[role] = Evaluate({"x": n})
         with store.writing(inputs[role].spec()) as out:
             margins = np.array([-1.0] * (3 - n) + [1.0] * (1 + n))
             ids = [pair.id for pair in own.table().examples]
@@ -768,7 +768,7 @@ def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, s
             columns = {"id": ids, "cluster": ids, "margin": margins, "p_correct": 1 / (1 + np.exp(-margins)), **lengths}
             write_predictions(out / "predictions.parquet", columns)
             write_json(out / "metrics.json", {"n/steps": 10 + n})
-    compare = Stage("compare", {"data": own}, inputs)
+    compare = Compare({"data": own}, inputs)
     go({"compare": compare}, run._replace(settings=replace(run.settings, launch="process", trusted=["pantry."])), store)
     metrics = read_json(store.find(compare.key) / "metrics.json")
     assert [metrics[f"accuracy/{role}"] for role in inputs] == [0.25, 0.5, 0.75]
@@ -777,7 +777,7 @@ def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, s
 
 
 def test_a_refusal_in_a_process_is_its_line(run: RunConfig, store: Store, own: Any) -> None:
-    stage = Stage("train", {"data": own})
+    stage = Train({"data": own})
     with pytest.raises(StageFailed, match=r"^data\._target_: 'pantry\.Own' .*\btrusted="):
         go({"train/weak": stage}, run._replace(settings=replace(run.settings, launch="process")), store)
 
@@ -801,6 +801,6 @@ def test_the_worker_is_told_to_end_by_the_run_alone(
     monkeypatch.setattr(launching.subprocess, "Popen", start)
     monkeypatch.setattr(StageTable, "advance", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        go({"train/weak": Stage("train", {"x": 1})}, apart, store)
+        go({"train/weak": Train({"x": 1})}, apart, store)
     assert [process.poll() is not None for process in started] == [True]
     assert os.getpgrp() not in groups

@@ -789,19 +789,7 @@ def test_help_configuration_and_plan_are_told_without_heavy_imports(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("knobs", "knob"),
-    [
-        (["conflict=implicit", "conflict.ratio=2"], "conflict.ratio"),
-        (["conflict=placebo_unrelated", "conflict.ratio=2"], "conflict.ratio"),
-        (["conflict=explicit", "conflict.placebo_ratio=2", "controls=true"], "conflict.placebo_ratio"),
-    ],
-)
-def test_more_extra_rows_than_the_world_has_are_refused_before_it_is_drawn(
-    asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, knobs: list[str], knob: str
-) -> None:
-    monkeypatch.setattr(World, "table", lambda world: pytest.fail("the world was drawn"))
-    with refused(knob, 2.0):
-        plan(asked(*knobs))
-    enough = ["data.helpful=2048", "data.unrelated=2048"] if knob == "conflict.ratio" else ["conflict.placebo_ratio=1"]
-    assert "compare" in plan(asked(*knobs, *enough))
+def test_only_kinds_that_there_are_can_be_forced(asked: Callable[..., RunConfig]) -> None:
+    assert plan(asked("force=[label,sft]"))  # of another job of a sweep, perhaps
+    with refused("force", "trane", "compare evaluate label train", "train"):
+        plan(asked("force=[label,trane]"))

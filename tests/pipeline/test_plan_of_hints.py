@@ -8,7 +8,6 @@ import pytest
 
 from tests.builders import refused
 from w2sd.config import RunConfig
-from w2sd.parts.hint import NoHint
 from w2sd.pipeline.plan import plan
 
 Asked = Callable[..., RunConfig]
@@ -18,7 +17,7 @@ PAIRS, ITEMS = ["hint=world"], ["data=world_classes", "hint=world_classes"]
 @pytest.mark.parametrize("knobs", [PAIRS, ITEMS, [*ITEMS, "data.n_classes=3", "hint.words=[safe0,dull0,haz0]"]])
 def test_a_hint_renames_the_student_alone_and_changes_no_input(asked: Asked, knobs: list[str]) -> None:
     hinted = plan(run := asked(*knobs))
-    usual = plan(run._replace(hint=NoHint()))
+    usual = plan(run._replace(hint=None))
     assert {name for name in usual if usual[name].key != hinted[name].key} == {
         "train/student",
         "evaluate/student",
@@ -61,7 +60,7 @@ def test_without_a_hint_no_stage_knows_of_one(asked: Asked) -> None:
 )
 def test_a_hint_is_for_a_student_that_the_weak_model_teaches_at_once(asked: Asked, knobs: list[str]) -> None:
     knob = next(word.partition("=")[0] for word in knobs if word not in ITEMS)
-    assert plan(asked(*knobs)._replace(hint=NoHint()))
+    assert plan(asked(*knobs)._replace(hint=None))
     with refused("hint", "w2sd.parts.hint.Shown", knob):
         plan(asked("hint=world", *knobs))
 

@@ -15,10 +15,10 @@ from tests.pipeline.graphs import keys, renamed, roles
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict, adds_rows
 from w2sd.data.sources import Files
-from w2sd.kinds import KINDS, Kind
 from w2sd.models.hub import Hub
 from w2sd.objectives.preference import DPO, READ_BY, SimPO
-from w2sd.parts.fit import Fit, NoSft, Sft
+from w2sd.parts.fit import Fit, Sft
+from w2sd.pipeline.graph import Compare
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.stage import Stage
 from w2sd.supervision.teacher import Hard
@@ -68,7 +68,7 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
 def test_reward_models_keep_their_keys(
     asked: Callable[..., RunConfig], overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(KINDS, "compare", Kind(2))  # as then: the key of a comparison holds those of all its inputs
+    monkeypatch.setattr(Compare, "version", 2)  # as then: the key of a comparison holds those of all its inputs
     found = keys(asked(*overrides))
     assert {name: found[name] for name in KEYS[overrides]} == KEYS[overrides]
     assert not [name for name in found if name.startswith(("sft/", "reference/", "generate/"))]
@@ -79,7 +79,7 @@ def test_what_is_about_policies_is_nothing_to_a_reward_model(asked: Callable[...
     data = Files(path=str(tmp_path / "pairs.jsonl"))
     run = asked()._replace(data=data, weak=Hub(id="gpt2"), strong=Hub(id="gpt2"))
     assert not renamed(run, run._replace(data=replace(data, append_eos="never")))
-    for sft in (NoSft(), Sft(on_conflict=True)):
+    for sft in (None, Sft(on_conflict=True)):
         assert not renamed(run, run._replace(sft=sft))
 
 

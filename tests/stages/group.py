@@ -33,7 +33,6 @@ from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import AnswerRows, ItemRows, PairRows
 from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
-from w2sd.kinds import KINDS
 from w2sd.logger import Csv
 from w2sd.models import packing
 from w2sd.models.heads import HeadedModel, PolicyModel, RewardModel, silence_dropout
@@ -45,6 +44,7 @@ from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.adapter import HeadOnly
 from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
+from w2sd.pipeline import graph
 from w2sd.pipeline.stage import Task
 from w2sd.pipeline.store import Store
 from w2sd.stages import engine
@@ -237,6 +237,9 @@ def decide(folder: Path, rank: int, stubborn: bool) -> dict[str, Any]:
     return {"packed": is_packed, "attention": model.backbone.config._attn_implementation, "said": said}
 
 
+SHARED = {cls.kind for cls in graph.Stage.__subclasses__() if cls.is_shared}
+
+
 def main(folder: Path) -> None:
     rank = int(os.environ["RANK"])
     decided = [decide(folder / "decided", rank, stubborn) for stubborn in (False, True)]
@@ -260,7 +263,7 @@ def main(folder: Path) -> None:
     measured = one_of_two.measure(rank, json.loads((folder / "rows.json").read_text()))
     (folder / f"measured_{rank}.json").write_text(json.dumps(measured))
     for job in json.loads((folder / "jobs.json").read_text()):
-        if rank == 0 or KINDS[job["stage"]["kind"]].is_shared:  # others have one process, whatever the devices
+        if rank == 0 or job["stage"]["kind"] in SHARED:  # others have one process, whatever the devices
             worker.execute(job["stage"], job["runtime"], Store(job["store"]), lambda *_: None, rank)
         dist.barrier()  # the next one reads what the first process has committed
     dist.destroy_process_group()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
@@ -14,7 +12,6 @@ import pytest
 
 from tests.builders import refused
 from w2sd.config import RunConfig
-from w2sd.data.pairs import read
 from w2sd.stages import preflight
 
 Asked = Callable[..., RunConfig]
@@ -68,98 +65,12 @@ def test_words_that_a_refinement_cannot_ask_for_are_refused_before_anything_is_t
         preflight.check(asked(*small, *knobs))
 
 
-SMALL = ["data=world_classes", "data.gt=64", "data.w2s=64", "data.test=60", "supervision=filtered"]
-
-
-@pytest.mark.parametrize(
-    ("knobs", "which"),
-    [
-        (["stopping=labels"], "stopping.holdout=0.1 holds"),
-        (["stopping=labels", "stopping.holdout=0.9"], "stopping.holdout=0.9 leaves"),
-        (["supervision.k=64"], "w2s"),
-        (["stopping=labels", "supervision=relabelled", "supervision.probe=topological"], "holds"),
-    ],
-)
-def test_more_neighbours_than_a_half_has_are_refused_before_anything_is_trained(
-    asked: Asked, tmp_path: Path, knobs: list[str], which: str
-) -> None:
-    run = asked(*SMALL, f"store={tmp_path / 'store'}", *knobs)
-    with refused("supervision.k", ANY, which):
-        preflight.check(run)
-
-
-def test_as_many_neighbours_as_the_smallest_half_has_are_taken(asked: Asked, tmp_path: Path) -> None:
-    words = [*SMALL, f"store={tmp_path / 'store'}", "stopping=labels"]
-    with refused("supervision.k") as refusal:
-        preflight.check(asked(*words))
-    most = int(re.search(r"\d+", refusal.value.accepted)[0])
-    preflight.check(asked(*words, f"supervision.k={most}"))
-    preflight.check(asked(*words, "supervision.probe=logistic"))
-    with refused("supervision.k"):
-        preflight.check(asked(*words, f"supervision.k={most + 1}"))
-
-
-@pytest.mark.parametrize("method", ["labels", "watch"])
-@pytest.mark.parametrize(("holdout", "n_held"), [("0.00001", 0), ("0.99999", 64)])
-def test_a_holdout_of_no_row_or_of_all_is_refused_before_anything_is_trained(
-    asked: Asked, tmp_path: Path, method: str, holdout: str, n_held: int
-) -> None:
-    words = [*SMALL[:-1], f"store={tmp_path / 'store'}", f"stopping={method}"]
-    preflight.check(asked(*words))
-    with refused("stopping.holdout", float(holdout), f"64 gt {n_held}"):
-        preflight.check(asked(*words, f"stopping.holdout={holdout}"))
-
-
-def test_a_holdout_of_whole_clusters_is_refused_where_they_are_all_on_one_side(asked: Asked, tmp_path: Path) -> None:
-    """All items of w2s are about one text, so that half of them is as good as none, or all."""
-    run = asked(
-        *SMALL[:-1], "data.w2s_parts=1", f"store={tmp_path / 'store'}", "stopping=labels", "stopping.holdout=.5"
-    )
-    table = read(run.data)
-    together = [row._replace(cluster="one") if row.split == "w2s" else row for row in table.examples]
-    preflight._check_trained_rows(run, table, 1)
-    with refused("stopping.holdout", 0.5, "64 w2s"):
-        preflight._check_trained_rows(run, table._replace(examples=together), 1)
-
-
-@pytest.mark.parametrize(
-    ("knobs", "n"), [(["data.w2s=4"], "4"), (["data.w2s=9", "stopping=labels", "stopping.holdout=.5"], "")]
-)
-def test_fewer_rows_than_a_threshold_needs_are_refused_before_anything_is_trained(
-    asked: Asked, tmp_path: Path, knobs: list[str], n: str
-) -> None:
-    pairs = ["data.gt=64", "data.helpful=2", "data.unrelated=2", "data.test=60", f"store={tmp_path / 'store'}", *knobs]
-    preflight.check(asked(*pairs))
-    with refused("objective.min_rows", 8, f"{n} w2s"):
-        preflight.check(asked(*pairs, "objective=logconf"))
-    preflight.check(asked(*pairs, "objective=logconf", "objective.min_rows=2"))
-
-
-def test_of_many_classes_no_row_is_too_few_for_a_threshold(asked: Asked, tmp_path: Path) -> None:
-    words = [*SMALL[:-1], "data.w2s=6", f"store={tmp_path / 'store'}", "objective=logconf"]
-    run = asked(*words)
-    with refused("objective.min_rows"):
-        preflight.check(run)
-    three = SimpleNamespace(classes=("a", "b", "c"))
-    preflight._check_trained_rows(run._replace(data=three), read(run.data), 1)  # type: ignore[arg-type]
-
-
 def test_more_processes_than_cores_are_refused(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "n_cores", lambda: 2)
     knobs = ["trainer=ddp", "trainer.accelerator=cpu"]
     preflight._check_devices(asked(*knobs, "trainer.devices=2").trainer)
     with refused("trainer.devices", 64):
         preflight.check(asked(*knobs, "trainer.devices=64"))
-
-
-@pytest.mark.parametrize(("batch", "n_warnings"), [(8, 0), (9, 2)])
-def test_a_batch_that_is_larger_than_all_rows_is_told_of(
-    asked: Asked, caplog: pytest.LogCaptureFixture, batch: int, n_warnings: int
-) -> None:
-    sizes = [f"data.{knob}=8" for knob in ("gt", "w2s", "test", "helpful", "helpful_test", "unrelated")]
-    run = asked(*sizes, f"fit.batch={batch}")
-    preflight._check_trained_rows(run, read(run.data), 1)
-    assert [record.args for record in caplog.records] == [(batch, 8, split) for split in ("gt", "w2s")][:n_warnings]
 
 
 @pytest.mark.parametrize(("has_gpu", "said"), [(True, "the GPU (a card)"), (False, "the CPU")])

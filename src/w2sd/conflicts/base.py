@@ -100,17 +100,15 @@ def preferred(targets: Tensor) -> Tensor:
 
 
 def take(pairs: list[Pair], ratio: float, n_rows: int, facet: str) -> list[Pair]:
-    """The first `ratio` × `n_rows` of some rows of a facet."""
-    return pairs[: dose_of(len(pairs), ratio, n_rows, facet)]
+    """The first `ratio` × `n_rows` of some rows of a facet.
 
-
-def dose_of(n_there: int, ratio: float, n_rows: int, facet: str) -> int:
-    """How many extra rows `ratio` asks for; more than there are is refused, for a smaller dose is another arm."""
+    Where there are fewer, the ratio is refused: a smaller dose is another arm.
+    """
     wanted = round(ratio * n_rows)
-    if n_there < wanted:
-        most = f"at most {n_there / n_rows:.3g}: {SOURCES[facet]} has {n_there} rows for {n_rows} training rows"
+    if len(pairs) < wanted:
+        most = f"at most {len(pairs) / n_rows:.3g}: {SOURCES[facet]} has {len(pairs)} rows for {n_rows} training rows"
         raise Refused("ratio", ratio, most)
-    return wanted
+    return pairs[:wanted]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Adapter:
     """What every adapter can be asked for; this one trains all weights and adds none."""
 
     reads_features: ClassVar[bool] = False  # of the stage `features`, instead of tokens
+    layer: str  # whose states are these features
     trains_all: ClassVar[bool] = True  # of the weights
 
     def check_installed(self) -> None:

@@ -85,13 +85,6 @@ class Sft:
 
 
 @dataclasses.dataclass(frozen=True)
-class NoSft:
-    """None: policies begin as the language models that they are."""
-
-    VERSION: ClassVar[int] = 1
-
-
-@dataclasses.dataclass(frozen=True)
 class Generative:
     """Language modelling on the texts of the task, without labels, before any is seen (Burns et al. 2023, section 5.2).
 
@@ -128,10 +121,3 @@ class GenerativeByModel:
         """What this model gets: `made_here` if it is pretrained by us (it has `fit()`), else `pretrained`."""
         recipe = self.made_here if hasattr(model, "fit") else self.pretrained
         return dataclasses.replace(recipe, teacher=self.teacher or recipe.teacher)
-
-
-@dataclasses.dataclass(frozen=True)
-class NoGenerative:
-    """None: models see nothing of the task before its labels."""
-
-    VERSION: ClassVar[int] = 1

@@ -6,16 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from w2sd.data.pairs import require_distinct, words_for
+from w2sd.data.text import one_token_each
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class NewHead:
-    """As noise, which the seed decides."""
-
-    VERSION: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,4 @@ class WordHead:
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase, classes: tuple[str, ...]) -> list[int]:
         """The token of each class's word; a refusal of words that are not one token each, and of their own."""
-        from w2sd.data.text import one_token_each  # planning does without NumPy, which is slow to load
-
         return one_token_each("words", self.words_for(classes), tokenizer)

@@ -44,10 +44,3 @@ class Shown:
         if option == int(coin(example.id)):  # the slot of `chosen`
             return example._replace(chosen=example.chosen + better, rejected=example.rejected + worse)
         return example._replace(chosen=example.chosen + worse, rejected=example.rejected + better)
-
-
-@dataclass(frozen=True)
-class NoHint:
-    """None: the student reads the text alone."""
-
-    VERSION: ClassVar[int] = 1

@@ -30,10 +30,3 @@ class InContext:
     def words_for(self, classes: tuple[str, ...]) -> list[str]:
         """The word of each class."""
         return words_for(self.words, classes)
-
-
-@dataclass(frozen=True)
-class NoRefinement:
-    """None: students are taught what their teacher said."""
-
-    VERSION: ClassVar[int] = 1

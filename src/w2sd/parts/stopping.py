@@ -56,13 +56,6 @@ class Stopping:
         return self.by == TRUTH
 
 
-@dataclass(frozen=True)
-class NoStopping:
-    """All rows are trained on, to the end."""
-
-    VERSION: ClassVar[int] = 1
-
-
 def is_held_out(cluster: str, share: float) -> bool:
     """Whether this share of all clusters has this one."""
     return int(digest("holdout", cluster), 16) / 2**64 < share

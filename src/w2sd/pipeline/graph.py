@@ -11,11 +11,6 @@ from typing import Any
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.errors import within
-from w2sd.parts.fit import NoGenerative, NoSft
-from w2sd.parts.head import NewHead
-from w2sd.parts.hint import NoHint
-from w2sd.parts.refinement import NoRefinement
-from w2sd.parts.stopping import NoStopping
 from w2sd.pipeline.stage import Stage
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
@@ -32,6 +27,119 @@ OF_SFT = (
 )  # shared with the training
 
 
+# The kinds of stages. To add one: a class here, a method of `Graph` that names it, and `stages/<kind>.py` that runs it.
+
+
+class Pretrain(Stage):
+    """A small model on the documents of its ladder."""
+
+    kind = "pretrain"
+    version = 1
+    is_shared = True
+    trains = True
+    reads_language = True
+
+
+class Generative(Stage):
+    """A model as a language model on the texts of the task, without labels."""
+
+    kind = "generative"
+    version = 1
+    is_shared = True
+    trains = True
+    reads_language = True
+    reads_parts = True
+
+
+class Sft(Stage):
+    """A policy on preferred answers, before its objective."""
+
+    kind = "sft"
+    version = 3
+    is_shared = True
+    trains = True
+    reads_language = True
+
+
+class Reference(Stage):
+    """What a policy says of every row before it is trained."""
+
+    kind = "reference"
+    version = 2
+    is_shared = True
+    reads_language = True
+    reads_parts = True
+    reads_facets = True
+
+
+class Features(Stage):
+    """The hidden states of a model for every row before it is trained."""
+
+    kind = "features"
+    version = 2
+    is_shared = True
+    reads_parts = True
+    reads_facets = True
+
+
+class ZeroShot(Stage):
+    """A classifier whose head is made of words, untrained."""
+
+    kind = "zero_shot"
+    version = 1
+
+
+class Train(Stage):
+    """A weak model, a ceiling or a student on labels."""
+
+    kind = "train"
+    version = 2
+    is_shared = True
+    trains = True
+
+
+class Label(Stage):
+    """What a model thinks of every row of w2s."""
+
+    kind = "label"
+    version = 1
+    is_shared = True
+    reads_parts = True
+    reads_facets = True
+
+
+class Refine(Stage):
+    """Weak labels anew, by the strong model in context."""
+
+    kind = "refine"
+    version = 2
+    reads_language = True
+    reads_parts = True
+
+
+class Evaluate(Stage):
+    """The predictions of a model on a split, and its metrics."""
+
+    kind = "evaluate"
+    version = 2
+    is_shared = True
+
+
+class Generate(Stage):
+    """What a policy writes after a few prompts."""
+
+    kind = "generate"
+    version = 1
+
+
+class Compare(Stage):
+    """The measurement: every model of the run beside the others."""
+
+    kind = "compare"
+    version = 5
+    asks_model = False
+
+
 class Graph:
     """The stages that were named so far. Each method names one more, after what it is made from."""
 
@@ -39,9 +147,9 @@ class Graph:
         self.run = run
         self.stages: dict[str, Stage] = {}
 
-    def add(self, role: str, kind: str, params: Mapping[str, Any], inputs: Mapping[str, Stage]) -> Stage:
-        self.stages[f"{kind}/{role}"] = Stage(kind, params, inputs)
-        return self.stages[f"{kind}/{role}"]
+    def add(self, role: str, kind: type[Stage], params: Mapping[str, Any], inputs: Mapping[str, Stage]) -> Stage:
+        stage = self.stages[f"{kind.kind}/{role}"] = kind(params, inputs)
+        return stage
 
     def rows_of(self, split: str) -> Any:
         """The data as a stage sees them that reads one split. Rows of a file depend on all files, through leaks."""
@@ -51,18 +159,17 @@ class Graph:
         """What a model is before it sees a label, as an input; nothing where it is loaded from elsewhere as it is."""
         with within(knob):
             text = model.text(self.run.data)
-        inputs = {} if text is None else {"base": self.add(role, "pretrain", {"model": model, "text": text}, {})}
-        generative = self.run.generative
-        if isinstance(generative, NoGenerative):
+        inputs = {} if text is None else {"base": self.add(role, Pretrain, {"model": model, "text": text}, {})}
+        if self.run.generative is None:
             return inputs
-        generative = generative.suited(model)
+        generative = self.run.generative.suited(model)
         if is_teacher and not generative.teacher:
             return inputs
         reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": model, "fit": generative.fit}
         reads["seed"] = self.run.settings.teacher_seed
         if self.run.objective.student == "policy":
             reads["append_eos"] = self.run.data.append_eos
-        return {"base": self.add(role, "generative", reads, inputs)}
+        return {"base": self.add(role, Generative, reads, inputs)}
 
     def train(
         self,
@@ -94,11 +201,11 @@ class Graph:
             "stream": stream,
             "seed": seed,
         }
-        if not isinstance(self.run.stopping, NoStopping):
+        if self.run.stopping is not None:
             params["stopping"] = self.run.stopping
-        if not isinstance(self.run.head, NewHead):
+        if self.run.head is not None:
             params["head"] = self.run.head
-        if not isinstance(hint, NoHint | None):
+        if hint is not None:
             params["hint"] = hint
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
@@ -107,24 +214,24 @@ class Graph:
         if self.run.adapter.reads_features:
             inputs["features"] = self.features(role, model, split, self.run.adapter.layer, inputs)
             inputs.pop("base", None)
-        return self.add(role, "train", params, inputs)
+        return self.add(role, Train, params, inputs)
 
     def features(self, role: str, model: Any, split: str, layer: str, inputs: Mapping[str, Stage]) -> Stage:
         """What a model makes of every row of a split before it is trained on any: all arms share it."""
         asked = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
         base = _base(inputs)
-        return self.add(f"{role}_{split}_{layer}", "features", asked | {"precision": self.run.fit.precision}, base)
+        return self.add(f"{role}_{split}_{layer}", Features, asked | {"precision": self.run.fit.precision}, base)
 
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.
 
         What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts.
         """
-        if isinstance(self.run.sft, NoSft):
+        if self.run.sft is None:
             return inputs
         conflict = params["conflict"] if self.run.sft.on_conflict and adds_rows(params["conflict"]) else None
         own = {"fit": self.run.sft.fit, "conflict": conflict}
-        return inputs | {"base": self.add(role, "sft", {name: params[name] for name in OF_SFT} | own, inputs)}
+        return inputs | {"base": self.add(role, Sft, {name: params[name] for name in OF_SFT} | own, inputs)}
 
     def reference(
         self, role: str, params: Mapping[str, Any], inputs: Mapping[str, Stage], split: str
@@ -138,34 +245,34 @@ class Graph:
         asked = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
         base = _base(inputs)
         asked |= {name: params[name] for name in ("model", "append_eos")}
-        return {"reference": self.add(f"{role}_{split}", "reference", asked, base)}
+        return {"reference": self.add(f"{role}_{split}", Reference, asked, base)}
 
     def zero_shot(self, model: Any, inputs: Mapping[str, Stage]) -> Stage:
         """A model as a classifier that nobody has trained: its head is made of words."""
         run = self.run
         parts = {"model": model, "head": run.head, "objective": run.objective, "adapter": run.adapter}
         asked = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
-        return self.add("strong", "zero_shot", parts | asked, inputs)
+        return self.add("strong", ZeroShot, parts | asked, inputs)
 
     def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
         inputs = {"model": teacher, **self.read_before(role, teacher, "w2s")}
-        return self.add(role, "label", self.scored("w2s", self.run.objective.labelled_by), inputs)
+        return self.add(role, Label, self.scored("w2s", self.run.objective.labelled_by), inputs)
 
     def refine(self, role: str, labels: Stage, inputs: Mapping[str, Stage]) -> Stage:
         """The labels that the last student is taught: its teacher's, or what its own model makes of them."""
-        if isinstance(self.run.refinement, NoRefinement):
+        if self.run.refinement is None:
             return labels
         asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
         asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
-        if not isinstance(self.run.stopping, NoStopping):
+        if self.run.stopping is not None:
             asked["holdout"] = self.run.stopping.holdout
         base = _base(inputs)
-        return self.add(role, "refine", asked, {**base, "labels": labels})
+        return self.add(role, Refine, asked, {**base, "labels": labels})
 
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **self.read_before(role, trained, split), **references}
-        return self.add(role, "evaluate", self.scored(split, self.run.objective.measured_by), inputs)
+        return self.add(role, Evaluate, self.scored(split, self.run.objective.measured_by), inputs)
 
     def read_before(self, role: str, trained: Stage, split: str) -> dict[str, Stage]:
         """What a trained model has to be told of a split: what its reference says, or the features that it reads."""
@@ -183,7 +290,7 @@ class Graph:
         """What a policy writes after the first few prompts of the test split."""
         trained = self.stages[f"train/{role}"]
         how = {"prompts": self.run.settings.samples, "max_new_tokens": MAX_NEW_TOKENS, "seed": trained.params["seed"]}
-        return self.add(role, "generate", {"data": self.rows_of("test"), "split": "test", **how}, {"model": trained})
+        return self.add(role, Generate, {"data": self.rows_of("test"), "split": "test", **how}, {"model": trained})
 
 
 def _base(inputs: Mapping[str, Stage]) -> dict[str, Stage]:

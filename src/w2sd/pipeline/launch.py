@@ -15,7 +15,6 @@ from typing import Any
 from w2sd.atomic import write_json
 from w2sd.config import RunConfig, describe
 from w2sd.errors import StageFailed
-from w2sd.kinds import KINDS
 from w2sd.parts.trainer import Resolved, Trainer
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
@@ -114,7 +113,7 @@ def runtime(stage: Stage, run: RunConfig) -> dict[str, Any]:
 
 def _trainer(stage: Stage, run: RunConfig) -> Resolved:
     """The trainer that was asked for, with what it leaves to the machine decided for the model of this stage."""
-    if stage.kind == "compare":  # it asks no model, and so no device
+    if not stage.asks_model:
         return run.trainer.resolve(has_gpu=False)
     processor = importlib.import_module("w2sd.stages.engine")  # by name: planning knows no torch
     model = stage.params.get("model") or _model_of(stage.inputs.get("model"))
@@ -155,7 +154,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
 
 def _group(stage: Stage, run: RunConfig) -> list[str]:
     """The words before a worker's that start it alone, or as a group of processes."""
-    is_shared = run.trainer.is_shared and KINDS[stage.kind].is_shared
+    is_shared = run.trainer.is_shared and stage.is_shared
     return torchrun(run.trainer, stage.key) if is_shared else [sys.executable]
 
 

@@ -25,9 +25,9 @@ from typing import Any
 
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict
-from w2sd.parts.head import NewHead
+from w2sd.errors import choose
 from w2sd.pipeline.checks import check
-from w2sd.pipeline.graph import Graph
+from w2sd.pipeline.graph import Compare, Graph
 from w2sd.pipeline.stage import Stage
 from w2sd.supervision.oracle import Gold
 
@@ -40,6 +40,8 @@ Plan = dict[str, Stage]  # by name, each stage after its inputs; two names may s
 
 def plan(run: RunConfig) -> Plan:
     """The stages of `run`, named and in an order in which they can be run. Runs nothing, imports no torch."""
+    for kind in run.settings.force:
+        choose("force", kind, (each.kind for each in Stage.__subclasses__()))
     check(run)
     return _Experiment(run).complete()
 
@@ -60,7 +62,7 @@ class _Experiment(Graph):
         self.weak = self.train("weak", run.weak, split="gt", seed=seed, stream="weak", **weak_base)
         self.ceiling = self.train("ceiling", run.strong, split=split, seed=seed, stream="ceiling", **self.strong_base)
         self.measured |= {role: self.evaluate(role, self.stages[f"train/{role}"]) for role in ("weak", "ceiling")}
-        if not isinstance(run.head, NewHead):
+        if run.head is not None:
             self.measured["zero_shot"] = self.evaluate("zero_shot", self.zero_shot(run.strong, self.strong_base))
         if isinstance(run.conflict, NoConflict):
             self.examine("student", seed=settings.seed, conflict=run.conflict)
@@ -69,7 +71,7 @@ class _Experiment(Graph):
         if run.objective.student == "policy" and settings.samples:
             self.measured |= {f"{SAMPLES}{role}": self.generate(role) for role in SAMPLED if role in self.measured}
         self.measured |= self.saliency(self.stages["train/student"])
-        self.stages["compare"] = Stage("compare", {"data": run.data}, self.measured)
+        self.stages["compare"] = Compare({"data": run.data}, self.measured)
         return self.stages
 
     def saliency(self, student: Stage) -> dict[str, Stage]:

@@ -13,28 +13,33 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from w2sd.config import describe
-from w2sd.kinds import KINDS
+from w2sd.identity import canonical, identity
 from w2sd.parts.trainer import Resolved
 
 if TYPE_CHECKING:
     from w2sd.stages.performance import Stretch
-from w2sd.identity import canonical, identity
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """One step of a run. `params` hold plain values and parts (frozen dataclasses), all of which bear identity."""
+    """One step of a run. `params` hold plain values and parts (frozen dataclasses), all of which bear identity.
 
-    kind: str
+    Each kind of stage is a subclass, declared in `graph.py`; `stages/<kind>.py` runs it.
+    """
+
     params: Mapping[str, Any]
     inputs: Mapping[str, Stage] = dataclasses.field(default_factory=dict)
-
-    @property
-    def version(self) -> int:
-        return KINDS[self.kind].version
+    kind: ClassVar[str]
+    version: ClassVar[int]  # part of the key; a change in what the kind computes bumps it, with a line in the CHANGELOG
+    is_shared: ClassVar[bool] = False  # several devices make it faster
+    trains: ClassVar[bool] = False  # it has training curves, and in W&B a run of its own
+    asks_model: ClassVar[bool] = True  # it loads a model, and so needs a device
+    reads_language: ClassVar[bool] = False  # it uses the output embedding of its model
+    reads_parts: ClassVar[bool] = False  # it reads rows of every part of its split
+    reads_facets: ClassVar[bool] = False  # it reads rows of every facet of its split
 
     @cached_property
     def key(self) -> str:
@@ -53,6 +58,7 @@ class Stage:
             "kind": self.kind,
             "key": self.key,
             "version": self.version,
+            "trains": self.trains,
             "params": {name: describe(value) for name, value in self.params.items()},
             "inputs": {role: stage.key for role, stage in self.inputs.items()},
         }
@@ -75,4 +81,5 @@ class Task(NamedTuple):
     trusted: Sequence[str] = ()  # prefixes of a user's own modules
     rank: int = 0  # which process of the group this is
     measured: Callable[[Stretch], None] = lambda stretch: None  # takes what a pass over some data took
+    trains: bool = False  # as its kind declares
     tokens: Path | None = None  # where tokens are kept that other processes may find

@@ -7,13 +7,9 @@ from typing import Any, NamedTuple
 from w2sd.conflicts.base import adds_rows
 from w2sd.data.pairs import classes_of
 from w2sd.errors import within
-from w2sd.kinds import KINDS
 from w2sd.models.flops import flops, size
 from w2sd.pipeline.stage import Stage
 
-LANGUAGE = ("pretrain", "generative", "sft", "reference", "refine")  # kinds that use the output embedding
-READS_ALL = ("generative", "reference", "features", "label", "refine")  # kinds that read rows of every part
-EVERY_FACET = ("reference", "features", "label")  # kinds that read rows of every facet as well
 FACETS = {"w2s": ("helpful", "unrelated"), "test": ("helpful_test",)}  # knobs of a source for its other facets
 WEIGHT, TRAINED = 4, 16  # bytes per weight in single precision; with its gradient and AdamW's two moments
 
@@ -29,25 +25,25 @@ class Workload(NamedTuple):
 
 def workload(stage: Stage) -> Workload | None:
     """Return how much work a stage is; None for a stage that asks no model."""
-    kind, params = KINDS[stage.kind], stage.params
-    if stage.kind == "compare":
+    params = stage.params
+    if not stage.asks_model:
         return None
     origin = stage.inputs["model"].params if "model" in stage.inputs else params  # of the training, if one is asked
     with within("model"):
         config: dict[str, Any] = getattr(origin["model"], "sizes", dict)()  # somebody's own model may not tell them
     is_policy = getattr(origin.get("objective"), "student", None) == "policy"
-    is_language = stage.kind in LANGUAGE or is_policy
+    is_language = stage.reads_language or is_policy
     adapter = origin.get("adapter")
     of = size(config)
     parameters = None if of is None else of.parameters(is_language)
-    trains_all = kind.trains and (adapter is None or getattr(adapter, "trains_all", False))
+    trains_all = stage.trains and (adapter is None or getattr(adapter, "trains_all", False))
     rows, length, reads = _reading(stage)
     if adapter is not None and adapter.reads_features:  # a head on vectors: no transformer is loaded
         return Workload(parameters, rows, 0, 0.0)
     memory = None if parameters is None else parameters * (TRAINED if trains_all else WEIGHT)
     if rows is None or length is None or stage.kind == "refine":  # whose prompts hold other rows
         return Workload(parameters, rows, memory, None)
-    needed = flops(config, rows * reads * length, length, training=kind.trains, language_model=is_language)
+    needed = flops(config, rows * reads * length, length, training=stage.trains, language_model=is_language)
     return Workload(parameters, rows, memory, needed)
 
 
@@ -62,24 +58,24 @@ def _reading(stage: Stage) -> tuple[int | None, int | None, int]:
     data = params["data"]
     if stage.kind == "generate":
         return params["prompts"], data.max_tokens + params["max_new_tokens"], 1
-    rows = _rows(data, params["split"], stage.kind)
+    rows = _rows(stage, data, params["split"])
     conflict = params.get("conflict")
     if rows is not None and adds_rows(conflict):
         ratio = getattr(conflict, "ratio", None)  # somebody's own conflict may have no such knob
         rows = None if ratio is None else rows + round(ratio * rows)
     texts = 1 if classes_of(data) or stage.kind == "sft" else 2  # the two answers of a pair
-    return rows, data.max_tokens, texts * (params["fit"].epochs if KINDS[stage.kind].trains else 1)
+    return rows, data.max_tokens, texts * (params["fit"].epochs if stage.trains else 1)
 
 
-def _rows(data: Any, split: str, kind: str) -> int | None:
-    """Return how many rows of a split a kind of stage reads, if the source has a knob for its size or a limit."""
+def _rows(stage: Stage, data: Any, split: str) -> int | None:
+    """Return how many rows of a split a stage reads, if the source has a knob for its size or a limit."""
     declared, limit = getattr(data, split, None), getattr(data, "limit", 0)
     rows = declared if isinstance(declared, int) else limit
     if not rows:
         return None
-    if split == "w2s" and kind in READS_ALL:
+    if split == "w2s" and stage.reads_parts:
         rows *= data.w2s_parts
-    if kind in EVERY_FACET or (kind == "evaluate" and split == "test"):
+    if stage.reads_facets or (stage.kind == "evaluate" and split == "test"):
         others = [getattr(data, facet, 0) for facet in FACETS.get(split, ())]
         rows += sum(other if isinstance(other, int) else limit for other in others if other)
     return rows

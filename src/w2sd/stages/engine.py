@@ -24,7 +24,6 @@ from torch.optim import Optimizer
 from w2sd.config import describe
 from w2sd.data.loader import Loader
 from w2sd.errors import StageFailed
-from w2sd.kinds import KINDS
 from w2sd.logger import Csv, RunName
 from w2sd.models.fsdp import part, whole
 from w2sd.parts.fit import Fit
@@ -205,7 +204,7 @@ def _trainer(
     group = TorchElasticEnvironment() if task.trainer.is_shared else LightningEnvironment()
     rank_zero_only.rank = task.rank  # type: ignore[attr-defined]
     # W&B has runs of what is trained, and of whole jobs; Lightning's own loggers know which process may write
-    logger = task.logger if KINDS[task.kind].trains and task.rank == 0 else Csv()
+    logger = task.logger if task.trains and task.rank == 0 else Csv()
     with warnings.catch_warnings(), _no_denormals(), logger.loggers(name) as loggers:
         for message in QUIET:
             warnings.filterwarnings("ignore", f".*{message}.*")

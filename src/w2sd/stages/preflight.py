@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections import Counter
@@ -13,36 +12,28 @@ from typing import Any
 import torch
 
 from w2sd.config import RunConfig
-from w2sd.data.pairs import TARGET, Table, classes_of, read
+from w2sd.data.pairs import Table, classes_of, read
 from w2sd.data.text import check_distinct, readable
 from w2sd.errors import Refused, require, within
 from w2sd.identity import target
 from w2sd.models.hub import Hub
-from w2sd.parts.head import WordHead
-from w2sd.parts.hint import NoHint
-from w2sd.parts.refinement import InContext
-from w2sd.parts.stopping import NoStopping
+from w2sd.parts.hint import Shown
 from w2sd.parts.trainer import Trainer, n_cores
-from w2sd.pipeline.checks import doses
 from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import Encoding, context_of, encode_for
 from w2sd.stages.engine import has_gpu
 from w2sd.stages.refine import words_of
-from w2sd.stages.train import MIN_HELD
-from w2sd.stages.training_targets import SLOTS
 
 
 def check(run: RunConfig) -> None:
     """Refuse broken rows, foreign tokens, responses that do not fit, heads and devices that are not there."""
     _check_devices(run.trainer)
-    if run.trainer.strategy == "fsdp2" and not isinstance(run.stopping, NoStopping):
+    if run.trainer.strategy == "fsdp2" and run.stopping is not None:
         raise Refused("stopping", target(run.stopping), "stopping=none under trainer.strategy=fsdp2, or ddp")
     is_policy = run.objective.student == "policy"
     table, tokens = read(run.data), Store(run.settings.store).tokens
     known = tokens if tokens.is_dir() else None  # a store is made by the first stage, and not by what is refused here
     hops = {f"chain.between.{name}": model for name, model in run.chain.hops(run.weak, run.strong).items()}
-    n_parts = 1 if run.chain.reuse_prompts else 1 + len(hops)
-    _check_extra_rows(run, table, n_parts)
     for role, model in {"weak": run.weak, "strong": run.strong, **hops}.items():
         with within(role):
             if (text := model.text(run.data)) is not None:
@@ -56,16 +47,14 @@ def check(run: RunConfig) -> None:
             with within(role):
                 _check_room(table.examples, encoded)
         run.adapter.check(config, is_policy)
-        if isinstance(run.head, WordHead):
+        if run.head is not None:
             with within("head"):
                 run.head.tokens(tokenizer, classes_of(run.data) or ())
-    if isinstance(run.refinement, InContext):
+    if run.refinement is not None:
         strong, classes = run.strong, classes_of(run.data) or ()
         words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
-    if not isinstance(run.hint, NoHint):
-        _check_hint(run, table)
-    _check_trained_rows(run, table, n_parts)
-    _check_neighbours(run, table, n_parts)
+    if run.hint is not None:
+        _check_hint(run, run.hint, table)
 
 
 def _check_devices(trainer: Trainer) -> None:
@@ -106,22 +95,22 @@ def _check_room(examples: list[Any], encoded: Encoding) -> None:
         require(n >= 2, "context", f"{encoded.dropped_long} rows too long", accepted)
 
 
-def _check_hint(run: RunConfig, table: Table) -> None:
+def _check_hint(run: RunConfig, hint: Shown, table: Table) -> None:
     """Refuse hints that the strong model cannot read, or tell apart, and answers that do not fit with theirs."""
     classes, rows = classes_of(run.data), [*table.rows("w2s"), *table.split("test")]
-    words = run.hint.words_for(classes)
+    words = hint.words_for(classes)
     config, tokenizer = run.strong.open_config(), run.strong.open_tokenizer()
     for word in words:
         readable("hint.words", word, tokenizer, config)
-    ids = [readable("hint.said", run.hint.phrase(word), tokenizer, config) for word in words]
+    ids = [readable("hint.said", hint.phrase(word), tokenizer, config) for word in words]
     check_distinct("hint.words", ids, words)
     if classes:  # whose texts are cut to fit: the words are what there is to check
         context = context_of(config, run.data)
         accepted = f"a text with room before it in a context of {context}"
-        require(max(map(len, ids)) < context, "hint.said", run.hint.said, accepted)
+        require(max(map(len, ids)) < context, "hint.said", hint.said, accepted)
         return
     for option in range(len(words)):
-        written = [run.hint.write(row, option, words) for row in rows]
+        written = [hint.write(row, option, words) for row in rows]
         with _read_by("strong, with its hint"):
             encoded = encode_for(config, tokenizer, run.data, written)
         with within("hint"):
@@ -135,59 +124,3 @@ def _read_by(role: str) -> Iterator[None]:
         yield
     except Refused as refusal:
         raise Refused(refusal.knob, refusal.value, f"{refusal.accepted} (model: {role})") from refusal.__cause__
-
-
-def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
-    """Refuse too few rows for a conflict or a placebo, and too few parts of w2s: the first `n_parts` train students."""
-    given = getattr(run.data, "w2s_parts", 1)
-    for part in range(n_parts):
-        if not table.rows("w2s", part=part):
-            raise Refused("data.w2s_parts", given, f"{n_parts} or more that have rows, one for each student in a row")
-    for part in range(n_parts if run.chain.conflict_everywhere else 1):
-        for conflict, under in doses(run):
-            with under:
-                extra = conflict.extra(table, len(table.rows("w2s", part=part)))
-            if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
-                accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
-                raise Refused("data.w2s_parts", given, accepted)
-
-
-def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
-    """Refuse a holdout of next to none or next to all rows of a training, and fewer rows than a threshold needs.
-
-    Warn of a batch that is larger than all of them.
-
-    Counted are the rows of a split, before a model or a supervision leaves any out and without those of a conflict,
-    whose baseline has none of them.
-    """
-    stopping, is_binary = run.stopping, len(classes_of(run.data) or SLOTS) == 2
-    for split, part in [("gt", 0), *(("w2s", part) for part in range(n_parts))]:
-        rows, n_held = table.rows(split, part=part), 0
-        if not isinstance(stopping, NoStopping):
-            n_held = sum(stopping.holds_out(row.cluster) for row in rows)
-            accepted = f"a share that holds out {MIN_HELD} or more of the {len(rows)} rows of {split}, whole clusters, "
-            accepted += f"and leaves {MIN_HELD} or more: it holds out {n_held}"
-            require(MIN_HELD <= n_held <= len(rows) - MIN_HELD, "stopping.holdout", stopping.holdout, accepted)
-        objective = getattr(run.objective, "under_truth", run.objective) if split == "gt" else run.objective
-        if run.fit.batch > len(rows) - n_held:
-            said = "fit.batch: %d is more than the %d rows of %s to train on: each epoch is one step on all of them"
-            logging.getLogger(__name__).warning(said, run.fit.batch, len(rows) - n_held, split)
-        least, n = getattr(objective, "min_rows", 0) if is_binary else 0, len(rows) - n_held
-        accepted = f"at most {n}: so many rows of {split} are trained on, and fewer than these have no threshold"
-        require(least <= n, "objective.min_rows", least, accepted)
-
-
-def _check_neighbours(run: RunConfig, table: Table, n_parts: int) -> None:
-    """Refuse more neighbours than a student's rows have: those that are held out, and the others, are labelled apart.
-
-    Rows that a model cannot fit are counted too: what is taken here may still be refused by the stage that trains.
-    """
-    k, stopping = run.supervision.neighbours, None if isinstance(run.stopping, NoStopping) else run.stopping
-    for part in range(n_parts if k else 0):
-        n_of = Counter(stopping is not None and stopping.holds_out(row.cluster) for row in table.rows("w2s", part=part))
-        for is_held, n in n_of.items():
-            which = "of w2s"
-            if stopping:
-                which = f"that stopping.holdout={stopping.holdout:g} {'holds out' if is_held else 'leaves'}"
-            accepted = f"at most {n - 1}, the neighbours that each of the {n} rows {which} has among them"
-            require(k < n, "supervision.k", k, accepted)

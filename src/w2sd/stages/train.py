@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,13 @@ from w2sd.data.batch import AnswerRows, ItemRows, PairRows, StateItems, StatePai
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import classes_of, coin, draw, read
 from w2sd.data.text import Ids
-from w2sd.errors import StageFailed, within
+from w2sd.errors import Refused, StageFailed, within
 from w2sd.identity import digest
 from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel, silence_dropout
 from w2sd.models.prepare import checkpoint_layers, compile_layers
 from w2sd.parts.fit import Fit
 from w2sd.parts.stopping import Stopping
+from w2sd.pipeline.checks import check_holdout, check_threshold
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, reference
 from w2sd.stages.early_stopping import Watch
@@ -29,8 +31,6 @@ from w2sd.stages.training_targets import hinted, lessons, right_option
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.student import ClassStudent, RewardStudent, Student
-
-MIN_HELD = 2  # rows on either side of a holdout
 
 
 class Training(NamedTuple):
@@ -97,16 +97,24 @@ def steps(training: Training, fit: Fit) -> int:
     return fit.epochs * -(-n // fit.batch)
 
 
-def hold_out(training: Training, stopping: Stopping, fit: Fit) -> tuple[Training, Training]:
+def hold_out(training: Training, stopping: Stopping, fit: Fit, split: str) -> tuple[Training, Training]:
     """What is trained on, and the part of a student's own examples that is held out: whole clusters."""
     n_rows = len(training.examples)
     out = [n for n, example in enumerate(training.examples[: training.n_own]) if stopping.holds_out(example.cluster)]
     rest = sorted(set(range(n_rows)) - set(out))
-    if len(out) < MIN_HELD or len(rest) < MIN_HELD:
-        said = f"stopping.holdout={stopping.holdout} holds out {len(out)} of {n_rows} rows to train on"
-        raise StageFailed(f"{said}; on either side {MIN_HELD} or more are needed")
+    with _too_few():
+        check_holdout(stopping, len(out), n_rows, split)
     kept = training.pick(rest)
     return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
+
+
+@contextmanager
+def _too_few() -> Iterator[None]:
+    """A refusal of the rows that are left is a failure here: the stage has started."""
+    try:
+        yield
+    except Refused as refusal:
+        raise StageFailed(str(refusal)) from refusal
 
 
 def finish(
@@ -150,11 +158,10 @@ def run(task: Task) -> dict[str, Any]:
     training, held = prepare(task, model, tokenizer), None
     rows_of = item_rows if kind is ClassStudent else pair_rows
     if stopping := params.get("stopping"):
-        training, held = hold_out(training, stopping, params["fit"])
+        training, held = hold_out(training, stopping, params["fit"], params["split"])
     rows = rows_of(task, training)
-    least = getattr(params["objective"], "min_rows", 0) if training.targets_NK.shape[1] == 2 else 0
-    if len(rows) < least:  # of more classes than two there is no threshold
-        raise StageFailed(f"{len(rows)} rows to train on have no threshold; lower objective.min_rows ({least})")
+    with _too_few():
+        check_threshold(params["objective"], len(rows), training.targets_NK.shape[1], params["split"])
     student = kind(model, params["objective"], training.conflict, params["fit"], training.n_steps, log_every)
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:

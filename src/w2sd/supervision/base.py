@@ -8,14 +8,13 @@ It never sees which slot holds the truth: a coin put the pair in its slots. One 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 LAYERS = ("last", "middle")  # of a transformer, whose states are features
 
@@ -70,13 +69,10 @@ def hardened(p_NK: Floats) -> Floats:
 def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
     """How often each option is the answer in so many draws, [N, K]; the noise of a row decides its draws.
 
-    >>> import numpy as np
     >>> votes(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0.2, 0.7]), 10)
     array([[ 0, 10],
            [10,  0]])
     """
-    import numpy as np
-
     draws = [
         np.random.default_rng(int(seed * 2**53)).multinomial(samples, p) for p, seed in zip(p_NK, noise, strict=True)
     ]
@@ -85,8 +81,6 @@ def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
 
 def agreed(shares_NK: Floats, threshold: float) -> Floats:
     """The answer with the largest share, if that is large enough; else NaN."""
-    import numpy as np
-
     enough = shares_NK.max(axis=1, keepdims=True) >= threshold
     return np.where(enough, certain(shares_NK.argmax(axis=1), shares_NK.shape[1]), np.nan)
 
@@ -99,6 +93,4 @@ def p_correct(lesson: Lesson) -> Floats:
 
 def certain(options: Ints, n_options: int) -> Floats:
     """Targets that leave no doubt."""
-    import numpy as np
-
     return np.eye(n_options)[options]

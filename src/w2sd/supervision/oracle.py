@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import numpy as np
 
 from w2sd.errors import choose, require
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-from w2sd.supervision.base import Lesson, Supervision, certain, p_correct
+from w2sd.supervision.base import Floats, Lesson, Supervision, certain, p_correct
 
 
 @dataclass(frozen=True)
@@ -31,8 +26,6 @@ class OracleConfident(Supervision):
         require(0.5 <= self.threshold < 1, "threshold", self.threshold, "a confidence in [0.5, 1)")
 
     def targets(self, lesson: Lesson) -> Floats:
-        import numpy as np
-
         return np.where(p_correct(lesson)[:, None] >= self.threshold, lesson.p_NK, np.nan)
 
 
@@ -99,8 +92,6 @@ def misled(lesson: Lesson, order: Floats, rate: float | None) -> Floats:
 
     Those are first in `order`, ties in the order of the noise. Of several wrong options they take turns.
     """
-    import numpy as np
-
     assert lesson.truth is not None
     n_options = lesson.p_NK.shape[1]
     n_wrong = (p_correct(lesson) < lesson.p_NK.max(axis=1)).sum() if rate is None else round(rate * len(order))

@@ -8,17 +8,14 @@ weak-to-strong experiments it reads the middle layer of the model that the stude
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from w2sd.errors import choose, require
-from w2sd.supervision.base import LAYERS, Lesson, Supervision
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from w2sd.supervision.base import Floats
-    from w2sd.supervision.probes import Examples
+from w2sd.supervision import probes
+from w2sd.supervision.base import LAYERS, Floats, Lesson, Supervision
 
 PROBES = ("knn", "logistic", "topological")
 
@@ -47,8 +44,6 @@ class Probed:
 
     def opinion(self, lesson: Lesson) -> Floats:
         """What the probe thinks of each option, [n, K]."""
-        from w2sd.supervision import probes
-
         known = _known(lesson)
         if self.probe == "logistic":
             p = probes.fit(known, self.l2).predict(known.vectors)
@@ -59,19 +54,15 @@ class Probed:
 
     def suspects(self, lesson: Lesson, opinion_NK: Floats) -> NDArray[np.bool_]:
         """The share of rows whose weak label is farthest from the probe's; ties in the order of the noise."""
-        import numpy as np
-
         distance = np.abs(lesson.p_NK - opinion_NK).sum(axis=1)
         found = np.zeros(len(distance), dtype=bool)
         found[np.lexsort((lesson.noise, -distance))[: int(self.share * len(distance))]] = True
         return found
 
 
-def _known(lesson: Lesson) -> Examples:
-    from w2sd.supervision.probes import examples
-
+def _known(lesson: Lesson) -> probes.Examples:
     assert lesson.features_NAD is not None
-    return examples(lesson.features_NAD, lesson.p_NK)
+    return probes.examples(lesson.features_NAD, lesson.p_NK)
 
 
 @dataclass(frozen=True)
@@ -88,10 +79,6 @@ class Filtered(Probed, Supervision):
         require(self.share < 1, "share", self.share, "a share in (0, 1): without all rows there is nothing to learn")
 
     def targets(self, lesson: Lesson) -> Floats:
-        import numpy as np
-
-        from w2sd.supervision import probes
-
         if self.probe == "topological":
             out = ~probes.keep(_known(lesson), self.k, self.share)[: len(lesson.p_NK)]
         else:
@@ -109,7 +96,5 @@ class Relabelled(Probed, Supervision):
     needs_features: ClassVar[bool] = True
 
     def targets(self, lesson: Lesson) -> Floats:
-        import numpy as np
-
         opinion_NK = self.opinion(lesson)
         return np.where(self.suspects(lesson, opinion_NK)[:, None], opinion_NK, lesson.p_NK)

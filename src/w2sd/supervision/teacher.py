@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import numpy as np
 
 from w2sd.errors import require
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-from w2sd.supervision.base import Lesson, Supervision, agreed, hardened, votes
+from w2sd.supervision.base import Floats, Lesson, Supervision, agreed, hardened, votes
 
 
 @dataclass(frozen=True)
@@ -47,8 +42,6 @@ class Confident(Supervision):
         require(0.5 <= self.threshold < 1, "threshold", self.threshold, "a confidence in [0.5, 1)")
 
     def targets(self, lesson: Lesson) -> Floats:
-        import numpy as np
-
         sure = lesson.p_NK.max(axis=1, keepdims=True) >= self.threshold
         return np.where(sure, lesson.p_NK, np.nan)
 
@@ -90,8 +83,6 @@ class TwoStage(Consistent):
         return Consistent(self.threshold, self.samples)
 
     def targets(self, lesson: Lesson) -> Floats:
-        import numpy as np
-
         assert lesson.p_second_NK is not None
         first = self.voted(lesson.p_NK, lesson.noise)
         second = self.voted(lesson.p_second_NK, (lesson.noise + 0.5) % 1)  # draws of its own
@@ -113,8 +104,6 @@ class Balanced(Supervision):
         require(0 < self.added <= 0.01, "added", self.added, "a number above 0, of 0.01 or less")
 
     def targets(self, lesson: Lesson) -> Floats:
-        import numpy as np
-
         if not len(lesson.p_NK):
             return lesson.p_NK
         log_p_NK = np.log(lesson.p_NK + self.added)

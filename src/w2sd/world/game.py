@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from w2sd.data.pairs import Item, Table
+from w2sd.data.text import Corpus
 from w2sd.errors import require
 from w2sd.world import piles
 from w2sd.world.ladder import Rung, require_rung
 from w2sd.world.piles import MOVES, WORDS
 from w2sd.world.world import SEEDS
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from w2sd.data.pairs import Item, Table
-    from w2sd.data.text import Corpus
 
 
 @dataclass(frozen=True)

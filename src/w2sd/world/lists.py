@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2sd.data.pairs import SPLITS, Item, Table, clean_items
 from w2sd.errors import require
@@ -14,12 +15,6 @@ from w2sd.identity import digest
 from w2sd.world.generator import CELL, LISTED, POOLS, Bools, Facts, Ints, facts
 from w2sd.world.ladder import TOPICS, require_rung
 from w2sd.world.world import SEEDS, WorldText
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from w2sd.data.pairs import Item, Table
 
 MOST = 8000  # lists of one split, of all its parts together; 8,288 are not tied, half of them in each of two classes
 

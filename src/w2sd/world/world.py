@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
+import numpy as np
+from numpy.typing import NDArray
+
+from w2sd.data.pairs import Pair, Table
+from w2sd.data.text import Corpus
 from w2sd.errors import choose, require
 from w2sd.world import generator
 from w2sd.world.corpus import DOCUMENTS, LENGTH, corpus
-from w2sd.world.ladder import require_rung
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from w2sd.data.pairs import Pair, Table
-    from w2sd.data.text import Corpus
-    from w2sd.world.ladder import Rung
+from w2sd.world.ladder import Rung, require_rung
 
 MOST = 100_000  # rows per split and facet; more than 600,000 distinct pairs satisfy even the rarest rule
 SEEDS = 2**32  # a larger seed would spill into the tag of a random stream
@@ -70,10 +66,6 @@ class World:
             "test": ("test", "helpful_test", "tension", "tension_on", "blind_rung"),
         }[split]
         return World(self.world_seed, self.visible, **{knob: getattr(self, knob) for knob in decisive})
-
-    def n_rows(self, facet: str) -> int:
-        """How many rows of a facet split w2s has, of the harmless ones in each part, known without drawing them."""
-        return {TARGET: self.w2s, CONFLICTING: self.helpful, UNRELATED: self.unrelated}[facet]
 
     @property
     def text(self) -> WorldText:
