@@ -26,5 +26,5 @@ KINDS = {
     "refine": Kind(2),
     "evaluate": Kind(2, is_shared=True),
     "generate": Kind(1),
-    "compare": Kind(4),
+    "compare": Kind(5),
 }

@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.builders import refused
+from tests.builders import figures_of, refused
 from tests.stages.chain import Chain
 from w2sd.atomic import read_json, write_json
 from w2sd.cli import CONF
@@ -140,7 +140,7 @@ def test_another_reading_gives_other_predictions_of_the_same_model(chain: Chain)
 
 
 def test_the_chain_ends_in_a_comparison_of_policies(chain: Chain) -> None:
-    compared = read_json(chain.folder("compare") / "metrics.json")
+    compared = figures_of(chain.folder("compare"))
     for role in ("weak", "student", "ceiling"):
         found = chain.columns(f"evaluate/{role}")
         assert compared[f"accuracy/{role}"] == pytest.approx((found["margin"] > 0).mean())
@@ -150,7 +150,7 @@ def test_the_chain_ends_in_a_comparison_of_policies(chain: Chain) -> None:
 
 def test_policies_of_the_world_write_answers_of_its_length(chain: Chain) -> None:
     """Nothing was configured: rungs have no end token, and the answers of the world have five words."""
-    compared = read_json(chain.folder("compare") / "metrics.json")
+    compared = figures_of(chain.folder("compare"))
     for role in ("weak", "student", "ceiling"):
         folder = chain.folder(f"generate/{role}")
         rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
