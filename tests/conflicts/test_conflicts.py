@@ -366,7 +366,7 @@ def trained(folder: Path, conflict: Conflict, micro_tokens: int) -> dict[str, Te
             weights.mul_(5 if weights.ndim > 1 else 1)
     fit = Fit(lr=1e-3, clip=0.5, warmup=0.3)
     student = RewardStudent(model.double().train(), BCE, conflict, fit, 3)
-    engine.train(task_in(folder), student, Loader(rows, BATCHES), fit, seed=0)
+    engine.train(task_in(folder), student, Loader(rows, BATCHES), seed=0)
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 
 

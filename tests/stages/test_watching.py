@@ -34,7 +34,7 @@ from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, preflight
-from w2sd.stages.early_stopping import Watch
+from w2sd.stages.callbacks import Watch
 from w2sd.stages.train import Training, hold_out
 from w2sd.students.student import ClassStudent, RewardStudent
 
@@ -77,7 +77,7 @@ def trained(
     soft[:undecided] = 0.5
     watch = Watch(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
-        engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
+        engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), 0, [watch])
     return student, watch, task
 
 

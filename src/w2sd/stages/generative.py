@@ -37,7 +37,7 @@ def run(task: Task) -> dict[str, Any]:
     rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed=is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
     learner = TextLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    engine.train(task, learner, loader, fit, params["seed"])
+    engine.train(task, learner, loader, params["seed"])
     if task.rank == 0:
         model.save(task.out, tokenizer)
     return {"n/texts": len(rows), "n/steps": learner.global_step}

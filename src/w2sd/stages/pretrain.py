@@ -35,7 +35,7 @@ def run(task: Task) -> dict[str, Any]:
         compile_layers(model)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    engine.train(task, learner, loader, fit, seed)
+    engine.train(task, learner, loader, seed)
 
     if task.rank == 0:
         model.save_pretrained(task.out / "model")

@@ -22,7 +22,7 @@ from w2sd.parts.fit import Fit
 from w2sd.parts.stopping import Stopping
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, reference
-from w2sd.stages.early_stopping import Watch
+from w2sd.stages.callbacks import Watch
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import size_of, states_of, width_of
 from w2sd.stages.training_targets import hinted, lessons, right_option
@@ -119,7 +119,7 @@ def finish(
     """Train on these rows, write `model/` (and a head), and say how much was read and trained."""
     model, fit, seed = training.model, task.params["fit"], random_seed(task.params)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
-    engine.train(task, learner, loader, fit, seed, training.n_steps, callbacks)
+    engine.train(task, learner, loader, seed, callbacks)
     read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head
     counts = {
         "n/extra": len(rows) - training.n_own,
