@@ -26,9 +26,10 @@ from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.pairs import Pair
 from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.logger import Csv
-from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.heads import PolicyModel, RewardModel
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
 from w2sd.models.packing import pack
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.preference import DPO, SFT, SimPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit

@@ -35,9 +35,10 @@ from w2sd.data.pairs import Pair, Table, coin, draw
 from w2sd.data.text import Encoded
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import read_predictions
-from w2sd.models.heads import RewardModel, silence_dropout
-from w2sd.models.log_probs import PairScores
+from w2sd.models.heads import RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import PairScores
 from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan

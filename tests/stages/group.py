@@ -36,9 +36,9 @@ from w2sd.data.text import Encoded
 from w2sd.kinds import KINDS
 from w2sd.logger import Csv
 from w2sd.models import packing
-from w2sd.models.heads import HeadedModel, PolicyModel, RewardModel, silence_dropout
+from w2sd.models.heads import HeadedModel, PolicyModel, RewardModel
 from w2sd.models.packing import pack
-from w2sd.models.prepare import checkpoint_layers
+from w2sd.models.prepare import checkpoint_layers, silence_dropout
 from w2sd.objectives.logconf import LogConf
 from w2sd.objectives.preference import DPO
 from w2sd.objectives.reward import RewardBCE

@@ -70,6 +70,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def train(build: Build, place: Path, slow: Callable[[Any], Any] = lambda rows: rows) -> Stretch:
     learner, rows, _ = build()
+    learner.n_steps = STEPS
     took: list[Stretch] = []
     job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
     engine.train(job, learner, Loader(slow(rows), Shuffled(N, 8, seed=3)), 7)

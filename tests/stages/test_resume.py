@@ -21,7 +21,8 @@ from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.text import Encoded
 from w2sd.logger import Csv
-from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.heads import PolicyModel, RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.preference import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit

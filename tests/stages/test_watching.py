@@ -25,9 +25,10 @@ from w2sd.data.text import EncodedItems
 from w2sd.errors import StageFailed
 from w2sd.identity import digest
 from w2sd.logger import Csv
-from w2sd.models.heads import HeadedModel, silence_dropout
-from w2sd.models.log_probs import ClassScores, PairScores
+from w2sd.models.heads import HeadedModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import ClassScores, PairScores
 from w2sd.parts.fit import Fit
 from w2sd.parts.stopping import Look, Stopping
 from w2sd.parts.trainer import Trainer

@@ -21,7 +21,8 @@ from w2sd.data.text import encode_items, gather_items
 from w2sd.identity import digest
 from w2sd.logger import Csv
 from w2sd.metrics.predictions import LOGITS, read_distributions, read_predictions, write_predictions
-from w2sd.models.heads import HeadedModel, RewardModel, silence_dropout
+from w2sd.models.heads import HeadedModel, RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer

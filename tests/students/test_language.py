@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from w2sd.data.loader import Loader
 from w2sd.errors import StageFailed
-from w2sd.models.heads import silence_dropout
+from w2sd.models.prepare import silence_dropout
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine

@@ -20,7 +20,8 @@ from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
-from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.heads import PolicyModel, RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task

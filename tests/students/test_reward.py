@@ -21,9 +21,10 @@ from w2sd.data.loader import Filler, Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.metrics import functional
-from w2sd.models.heads import RewardModel, silence_dropout
-from w2sd.models.log_probs import PairScores
+from w2sd.models.heads import RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import PairScores
 from w2sd.parts.adapter import HeadOnly
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task

@@ -24,11 +24,11 @@ from w2sd.conflicts.base import NoConflict
 from w2sd.data.batch import ItemRows, PairBatch
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.models.heads import RewardModel
-from w2sd.models.log_probs import PairScores
 from w2sd.objectives.base import Moment, Objective
 from w2sd.objectives.imitation import ConfidenceWindow
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import PairScores
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine

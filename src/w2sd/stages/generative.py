@@ -10,8 +10,7 @@ from w2sd.data.batch import AnswerRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import EncodedItems, Ids
-from w2sd.models.heads import silence_dropout
-from w2sd.models.prepare import checkpoint_layers, compile_layers
+from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
 from w2sd.stages.encoding import Encoding, can_pack, encode_for, open_policy

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.data.loader import Loader, Shuffled
-from w2sd.models.heads import silence_dropout
-from w2sd.models.prepare import checkpoint_layers, compile_layers, with_fewer_kernels
+from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout, with_fewer_kernels
 from w2sd.models.scratch import FromScratch
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine

@@ -16,8 +16,8 @@ from w2sd.data.pairs import classes_of, coin, draw, read
 from w2sd.data.text import Ids
 from w2sd.errors import StageFailed, within
 from w2sd.identity import digest
-from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel, silence_dropout
-from w2sd.models.prepare import checkpoint_layers, compile_layers
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
+from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout
 from w2sd.parts.fit import Fit
 from w2sd.parts.stopping import Stopping
 from w2sd.pipeline.stage import Task

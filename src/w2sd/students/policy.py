@@ -7,7 +7,7 @@ from torch import Tensor
 
 from w2sd.data.batch import PairBatch
 from w2sd.data.layout import Tokens
-from w2sd.models.log_probs import PairLogProbs
+from w2sd.objectives.scores import PairLogProbs
 from w2sd.students.learner import Learner
 from w2sd.students.student import Student
 

@@ -17,9 +17,9 @@ from w2sd.data.batch import ItemBatch, PairBatch
 from w2sd.data.loader import Batch
 from w2sd.metrics.torch_metrics import DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered
 from w2sd.models.heads import HeadedModel, PolicyModel, Probe
-from w2sd.models.log_probs import ClassScores, PairScores
 from w2sd.objectives.base import OWN, Moment, Objective
 from w2sd.objectives.reward import StepObjective
+from w2sd.objectives.scores import ClassScores, PairScores
 from w2sd.parts.fit import Fit
 from w2sd.students.learner import Learner, unwrapped
 
