@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 import transformers
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim import Optimizer
 
@@ -27,18 +27,11 @@ from w2sd.errors import StageFailed
 from w2sd.kinds import KINDS
 from w2sd.logger import Csv, RunName
 from w2sd.models.fsdp import part, whole
-from w2sd.parts.trainer import Resolved, Trainer
+from w2sd.parts.trainer import Resolved
 from w2sd.pipeline.stage import Task
 from w2sd.signals import TERMINATED
 from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState, Throughput
 from w2sd.students.learner import Learner, Reader
-
-
-def strategy_of(trainer: Trainer) -> Strategy | str:
-    """Lightning's part of a trainer."""
-    if trainer.strategy == "fsdp2":
-        return Sharded(trainer.world)
-    return trainer.strategy
 
 
 class Sharded(ModelParallelStrategy):
@@ -203,7 +196,7 @@ def _trainer(
             accelerator=task.trainer.accelerator,
             devices=task.trainer.devices,
             num_nodes=task.trainer.nodes,
-            strategy=strategy_of(task.trainer),
+            strategy=Sharded(task.trainer.world) if task.trainer.strategy == "fsdp2" else task.trainer.strategy,
             precision=reader.fit.precision,  # type: ignore[arg-type]
             max_epochs=1 if n_steps is None else reader.fit.epochs,
             logger=loggers,

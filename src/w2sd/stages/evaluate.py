@@ -19,7 +19,7 @@ from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import CONFLICTING, read
 from w2sd.errors import StageFailed
 from w2sd.metrics.functional import accuracy
-from w2sd.metrics.predictions import LOGITS, PREDICTIONS, read_predictions, write_predictions
+from w2sd.metrics.predictions import LOGITS, PREDICTIONS, write_predictions
 from w2sd.metrics.torch_metrics import uid_of
 from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
 from w2sd.models.hub import load_tokenizer
@@ -30,7 +30,7 @@ from w2sd.stages import engine, reference
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import states_of
 from w2sd.stages.train import kind_of
-from w2sd.stages.training_targets import hinted, right_option
+from w2sd.stages.training_targets import hinted, p_correct_in, right_option
 from w2sd.students.policy import PolicyStudent
 from w2sd.students.student import ClassStudent, Examination, Student
 
@@ -93,8 +93,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
     student = _load(kind, trained, objective, fit, is_probe)
 
-    known = {role: read_predictions(folder / PREDICTIONS) for role, folder in references.items()}
-    confidence = {role: dict(zip(rows.ids, rows.p_correct, strict=True)) for role, rows in known.items()}
+    confidence = {role: p_correct_in(folder) for role, folder in references.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
     if len(examples) < n_asked and getattr(data, "long", None) != "drop":
         raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")

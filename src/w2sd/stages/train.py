@@ -1,4 +1,4 @@
-"""What `sft` and `train` share: a model made ready, the lessons that fit into it, and what is told of its training."""
+"""Stage `train`: a student, and what `sft` shares with it: a model made ready, its rows, and counts of its training."""
 
 from __future__ import annotations
 
