@@ -132,6 +132,7 @@ def run(
         folder / "logs", advance,
     )  # fmt: skip
     learner, loader = build(dropout)
+    learner.n_steps = n_steps
     torch.seed()  # no process finds the random state of another
     with suppress(Killed):
         engine.train(task, learner, loader, 7)
