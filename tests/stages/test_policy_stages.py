@@ -367,8 +367,8 @@ def answers(
     def read_by(name: str, params: dict[str, Any] | None = None, **inputs: Path) -> Any:
         seen: dict[str, Any] = {}
 
-        def catch(task: Task, learner: Any, loader: Loader, fit: Fit, seed: int, n_steps: int, *_: Any) -> None:
-            seen.update(rows=loader.rows, how=(fit, seed, n_steps))
+        def catch(task: Task, learner: Any, loader: Loader, seed: int, *_: Any) -> None:
+            seen.update(rows=loader.rows, how=(learner.fit, seed, learner.n_steps))
 
         monkeypatch.setattr(engine, "train", catch)
         at = task(name, params, **inputs)
