@@ -108,7 +108,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), kept)
     examples = [examples[i] for i in encoded.kept]
     right = np.array([right_option(example) for example in examples])
-    rows = (_states if is_probe else _texts)(task, spec, student, examples, encoded)
+    rows = _states(task, student, examples, encoded) if is_probe else _texts(task, spec, student, examples, encoded)
     columns = {
         role: torch.tensor([column[each.id] for each in examples], dtype=torch.float64)
         for role, column in confidence.items()
@@ -142,7 +142,7 @@ def _texts(task: Task, spec: Any, student: Student, examples: list[Any], encoded
     return PairRows(encoded, swapped, budget, references=references, is_packed=is_packed)
 
 
-def _states(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
+def _states(task: Task, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
     """What was read before."""
     budget, states_NAD = task.trainer.micro_tokens, states_of(task.inputs["features"], [each.id for each in examples])
     if isinstance(student, ClassStudent):
