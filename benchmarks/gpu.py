@@ -34,12 +34,13 @@ from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfi
 
 from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.layout import Text, Tokens, packed, plain
-from w2sd.models import flex, heads, packing
-from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
-from w2sd.models.log_probs import PairLogProbs, PairScores
-from w2sd.models.prepare import log_probs
+from w2sd.models import flex, packing
+from w2sd.models.heads import PolicyModel, RewardModel
+from w2sd.models.log_probs import log_probs
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.preference import DPO, SimPO
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import PairLogProbs, PairScores
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -161,17 +162,17 @@ def by_text(tokens: Tokens) -> packing.Packing:
 
 def by_block(tokens: Tokens) -> packing.Packing:
     """What it is told on a GPU: one block mask, on a CPU as well."""
-    return packing.Packing((), flex.blocks(tokens))
+    return packing.Packing((), flex.block_mask(tokens))
 
 
 @contextmanager
 def told(how: Callable[[Tokens], packing.Packing]) -> Iterator[None]:
-    usual = heads.packing
-    heads.packing = how
+    usual = packing.packing
+    packing.packing = how
     try:
         yield
     finally:
-        heads.packing = usual
+        packing.packing = usual
 
 
 def half() -> Any:
@@ -535,7 +536,7 @@ def mask_cost() -> str:
     tokens = packed(texts).to(DEVICE)
     for _ in range(2):
         began = now()
-        flex.blocks(tokens)
+        flex.block_mask(tokens)
         seconds = now() - began
     return f"block mask of a row of {tokens.ids.shape[1]} tokens: {1000 * seconds:.1f} ms"
 

@@ -26,9 +26,10 @@ from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.pairs import Pair
 from w2sd.data.text import Encoded, encode_rows, gather
 from w2sd.logger import Csv
-from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.heads import PolicyModel, RewardModel
 from w2sd.models.hub import load_backbone, load_language_model, load_tokenizer
 from w2sd.models.packing import pack
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.preference import DPO, SFT, SimPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit
@@ -122,7 +123,7 @@ def score(task: Task, student: Student, encoded: Encoded, references: np.ndarray
     rows = rows_of(encoded, task, references)
     examine(student, len(rows))
     began = time.process_time()
-    how(task, student, Loader(rows, in_length_order(rows.lengths)), Fit())
+    how(task, student, Loader(rows, in_length_order(rows.lengths)))
     return time.process_time() - began
 
 
@@ -132,7 +133,7 @@ def ask_reference(task: Task, given: work.Work, encoded: Encoded) -> tuple[np.nd
     ready(model)
     origin = PolicyStudent(model, SFT(), NoConflict(), Fit())
     seconds = score(task, origin, encoded, None, engine.predict)
-    return np.column_stack([origin.columns()[name] for name in LOGP]), seconds
+    return np.column_stack([origin.predictions[name] for name in LOGP]), seconds
 
 
 def run_once(given: work.Work, objective: str, n: int, scratch: Path) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def run_once(given: work.Work, objective: str, n: int, scratch: Path) -> dict[st
     rows, fit = rows_of(encoded, task, said), Fit(lr=1e-5, batch=work.BATCH, schedule="constant")
     loader = Started(rows, Shuffled(n, work.BATCH, seed=0))
     student = student_for(given, objective, fit, len(loader), task.trainer.log_every)
-    engine.train(task, student, loader, fit, 0)
+    engine.train(task, student, loader, 0)
     seconds["train"] = task.advance.at - loader.at
     seconds["evaluate"] = score(task, student, encoded, said, engine.test)
     tokens = sum(2 * len(p) + len(c) + len(r) for p, c, r in zip(*encoded[:3], strict=True))
@@ -158,7 +159,7 @@ def first_losses(given: work.Work, objective: str, scratch: Path, n_steps: int) 
     fit = Fit(lr=1e-3, batch=work.BATCH, schedule="constant")
     in_order = [list(range(start, start + work.BATCH)) for start in range(0, n, work.BATCH)]
     student = student_for(given, objective, fit, n_steps, 1)
-    engine.train(task, student, Loader(rows_of(encoded, task, said), in_order), fit, 0)
+    engine.train(task, student, Loader(rows_of(encoded, task, said), in_order), 0)
     with open(task.logs / "metrics.csv", encoding="utf-8") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 

@@ -1,15 +1,17 @@
-"""What the tests share: the refusal that a block raises, or that a command prints."""
+"""What the tests share: the refusal that a block raises or a command prints, and the figures of a comparison."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 
+from w2sd.atomic import read_json
 from w2sd.errors import Refused
 
 
@@ -46,3 +48,15 @@ def assert_refusal(
 def _lacks(text: str, words: str) -> list[str]:
     """The words that do not stand in a text as words of their own."""
     return [word for word in words.split() if not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    """All figures of a comparison: the headlines, and the others."""
+    headlines, others = read_json(folder / "metrics.json"), read_json(folder / "diagnostics.json")
+    assert not headlines.keys() & others.keys()
+    return headlines | others
+
+
+def comparisons(store: Path) -> dict[str, dict[str, Any]]:
+    """The figures of every comparison in a store, by artifact."""
+    return {folder.name: figures_of(folder) for folder in store.glob("artifacts/compare-*")}

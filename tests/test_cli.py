@@ -610,6 +610,7 @@ def test_a_job_of_a_sweep_whose_stages_are_those_of_another_says_so(
     def launch(stages: Plan, states: dict[str, str], run: RunConfig, store: Store, made: set[str]) -> None:
         with store.writing(stages["compare"].spec()) as folder:
             (folder / "metrics.json").write_text('{"pgr": null}')
+            (folder / "diagnostics.json").write_text("{}")
 
     monkeypatch.setattr(cli, "launch", launch)
     monkeypatch.setattr(cli, "_check_inputs", lambda run: None)

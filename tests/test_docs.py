@@ -22,6 +22,7 @@ from w2sd.config import RunConfig
 from w2sd.overrides import options
 from w2sd.pipeline.plan import plan
 from w2sd.report import cli as report
+from w2sd.stages.compare import HEADLINES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -186,3 +187,10 @@ def test_every_name_that_a_program_imports_is_there(name: str) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in imported:
                 assert hasattr(imported[node.value.id], node.attr), (node.value.id, node.attr)
+
+
+def test_the_headline_figures_are_listed() -> None:
+    table = (
+        (ROOT / "docs" / "concepts.md").read_text().partition("What `compare` finds")[2].partition("\n\nWhat needs")[0]
+    )
+    assert set(re.findall(r"`([a-z/_]+)`", table.partition("|---|---|")[2])) == set(HEADLINES)

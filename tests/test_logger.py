@@ -21,7 +21,7 @@ from w2sd.logger import Csv, RunName, Wandb, conclude
 from w2sd.metrics.regions import REGIONS
 
 COLUMNS = ["kind", "region", "n_all", "n", "flips", "rate", "rate_lo", "rate_hi"]
-PLAIN = {"pgr": 0.5, "gain": None, "deception/p_region": 0.2}
+HEADLINES = {"pgr": 0.5, "deception/score": None, "tax/rate": 0.2}
 
 
 def regions(kind: str) -> dict[str, Any]:
@@ -36,8 +36,9 @@ def regions(kind: str) -> dict[str, Any]:
     return {**counts, **rates, **nothing, **{f"{kind}/uu/{part}": None for part in ("rate", "rate_lo", "rate_hi")}}
 
 
-def summarise(folder: Path, metrics: dict[str, Any]) -> None:
-    Wandb(mode="offline").summarise(RunName("demo", "summary", "0123456789ab", folder, {"seed": 0}), metrics)
+def summarise(folder: Path, **diagnostics: Any) -> None:
+    run = RunName("demo", "summary", "0123456789ab", folder, {"seed": 0})
+    Wandb(mode="offline").summarise(run, HEADLINES, diagnostics)
 
 
 @pytest.fixture
@@ -55,9 +56,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_a_job_with_a_conflict_leaves_its_regions(recorded: SimpleNamespace, tmp_path: Path) -> None:
-    summarise(tmp_path, {**PLAIN, **regions("region"), **regions("region_true")})
-    assert recorded.summary["pgr"] == 0.5
-    assert "gain" not in recorded.summary
+    summarise(tmp_path, **regions("region"), **regions("region_true"))
+    assert recorded.summary == {"pgr": 0.5, "tax/rate": 0.2}
     (logged,) = recorded.logged
     table = logged["regions"]
     assert table.columns == COLUMNS
@@ -68,13 +68,13 @@ def test_a_job_with_a_conflict_leaves_its_regions(recorded: SimpleNamespace, tmp
 
 
 def test_regions_of_true_knowledge_are_there_only_where_it_is_known(recorded: SimpleNamespace, tmp_path: Path) -> None:
-    summarise(tmp_path, {**PLAIN, **regions("region")})
+    summarise(tmp_path, **regions("region"))
     assert [row[0] for row in recorded.logged[0]["regions"].data] == ["region"] * 4
 
 
 def test_a_job_without_conflict_leaves_metrics_alone(recorded: SimpleNamespace, tmp_path: Path) -> None:
-    summarise(tmp_path, PLAIN)
-    assert recorded.summary == {"pgr": 0.5, "deception/p_region": 0.2}
+    summarise(tmp_path)
+    assert recorded.summary == {"pgr": 0.5, "tax/rate": 0.2}
     assert recorded.logged == []
 
 
@@ -87,7 +87,7 @@ def test_what_a_stage_came_to_is_in_the_summary_of_its_run_and_not_among_the_cur
 
 
 def test_table_and_drawing_are_in_the_files_of_an_offline_run(tmp_path: Path) -> None:
-    summarise(tmp_path, {**PLAIN, **regions("region")})
+    summarise(tmp_path, **regions("region"))
     (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/regions_*.table.json")
     written = json.loads(table.read_text())
     assert written["columns"] == COLUMNS
@@ -139,5 +139,5 @@ def test_a_server_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(wandb, "init", init)
     with pytest.raises(StageFailed) as caught:
-        summarise(tmp_path, PLAIN)
+        summarise(tmp_path)
     assert re.search(r"W&B.*after 90\.0 sec.*logger=wandb_offline", str(caught.value))

@@ -17,7 +17,7 @@ import torch
 from transformers import GPT2Config, MistralConfig, OPTConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from tests.builders import refused
+from tests.builders import comparisons, refused
 from tests.data.families import FAMILIES
 from tests.smoke.test_chain import results, run
 from w2sd.cli import CONF
@@ -264,7 +264,7 @@ def test_simpo_runs_one_step_from_gpt2_to_opt_under_the_explicit_conflict(
     words = [*small("simpo_cai", asked, tiny_models), "conflict=explicit", "seed=0", "twin_seeds=[1]", "samples=1"]
     ran = run(at_home, *words, fast=False)
     assert ran.code == 0
-    [compared] = [json.loads(text) for name, text in results(ran.store).items() if name.startswith("compare")]
+    [compared] = comparisons(ran.store).values()
     assert compared["data/n_test"] == 20
     steps = [json.loads(text)["n/steps"] for name, text in results(ran.store).items() if name.startswith("train")]
     assert set(steps) == {1, 2}  # two with the rows of a placebo

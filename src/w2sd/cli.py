@@ -224,7 +224,8 @@ def _check_inputs(asked: RunConfig) -> None:
 def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_told: bool) -> float:
     """Record the job, log its summary if that is new, show the table and write the page."""
     compare = stages["compare"]
-    metrics = read_json(store.find(compare.key) / "metrics.json")
+    folder = store.find(compare.key)
+    metrics = read_json(folder / "metrics.json")
     here = HydraConfig.get()
     sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
     job: dict[str, Any] = {
@@ -249,7 +250,8 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
         from w2sd.logger import RunName
 
         logs = Path(asked.settings.out).expanduser() / "logs" / f"job-{compare.key}"
-        asked.logger.summarise(RunName(job["name"], "summary", compare.key, logs, job), metrics)
+        run = RunName(job["name"], "summary", compare.key, logs, job)
+        asked.logger.summarise(run, metrics, read_json(folder / "diagnostics.json"))
 
     if sweep is None:  # a sweep is shown as a whole, at its end
         show(store.root, Path(asked.settings.out).expanduser(), job=job["id"])

@@ -39,7 +39,7 @@ class Csv:
 
         yield [CSVLogger(run.folder.parent, name=run.folder.name, version="", flush_logs_every_n_steps=1)]
 
-    def summarise(self, run: RunName, metrics: dict[str, Any]) -> None:
+    def summarise(self, run: RunName, metrics: dict[str, Any], diagnostics: dict[str, Any]) -> None:
         """The result of a job is in the store and on the page already."""
 
 
@@ -75,12 +75,12 @@ class Wandb:
 
             yield [*csv, WandbLogger(experiment=wandb_run)]
 
-    def summarise(self, run: RunName, metrics: dict[str, Any]) -> None:
+    def summarise(self, run: RunName, metrics: dict[str, Any], diagnostics: dict[str, Any]) -> None:
         """Config, headline metrics and upstream keys of a job, as one run; its regions where it has a conflict."""
         with self._run(run) as wandb_run:
             wandb_run.summary.update({name: value for name, value in metrics.items() if value is not None})
-            if regions := list(_regions(metrics)):
-                wandb_run.log({"regions": _table(regions), "regions_figure": _drawing(metrics)})
+            if regions := list(_regions(diagnostics)):
+                wandb_run.log({"regions": _table(regions), "regions_figure": _drawing(diagnostics)})
 
     @contextmanager
     def _run(self, run: RunName) -> Iterator[Any]:
@@ -125,14 +125,14 @@ def conclude(loggers: Iterable[Any], figures: dict[str, Any]) -> None:
             logger.experiment.summary.update({name: value for name, value in figures.items() if value is not None})
 
 
-def _regions(metrics: dict[str, Any]) -> Iterator[list[Any]]:
+def _regions(diagnostics: dict[str, Any]) -> Iterator[list[Any]]:
     """What flips in each region, by confidence and, where it is known, by true knowledge: eight rows at most."""
     from w2sd.metrics.regions import REGIONS
 
     for kind in ("region", "region_true"):
         for region in REGIONS:
-            if f"{kind}/{region}/n" in metrics:
-                yield [kind, region, *(metrics.get(f"{kind}/{region}/{part}") for part in COUNTED)]
+            if f"{kind}/{region}/n" in diagnostics:
+                yield [kind, region, *(diagnostics.get(f"{kind}/{region}/{part}") for part in COUNTED)]
 
 
 def _table(rows: list[list[Any]]) -> Any:
@@ -141,12 +141,12 @@ def _table(rows: list[list[Any]]) -> Any:
     return wandb.Table(columns=["kind", "region", *COUNTED], data=rows)
 
 
-def _drawing(metrics: dict[str, Any]) -> Any:
+def _drawing(diagnostics: dict[str, Any]) -> Any:
     """The regions as they are on the page."""
     import wandb
     from PIL import Image
 
     from w2sd.report import deception_figures, figures
 
-    figure = deception_figures.draw_regions([("", deception_figures.count_regions([metrics]))])
+    figure = deception_figures.draw_regions([("", deception_figures.count_regions([diagnostics]))])
     return wandb.Image(Image.open(BytesIO(figures.to_png("regions", figure))))

@@ -18,10 +18,10 @@ from typing import Any
 from w2sd.atomic import read_json, write_json
 from w2sd.config import build
 from w2sd.errors import Refused, StageFailed
-from w2sd.pipeline.stage import Task
+from w2sd.pipeline.stage import Stretch, Task
 from w2sd.pipeline.store import Store
 from w2sd.signals import exit_on_signals
-from w2sd.stages.performance import Stretch, figures, memory, reset_peak
+from w2sd.stages.performance import figures, memory, reset_peak
 
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "w2sd")
 

@@ -34,9 +34,10 @@ from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Pair, Table, coin, draw
 from w2sd.data.text import Encoded
 from w2sd.logger import Csv
-from w2sd.models.heads import RewardModel, silence_dropout
-from w2sd.models.log_probs import PairScores
+from w2sd.models.heads import RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import PairScores
 from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
@@ -366,7 +367,7 @@ def trained(folder: Path, conflict: Conflict, micro_tokens: int) -> dict[str, Te
             weights.mul_(5 if weights.ndim > 1 else 1)
     fit = Fit(lr=1e-3, clip=0.5, warmup=0.3)
     student = RewardStudent(model.double().train(), BCE, conflict, fit, 3)
-    engine.train(task_in(folder), student, Loader(rows, BATCHES), fit, seed=0)
+    engine.train(task_in(folder), student, Loader(rows, BATCHES), seed=0)
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 
 

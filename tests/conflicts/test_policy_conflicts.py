@@ -18,8 +18,8 @@ from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import MoreData, RandomMask
 from w2sd.data.batch import PairBatch
 from w2sd.identity import identity
-from w2sd.models.log_probs import PairScores
 from w2sd.objectives.preference import DPO, IPO, SFT, DPOLengthNormalised, SimPO
+from w2sd.objectives.scores import PairScores
 
 POLICY_OBJECTIVES = [
     SimPO(),

@@ -29,8 +29,9 @@ from transformers import (
 )
 
 from w2sd.data.layout import masked
-from w2sd.models import heads, prepare
-from w2sd.models.heads import PolicyModel, silence_dropout
+from w2sd.models import heads, log_probs
+from w2sd.models.heads import PolicyModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.parts.adapter import HeadOnly
 
 VOCABULARY = 23
@@ -196,8 +197,8 @@ def test_logits_in_pieces_change_nothing(name: str, piece: int, kept: int, monke
     weights = list(model.parameters())
     whole = model(masked(*padded(ROWS), torch.tensor(ANSWERS)))
     expected = torch.autograd.grad(whole.sum(), weights)
-    monkeypatch.setattr(prepare, "PIECE", piece)
-    monkeypatch.setattr(prepare, "KEPT", kept)
+    monkeypatch.setattr(log_probs, "PIECE", piece)
+    monkeypatch.setattr(log_probs, "KEPT", kept)
     monkeypatch.setattr(heads, "PIECE", piece)
     in_pieces = model(masked(*padded(ROWS), torch.tensor(ANSWERS)))
     assert_equal(in_pieces, whole)
@@ -227,8 +228,8 @@ def test_logits_are_made_of_answers_alone_and_few_at_a_time(
     name: str, piece: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the scores, and once more for their gradient where they could not be kept."""
-    monkeypatch.setattr(prepare, "PIECE", piece)
-    monkeypatch.setattr(prepare, "KEPT", kept)
+    monkeypatch.setattr(log_probs, "PIECE", piece)
+    monkeypatch.setattr(log_probs, "KEPT", kept)
     model = policy(name)
     with Logits() as made:
         model(masked(*padded(ROWS), torch.tensor(ANSWERS))).sum().backward()

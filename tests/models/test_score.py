@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PhiConfig, PreTrainedTokenizerFast
 
 from w2sd.data.layout import Text, masked, plain
-from w2sd.models.heads import HeadedModel, RewardModel, silence_dropout
+from w2sd.models.heads import HeadedModel, RewardModel
 from w2sd.models.hub import load_tokenizer
+from w2sd.models.prepare import silence_dropout
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 from w2sd.parts.adapter import Full, HeadOnly
 

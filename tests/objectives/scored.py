@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, tensor
 
-from w2sd.models.log_probs import PairLogProbs, PairScores
 from w2sd.objectives.base import Moment
 from w2sd.objectives.reward import StepObjective
+from w2sd.objectives.scores import PairLogProbs, PairScores
 
 N_FIRST, N_SECOND = 3.0, 5.0  # tokens of the answers
 

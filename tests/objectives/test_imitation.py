@@ -15,7 +15,6 @@ from torch.nn.functional import one_hot
 
 from w2sd.cli import CONF
 from w2sd.config import build
-from w2sd.models.log_probs import ClassScores, PairScores
 from w2sd.objectives.imitation import (
     MIDWEAK,
     ConfidenceWindow,
@@ -28,6 +27,7 @@ from w2sd.objectives.imitation import (
 )
 from w2sd.objectives.logconf import Hardened
 from w2sd.objectives.reward import RewardBCE, cross_entropy, distribution
+from w2sd.objectives.scores import ClassScores, PairScores
 from w2sd.parts.fit import Fit
 
 BUILT = {

@@ -12,11 +12,11 @@ from tests.builders import refused
 from tests.objectives.scored import doubles
 from torch import Tensor
 
-from w2sd.models.log_probs import ClassScores, PairScores
 from w2sd.objectives.base import Moment
 from w2sd.objectives.imitation import ConfidenceWindow
 from w2sd.objectives.logconf import Entropy, Hardened, LogConf
 from w2sd.objectives.reward import StepObjective, cross_entropy, distribution
+from w2sd.objectives.scores import ClassScores, PairScores
 from w2sd.parts.fit import Fit
 from w2sd.supervision.base import Lesson
 from w2sd.supervision.teacher import Balanced

@@ -20,11 +20,11 @@ from torch.nn.functional import cross_entropy
 
 from w2sd.cli import CONF
 from w2sd.config import build
-from w2sd.models.log_probs import PairScores
 from w2sd.objectives.base import READINGS
 from w2sd.objectives.imitation import Product, ReverseKL, Squared, Window
 from w2sd.objectives.preference import DPO, IPO, SFT, DPOLengthNormalised, SimPO
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import PairScores
 
 OPTIONS: dict[str, Any] = {
     path.stem: build(OmegaConf.to_container(OmegaConf.load(path)), "objective")

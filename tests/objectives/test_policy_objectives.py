@@ -16,9 +16,9 @@ from tests.objectives.scored import doubles, log_probs
 from torch import Tensor
 
 from w2sd.identity import identity
-from w2sd.models.log_probs import PairLogProbs
 from w2sd.objectives.base import LEGACY, OWN, READINGS, REFERENCE_FREE
 from w2sd.objectives.preference import DPO, IPO, SFT, DPOLengthNormalised, SimPO
+from w2sd.objectives.scores import PairLogProbs
 
 LN3 = 1.0986122886681098
 

@@ -15,8 +15,8 @@ import torch
 from tests.objectives.scored import log_probs
 from torch import Tensor
 
-from w2sd.models.log_probs import PairLogProbs
 from w2sd.objectives.preference import DPO, IPO, SFT, DPOLengthNormalised, SimPO
+from w2sd.objectives.scores import PairLogProbs
 
 N, PROMPT = 12, 3
 LENGTHS = torch.tensor(  # tokens of the first answers, and of the second ones

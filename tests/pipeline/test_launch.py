@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import w2sd
+from tests.builders import figures_of
 from tests.pipeline import slurm
 from w2sd import worker
 from w2sd.atomic import digest_file, read_json, write_json
@@ -770,7 +771,7 @@ def test_your_own_data_is_measured_in_a_process_that_trusts_it(run: RunConfig, s
             write_json(out / "metrics.json", {"n/steps": 10 + n})
     compare = Compare({"data": own}, inputs)
     go({"compare": compare}, run._replace(settings=replace(run.settings, launch="process", trusted=["pantry."])), store)
-    metrics = read_json(store.find(compare.key) / "metrics.json")
+    metrics = figures_of(store.find(compare.key))
     assert [metrics[f"accuracy/{role}"] for role in inputs] == [0.25, 0.5, 0.75]
     assert [metrics[f"steps/{role}"] for role in inputs] == [10, 11, 12]
     assert metrics["data/n_test"] == 4

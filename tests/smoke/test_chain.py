@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.builders import comparisons
 from w2sd import cli
 
 pytestmark = pytest.mark.smoke
@@ -59,8 +60,13 @@ def start(root: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def results(store: Path) -> dict[str, bytes]:
-    """Every metrics.json of a store."""
-    return {path.parent.name: path.read_bytes() for path in store.glob("artifacts/*/metrics.json")}
+    """Every metrics.json and diagnostics.json of a store."""
+    files = ("metrics", "diagnostics")
+    return {
+        f"{path.parent.name} {name}": path.read_bytes()
+        for name in files
+        for path in store.glob(f"artifacts/*/{name}.json")
+    }
 
 
 def lend_pretrained(ran: Ran, root: Path) -> None:
@@ -89,13 +95,13 @@ def test_a_run_makes_every_stage_once_and_leaves_nothing_else_behind(undisturbed
 
 def test_the_page_shows_the_result(undisturbed: Ran) -> None:
     page = (undisturbed.report / "index.html").read_text()
-    [metrics] = [json.loads(text) for name, text in results(undisturbed.store).items() if name.startswith("compare")]
+    [metrics] = comparisons(undisturbed.store).values()
     assert f"{metrics['accuracy/student']:.3f}" in page
 
 
 def test_the_students_own_metrics_are_those_of_the_comparison(undisturbed: Ran) -> None:
     found = {name: json.loads(text) for name, text in results(undisturbed.store).items()}
-    [compared] = [metrics for name, metrics in found.items() if name.startswith("compare")]
+    [compared] = comparisons(undisturbed.store).values()
     evaluated = sorted(metrics["accuracy"] for name, metrics in found.items() if name.startswith("evaluate"))
     assert evaluated == sorted(compared[f"accuracy/{role}"] for role in ("weak", "student", "ceiling"))
     [logged] = [metrics for name, metrics in found.items() if name.startswith("evaluate") and "pgr" in metrics]
@@ -239,10 +245,6 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
 def test_two_devices_measure_what_one_does(undisturbed: Ran, strategy: str, tmp_path: Path) -> None:
     shared = run(tmp_path, f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.micro_tokens=4096")
     assert shared.code == 0
-    one, two = (
-        {name: json.loads(text) for name, text in results(store).items() if name.startswith("compare")}
-        for store in (undisturbed.store, shared.store)
-    )
-    [metrics] = two.values()
-    assert {name: pytest.approx(known, abs=1e-4) for name, known in one.items()} == two
-    assert metrics["accuracy/ceiling"] > 0.6  # something was learnt
+    [one], [two] = (comparisons(store).values() for store in (undisturbed.store, shared.store))
+    assert two == pytest.approx(one, abs=1e-4)
+    assert two["accuracy/ceiling"] > 0.6  # something was learnt

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.builders import figures_of
 from tests.smoke.test_chain import Ran, run
 from w2sd.atomic import read_json
 from w2sd.predictions import LOGITS, read_distributions
@@ -64,7 +65,7 @@ def test_whoever_labels_says_how_likely_each_class_is(ran: Ran) -> None:
 
 def test_students_are_measured_as_ever(ran: Ran) -> None:
     for folder in folders(ran, "compare"):
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = figures_of(folder)
         assert metrics["n/test"] == 60
         assert 0 <= metrics["accuracy/student"] <= 1
         assert metrics["agreement/student"] is not None
@@ -73,7 +74,7 @@ def test_students_are_measured_as_ever(ran: Ran) -> None:
 def test_a_strong_model_with_a_head_of_words_is_asked_before_it_is_taught(ran: Ran) -> None:
     [begun], compared = (
         folders(ran, "zero_shot"),
-        [read_json(folder / "metrics.json") for folder in folders(ran, "compare")],
+        [figures_of(folder) for folder in folders(ran, "compare")],
     )
     assert read_json(begun / "metrics.json")["n/steps"] == 0
     assert sorted("accuracy/zero_shot" in metrics for metrics in compared) == [False, True]

@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.builders import figures_of
 from tests.pipeline.graphs import roles
 from tests.smoke.test_chain import run
 from w2sd.cli import CONF
 from w2sd.config import read
 from w2sd.pipeline.plan import plan
+from w2sd.stages.compare import HEADLINES
 
 pytestmark = pytest.mark.smoke
 
@@ -79,11 +81,17 @@ def test_the_plan_is_the_golden_one(golden: dict[str, Any]) -> None:
 def test_the_metrics_are_the_golden_ones(golden: dict[str, Any], compared: Path) -> None:
     if machine() != golden["machine"]:
         pytest.skip(f"metrics are compared on {golden['machine']} alone; this is {machine()}; the plan was compared")
-    assert written(json.loads((compared / "metrics.json").read_text())) == written(golden["metrics"])
+    assert written(figures_of(compared)) == written(golden["metrics"])
+
+
+def test_what_people_read_is_apart(compared: Path) -> None:
+    headlines = json.loads((compared / "metrics.json").read_text())
+    assert set(HEADLINES) <= set(headlines)
+    assert {name.removesuffix("_lo").removesuffix("_hi") for name in headlines} == set(HEADLINES)
 
 
 def test_flips_are_looked_for_on_training_pairs(compared: Path) -> None:
-    metrics = json.loads((compared / "metrics.json").read_text())
+    metrics = figures_of(compared)
     keys = json.loads((compared / "spec.json").read_text())["inputs"]
     p = {}
     for role, kind in (("weak", "label"), ("baseline", "evaluate"), ("student", "evaluate")):
@@ -100,5 +108,5 @@ def test_flips_are_looked_for_on_training_pairs(compared: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        metrics = json.loads((computed(Path(folder)) / "metrics.json").read_text())
+        metrics = figures_of(computed(Path(folder)))
     GOLDEN.write_text(written({"machine": machine(), "plan": planned(), "metrics": metrics}))

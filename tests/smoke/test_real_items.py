@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.smoke.test_chain import Ran, results, run
+from tests.builders import comparisons
+from tests.smoke.test_chain import Ran, run
 
 pytestmark = pytest.mark.slow
 SETS = ("boolq_local", "sciq_local", "cosmos_qa_local", "sst2_local", "amazon_local", "amazon_cells", "imdb")
@@ -23,7 +23,7 @@ def data() -> Path:
 
 def compared(ran: Ran) -> dict[str, float]:
     assert ran.code == 0
-    [found] = [json.loads(text) for name, text in results(ran.store).items() if name.startswith("compare")]
+    [found] = comparisons(ran.store).values()
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.smoke.test_chain import count, results, run
+from tests.builders import comparisons
+from tests.smoke.test_chain import count, run
 
 pytestmark = pytest.mark.slow
 KINDS = {"pretrain": 0, "train": 3, "label": 1, "evaluate": 3, "compare": 1}
@@ -33,7 +33,7 @@ def test_harmless_pairs_train_a_gpt2_shaped_model(data: Path, tmp_path: Path, fo
     ran = run(tmp_path, *parts, *files, *models, "data.limit=100", "data.long=drop", fast=False)
     assert ran.code == 0
     assert count(ran.store) == KINDS
-    [compared] = [json.loads(text) for name, text in results(ran.store).items() if name.startswith("compare")]
+    [compared] = comparisons(ran.store).values()
     assert compared["data/n_gt"] == compared["data/n_w2s"] == compared["data/n_test"] == 100
     assert compared["data/dropped_leaks"] > 100  # prompts that stand in several of the published files
     assert (compared["data/dropped_unsplittable"] > 0) == (form == "peer")
@@ -53,7 +53,7 @@ def test_harmless_pairs_train_a_policy_of_gpt2_s_shape(data: Path, tmp_path: Pat
         tmp_path, *parts, *files, *models, "data.limit=60", "data.long=drop", "trainer.micro_tokens=2048", fast=False
     )
     assert ran.code == 0
-    [compared] = [json.loads(text) for name, text in results(ran.store).items() if name.startswith("compare")]
+    [compared] = comparisons(ran.store).values()
     for role in ("weak", "student", "ceiling"):
         assert 0.1 < compared[f"accuracy/{role}"] < 0.9
     for path in ran.store.glob("artifacts/evaluate-*/predictions.parquet"):

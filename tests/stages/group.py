@@ -35,9 +35,9 @@ from w2sd.data.loader import Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.logger import Csv
 from w2sd.models import packing
-from w2sd.models.heads import HeadedModel, PolicyModel, RewardModel, silence_dropout
+from w2sd.models.heads import HeadedModel, PolicyModel, RewardModel
 from w2sd.models.packing import pack
-from w2sd.models.prepare import checkpoint_layers
+from w2sd.models.prepare import checkpoint_layers, silence_dropout
 from w2sd.objectives.logconf import LogConf
 from w2sd.objectives.preference import DPO
 from w2sd.objectives.reward import RewardBCE
@@ -45,11 +45,10 @@ from w2sd.parts.adapter import HeadOnly
 from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline import graph
-from w2sd.pipeline.stage import Task
+from w2sd.pipeline.stage import Stretch, Task
 from w2sd.pipeline.store import Store
 from w2sd.stages import engine
 from w2sd.stages.encoding import can_pack
-from w2sd.stages.performance import Stretch
 from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
@@ -189,10 +188,10 @@ def train(build: Build, folder: Path, trainer: Trainer, rank: int = 0, stop: int
         if done == stop:
             raise Killed
 
-    learner, rows, n_steps = build()
+    learner, rows, _ = build()
     job = task(folder, replace(trainer, save_every_s=1e-9 if stop else 1e9), rank, advance)
     with suppress(Killed):
-        engine.train(job, learner, Loader(rows, Shuffled(N, FIT.batch, seed=3)), FIT, 7, n_steps)
+        engine.train(job, learner, Loader(rows, Shuffled(N, FIT.batch, seed=3)), 7)
         if rank == 0:
             weights = {name: tensor.detach().clone() for name, tensor in learner.whole.named_parameters()}
             save_file(weights, folder / "weights.safetensors")
@@ -216,10 +215,9 @@ def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[s
     loader = Loader(rows, in_length_order(rows.lengths, 6))  # the last batch has one row
     took: list[Stretch] = []
     job = task(folder, trainer, rank, lambda *_: None)._replace(measured=took.append)
-    logged = engine.test(job, student, loader, FIT)
-    columns = {"margin": student.margins, "p_correct": student.p_correct, **student.columns()}
+    logged = engine.test(job, student, loader)
     read = [took[0].seen.examples, took[0].seen.tokens, took[0].timed.examples]
-    return {"logged": logged, "read": read, **{name: column.tolist() for name, column in columns.items()}}
+    return {"logged": logged, "read": read, **{name: column.tolist() for name, column in student.predictions.items()}}
 
 
 def decide(folder: Path, rank: int, stubborn: bool) -> dict[str, Any]:

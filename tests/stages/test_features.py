@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedModel
 
-from tests.builders import refused
+from tests.builders import figures_of, refused
 from tests.stages.chain import compute
+from w2sd.atomic import read_json
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, read
 from w2sd.conflicts.base import TEACHER, Extra
@@ -67,7 +68,8 @@ class Bench:
         return self.store.find(stages[name].key)
 
     def metrics(self, stages: Plan, name: str) -> dict[str, Any]:
-        return json.loads((self.folder(stages, name) / "metrics.json").read_text())
+        folder = self.folder(stages, name)
+        return figures_of(folder) if name == "compare" else read_json(folder / "metrics.json")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from w2sd.parts.trainer import Resolved
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.store import Store
 from w2sd.predictions import LOGITS, read_distributions, read_predictions, write_predictions
-from w2sd.stages import preflight, scoring, train
+from w2sd.stages import evaluate, preflight, train
 from w2sd.stages.training_targets import hinted
 from w2sd.world import ladder
 
@@ -149,14 +149,14 @@ def test_kept_tokens_are_asked_for_where_nothing_is_added_to_them(
         assert given[-1] == (None if role == "student" else tmp_path)
         raise Stopped
 
-    monkeypatch.setattr(scoring, "encode_for", encode)
+    monkeypatch.setattr(evaluate, "encode_for", encode)
     params = pairs[f"evaluate/{role}"].params
     inputs = {"model": bench.folder(pairs, f"train/{role}"), "weak": bench.folder(pairs, "evaluate/weak")}
     task: Any = SimpleNamespace(
         kind="evaluate", params=params, inputs=inputs, trainer=Resolved(), tokens=tmp_path, trusted=()
     )
     with pytest.raises(Stopped):
-        scoring.prepare(task, data.read(params["data"]).split("test"), {})
+        evaluate.prepare(task, data.read(params["data"]).split("test"), {})
 
 
 def test_of_a_tie_the_first_slot_is_shown_and_of_what_nobody_labelled_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.stages.group import CHOSEN, FIT, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
+from tests.stages.group import CHOSEN, PROMPTS, REJECTED, SWAPPED, Build, N, language, policy, reward, sft, task
 from w2sd.data.loader import Batch, Filler, Loader, Shuffled, in_length_order
 from w2sd.data.tally import Tally
 from w2sd.parts.trainer import Trainer
-from w2sd.stages import checkpoints, engine
-from w2sd.stages.performance import Stretch, figures, memory, reset_peak
+from w2sd.pipeline.stage import Stretch
+from w2sd.stages import callbacks, engine
+from w2sd.stages.performance import figures, memory, reset_peak
 from w2sd.students.student import Examination, Student
 
 EPOCHS = 2
@@ -64,15 +64,16 @@ class Slow:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(checkpoints, "time", clock)
+    monkeypatch.setattr(callbacks, "time", clock)
     return clock
 
 
 def train(build: Build, place: Path, slow: Callable[[Any], Any] = lambda rows: rows) -> Stretch:
     learner, rows, _ = build()
+    learner.n_steps = STEPS
     took: list[Stretch] = []
     job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
-    engine.train(job, learner, Loader(slow(rows), Shuffled(N, 8, seed=3)), replace(FIT, epochs=EPOCHS), 7)
+    engine.train(job, learner, Loader(slow(rows), Shuffled(N, 8, seed=3)), 7)
     [stretch] = took
     return stretch
 
@@ -84,7 +85,7 @@ def score(place: Path, batch: int) -> Stretch:
     student.examine(Examination(torch.arange(N), torch.arange(N), torch.from_numpy(SWAPPED), {}))
     took: list[Stretch] = []
     job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
-    engine.predict(job, student, Loader(rows, in_length_order(rows.lengths, batch)), FIT)
+    engine.predict(job, student, Loader(rows, in_length_order(rows.lengths, batch)))
     [stretch] = took
     return stretch
 
@@ -158,7 +159,7 @@ def test_two_passes_of_a_stage_are_one_rate() -> None:
 
 def test_what_is_read_only_to_keep_step_with_others_is_not_counted() -> None:
     [piece] = reward().rows[[3]]
-    meter = checkpoints.Throughput(SimpleNamespace(measured=None), False)  # type: ignore[arg-type]
+    meter = callbacks.Throughput(SimpleNamespace(measured=None), False)  # type: ignore[arg-type]
     meter.seen, meter.first = Tally(), None
     batch = Batch([piece, Filler(piece)], reward().rows, [3])
     meter.on_train_batch_end(None, None, None, batch, 0)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.builders import refused
+from tests.builders import figures_of, refused
 from tests.stages.chain import Chain
 from w2sd.atomic import read_json, write_json
 from w2sd.cli import CONF
@@ -140,7 +140,7 @@ def test_another_reading_gives_other_predictions_of_the_same_model(chain: Chain)
 
 
 def test_the_chain_ends_in_a_comparison_of_policies(chain: Chain) -> None:
-    compared = read_json(chain.folder("compare") / "metrics.json")
+    compared = figures_of(chain.folder("compare"))
     for role in ("weak", "student", "ceiling"):
         found = chain.columns(f"evaluate/{role}")
         assert compared[f"accuracy/{role}"] == pytest.approx((found["margin"] > 0).mean())
@@ -150,7 +150,7 @@ def test_the_chain_ends_in_a_comparison_of_policies(chain: Chain) -> None:
 
 def test_policies_of_the_world_write_answers_of_its_length(chain: Chain) -> None:
     """Nothing was configured: rungs have no end token, and the answers of the world have five words."""
-    compared = read_json(chain.folder("compare") / "metrics.json")
+    compared = figures_of(chain.folder("compare"))
     for role in ("weak", "student", "ceiling"):
         folder = chain.folder(f"generate/{role}")
         rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
@@ -367,8 +367,8 @@ def answers(
     def read_by(name: str, params: dict[str, Any] | None = None, **inputs: Path) -> Any:
         seen: dict[str, Any] = {}
 
-        def catch(task: Task, learner: Any, loader: Loader, fit: Fit, seed: int, n_steps: int, *_: Any) -> None:
-            seen.update(rows=loader.rows, how=(fit, seed, n_steps))
+        def catch(task: Task, learner: Any, loader: Loader, seed: int, *_: Any) -> None:
+            seen.update(rows=loader.rows, how=(learner.fit, seed, learner.n_steps))
 
         monkeypatch.setattr(engine, "train", catch)
         at = task(name, params, **inputs)
@@ -404,7 +404,7 @@ def test_weak_model_and_ceiling_are_fine_tuned_on_the_better_answer(chain: Chain
     for role in ("weak", "ceiling"):
         texts, _, how = answers(f"sft/{role}")
         assert texts == [pair.prompt + pair.chosen for pair in chain.table.rows("gt")]
-        assert how == (chain.run.sft.fit, 0, 2)
+        assert how == (chain.run.sft.fit, train.random_seed({"stream": role, "seed": 0}), 2)
 
 
 def test_a_fine_tuning_that_sees_the_conflict_reads_the_answers_that_the_conflict_prefers(

@@ -21,13 +21,14 @@ from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.text import Encoded
 from w2sd.logger import Csv
-from w2sd.models.heads import PolicyModel, RewardModel, silence_dropout
+from w2sd.models.heads import PolicyModel, RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.preference import DPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Task
-from w2sd.stages import checkpoints, engine
+from w2sd.stages import callbacks, engine
 from w2sd.students.language import DocumentRows, LanguageLearner
 from w2sd.students.learner import Learner
 from w2sd.students.policy import PolicyStudent, SftLearner
@@ -131,9 +132,10 @@ def run(
         folder / "logs", advance,
     )  # fmt: skip
     learner, loader = build(dropout)
+    learner.n_steps = n_steps
     torch.seed()  # no process finds the random state of another
     with suppress(Killed):
-        engine.train(task, learner, loader, FIT, 7, n_steps)
+        engine.train(task, learner, loader, 7)
     return Result({name: weights.clone() for name, weights in learner.state_dict().items()}, steps)
 
 
@@ -233,7 +235,7 @@ def test_killed_between_the_last_step_of_an_epoch_and_its_end(
     undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning cannot go on from there without miscounting later, so nothing is saved there."""
-    monkeypatch.setattr(checkpoints.Checkpoints, "on_train_epoch_end", lambda *at: None)
+    monkeypatch.setattr(callbacks.Checkpoints, "on_train_epoch_end", lambda *at: None)
     run(tmp_path, True, stop=4, every_s=SAVES_EVERY_STEP)
     assert run(tmp_path, True, stop=5, every_s=SAVES_EVERY_STEP).steps == [3, 4, 5]
     last = run(tmp_path, True)
@@ -314,7 +316,7 @@ def test_a_run_that_is_told_to_end_saves_the_step_that_it_is_in(undisturbed: Any
 def test_a_run_that_is_told_to_end_after_its_last_step_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning still has things to do then, and would go on as if nothing had been said."""
     told = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    monkeypatch.setattr(checkpoints.RandomState, "on_train_end", told)
+    monkeypatch.setattr(callbacks.RandomState, "on_train_end", told)
     with pytest.raises(SystemExit, match=r"^143$"):
         run(tmp_path, True)
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.builders import figures_of
 from tests.stages.chain import Chain
-from w2sd.atomic import write_json
+from w2sd.atomic import read_json, write_json
 from w2sd.cli import CONF
 from w2sd.config import read
 from w2sd.conflicts.implicit import Implicit
@@ -199,7 +200,8 @@ def test_what_the_student_logs_is_what_the_comparison_finds(
     others = references(tmp_path, chain.pairs("test"), weak=0.3, ceiling=0.95)
     examined = task("evaluate/student", **others)
     logged = examine(examined)
-    compared = compare.run(task("compare", **others, student=examined.out))
+    comparison = task("compare", **others, student=examined.out)
+    compared = compare.run(comparison) | read_json(comparison.out / "diagnostics.json")
     assert compared["accuracy/weak"] == pytest.approx(0.3)
     assert compared["accuracy/ceiling"] == pytest.approx(0.95)
     assert compared["pgr"] is not None
@@ -223,7 +225,7 @@ def test_pgr_without_a_gap_is_null_in_both(
 
 
 def test_the_chain_agrees_with_itself(chain: Chain) -> None:
-    compared = metrics(chain.folder("compare"))
+    compared = figures_of(chain.folder("compare"))
     for role in ("weak", "student", "ceiling"):
         evaluated = metrics(chain.folder(f"evaluate/{role}"))
         assert evaluated["accuracy"] == pytest.approx(compared[f"accuracy/{role}"], abs=1e-12)
@@ -480,7 +482,7 @@ def test_weak_model_ceiling_and_student_draw_other_numbers_under_one_seed(
     seeds: dict[str, set[int]] = {}
 
     def seen(role: str) -> Callable[..., None]:
-        def watch(task: Task, learner: Any, loader: Loader, fit: Fit, seed: int, *_: Any) -> None:
+        def watch(task: Task, learner: Any, loader: Loader, seed: int, *_: Any) -> None:
             heads[role] = learner.model.head.weight.detach().clone()
             seeds[role] = {seed, loader.batches.seed}
 

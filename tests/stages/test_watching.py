@@ -25,16 +25,17 @@ from w2sd.data.text import EncodedItems
 from w2sd.errors import StageFailed
 from w2sd.identity import digest
 from w2sd.logger import Csv
-from w2sd.models.heads import HeadedModel, silence_dropout
-from w2sd.models.log_probs import ClassScores, PairScores
+from w2sd.models.heads import HeadedModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import ClassScores, PairScores
 from w2sd.parts.fit import Fit
 from w2sd.parts.stopping import Look, Stopping
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, preflight
-from w2sd.stages.early_stopping import Watch
+from w2sd.stages.callbacks import Watch
 from w2sd.stages.train import Training, hold_out
 from w2sd.students.student import ClassStudent, RewardStudent
 
@@ -77,7 +78,7 @@ def trained(
     soft[:undecided] = 0.5
     watch = Watch(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
-        engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), FIT, 0, STEPS, [watch])
+        engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), 0, [watch])
     return student, watch, task
 
 

@@ -20,7 +20,8 @@ from w2sd.data.pairs import Item
 from w2sd.data.text import encode_items, gather_items
 from w2sd.identity import digest
 from w2sd.logger import Csv
-from w2sd.models.heads import HeadedModel, RewardModel, silence_dropout
+from w2sd.models.heads import HeadedModel, RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
@@ -89,7 +90,7 @@ def scored(made: HeadedModel, tmp_path: Path) -> ClassStudent:
     learner = student(made)
     learner.examine(Examination(torch.arange(N), torch.arange(N), torch.from_numpy(TRUTH), {}))
     rows = ItemRows(TEXTS, 16)
-    engine.predict(task, learner, Loader(rows, in_length_order(rows.lengths, 7)), Fit())
+    engine.predict(task, learner, Loader(rows, in_length_order(rows.lengths, 7)))
     return learner
 
 
@@ -97,15 +98,15 @@ def test_predictions_are_the_true_class_beside_the_strongest_other(tmp_path: Pat
     made = model().float()
     learner = scored(made, tmp_path)
     logits_NC = by_hand(made).detach().double().numpy()
-    assert np.allclose(learner.logits_NC, logits_NC, atol=1e-5)
+    assert np.allclose(learner.predictions["logits"], logits_NC, atol=1e-5)
     true = logits_NC[range(N), TRUTH]
     others = np.where(np.eye(CLASSES, dtype=bool)[TRUTH], -np.inf, logits_NC).max(axis=1)
-    assert np.allclose(learner.margins, true - others, atol=1e-5)
+    assert np.allclose(learner.predictions["margin"], true - others, atol=1e-5)
     p_NC = np.exp(logits_NC) / np.exp(logits_NC).sum(axis=1, keepdims=True)
     p_true, p_other = p_NC[range(N), TRUTH], np.where(np.eye(CLASSES, dtype=bool)[TRUTH], 0, p_NC).max(axis=1)
-    assert np.allclose(learner.p_correct, p_true / (p_true + p_other), atol=1e-5)
+    assert np.allclose(learner.predictions["p_correct"], p_true / (p_true + p_other), atol=1e-5)
     right = logits_NC.argmax(axis=1) == TRUTH
-    assert np.array_equal(learner.p_correct >= 0.5, right)
+    assert np.array_equal(learner.predictions["p_correct"] >= 0.5, right)
     assert 0 < right.sum() < N
 
 

@@ -34,7 +34,8 @@ from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
-from w2sd.models.heads import PolicyModel, silence_dropout
+from w2sd.models.heads import PolicyModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.preference import DPO, SimPO
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
@@ -114,7 +115,7 @@ def student_of(model: PolicyModel, objective: Any, conflict: Conflict | None = N
 
 
 def train(task: Task, learner: Learner, data: Any, batches: Sequence[list[int]] = BATCHES) -> Learner:
-    engine.train(task, learner, Loader(data(task.trainer.micro_tokens), list(batches)), FIT, seed=0)
+    engine.train(task, learner, Loader(data(task.trainer.micro_tokens), list(batches)), seed=0)
     return learner
 
 
@@ -272,7 +273,7 @@ def test_divergence_stops_and_names_its_knob(name: str, task: Callable[..., Task
         learner = PolicyStudent(model, OBJECTIVES[name], NoConflict(), fit, 3)
     knob = "sft.fit.lr" if name == "sft" else "fit.lr"
     with pytest.raises(StageFailed, match=rf"\b(nan|inf)\b.*\b1\b.*1e\+30.* {knob}\b"):
-        engine.train(task(), learner, Loader(data(10**6), BATCHES), fit, seed=0)
+        engine.train(task(), learner, Loader(data(10**6), BATCHES), seed=0)
 
 
 def test_half_precision_trains(task: Callable[..., Task]) -> None:
@@ -282,7 +283,7 @@ def test_half_precision_trains(task: Callable[..., Task]) -> None:
     for model, precision in ((half, "bf16-mixed"), (single, "32-true")):
         fit = Fit(lr=1e-3, precision=precision)
         student = PolicyStudent(model, SimPO(), NoConflict(), fit, 3)
-        engine.train(task(), student, Loader(rows(), BATCHES), fit, seed=0)
+        engine.train(task(), student, Loader(rows(), BATCHES), seed=0)
     assert {weights.dtype for weights in half.parameters()} == {torch.float32}
     origin, one, other = (nn.utils.parameters_to_vector(model.parameters()) for model in (start, half, single))
     assert 0.9 < nn.functional.cosine_similarity(one - origin, other - origin, dim=0) < 1
@@ -323,9 +324,9 @@ def examined(
 ) -> tuple[PolicyStudent, dict[str, float]]:
     """A student after its test, and what was logged."""
     student = student_of(model, objective)
-    student.examine(Examination(torch.arange(N) * 7 - 50, torch.arange(N), torch.from_numpy(swapped), {}), reading)
+    student.examine(Examination(torch.arange(N) * 7 - 50, torch.arange(N), torch.from_numpy(swapped), {}, reading))
     scored = rows(task.trainer.micro_tokens, swapped)
-    logged = engine.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
+    logged = engine.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)))
     return student, logged
 
 
@@ -359,8 +360,8 @@ def test_margins_and_confidences_are_those_of_the_reading_and_oriented_to_the_tr
     model = policy()
     student, logged = examined(task(micro_tokens=micro_tokens), model, OBJECTIVES[objective], reading)
     expected = logit(objective, reading, known())
-    assert student.margins == pytest.approx(expected, abs=1e-4)
-    assert student.p_correct == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
+    assert student.predictions["margin"] == pytest.approx(expected, abs=1e-4)
+    assert student.predictions["p_correct"] == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
     assert logged["accuracy"] == pytest.approx((expected > 0).mean())
 
 
@@ -368,7 +369,7 @@ def test_margins_and_confidences_are_those_of_the_reading_and_oriented_to_the_tr
 def test_log_probabilities_are_recorded_for_every_pair(objective: str, task: Callable[..., Task]) -> None:
     model = policy()
     student, _ = examined(task(micro_tokens=60), model, OBJECTIVES[objective])
-    columns = student.columns()
+    columns = student.predictions
     said = known()
     assert columns["logp_chosen"] == pytest.approx(said[:, 0], abs=1e-4)
     assert columns["logp_rejected"] == pytest.approx(said[:, 1], abs=1e-4)
@@ -376,7 +377,7 @@ def test_log_probabilities_are_recorded_for_every_pair(objective: str, task: Cal
     if OBJECTIVES[objective].needs_reference:
         recorded = np.column_stack([columns["ref_logp_chosen"], columns["ref_logp_rejected"]])
         assert np.array_equal(recorded, REFERENCES.astype(float))
-    assert len(columns) == (4 if OBJECTIVES[objective].needs_reference else 2)
+    assert len(columns) == 2 + (4 if OBJECTIVES[objective].needs_reference else 2)
 
 
 @pytest.mark.parametrize("coins", [~SWAPPED, np.zeros(N, dtype=bool), np.ones(N, dtype=bool)])
@@ -385,7 +386,7 @@ def test_the_coins_change_no_prediction(coins: np.ndarray, objective: str, task:
     model = policy()
     student, logged = examined(task(), model, OBJECTIVES[objective], swapped=coins)
     fixed, expected = examined(task(), model, OBJECTIVES[objective])
-    assert student.margins == pytest.approx(fixed.margins, abs=1e-4)
+    assert student.predictions["margin"] == pytest.approx(fixed.predictions["margin"], abs=1e-4)
     assert logged == expected
-    for name, column in student.columns().items():
-        assert column == pytest.approx(fixed.columns()[name], abs=1e-4)
+    for name, column in student.predictions.items():
+        assert column == pytest.approx(fixed.predictions[name], abs=1e-4)

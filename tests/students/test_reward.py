@@ -21,9 +21,10 @@ from w2sd.data.loader import Filler, Loader, Shuffled, in_length_order
 from w2sd.data.text import Encoded
 from w2sd.errors import StageFailed
 from w2sd.metrics.accuracy import accuracy, pgr
-from w2sd.models.heads import RewardModel, silence_dropout
-from w2sd.models.log_probs import PairScores
+from w2sd.models.heads import RewardModel
+from w2sd.models.prepare import silence_dropout
 from w2sd.objectives.reward import RewardBCE
+from w2sd.objectives.scores import PairScores
 from w2sd.parts.adapter import HeadOnly
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
@@ -74,7 +75,7 @@ def train(
     student = RewardStudent(
         model, objective or RewardBCE(), NoConflict(), fit, fit.epochs * len(loader), task.trainer.log_every
     )
-    engine.train(task, student, loader, fit, seed=0)
+    engine.train(task, student, loader, seed=0)
     return student
 
 
@@ -284,7 +285,7 @@ class Filled:
 
 def train_filled(task: Task, model: RewardModel, target: float) -> None:
     student = RewardStudent(model, RewardBCE(), NoConflict(), FIT, 3)
-    engine.train(task, student, Loader(Filled(target), BATCHES), FIT, seed=0)
+    engine.train(task, student, Loader(Filled(target), BATCHES), seed=0)
 
 
 def test_a_piece_that_keeps_step_with_others_changes_nothing(task: Callable[..., Task]) -> None:
@@ -339,7 +340,7 @@ def examined(
     uid = torch.arange(N) * 7 - 50
     student.examine(Examination(uid, torch.arange(len(uid)), torch.from_numpy(swapped), references or {}))
     scored = rows(task.trainer.micro_tokens, swapped, targets=None)
-    logged = engine.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
+    logged = engine.test(task, student, Loader(scored, in_length_order(scored.lengths, 5)))
     return student, logged
 
 
@@ -354,7 +355,7 @@ def test_what_is_logged_is_what_the_functions_say_of_the_predictions(
     task: Callable[..., Task], references: dict[str, Tensor]
 ) -> None:
     student, logged = examined(task(), reward_model(), references=references)
-    right = accuracy(student.p_correct)
+    right = accuracy(student.predictions["p_correct"])
     weak, ceiling = (accuracy(references[role].numpy()) for role in ("weak", "ceiling"))
     assert 0 < right < 1
     assert logged == {"accuracy": right, "pgr": pgr(weak, right, ceiling)}
@@ -362,18 +363,18 @@ def test_what_is_logged_is_what_the_functions_say_of_the_predictions(
 
 def test_without_references_there_is_accuracy_alone(task: Callable[..., Task]) -> None:
     student, logged = examined(task(), reward_model())
-    assert logged == {"accuracy": accuracy(student.p_correct)}
+    assert logged == {"accuracy": accuracy(student.predictions["p_correct"])}
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 60, 10**6])
 def test_margins_are_oriented_to_the_truth_and_every_pair_has_one(micro_tokens: int, task: Callable[..., Task]) -> None:
     model = reward_model()
     student, _ = examined(task(micro_tokens=micro_tokens), model)
-    assert student.margins == pytest.approx(true_margins(model), abs=1e-6)
-    assert student.p_correct == pytest.approx(1 / (1 + np.exp(-true_margins(model))), abs=1e-6)
-    assert not np.isnan(student.margins).any()
-    assert not np.isnan(student.p_correct).any()
-    assert (student.margins.dtype, student.p_correct.dtype) == (np.float64, np.float64)
+    assert student.predictions["margin"] == pytest.approx(true_margins(model), abs=1e-6)
+    assert student.predictions["p_correct"] == pytest.approx(1 / (1 + np.exp(-true_margins(model))), abs=1e-6)
+    assert not np.isnan(student.predictions["margin"]).any()
+    assert not np.isnan(student.predictions["p_correct"]).any()
+    assert (student.predictions["margin"].dtype, student.predictions["p_correct"].dtype) == (np.float64, np.float64)
 
 
 @pytest.mark.parametrize("coins", [SWAPPED, ~SWAPPED, np.zeros(N, dtype=bool), np.ones(N, dtype=bool)])
@@ -383,8 +384,8 @@ def test_the_coins_change_no_prediction(
     model = reward_model()
     student, logged = examined(task(), model, coins, references)
     fixed, expected = examined(task(), model, SWAPPED, references)
-    assert student.margins == pytest.approx(fixed.margins, abs=1e-6)
-    assert student.p_correct == pytest.approx(fixed.p_correct, abs=1e-6)
+    assert student.predictions["margin"] == pytest.approx(fixed.predictions["margin"], abs=1e-6)
+    assert student.predictions["p_correct"] == pytest.approx(fixed.predictions["p_correct"], abs=1e-6)
     assert logged == expected
 
 
@@ -394,9 +395,9 @@ def test_predicting_is_examining_without_measuring(task: Callable[..., Task]) ->
     student = RewardStudent(model, RewardBCE(), NoConflict(), FIT)
     student.examine(tested.examination)
     scored = rows(targets=None)
-    engine.predict(task(), student, Loader(scored, in_length_order(scored.lengths, 5)), FIT)
-    assert np.array_equal(student.margins, tested.margins)
-    assert np.array_equal(student.p_correct, tested.p_correct)
+    engine.predict(task(), student, Loader(scored, in_length_order(scored.lengths, 5)))
+    assert np.array_equal(student.predictions["margin"], tested.predictions["margin"])
+    assert np.array_equal(student.predictions["p_correct"], tested.predictions["p_correct"])
 
 
 def test_an_examination_leaves_dropout_out_and_the_weights_alone(task: Callable[..., Task]) -> None:
@@ -406,7 +407,7 @@ def test_an_examination_leaves_dropout_out_and_the_weights_alone(task: Callable[
             module.p = 0.5
     before = copy.deepcopy(model)
     student, _ = examined(task(), model)
-    assert student.margins == pytest.approx(true_margins(reward_model()), abs=1e-6)
+    assert student.predictions["margin"] == pytest.approx(true_margins(reward_model()), abs=1e-6)
     assert not moved(before, model)
 
 
@@ -431,7 +432,7 @@ def test_every_epoch_has_another_order_and_every_row(task: Callable[..., Task]) 
     fit = Fit(lr=1e-3, epochs=3)
     loader = Loader(Watched(ENCODED, SWAPPED, 10**6, targets=TARGETS), Shuffled(N, 8, seed=5))
     student = RewardStudent(reward_model(), RewardBCE(), NoConflict(), fit, 9)
-    engine.train(task(), student, loader, fit, seed=0)
+    engine.train(task(), student, loader, seed=0)
     expected = []
     for epoch in range(3):
         shuffled = Shuffled(N, 8, seed=5)

@@ -15,7 +15,7 @@ from w2sd.data.layout import Tokens
 BLOCK = 128  # tokens: what FlexAttention skips or does as a whole
 
 
-def blocks(tokens: Tokens) -> Any:
+def block_mask(tokens: Tokens) -> Any:
     """The block mask of FlexAttention: within a text, and of its answers each only itself and the prompt.
 
     Which blocks hold anything is known from where texts begin and end. `create_block_mask` would look at every pair of

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from w2sd.data.layout import Tokens
 from w2sd.models.hub import load_backbone, load_language_model
-from w2sd.models.packing import packing
-from w2sd.models.prepare import PIECE, log_probs, with_fewer_kernels
+from w2sd.models.log_probs import PIECE, from_logits, log_probs
+from w2sd.models.packing import inputs_of
+from w2sd.models.prepare import with_fewer_kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,10 +58,7 @@ class HeadedModel(nn.Module):
         """Write `model/` as transformers reads it, and the head beside it."""
         self.backbone.save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
-        save_file(
-            {name: weights.contiguous() for name, weights in self.head.state_dict().items()},
-            folder / "head.safetensors",
-        )
+        _save_head(self.head, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -89,6 +85,11 @@ def new_head(width: int, n_outputs: int, seed: int) -> nn.Linear:
         head.weight.normal_(0.0, 0.01, generator=generator)
         head.bias.zero_()
     return head
+
+
+def _save_head(head: nn.Linear, folder: Path) -> None:
+    weights = {name: value.contiguous() for name, value in head.state_dict().items()}
+    save_file(weights, folder / "head.safetensors")
 
 
 class PolicyModel(nn.Module):
@@ -123,7 +124,7 @@ class PolicyModel(nn.Module):
             log_probs_N = self._read(hidden_ND[tokens.from_N], tokens.token_N)
         else:
             logits_NV = self.lm(**inputs_of(tokens)).logits.flatten(0, 1)
-            log_probs_N = _log_probs(logits_NV[tokens.from_N], tokens.token_N)
+            log_probs_N = from_logits(logits_NV[tokens.from_N], tokens.token_N)
         return log_probs_N.new_zeros(len(tokens.n_answer_B)).index_add(0, tokens.of_N, log_probs_N)
 
     def _read(self, hidden_ND: Tensor, ids_N: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ class PolicyModel(nn.Module):
             return log_probs(hidden_ND, head.weight, ids_N)
 
         def read(hidden_ND: Tensor, ids_N: Tensor) -> Tensor:
-            return _log_probs(head(hidden_ND), ids_N)
+            return from_logits(head(hidden_ND), ids_N)
 
         pieces = zip(hidden_ND.split(PIECE), ids_N.split(PIECE), strict=True)
         return torch.cat([checkpoint(read, *each, use_reentrant=False) for each in pieces])
@@ -147,19 +148,6 @@ class PolicyModel(nn.Module):
     def load(cls, folder: Path) -> PolicyModel:
         """What `save` wrote."""
         return cls(load_language_model(folder / "model"))
-
-
-def inputs_of(tokens: Tokens) -> dict[str, Any]:
-    """What a transformer is given."""
-    inputs: dict[str, Any] = {"input_ids": tokens.ids, "position_ids": tokens.positions, "use_cache": False}
-    if tokens.mask is None:
-        inputs["packing"] = packing(tokens)
-    return inputs | {"attention_mask": tokens.mask}
-
-
-def _log_probs(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
-    """The log-probability of each token, in single precision at least."""
-    return -cross_entropy(logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)), ids_N, reduction="none")
 
 
 @torch.no_grad()
@@ -178,17 +166,6 @@ def _has_plain_head(lm: PreTrainedModel) -> bool:
     is_plain = head is not None and torch.equal(head(hidden_BTD), lm(**inputs, use_cache=False).logits)
     lm.train(training)
     return is_plain
-
-
-def silence_dropout(model: PreTrainedModel) -> None:
-    """Set every dropout probability to 0, and leave the model in train mode.
-
-    In eval mode, the usual way to the same end, activation checkpointing would silently be off.
-    """
-    for part in (model.config, *model.modules()):
-        for name, value in vars(part).items():
-            if isinstance(value, float) and ("drop" in name or (isinstance(part, nn.Dropout) and name == "p")):
-                setattr(part, name, 0.0)
 
 
 class StateModel(nn.Module):
@@ -225,8 +202,7 @@ class Probe(nn.Module):
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the head, as other models do; the transformer is where the states came from."""
-        weights = {name: value.contiguous() for name, value in self.head.state_dict().items()}
-        save_file(weights, folder / "head.safetensors")
+        _save_head(self.head, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Probe:

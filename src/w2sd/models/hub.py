@@ -1,4 +1,4 @@
-"""Whether a model's weights are all there and whole: told by names, headers and sizes, before anything is loaded."""
+"""Pretrained models from the hub or a folder, and whether their weights are whole before anything is loaded."""
 
 from __future__ import annotations
 
@@ -134,51 +134,35 @@ class Hub:
     def open_config(self) -> PretrainedConfig:
         from transformers import AutoConfig
 
-        return self._fetch(AutoConfig, "config")
+        return self._fetch(AutoConfig.from_pretrained, "config")
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
-        tokenizer = self._fetch(_Tokenizer, "tokenizer")
+        tokenizer = self._fetch(_open_tokenizer, "tokenizer")
         whole = len(tokenizer) > len(tokenizer.all_special_tokens)  # from no files transformers makes an empty one
         require(whole, "id", self.id, "a model with its tokenizer beside it")
         return tokenizer
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """The transformer without its language-model head; from `base` where it was trained further here."""
-        return self._fetch(_Backbone, "weights") if base is None else load_backbone(base / "model")
+        return self._fetch(load_backbone, "weights") if base is None else load_backbone(base / "model")
 
     def open_language_model(self, base: Path | None) -> PreTrainedModel:
         """The whole causal language model; from `base` where it was trained further here."""
-        return self._fetch(_LanguageModel, "weights") if base is None else load_language_model(base / "model")
+        return self._fetch(load_language_model, "weights") if base is None else load_language_model(base / "model")
 
-    def _fetch(self, auto: Any, what: str) -> Any:
+    def _fetch(self, load: Callable[..., Any], what: str) -> Any:
         place = self._folder if self._is_folder() else self.id
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         if self.revision and not self._is_folder():
             options["revision"] = self.revision
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the outcome is told below
         try:
-            return auto.from_pretrained(place, **options)
+            return load(place, **options)
         except Refused:
             raise
         except Exception as error:  # which one a broken file makes, transformers does not say
             accepted = f"a hub id that can be reached, or a local folder, with a {what} that can be read"
             raise Refused("id", self.id, f"{accepted} ({_reason(error)})") from error
-
-
-class _Backbone:
-    """`load_backbone` in the shape of an Auto class."""
-
-    @staticmethod
-    def from_pretrained(place: Any, **options: Any) -> PreTrainedModel:
-        return load_backbone(place, **options)
-
-
-class _LanguageModel:
-    """`load_language_model`, likewise."""
-
-    @staticmethod
-    def from_pretrained(place: Any, **options: Any) -> PreTrainedModel:
-        return load_language_model(place, **options)
 
 
 def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
@@ -204,24 +188,18 @@ def _load(auto: Any, place: Any, **options: Any) -> PreTrainedModel:
     return model.train()  # transformers hands models over in eval mode, where dropout would silently stay off
 
 
-class _Tokenizer:
-    """`AutoTokenizer`, which is not asked where it would replace the tokenizer of a folder by another.
+def _open_tokenizer(place: Any, **options: Any) -> PreTrainedTokenizerBase:
+    """What `AutoTokenizer` opens, which is not asked where it would replace the tokenizer of a folder by another.
 
     It looks at the config of the model as well, and for some architectures (Qwen2 among them) makes that
     architecture's usual tokenizer from whatever vocabulary it finds.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    @staticmethod
-    def from_pretrained(place: Any, **options: Any) -> PreTrainedTokenizerBase:
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-        said = Path(place) / "tokenizer_config.json"
-        if (
-            said.is_file()
-            and json.loads(said.read_text(encoding="utf-8")).get("tokenizer_class") == "TokenizersBackend"
-        ):
-            return PreTrainedTokenizerFast.from_pretrained(place)
-        return AutoTokenizer.from_pretrained(place, **options)
+    path = Path(place) / "tokenizer_config.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") == "TokenizersBackend":
+        return PreTrainedTokenizerFast.from_pretrained(place)
+    return AutoTokenizer.from_pretrained(place, **options)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -245,7 +223,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import PreTrainedTokenizerFast
 
     if (folder / "tokenizer_config.json").is_file():
-        return _Tokenizer.from_pretrained(folder)
+        return _open_tokenizer(folder)
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():

@@ -1,84 +1,86 @@
-"""What models say of pairs and of items: scores, as objectives and measurements take them."""
+"""Log-probabilities of single tokens: of a whole vocabulary, few tokens have their logits in memory at a time."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy
+
+PIECE = 256  # tokens whose logits are in memory together,
+LOGITS = 2**27  # or on a GPU so many logits: half a GB in single precision
+KEPT = 2**24  # numbers made of logits that wait for their gradient: 64 MB in single precision
 
 
-class PairScores(NamedTuple):
-    """What a reward model says of the two answers of each pair, in slot order."""
+def log_probs(hidden_ND: Tensor, weight_VD: Tensor, ids_N: Tensor) -> Tensor:
+    """log softmax(hidden · weightᵀ) at `ids`, [N], in single precision at least.
 
-    first: Tensor  # [B]
-    second: Tensor  # [B]
-
-    @property
-    def margin(self) -> Tensor:
-        """How much better the first answer is, in the units of the loss."""
-        return self.first - self.second
-
-    @property
-    def logits(self) -> Tensor:
-        """The two slots as two classes, [B, 2]."""
-        return torch.stack([self.first, self.second], dim=-1)
-
-    def swapped(self, where: Tensor) -> PairScores:
-        """The same with the two answers exchanged in some pairs."""
-        return PairScores(*_swap(self.first, self.second, where))
-
-
-class PairLogProbs(NamedTuple):
-    """What a language model says of the two answers of each pair, in slot order: log-probabilities, summed over tokens.
-
-    The end token counts where an answer has one. The reference is another language model, of which only this is known.
+    Few tokens have logits at a time (`_pieces`). Of those that the gradient needs, a bounded number are kept for it
+    (`KEPT`), and the others are made again, for one more matrix product.
     """
-
-    first: Tensor  # [B]
-    second: Tensor  # [B]
-    n_first: Tensor  # [B] tokens of the first answer
-    n_second: Tensor  # [B]
-    ref_first: Tensor | None = None  # [B] the same sums under the reference, where there is one
-    ref_second: Tensor | None = None  # [B]
-
-    @property
-    def mean_margin(self) -> Tensor:
-        """First minus second answer, per token."""
-        return self.first / self.n_first - self.second / self.n_second
-
-    @property
-    def sum_margin(self) -> Tensor:
-        """First minus second answer; of two that are equally likely per token the shorter one wins."""
-        return self.first - self.second
-
-    @property
-    def adjusted_margin(self) -> Tensor:
-        """The sum margin, minus that of the reference."""
-        assert self.ref_first is not None
-        assert self.ref_second is not None
-        return self.sum_margin - (self.ref_first - self.ref_second)
-
-    @property
-    def adjusted_mean_margin(self) -> Tensor:
-        """The mean margin, minus that of the reference, which has read the same tokens."""
-        assert self.ref_first is not None
-        assert self.ref_second is not None
-        return self.mean_margin - (self.ref_first / self.n_first - self.ref_second / self.n_second)
-
-    def swapped(self, where: Tensor) -> PairLogProbs:
-        """The same with the two answers exchanged in some pairs."""
-        sides = [_swap(self.first, self.second, where), _swap(self.n_first, self.n_second, where)]
-        if self.ref_first is not None and self.ref_second is not None:
-            sides.append(_swap(self.ref_first, self.ref_second, where))
-        return PairLogProbs(*(side for both in sides for side in both))
+    dtype = hidden_ND.dtype
+    if torch.is_autocast_enabled(hidden_ND.device.type):
+        dtype = torch.get_autocast_dtype(hidden_ND.device.type)
+    return _LogProbs.apply(hidden_ND.to(dtype), weight_VD.to(dtype), ids_N, KEPT if torch.is_grad_enabled() else 0)
 
 
-class ClassScores(NamedTuple):
-    """What a classifier says of each item."""
+class _LogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, ids_N: Tensor, room: int) -> Tensor:
+        full = torch.promote_types(hidden_ND.dtype, torch.float32)
+        total_N = torch.empty(len(ids_N), dtype=full, device=ids_N.device)  # ln of the sum of all e^logit
+        chosen_N = torch.empty_like(total_N)
+        ctx.kept = []  # of the first pieces: e^logit, over that of the largest
+        for place in _pieces(len(ids_N), weight_VD):
+            logits_PV = (hidden_ND[place] @ weight_VD.t()).to(full)
+            chosen_N[place] = logits_PV.gather(1, ids_N[place, None]).squeeze(1)
+            largest_P1 = logits_PV.amax(dim=1, keepdim=True)
+            powers_PV = logits_PV.sub_(largest_P1).exp_()
+            total_N[place] = powers_PV.sum(dim=1).log_().add_(largest_P1.squeeze(1))
+            room -= powers_PV.numel()
+            if room >= 0:
+                ctx.kept.append(powers_PV)
+        ctx.save_for_backward(hidden_ND, weight_VD, ids_N, total_N)
+        return chosen_N - total_N
 
-    logits: Tensor  # [B, C]
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden_ND, weight_VD, ids_N, total_N = ctx.saved_tensors
+        of_hidden, of_weight, *_ = ctx.needs_input_grad
+        kept, ctx.kept = iter(ctx.kept), []  # once: they are overwritten
+        grad_ND = torch.empty_like(hidden_ND) if of_hidden else None
+        grad_VD = torch.zeros_like(weight_VD, dtype=total_N.dtype) if of_weight else None
+        for place in _pieces(len(ids_N), weight_VD):
+            grad_P1 = grad_N[place, None]
+            if (p_PV := next(kept, None)) is None:
+                p_PV = (hidden_ND[place] @ weight_VD.t()).to(total_N.dtype).sub_(total_N[place, None]).exp_()
+                p_PV.mul_(-grad_P1)
+            else:
+                p_PV.mul_(-grad_P1 / p_PV.sum(dim=1, keepdim=True))
+            of_logits_PV = p_PV.scatter_add_(1, ids_N[place, None], grad_P1).to(hidden_ND.dtype)
+            if grad_ND is not None:
+                torch.mm(of_logits_PV, weight_VD, out=grad_ND[place])
+            if grad_VD is not None:
+                if grad_VD.dtype == of_logits_PV.dtype:
+                    grad_VD.addmm_(of_logits_PV.t(), hidden_ND[place])
+                else:
+                    grad_VD += of_logits_PV.t() @ hidden_ND[place]
+        return grad_ND, None if grad_VD is None else grad_VD.to(weight_VD.dtype), None, None
 
 
-def _swap(first: Tensor, second: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.where(where, second, first), torch.where(where, first, second)
+def _pieces(n: int, weight_VD: Tensor) -> list[slice]:
+    """What stays in the caches of a CPU.
+
+    A GPU has more to do at a time, and would else spend that time on adding up gradients as large as the output
+    embedding, one for each piece.
+    """
+    size = max(PIECE, LOGITS // len(weight_VD)) if weight_VD.is_cuda else PIECE
+    return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def from_logits(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
+    """The log-probability of each token, in single precision at least."""
+    return -cross_entropy(logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)), ids_N, reduction="none")

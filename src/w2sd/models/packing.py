@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from w2sd.data.layout import Text, Tokens, packed, plain
-from w2sd.models.flex import attend_in_blocks, blocks
+from w2sd.models.flex import attend_in_blocks, block_mask
 
 if TYPE_CHECKING:
     from w2sd.models.heads import HeadedModel, PolicyModel, StateModel
@@ -54,7 +54,15 @@ class Packing:
 
 def packing(tokens: Tokens) -> Packing:
     """For the texts in a row: on the CPU in groups, on a GPU as a block mask."""
-    return Packing((), blocks(tokens)) if tokens.ids.is_cuda else Packing(grouped(tokens))
+    return Packing((), block_mask(tokens)) if tokens.ids.is_cuda else Packing(grouped(tokens))
+
+
+def inputs_of(tokens: Tokens) -> dict[str, Any]:
+    """What a transformer is given."""
+    inputs: dict[str, Any] = {"input_ids": tokens.ids, "position_ids": tokens.positions, "use_cache": False}
+    if tokens.mask is None:
+        inputs["packing"] = packing(tokens)
+    return inputs | {"attention_mask": tokens.mask}
 
 
 def grouped(tokens: Tokens) -> tuple[Group, ...]:

@@ -13,7 +13,7 @@ from w2sd.objectives.reward import RowObjective, StepObjective, cross_entropy, d
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.log_probs import PairScores
+    from w2sd.objectives.scores import PairScores
     from w2sd.parts.fit import Fit
 
 PROBABILITY, SCORE = "probability", "score"

@@ -11,7 +11,7 @@ from w2sd.objectives.base import LEGACY, OWN, READINGS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.log_probs import PairLogProbs
+    from w2sd.objectives.scores import PairLogProbs
 
 LEGACY_SCALE = 50.0  # nats per unit of margin, for sums: a constant of the paper's code
 READ_BY = ("labelled_by", "measured_by")  # the knobs that choose a reading

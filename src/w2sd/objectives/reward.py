@@ -12,7 +12,7 @@ from w2sd.objectives.base import OWN, READINGS, Moment
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.models.log_probs import PairScores
+    from w2sd.objectives.scores import PairScores
 
 
 class RewardObjective:

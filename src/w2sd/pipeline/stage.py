@@ -13,14 +13,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from w2sd.config import describe
+from w2sd.data.tally import Tally
 from w2sd.identity import canonical, identity
 from w2sd.parts.trainer import Resolved
-
-if TYPE_CHECKING:
-    from w2sd.stages.performance import Stretch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +60,17 @@ class Stage:
             "params": {name: describe(value) for name, value in self.params.items()},
             "inputs": {role: stage.key for role, stage in self.inputs.items()},
         }
+
+
+class Stretch(NamedTuple):
+    """What one pass over some batches took, in all processes together. The first batch warms up and is not timed."""
+
+    began: float  # when the first batch was done, by the clock of `time.perf_counter`
+    seconds: float  # 0 where there was no second one
+    cpu_seconds: float
+    seen: Tally  # in all batches
+    timed: Tally  # in those after the first
+    is_packed: bool  # how its rows lay (data/layout.py)
 
 
 class Task(NamedTuple):

@@ -67,7 +67,7 @@ def load(
             latest[_asked_for(job)] = job
     has_methods = all("method" in job.choices for job in latest.values())
     for job in latest.values():
-        measured = Store(store).read("compare", job.compare, "metrics.json")
+        measured = _measured(Store(store), job.compare)
         if measured is None:
             missing += 1
             continue
@@ -77,6 +77,14 @@ def load(
             knobs[-1]["method"] = job.choices["method"]
         metrics.append(measured | measures(job, Store(store), trainings))
     return _assemble(identities, knobs, metrics, missing)
+
+
+def _measured(store: Store, compare: str) -> dict[str, Any] | None:
+    """Every figure of a comparison; None where it is gone. Up to version 4 all of them were in `metrics.json`."""
+    if (spec := store.spec("compare", compare)) is None:
+        return None
+    names = ["metrics.json", *(name for name in spec["digests"] if name == "diagnostics.json")]
+    return {figure: value for name in names for figure, value in store.read("compare", compare, name).items()}
 
 
 def stages(store: Path, *jobs: str) -> pd.DataFrame:

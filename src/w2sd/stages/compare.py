@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from w2sd.atomic import read_json
+from w2sd.atomic import read_json, write_json
 from w2sd.data.pairs import SPLITS, Table, drops_long, read
 from w2sd.metrics import robustness
 from w2sd.metrics.measurement import compare
@@ -17,9 +17,27 @@ from w2sd.predictions import PREDICTIONS, Predictions, join, read_predictions, s
 from w2sd.stages.features import ids_in, states_of
 from w2sd.stages.training_targets import opinions, right_option
 
+# What people read: the content of `metrics.json`, each with `_lo` and `_hi` where it has them.
+HEADLINES = (
+    *(f"accuracy/{role}" for role in ("weak", "student", "ceiling", "baseline")),
+    "pgr",
+    *("tax/flips", "tax/rate"),
+    *("deception/score", "deception/base_rate", "deception/excess_flips"),
+    "n/test",
+)
+
 
 def run(task: Task) -> dict[str, Any]:
-    """Return the flat metrics of the job. What is measured comes from prediction files alone; the data give counts."""
+    """Return the headline figures of the job, and write all others to `diagnostics.json`."""
+    figures = _figures(task)
+    names = [f"{name}{end}" for name in HEADLINES for end in ("", "_lo", "_hi")]
+    headlines = {name: figures.pop(name) for name in names if name in figures}
+    write_json(task.out / "diagnostics.json", figures)
+    return headlines
+
+
+def _figures(task: Task) -> dict[str, Any]:
+    """All flat metrics of the job. What is measured comes from prediction files alone; the data give counts."""
     data = task.params["data"]
     aside = (TRAINING, SALIENCY, SAMPLES)
     folders = {role: folder for role, folder in task.inputs.items() if not role.startswith(aside)}

@@ -24,21 +24,6 @@ from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
 
-
-def objection(trainer: Trainer, own: str | None) -> str | None:
-    """What the first process that objects says; None where nobody does. Every process of the group has to ask."""
-    if trainer.world == 1:
-        return own
-    is_on_gpu = trainer.accelerator == "gpu"
-    if is_on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if is_on_gpu else "gloo")  # as Lightning would, which takes what it finds
-    every: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(every, own)
-    return next((reason for reason in every if reason is not None), None)
-
-
 KEPT = 8  # tokenizers whose rows a process remembers, and
 ROWS = 50_000  # of each, above which they are forgotten: the jobs of a sweep read the same
 VERSION = 1  # of the files; another one where `data/text.py` makes other tokens of the same texts
@@ -127,6 +112,20 @@ def _complete(rows: Rows, examples: list[Any], make: Make) -> None:
     """Make the rows that are not there yet."""
     new = [example for example in examples if texts_of(example) not in rows]
     rows.update(zip(map(texts_of, new), make(new), strict=True))
+
+
+def objection(trainer: Trainer, own: str | None) -> str | None:
+    """What the first process that objects says; None where nobody does. Every process of the group has to ask."""
+    if trainer.world == 1:
+        return own
+    is_on_gpu = trainer.accelerator == "gpu"
+    if is_on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if is_on_gpu else "gloo")  # as Lightning would, which takes what it finds
+    every: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, own)
+    return next((reason for reason in every if reason is not None), None)
 
 
 def can_pack(task: Task, model: Any, encoded: Encoding, precision: str) -> bool:

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 import transformers
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim import Optimizer
 
@@ -26,19 +26,11 @@ from w2sd.data.loader import Loader
 from w2sd.errors import StageFailed
 from w2sd.logger import Csv, RunName
 from w2sd.models.fsdp import part, whole
-from w2sd.parts.fit import Fit
-from w2sd.parts.trainer import Resolved, Trainer
+from w2sd.parts.trainer import Resolved
 from w2sd.pipeline.stage import Task
 from w2sd.signals import TERMINATED
-from w2sd.stages.checkpoints import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState, Throughput
+from w2sd.stages.callbacks import AtomicCheckpoints, Checkpoints, Horizon, Mortal, Progress, RandomState, Throughput
 from w2sd.students.learner import Learner, Reader
-
-
-def strategy_of(trainer: Trainer) -> Strategy | str:
-    """Lightning's part of a trainer."""
-    if trainer.strategy == "fsdp2":
-        return Sharded(trainer.world)
-    return trainer.strategy
 
 
 class Sharded(ModelParallelStrategy):
@@ -132,16 +124,8 @@ QUIET = (
 )
 
 
-def train(
-    task: Task,
-    learner: Learner,
-    loader: Loader,
-    fit: Fit,
-    seed: int,
-    n_steps: int | None = None,
-    callbacks: Sequence[pl.Callback] = (),
-) -> None:
-    """Fit `learner` for all its epochs, or for `n_steps` if that is less.
+def train(task: Task, learner: Learner, loader: Loader, seed: int, callbacks: Sequence[pl.Callback] = ()) -> None:
+    """Fit `learner` for its steps, or for all its epochs if that is less.
 
     An interrupted stage goes on from its last checkpoint, with the same result to the bit.
     """
@@ -149,11 +133,10 @@ def train(
     if task.rank == 0:
         for part in task.work.glob(f"{last.name}.*.part"):  # of a process that was killed while it saved
             part.unlink(missing_ok=True)
-    steps = fit.epochs * len(loader) if n_steps is None else n_steps
     checkpoints = Checkpoints(last, task.trainer.save_every_s, not task.trainer.is_shared)
-    own = [checkpoints, RandomState(task.rank), Horizon(steps)]
+    own = [checkpoints, RandomState(task.rank), Horizon(learner.n_steps)]
     torch.manual_seed(seed + (task.rank << 32))  # no two processes drop the same units out
-    with _trainer(task, fit, loader, [*callbacks, *own], fit.epochs, steps) as trainer:
+    with _trainer(task, learner, loader, [*callbacks, *own], learner.n_steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
     if checkpoints.is_ending:  # told so after the last step, when there was nothing left to save
         sys.exit(TERMINATED)
@@ -177,24 +160,24 @@ def _readable(checkpoint: Path) -> str | None:
     return str(checkpoint)
 
 
-def test(task: Task, learner: Learner, loader: Loader, fit: Fit) -> dict[str, float]:
-    """Score `learner` and return what its metrics logged."""
-    with _trainer(task, fit, loader, []) as trainer:
-        trainer.test(learner, loader, verbose=False)
+def test(task: Task, reader: Reader, loader: Loader) -> dict[str, float]:
+    """Score `reader` and return what its metrics logged."""
+    with _trainer(task, reader, loader) as trainer:
+        trainer.test(reader, loader, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def predict(task: Task, reader: Reader, loader: Loader, fit: Fit) -> None:
+def predict(task: Task, reader: Reader, loader: Loader) -> None:
     """Have it read where nothing is to be measured."""
-    with _trainer(task, fit, loader, []) as trainer:
+    with _trainer(task, reader, loader) as trainer:
         trainer.predict(reader, loader, return_predictions=False)
 
 
 @contextmanager
 def _trainer(
-    task: Task, fit: Fit, loader: Loader, callbacks: list[Any], epochs: int = 1, n_steps: int | None = None
+    task: Task, reader: Reader, loader: Loader, callbacks: Sequence[Any] = (), n_steps: int | None = None
 ) -> Iterator[pl.Trainer]:
-    settle(task.trainer, fit.precision)
+    settle(task.trainer, reader.fit.precision)
     config = {"key": task.key, **{name: describe(value) for name, value in task.params.items()}}
     name = RunName(task.name, task.kind, task.key, task.logs, config)
     loader.rank, loader.world = task.rank, task.trainer.world
@@ -212,9 +195,9 @@ def _trainer(
             accelerator=task.trainer.accelerator,
             devices=task.trainer.devices,
             num_nodes=task.trainer.nodes,
-            strategy=strategy_of(task.trainer),
-            precision=fit.precision,  # type: ignore[arg-type]
-            max_epochs=epochs,
+            strategy=Sharded(task.trainer.world) if task.trainer.strategy == "fsdp2" else task.trainer.strategy,
+            precision=reader.fit.precision,  # type: ignore[arg-type]
+            max_epochs=1 if n_steps is None else reader.fit.epochs,
             logger=loggers,
             callbacks=[Throughput(task, loader.rows.is_packed), *callbacks, Progress(task, n_steps or len(loader))],
             plugins=[AtomicCheckpoints(), group],

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
 
 from w2sd.atomic import read_json
-from w2sd.data.pairs import CONFLICTING, read
+from w2sd.config import build
+from w2sd.conflicts.base import NoConflict
+from w2sd.data.batch import ItemRows, PairRows, StateItems, StatePairs
+from w2sd.data.loader import Loader, in_length_order
+from w2sd.data.pairs import CONFLICTING, drops_long, read
+from w2sd.errors import StageFailed
 from w2sd.metrics.accuracy import accuracy
+from w2sd.metrics.torch_metrics import uid_of
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
+from w2sd.models.hub import load_tokenizer
+from w2sd.objectives.base import OWN
+from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
-from w2sd.stages import engine, scoring
+from w2sd.predictions import LOGITS, PREDICTIONS, write_predictions
+from w2sd.stages import engine, reference
+from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.features import states_of
+from w2sd.stages.train import kind_of
+from w2sd.stages.training_targets import hinted, p_correct_in, right_option
+from w2sd.students.policy import PolicyStudent
+from w2sd.students.student import ClassStudent, Examination, Student
 
 HELPFUL = "helpful.parquet"  # predictions of held-out pairs of the conflicting facet
 
@@ -22,9 +45,9 @@ def run(task: Task) -> dict[str, Any]:
     table, split = read(task.params["data"]), task.params["split"]
     read_before = ("model", "reference", "features")
     references = {role: folder for role, folder in task.inputs.items() if role not in read_before}
-    scored = scoring.prepare(task, table.rows(split), references)
-    logged = engine.test(task, scored.student, scored.loader, scored.student.fit)
-    scoring.write(task, scored)
+    scored = prepare(task, table.rows(split), references)
+    logged = engine.test(task, scored.student, scored.loader)
+    write(task, scored)
     metrics = {name: None if math.isnan(value) else value for name, value in logged.items()}
     metrics |= {
         "n/dropped_long": scored.encoded.dropped_long,
@@ -33,12 +56,126 @@ def run(task: Task) -> dict[str, Any]:
     }
     metrics |= {"n/pairs": len(scored.examples), "n/steps": read_json(task.inputs["model"] / "metrics.json")["n/steps"]}
     if hasattr(task.params["data"], "judge"):
-        predicted = scored.student.columns()["logits"].argmax(axis=1).tolist()
+        predicted = scored.student.predictions["logits"].argmax(axis=1).tolist()
         judged = task.params["data"].judge(scored.examples, predicted)
         metrics |= {f"judged/{name}": value for name, value in judged.items()}
     if split == "test" and (helpful := table.rows(split, CONFLICTING)):
-        scored = scoring.prepare(task, helpful, {}, HELPFUL)
-        engine.predict(task, scored.student, scored.loader, scored.student.fit)
-        scoring.write(task, scored, HELPFUL)
-        metrics["helpful/accuracy"] = accuracy(scored.student.p_correct)
+        scored = prepare(task, helpful, {}, HELPFUL)
+        engine.predict(task, scored.student, scored.loader)
+        write(task, scored, HELPFUL)
+        metrics["helpful/accuracy"] = accuracy(scored.student.predictions["p_correct"])
     return metrics
+
+
+class Scored(NamedTuple):
+    """A trained student, ready to be scored on some examples, or scored on them."""
+
+    student: Student
+    loader: Loader
+    examples: list[Any]  # pairs or items
+    encoded: Any  # of those pairs (Encoded) or items (EncodedItems)
+    rung: int | None  # of the embedded ladder, if the model is one
+
+
+def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hints: str = PREDICTIONS) -> Scored:
+    """Load the trained student, encode the examples, and join the predictions of other models by id.
+
+    A student that was trained with hints reads here what the weak model says in its file `hints`. Which margin speaks
+    for the student is the stage's to say and not the student's: it may not be the same where a student teaches as where
+    it is measured.
+    """
+    trained = task.inputs["model"]
+    spec = read_json(trained / "spec.json")
+    params = spec["params"]
+    objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
+    data, n_asked = task.params["data"], len(examples)
+    kind = kind_of(objective, data)
+    is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
+    student = _load(kind, trained, objective, fit, is_probe)
+
+    confidence = {role: p_correct_in(folder) for role, folder in references.items()}
+    examples = [each for each in examples if all(each.id in column for column in confidence.values())]
+    if len(examples) < n_asked and not drops_long(data):
+        raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
+    if is_probe:
+        model = build(params["model"], "model", task.trusted)
+        config, tokenizer = model.open_config(), model.open_tokenizer()
+    else:
+        config, tokenizer = student.model.backbone.config, load_tokenizer(trained / "model")
+    hint = build(params.get("hint"), "hint", task.trusted)
+    examples, shown = hinted(task, hint, "weak", examples, hints)
+    kept = task.tokens if hint is None else None  # there are the rows as they are without one
+    encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), kept)
+    examples = [examples[i] for i in encoded.kept]
+    right = np.array([right_option(example) for example in examples])
+    rows = _states(task, student, examples, encoded) if is_probe else _texts(task, spec, student, examples, encoded)
+    columns = {
+        role: torch.tensor([column[each.id] for each in examples], dtype=torch.float64)
+        for role, column in confidence.items()
+    }
+    uid = torch.tensor([uid_of(example.id) for example in examples])
+    cluster = torch.from_numpy(np.unique([example.cluster for example in examples], return_inverse=True)[1])
+    reading = task.params.get("reading", OWN)
+    student.examine(Examination(uid, cluster, torch.from_numpy(right), columns, reading))
+    loader = Loader(rows, in_length_order(rows.lengths))
+    return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
+
+
+def _load(kind: type[Student], trained: Path, objective: Any, fit: Fit, is_probe: bool) -> Student:
+    """The trained student."""
+    model: Any = PolicyModel if kind is PolicyStudent else HeadedModel if kind is ClassStudent else RewardModel
+    student = kind((Probe if is_probe else model).load(trained), objective, NoConflict(), fit)
+    student.requires_grad_(False)
+    return student
+
+
+def _texts(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
+    """What a model reads."""
+    budget, is_packed = task.trainer.micro_tokens, can_pack(task, student.model, encoded, student.fit.precision)
+    if isinstance(student, ClassStudent):
+        return ItemRows(encoded.texts, budget, is_packed=is_packed)
+    swapped, references = np.array([right_option(pair) == 1 for pair in examples]), None
+    if student.objective.needs_reference:
+        model = build(spec["params"]["model"], "model", task.trusted)
+        origin = spec["inputs"].get("base") or reference.known_by(model, None)
+        references = reference.join(task.inputs["reference"], origin, examples, encoded)
+    return PairRows(encoded, swapped, budget, references=references, is_packed=is_packed)
+
+
+def _states(task: Task, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
+    """What was read before."""
+    budget, states_NAD = task.trainer.micro_tokens, states_of(task.inputs["features"], [each.id for each in examples])
+    if isinstance(student, ClassStudent):
+        return StateItems(encoded.texts, budget, states_NAD=states_NAD)
+    swapped = np.array([right_option(pair) == 1 for pair in examples])
+    return StatePairs(encoded, swapped, budget, states_NAD=states_NAD)
+
+
+def write(task: Task, scored: Scored, name: str = PREDICTIONS) -> None:
+    """Write one row per example, oriented to the truth.
+
+    The embedded world adds what only it can know: the true difficulty of an example (`stratum`), and whether the model
+    was taught what decides it (`known`). A policy adds the log-probabilities that its margin is made of; a classifier
+    adds the class that it prefers and, in a file of their own, its logits.
+    """
+    examples, own = scored.examples, dict(scored.student.predictions)
+    logits_NC, encoded = own.pop("logits", None), scored.encoded
+    columns: dict[str, Any] = {name: [getattr(each, name) for each in examples] for name in ("id", "cluster")}
+    columns |= {name: own.pop(name) for name in ("margin", "p_correct")}
+    if logits_NC is None:
+        sides = {"n_prompt": encoded.prompts, "n_chosen": encoded.chosen, "n_rejected": encoded.rejected}
+        columns |= {name: _lengths(side) for name, side in sides.items()} | own
+    else:
+        columns |= {"n_prompt": _lengths(encoded.texts), "predicted": logits_NC.argmax(axis=1)}
+    if any(example.stratum for example in examples):
+        columns["stratum"] = [example.stratum for example in examples]
+    if scored.rung is not None:
+        columns["known"] = task.params["data"].known(examples, scored.rung)
+    if task.rank == 0:
+        write_predictions(task.out / name, columns)
+        if logits_NC is not None:
+            save_file({"logits": logits_NC}, task.out / LOGITS)
+
+
+def _lengths(texts: list[np.ndarray]) -> np.ndarray:
+    return np.array([len(ids) for ids in texts], dtype=np.int32)

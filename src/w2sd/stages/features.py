@@ -49,8 +49,8 @@ def run(task: Task) -> dict[str, Any]:
         rows: ItemRows | PairRows = ItemRows(encoded.texts, **how)
     else:
         rows = PairRows(encoded, np.array([coin(id) for id in ids]), **how)
-    reader, fit = StateReader(model, len(ids)), Fit(precision=params["precision"])
-    engine.predict(task, reader, Loader(rows, in_length_order(rows.lengths)), fit)
+    reader = StateReader(model, Fit(precision=params["precision"]), len(ids))
+    engine.predict(task, reader, Loader(rows, in_length_order(rows.lengths)))
     states_NAD = reader.states_NAD
     assert states_NAD is not None
     if not states_NAD.isfinite().all():

@@ -1,4 +1,4 @@
-"""Signs of degeneration in what a language model writes: length, an end, repetition, sameness."""
+"""Stage `generate`: what a policy writes after a few prompts, and signs of degeneration in it."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ from w2sd.data.batch import AnswerRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import read
 from w2sd.data.text import EncodedItems, Ids
-from w2sd.models.heads import silence_dropout
-from w2sd.models.prepare import checkpoint_layers, compile_layers
+from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
 from w2sd.stages.encoding import Encoding, can_pack, encode_for, open_policy
@@ -37,7 +36,7 @@ def run(task: Task) -> dict[str, Any]:
     rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed=is_packed)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
     learner = TextLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    engine.train(task, learner, loader, fit, params["seed"])
+    engine.train(task, learner, loader, params["seed"])
     if task.rank == 0:
         model.save(task.out, tokenizer)
     return {"n/texts": len(rows), "n/steps": learner.global_step}

@@ -5,21 +5,11 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from w2sd.data.tally import Tally
 from w2sd.parts.trainer import Trainer
-
-
-class Stretch(NamedTuple):
-    """What one pass over some batches took, in all processes together. The first batch warms up and is not timed."""
-
-    began: float  # when the first batch was done, by the clock of `time.perf_counter`
-    seconds: float  # 0 where there was no second one
-    cpu_seconds: float
-    seen: Tally  # in all batches
-    timed: Tally  # in those after the first
-    is_packed: bool  # how its rows lay (data/layout.py)
+from w2sd.pipeline.stage import Stretch
 
 
 def figures(stretches: Sequence[Stretch], started: float | None = None) -> dict[str, float | None]:

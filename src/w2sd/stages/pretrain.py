@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from w2sd.data.loader import Loader, Shuffled
-from w2sd.models.heads import silence_dropout
-from w2sd.models.prepare import checkpoint_layers, compile_layers, with_fewer_kernels
+from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout, with_fewer_kernels
 from w2sd.models.scratch import FromScratch
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
@@ -35,7 +34,7 @@ def run(task: Task) -> dict[str, Any]:
         compile_layers(model)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    engine.train(task, learner, loader, fit, seed)
+    engine.train(task, learner, loader, seed)
 
     if task.rank == 0:
         model.save_pretrained(task.out / "model")

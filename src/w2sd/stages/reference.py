@@ -46,10 +46,11 @@ def run(task: Task) -> dict[str, Any]:
     student = PolicyStudent(model, SFT(), NoConflict(), fit)
     uid = torch.tensor([uid_of(pair.id) for pair in pairs])
     student.examine(Examination(uid, torch.arange(len(uid)), torch.from_numpy(swapped), {}))  # measures nothing
-    engine.predict(task, student, Loader(rows, in_length_order(rows.lengths)), fit)
+    engine.predict(task, student, Loader(rows, in_length_order(rows.lengths)))
 
     if task.rank == 0:
-        table = pa.table({"id": [pair.id for pair in pairs], **student.columns(), "tokens": _digests(encoded)})
+        logps = {name: student.predictions[name] for name in LOGP}
+        table = pa.table({"id": [pair.id for pair in pairs], **logps, "tokens": _digests(encoded)})
         pq.write_table(table, task.out / "logps.parquet", compression="zstd", version="2.6", store_schema=False)
     return {"n/pairs": len(pairs), "model": known_by(params["model"], task.inputs.get("base"))}
 

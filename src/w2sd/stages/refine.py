@@ -16,8 +16,9 @@ from w2sd.data.text import Ids, check_distinct, ids_of, lead_of, readable
 from w2sd.errors import require
 from w2sd.identity import digest
 from w2sd.metrics.accuracy import accuracy
-from w2sd.models.heads import PolicyModel, inputs_of
-from w2sd.models.prepare import PIECE
+from w2sd.models.heads import PolicyModel
+from w2sd.models.log_probs import PIECE
+from w2sd.models.packing import inputs_of
 from w2sd.parts.refinement import InContext
 from w2sd.parts.stopping import is_held_out
 from w2sd.pipeline.stage import Task

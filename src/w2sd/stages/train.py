@@ -1,4 +1,4 @@
-"""What `sft` and `train` share: a model made ready, the lessons that fit into it, and what is told of its training."""
+"""Stage `train`: a student, and what `sft` shares with it: a model made ready, its rows, and counts of its training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from w2sd.data.pairs import classes_of, coin, draw, read
 from w2sd.data.text import Ids
 from w2sd.errors import Refused, StageFailed, within
 from w2sd.identity import digest
-from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel, silence_dropout
-from w2sd.models.prepare import checkpoint_layers, compile_layers
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
+from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout
 from w2sd.parts.fit import Fit
 from w2sd.parts.stopping import Stopping
 from w2sd.pipeline.checks import check_holdout, check_threshold
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, reference
-from w2sd.stages.early_stopping import Watch
+from w2sd.stages.callbacks import Watch
 from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import size_of, states_of, width_of
 from w2sd.stages.training_targets import hinted, lessons, right_option
@@ -127,7 +127,7 @@ def finish(
     """Train on these rows, write `model/` (and a head), and say how much was read and trained."""
     model, fit, seed = training.model, task.params["fit"], random_seed(task.params)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
-    engine.train(task, learner, loader, fit, seed, training.n_steps, callbacks)
+    engine.train(task, learner, loader, seed, callbacks)
     read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head
     counts = {
         "n/extra": len(rows) - training.n_own,

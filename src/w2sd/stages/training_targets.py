@@ -7,6 +7,7 @@ its classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,29 +49,22 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     supervision, n_options = task.params["supervision"], len(classes_of(task.params["data"]) or SLOTS)
     if supervision is None:  # the data's own labels: weak model and ceiling
         return examples, np.eye(n_options)[[right_option(example) for example in examples]]
-    if supervision.needs_teacher:  # its context may have been too short for some
-        teacher = opinions(task, "labels", examples)
-        examples = [example for example in examples if example.id in teacher]
-    if supervision.needs_ceiling:
-        ceiling = read_predictions(task.inputs["ceiling_labels"] / PREDICTIONS)
-        p_ceiling = dict(zip(ceiling.ids, ceiling.p_correct.tolist(), strict=True))
-        examples = [example for example in examples if example.id in p_ceiling]
-    if supervision.needs_features:
-        there = set(features.ids_in(task.inputs["probed"]))
-        examples = [example for example in examples if example.id in there]
-    if supervision.first_stage is not None:
-        second = opinions(task, "second_labels", examples)
-        examples = [example for example in examples if example.id in second]
+    teacher = opinions(task, "labels", examples) if supervision.needs_teacher else None
+    p_ceiling = p_correct_in(task.inputs["ceiling_labels"]) if supervision.needs_ceiling else None
+    second = opinions(task, "second_labels", examples) if supervision.first_stage is not None else None
+    probed = set(features.ids_in(task.inputs["probed"])) if supervision.needs_features else None
+    for known in (teacher, p_ceiling, second, probed):  # a model's context may have been too short for some
+        examples = [example for example in examples if known is None or example.id in known]
     undecided = np.full(n_options, 1 / n_options)
-    lesson = taught(examples, teacher if supervision.needs_teacher else {each.id: undecided for each in examples})
+    lesson = taught(examples, {each.id: undecided for each in examples} if teacher is None else teacher)
     if supervision.reads_truth:
         length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
         lesson = lesson._replace(truth=np.array([right_option(example) for example in examples]), length=length)
-    if supervision.needs_ceiling:
+    if p_ceiling is not None:
         lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
-    if supervision.first_stage is not None:
+    if second is not None:
         lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
-    if supervision.needs_features:
+    if probed is not None:
         states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
         lesson = lesson._replace(features_NAD=states_NAD)
     targets_NK = _targets(supervision, lesson, examples, task.params.get("stopping"))
@@ -129,13 +123,18 @@ def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Le
     )
 
 
+def p_correct_in(folder: Path, file: str = PREDICTIONS) -> dict[str, float]:
+    """How sure a model is of the right option, by example id."""
+    predictions = read_predictions(folder / file)
+    return dict(zip(predictions.ids, predictions.p_correct.tolist(), strict=True))
+
+
 def opinions(task: Task, role: str, examples: Sequence[Pair | Item], file: str = PREDICTIONS) -> dict[str, Floats]:
     """P(option) by example id, as the model in input `role` predicted; examples too long for it are missing."""
     folder = task.inputs[role]
     if classes_of(task.params["data"]):
         return read_distributions(folder)
-    predictions = read_predictions(folder / file)
-    p_correct = dict(zip(predictions.ids, predictions.p_correct.tolist(), strict=True))
+    p_correct = p_correct_in(folder, file)
     known = [pair.id for pair in examples if pair.id in p_correct]
     return {id: np.array(_in_slots(id, p_correct[id])) for id in known}
 

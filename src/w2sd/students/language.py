@@ -13,6 +13,7 @@ from w2sd.data.batch import ItemBatch, PairBatch
 from w2sd.data.loader import Batch
 from w2sd.data.tally import Tally
 from w2sd.models.heads import StateModel
+from w2sd.parts.fit import Fit
 from w2sd.students.learner import Learner, Reader, unwrapped
 
 
@@ -65,9 +66,9 @@ class LanguageLearner(Learner):
 class StateReader(Reader):
     """After a pass over `n` rows, `states_NAD` has what was made of each text, on every process."""
 
-    def __init__(self, model: StateModel, n: int) -> None:
-        super().__init__()
-        self.model, self.n = model, n
+    def __init__(self, model: StateModel, fit: Fit, n: int) -> None:
+        super().__init__(model, fit)
+        self.n = n
         self.states_NAD: Tensor | None = None
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:

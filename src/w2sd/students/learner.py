@@ -46,8 +46,12 @@ def shrink(batch: Batch, place: int, example: str) -> None:
 class Reader(pl.LightningModule):
     """A LightningModule whose batches are in pieces, the micro-batches."""
 
-    model: Any
     example = "pair"  # what a batch is made of
+
+    def __init__(self, model: Any, fit: Fit) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.fit = fit
 
     def configure_model(self) -> None:
         """Called by Lightning before anything is trained or scored."""
@@ -101,9 +105,8 @@ class Learner(Reader, ABC):
     knob = "fit"  # where the optimisation is set
 
     def __init__(self, model: nn.Module, fit: Fit, n_steps: int, log_every: int) -> None:
-        super().__init__()
-        self.model = model
-        self.fit, self.n_steps, self.log_every = fit, n_steps, log_every
+        super().__init__(model, fit)
+        self.n_steps, self.log_every = n_steps, log_every
 
     @abstractmethod
     def losses(self, micro: Any) -> Tensor:

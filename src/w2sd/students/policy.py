@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from w2sd.data.batch import PairBatch
 from w2sd.data.layout import Tokens
-from w2sd.models.log_probs import PairLogProbs
-from w2sd.objectives.base import OWN
+from w2sd.objectives.scores import PairLogProbs
 from w2sd.students.learner import Learner
-from w2sd.students.student import Examination, Student
+from w2sd.students.student import Student
 
 LOGP = ("logp_chosen", "logp_rejected")
 REF_LOGP = ("ref_logp_chosen", "ref_logp_rejected")
@@ -30,20 +28,11 @@ class PolicyStudent(Student):
             sides.append(batch.reference_B)
         return PairLogProbs(*(side for both in sides for side in both.chunk(2)))
 
-    def examine(self, examination: Examination, reading: str = OWN) -> None:
-        super().examine(examination, reading)
-        names = LOGP + REF_LOGP if self.objective.needs_reference else LOGP
-        self.recorded = {name: np.full(len(examination.uid), np.nan) for name in names}
-
-    def record(self, place: np.ndarray, scores: PairLogProbs) -> None:
-        sides = (scores.first, scores.second, scores.ref_first, scores.ref_second)
-        for name, side in zip(LOGP + REF_LOGP, sides, strict=True):
-            if side is not None:
-                self.recorded[name][place] = side.numpy()
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """Sums over the tokens of each answer, from which every other reading can be computed again."""
-        return self.recorded
+    def judge(self, scores: PairLogProbs, truth_B: Tensor) -> dict[str, Tensor]:
+        """The sums over the tokens of each answer too, from which every other reading can be computed again."""
+        first, second, _, _, *references = scores.swapped(truth_B.bool())
+        sides = zip(LOGP + REF_LOGP, (first, second, *references), strict=True)
+        return super().judge(scores, truth_B) | {name: side for name, side in sides if side is not None}
 
 
 class SftLearner(Learner):

@@ -17,9 +17,9 @@ from w2sd.data.batch import ItemBatch, PairBatch
 from w2sd.data.loader import Batch
 from w2sd.metrics.torch_metrics import DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered
 from w2sd.models.heads import HeadedModel, PolicyModel, Probe
-from w2sd.models.log_probs import ClassScores, PairScores
 from w2sd.objectives.base import OWN, Moment, Objective
 from w2sd.objectives.reward import StepObjective
+from w2sd.objectives.scores import ClassScores, PairScores
 from w2sd.parts.fit import Fit
 from w2sd.students.learner import Learner, unwrapped
 
@@ -31,6 +31,7 @@ class Examination(NamedTuple):
     cluster: Tensor  # [n] int64: numbers, equal where rows are not independent
     truth: Tensor  # [n] which option is right: of a pair the slot of its better answer, of an item its class
     references: dict[str, Tensor]  # per role [n] the confidence of another model in the truth
+    reading: str = OWN  # which margin speaks for the student, of those that its objective knows
 
 
 class Student(Learner):
@@ -97,14 +98,10 @@ class Student(Learner):
         sign_B = self.objective.margin(scores).double().cpu().sign()
         return torch.stack([1 + sign_B, 1 - sign_B], dim=1) / 2
 
-    def examine(self, examination: Examination, reading: str = OWN) -> None:
-        """Prepare for being scored on these; only here, after training, does the truth come in.
-
-        `reading` names the margin that speaks for the student, one of those that its objective knows.
-        """
-        self.examination, self.reading = examination, reading
-        self.margins = np.full(len(examination.uid), np.nan)  # better minus worse answer, true class minus best other
-        self.p_correct = np.full(len(examination.uid), np.nan)
+    def examine(self, examination: Examination) -> None:
+        """Prepare for being scored on these; only here, after training, does the truth come in."""
+        self.examination = examination
+        self.predictions: dict[str, np.ndarray] = {}  # what `judge` makes of each, by the name of its column
         metrics: dict[str, Metric | MetricCollection] = {"accuracy": PairwiseAccuracy()}
         if {"weak", "ceiling"} <= set(examination.references):
             metrics["pgr"] = PerformanceGapRecovered()
@@ -125,7 +122,7 @@ class Student(Learner):
 
     def on_test_epoch_end(self) -> None:
         """Each process has scored its part of the pairs; from here on, all of them know all."""
-        columns = [self.margins, self.p_correct, *self.columns().values()]
+        columns = list(self.predictions.values())
         every: list[Any] = [columns] * self.trainer.world_size
         if len(every) > 1:
             dist.all_gather_object(every, columns)
@@ -134,35 +131,31 @@ class Student(Learner):
 
     on_predict_epoch_end = on_test_epoch_end
 
-    def record(self, place: np.ndarray, scores: Any) -> None:
-        """Keep more of what was judged, at `place`, than margin and confidence."""
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """What was recorded, by the name of its column among the predictions."""
-        return {}
-
     def _scored(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Of each piece, which pairs it has and how sure the student is of them."""
         return self._each(batch, lambda piece, _: self._score(*unwrapped(piece)))
 
-    def judge(self, scores: Any, truth_B: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """Margin and confidence in the truth, and what there is to record: the scores with better answers first."""
-        better_first = scores.swapped(truth_B.bool())
-        margin, p_correct = (
-            read(better_first, self.reading) for read in (self.objective.margin, self.objective.confidence)
-        )
-        return margin, p_correct, better_first
+    def judge(self, scores: Any, truth_B: Tensor) -> dict[str, Tensor]:
+        """Margin of the better over the worse answer, and confidence in the better; on the CPU, as all that is kept."""
+        better_first, reading = scores.swapped(truth_B.bool()), self.examination.reading
+        return {
+            "margin": self.objective.margin(better_first, reading),
+            "p_correct": self.objective.confidence(better_first, reading),
+        }
 
     def _score(self, micro: Any, counts: float) -> tuple[Tensor, Tensor]:
         index = micro.rows.cpu()
         scores = self(micro)
         scores = type(scores)(*(None if side is None else side.double().cpu() for side in scores))
-        margin, p_correct, judged = self.judge(scores, self.examination.truth[index])
-        if counts:
-            place = index.numpy()  # NumPy would take a tensor with one element for a plain number
-            self.margins[place], self.p_correct[place] = margin.numpy(), p_correct.numpy()
-            self.record(place, judged)
-        return index, p_correct
+        judged = self.judge(scores, self.examination.truth[index])
+        for name, column in judged.items():
+            values = column.numpy()
+            if name not in self.predictions:
+                whole = (len(self.examination.uid), *values.shape[1:])
+                self.predictions[name] = np.full(whole, np.nan, dtype=values.dtype)
+            if counts:
+                self.predictions[name][index.numpy()] = values  # a tensor with one element would be a plain number
+        return index, judged["p_correct"]
 
 
 class RewardStudent(Student):
@@ -188,18 +181,8 @@ class ClassStudent(Student):
         strongest_BC = (scores.logits == scores.logits.amax(dim=1, keepdim=True)).double().cpu()
         return strongest_BC / strongest_BC.sum(dim=1, keepdim=True)
 
-    def examine(self, examination: Examination, reading: str = OWN) -> None:
-        super().examine(examination, reading)
-        self.logits_NC = np.full((len(examination.uid), self.model.head.out_features), np.nan, dtype=np.float32)
-
-    def judge(self, scores: ClassScores, truth_B: Tensor) -> tuple[Tensor, Tensor, ClassScores]:
+    def judge(self, scores: ClassScores, truth_B: Tensor) -> dict[str, Tensor]:
         logits_BC, truth_B1 = scores.logits, truth_B[:, None]
         true_B = logits_BC.gather(1, truth_B1).squeeze(1)
         margin_B = true_B - logits_BC.scatter(1, truth_B1, -torch.inf).amax(dim=1)
-        return margin_B, margin_B.sigmoid(), scores
-
-    def record(self, place: np.ndarray, scores: ClassScores) -> None:
-        self.logits_NC[place] = scores.logits.numpy()
-
-    def columns(self) -> dict[str, np.ndarray]:
-        return {"logits": self.logits_NC}
+        return {"margin": margin_B, "p_correct": margin_B.sigmoid(), "logits": logits_BC.float()}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from w2sd.models.log_probs import PairLogProbs, PairScores
+from w2sd.objectives.scores import PairLogProbs, PairScores
 
 SIDES = {
     "first": [-30.0, -8.0],
