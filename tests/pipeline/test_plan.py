@@ -21,6 +21,7 @@ from w2sd.conflicts.base import NoConflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
+from w2sd.data.formats import Dialogue
 from w2sd.data.sources import Files
 from w2sd.data.sources import Hub as HubData
 from w2sd.logger import Csv, Wandb
@@ -500,6 +501,7 @@ WORDS = {  # another value of a knob that takes certain words or numbers only
     "form": "sft",
     "trigger": "policy",
     "append_eos": "never",
+    "format": Dialogue(),
 }
 
 
@@ -660,7 +662,7 @@ def test_a_changed_byte_renames_what_it_decides(
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-@knobs(Files, "path", "gt", "w2s", "test", "helpful", "helpful_test", "unrelated", "append_eos")
+@knobs(Files, "path", "gt", "w2s", "test", "helpful", "helpful_test", "unrelated", "balance", "append_eos")
 def test_every_knob_of_file_data_is_hashed(from_files: RunConfig, knob: str) -> None:
     changed = from_files._replace(data=other(from_files.data, knob))
     assert renamed(from_files, changed) == WEAK | STRONG
@@ -676,7 +678,7 @@ def test_the_role_of_a_file_is_hashed(from_files: RunConfig, tmp_path: Path) -> 
     assert len({keys(from_files._replace(data=data))["train/student"] for data in (one, *beside)}) == 4
 
 
-@knobs(HubData, "append_eos")
+@knobs(HubData, "balance", "append_eos")
 def test_every_knob_of_a_hub_dataset_is_hashed(from_files: RunConfig, knob: str) -> None:
     run = from_files._replace(data=HubData(id="owner/name"))
     assert renamed(run, run._replace(data=other(run.data, knob))) == WEAK | STRONG

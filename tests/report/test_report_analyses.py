@@ -21,6 +21,7 @@ AGREEMENT = {
     for end, add in (("", 0.0), ("_lo", -0.1), ("_hi", 0.1))
 }
 ITEMS = {"data": {"_target_": "w2sd.data.sources.Files", "format": {"_target_": "w2sd.data.formats.TextLabel"}}}
+PAIRS = {"data": {"_target_": "w2sd.data.sources.Files", "format": {"_target_": "w2sd.data.formats.Pairs"}}}
 STOPPING = {"_target_": "w2sd.parts.stopping.Stopping", "by": "nothing"}
 
 
@@ -144,7 +145,7 @@ def test_what_became_of_labels_that_were_refined_has_a_table(fake: Any, tmp_path
     assert "| 0.750 | 0.625 | 1.500 |" in (tmp_path / "table.md").read_text().partition("Refined labels")[2]
 
 
-@pytest.mark.parametrize(("knobs", "unit"), [(ITEMS, "rows"), ({}, "pairs")])
+@pytest.mark.parametrize(("knobs", "unit"), [(ITEMS, "rows"), (PAIRS, "pairs"), ({}, "pairs")])
 def test_data_with_classes_are_rows(fake: Any, tmp_path: Path, knobs: dict[str, Any], unit: str) -> None:
     fake.add(knobs=knobs, accuracy__weak=0.2, **AGREEMENT)
     text = read(write_page(fake.root, tmp_path)).text
