@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from unittest.mock import ANY
 
 import pytest
-from w2sd.data.files import Files
+from w2sd.data.sources import Files
 
 from tests.builders import refused
 from w2sd.config import RunConfig
