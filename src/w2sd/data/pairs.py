@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from w2sd.errors import require
 from w2sd.identity import canonical, digest, identity
 
 SPLITS = ("gt", "w2s", "test")
@@ -90,18 +89,6 @@ def classes_of(source: Any) -> tuple[str, ...] | None:
 def drops_long(source: Any) -> bool:
     """Whether pairs with a response that does not fit are left out; a text with a class is cut, never left out."""
     return getattr(source, "long", None) == "drop" and not classes_of(source)
-
-
-def words_for(words: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """A word for each class: these, or the names of the classes where there are none."""
-    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
-    require(len(words) in (0, len(classes)), "words", list(words), accepted)
-    return list(words or classes)
-
-
-def require_distinct(words: Sequence[str]) -> None:
-    """Refuse one word for two classes."""
-    require(len(set(words)) == len(words), "words", list(words), "a different word for each class")
 
 
 class Source(Protocol):

@@ -1,4 +1,4 @@
-"""What a model is pretrained on."""
+"""Texts as the tokens of a model, and what a model is pretrained on."""
 
 from __future__ import annotations
 
@@ -247,18 +247,3 @@ def check_distinct(knob: str, ids: list[Ids], words: list[str]) -> None:
         require(len(tokens) > 0, knob, word, "a word with at least one token")
         other = seen.setdefault(tuple(tokens.tolist()), word)
         require(other == word, knob, word, f"a word of other tokens than {other}")
-
-
-def one_token_each(knob: str, words: list[str], tokenizer: Any) -> list[int]:
-    """The token of each word; refused are words that are several, or unknown, or one and the same."""
-    found = []
-    for word in words:
-        try:
-            ids = ids_of(tokenizer, f" {word}")
-        except Exception:  # bare, and of the tokenizers that have no token for words that they do not know
-            ids = np.zeros(0, dtype=np.int32)
-        accepted = f"a word that is one token of the model; its tokenizer makes {len(ids)} of it"
-        require(len(ids) == 1 and ids[0] != tokenizer.unk_token_id, knob, word, accepted)
-        found.append(ids)
-    check_distinct(knob, found, words)
-    return [int(ids[0]) for ids in found]
