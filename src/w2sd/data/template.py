@@ -39,12 +39,12 @@ def fill(template: str, row: Mapping[str, Any], where: str) -> str:
     '3: Yes'
     """
 
-    def said(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         path, mark = match.groups()
         text = as_text(cell(row, path, where), path, where)
         return text.partition(mark)[0] if mark else text
 
-    return FIELD.sub(said, template).strip()
+    return FIELD.sub(replacement, template).strip()
 
 
 def cell(row: Mapping[str, Any], path: str, where: str) -> Any:
