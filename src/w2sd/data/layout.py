@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from w2sd.data.text import Ids
 from w2sd.data.tally import Tally
+from w2sd.data.text import Ids
 
 NOWHERE = -1  # what is before the first token of a text
 
