@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2sd.data.layout import Text, Tokens, n_tokens, packed, plain
+from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.data.tally import Tally
 from w2sd.data.text import Encoded, Ids
 
@@ -44,7 +44,7 @@ class Rows:
 
     def _length(self, text: Text) -> int:
         if self.is_packed:
-            return n_tokens(text)
+            return len(text.prompt) + sum(map(len, text.answers))
         return len(text.answers) * (len(text.prompt) + max(map(len, text.answers)))
 
     def __len__(self) -> int:

@@ -116,11 +116,6 @@ def packed(texts: list[Text]) -> Tokens:
     )
 
 
-def n_tokens(text: Text) -> int:
-    """Tokens of a text that is packed."""
-    return len(text.prompt) + sum(map(len, text.answers))
-
-
 def _positions(text: Text) -> NDArray[np.int64]:
     """The positions of the tokens of a packed text: every answer follows its prompt."""
     n = len(text.prompt)
