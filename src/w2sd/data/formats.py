@@ -244,15 +244,15 @@ class TextLabel(Classed):
 
     def settled(self, rows: Iterable[Row]) -> TextLabel:
         """The same with the classes that the rows have, for a source whose format names none."""
-        found: dict[str, None] = {}
+        values: dict[str, None] = {}
         for where, row in rows:
-            found[self._value(row, where)] = None
+            values[self._value(row, where)] = None
             accepted = f"a column of at most {MOST_FOUND} different values, or its classes in data.format.labels"
-            require(len(found) <= MOST_FOUND, "data.format.label", self.label, accepted)
-        accepted = f"a column of at least two different values; found {', '.join(map(repr, found)) or 'none'}"
-        require(len(found) > 1, "data.format.label", self.label, accepted)
+            require(len(values) <= MOST_FOUND, "data.format.label", self.label, accepted)
+        accepted = f"a column of at least two different values; found {', '.join(map(repr, values)) or 'none'}"
+        require(len(values) > 1, "data.format.label", self.label, accepted)
         with within("data.format"):
-            return replace(self, labels=sorted(found, key=_by_number))
+            return replace(self, labels=sorted(values, key=_by_number))
 
     def cases(self, row: Mapping[str, Any], where: str) -> list[Case]:
         known, value = spellings(tuple(self.labels), tuple(self.names)), self._value(row, where)

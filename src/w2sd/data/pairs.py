@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -77,6 +77,11 @@ class Table(NamedTuple, Generic[Example]):
 def place_of(example: Pair | Item) -> str:
     """What refusals call it: where it stands, or its id where nobody wrote it."""
     return example.where or f"{'item' if isinstance(example, Item) else 'pair'} {example.id}"
+
+
+def reasons(dropped: Mapping[str, int]) -> str:
+    """What was dropped, for refusals."""
+    return ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
 
 
 def texts_of(example: Pair | Item) -> tuple[str, ...]:

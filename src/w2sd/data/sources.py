@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from w2sd.data.balance import first, sample
 from w2sd.data.formats import Format, Pairs
-from w2sd.data.pairs import CONFLICTING, MIN_ROWS, SPLITS, TARGET, UNRELATED, Pair, Table, clean, clean_items
+from w2sd.data.pairs import CONFLICTING, MIN_ROWS, SPLITS, TARGET, UNRELATED, Pair, Table, clean, clean_items, reasons
 from w2sd.data.reading import Row, absent, content, expand, locate, read
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import canonical, digest, identity
@@ -277,14 +277,14 @@ def _limited(rows: list[Pair], dropped: dict[str, int], parts: Iterable[Part], l
     kept = first(rows, lambda pair: (pair.split, pair.facet, pair.part), lambda _: limit or len(rows))
     dropped |= {"over_limit": len(rows) - len(kept)}
     n = Counter((pair.split, pair.facet) for pair in rows)
-    why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
     for part in parts:
         for split in part.splits:
-            found = n[split, part.facet]
-            accepted = f"at least {MIN_ROWS} {part.facet} rows for split {split}, found {found} (dropped in all: {why})"
+            count = n[split, part.facet]
+            accepted = f"at least {MIN_ROWS} {part.facet} rows for split {split}, found {count}"
+            accepted += f" (dropped in all: {reasons(dropped)})"
             if dropped["unsplittable"]:
                 accepted += "; unsplittable: the two dialogues of a row are not the same up to their last answers"
-            require(found >= MIN_ROWS, part.knob, part.value, accepted)
+            require(count >= MIN_ROWS, part.knob, part.value, accepted)
     return Table(kept, dropped)
 
 
