@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from tests.builders import refused
 from w2sd.data.pairs import Item, Pair, coin
-from w2sd.parts.hint import ANSWERS, Shown
+from w2sd.parts.words import ANSWERS, Shown
 
 PAIRS = [Pair(f"{n:016x}", f"c{n}", "test", "harmless", "p", f"good{n}", f"bad{n}", "+1", 2) for n in range(8)]
 ITEM = Item("0" * 16, "c", "w2s", "a text", 1)

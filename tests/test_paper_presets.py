@@ -114,7 +114,7 @@ def small(name: str, asked: Callable[..., RunConfig], tiny_models: dict[str, str
     """The preset with every model replaced by a tiny one of its architecture, on the CPU."""
     meant = asked(f"experiment=paper/{name}")
     models = {"weak": meant.weak, "strong": meant.strong}
-    models |= {f"chain.between.{hop}": model for hop, model in meant.chain.between.items()}
+    models |= {f"chain.between.{hop}": model for hop, model in meant.chain.hops(meant.weak, meant.strong).items()}
     ids = [f"{role}.id={tiny_models[family(model.id)]}" for role, model in models.items()]
     return [f"experiment=paper/{name}", *ids, "trainer=cpu", "trainer.devices=1"]
 
@@ -125,7 +125,7 @@ def shrunk(run: RunConfig, tiny_models: dict[str, str]) -> RunConfig:
     def tiny(model: Any) -> Any:
         return dataclasses.replace(model, id=tiny_models[family(model.id)])
 
-    between = {hop: tiny(model) for hop, model in run.chain.between.items()}
+    between = {hop: tiny(model) for hop, model in run.chain.hops(run.weak, run.strong).items()}
     chain = dataclasses.replace(run.chain, between=between) if between else run.chain
     return run._replace(weak=tiny(run.weak), strong=tiny(run.strong), chain=chain, trainer=Trainer())
 
@@ -165,7 +165,7 @@ def test_a_preset_sweeps_over_the_conflicts_of_the_paper(
 @each_preset
 def test_a_preset_names_the_models_of_the_paper(name: str, asked: Callable[..., RunConfig]) -> None:
     run = asked(f"experiment=paper/{name}")
-    chain = [run.weak.id, *(model.id for model in run.chain.between.values()), run.strong.id]
+    chain = [run.weak.id, *(model.id for model in run.chain.hops(run.weak, run.strong).values()), run.strong.id]
     if not name.startswith("bootstrap_"):
         assert chain == ["gpt2", "facebook/opt-2.7b"]
         return

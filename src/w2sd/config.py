@@ -24,11 +24,9 @@ from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import target
 from w2sd.parts.adapter import Adapter
 from w2sd.parts.fit import Fit, Generative, GenerativeByModel, Sft
-from w2sd.parts.head import WordHead
-from w2sd.parts.hint import Shown
-from w2sd.parts.refinement import InContext
 from w2sd.parts.stopping import Stopping
 from w2sd.parts.trainer import Trainer
+from w2sd.parts.words import InContext, Shown, WordHead
 from w2sd.supervision.base import Supervision
 
 TRUSTED = ("w2sd.",)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.reading import answers_in
 
-from w2sd.data.layout import Text, masked, n_tokens, packed, plain
+from w2sd.data.layout import Text, masked, packed, plain
 
 ids = st.lists(st.integers(1, 99), max_size=6)
 some = st.lists(st.integers(1, 99), min_size=1, max_size=6)
@@ -45,7 +45,7 @@ def test_both_layouts_hold_the_same_answers(texts: list[Text]) -> None:
     ]
     one, other = plain(texts), packed(texts)
     assert answers_in(one) == answers_in(other) == expected
-    assert other.ids.numel() == sum(map(n_tokens, texts))
+    assert other.ids.numel() == sum(len(text.prompt) + sum(map(len, text.answers)) for text in texts)
 
 
 @given(st.one_of(pairs, singles))

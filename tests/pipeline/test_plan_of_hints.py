@@ -61,7 +61,7 @@ def test_without_a_hint_no_stage_knows_of_one(asked: Asked) -> None:
 def test_a_hint_is_for_a_student_that_the_weak_model_teaches_at_once(asked: Asked, knobs: list[str]) -> None:
     knob = next(word.partition("=")[0] for word in knobs if word not in ITEMS)
     assert plan(asked(*knobs)._replace(hint=None))
-    with refused("hint", "w2sd.parts.hint.Shown", knob):
+    with refused("hint", "w2sd.parts.words.Shown", knob):
         plan(asked("hint=world", *knobs))
 
 

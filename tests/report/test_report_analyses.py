@@ -125,7 +125,7 @@ def test_what_the_strong_model_knew_before_has_a_table_where_it_was_asked(fake: 
     fake.add()
     write_page(fake.root, tmp_path)
     assert "Before any label" not in (tmp_path / "table.md").read_text()
-    fake.add(knobs={"head": {"_target_": "w2sd.parts.head.WordHead"}}, accuracy__zero_shot=0.25)
+    fake.add(knobs={"head": {"_target_": "w2sd.parts.words.WordHead"}}, accuracy__zero_shot=0.25)
     write_page(fake.root, tmp_path)
     markdown = (tmp_path / "table.md").read_text()
     assert "| 0.250 |" in markdown.partition("Before any label")[2]

@@ -20,8 +20,8 @@ from w2sd.data import pairs as data
 from w2sd.data.pairs import Item, Pair, coin
 from w2sd.identity import digest
 from w2sd.models.heads import HeadedModel, RewardModel
-from w2sd.parts.hint import Shown
 from w2sd.parts.trainer import Resolved
+from w2sd.parts.words import Shown
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.store import Store
 from w2sd.predictions import LOGITS, read_distributions, read_predictions, write_predictions

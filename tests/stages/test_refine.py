@@ -18,8 +18,8 @@ from w2sd.data.layout import Text, plain
 from w2sd.data.pairs import Item, Table
 from w2sd.identity import digest
 from w2sd.models.heads import PolicyModel
-from w2sd.parts.refinement import InContext
 from w2sd.parts.stopping import Stopping, is_held_out
+from w2sd.parts.words import InContext
 from w2sd.pipeline.plan import plan
 from w2sd.stages import refine
 from w2sd.stages.refine import _ask, check_distinct, contexts, words_of

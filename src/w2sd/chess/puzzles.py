@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from w2sd.chess import moves, position
 from w2sd.chess.position import START, Position, from_words, mirrored, read, words
 from w2sd.data import reading
-from w2sd.data.pairs import MIN_ROWS, SPLITS, Item, Table, clean_items
+from w2sd.data.pairs import MIN_ROWS, SPLITS, Item, Table, clean_items, reasons
 from w2sd.data.sources import check, part_of, split_of
 from w2sd.errors import Refused, choose, require
 from w2sd.identity import digest
@@ -105,7 +105,7 @@ class ChessPuzzles:
         dropped = {reason: len(rows) for reason, rows in bad.items()} | dropped | {"over_limit": len(rows) - len(kept)}
         for split in SPLITS:
             found = sum(item.split == split for item in kept)
-            why = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
+            why = reasons(dropped)
             accepted = f"at least {MIN_ROWS} puzzles for split {split}, found {found} (dropped in all: {why})"
             require(found >= MIN_ROWS, "data.path", self.path, accepted + _first(bad))
         self._tell(bad, len(items))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-from w2sd.data.pairs import MIN_ROWS, SPLITS, Example, Item, Table
+from w2sd.data.pairs import MIN_ROWS, SPLITS, Example, Item, Table, reasons
 from w2sd.errors import Refused
 from w2sd.identity import digest
 
@@ -88,11 +88,10 @@ def refuse_lacking(
     n = Counter((item.split, item.part, item.label) for item in items)
     for split, (knob, value) in knobs.items():
         for part in range(w2s_parts if split == "w2s" else 1):
-            found = sorted((n[split, part, label], label) for label in range(len(classes)))
-            if found[0][0] < MIN_ROWS:
+            by_class = sorted((n[split, part, label], label) for label in range(len(classes)))
+            if by_class[0][0] < MIN_ROWS:
                 place = f"split {split}" + (f", part {part}" if split == "w2s" and w2s_parts > 1 else "")
-                counts = ", ".join(f"{count} of {classes[label]!r}" for count, label in found[:SHOWN])
-                why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
+                counts = ", ".join(f"{count} of {classes[label]!r}" for count, label in by_class[:SHOWN])
                 more = ", ..." if len(classes) > SHOWN else ""
                 accepted = f"at least {MIN_ROWS} texts of each class for {place}, found {counts}{more}"
-                raise Refused(knob, value, f"{accepted} (dropped in all: {why})")
+                raise Refused(knob, value, f"{accepted} (dropped in all: {reasons(dropped)})")

@@ -6,20 +6,15 @@ padding too; per-example losses are summed over the pieces and divided once, so 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from w2sd.data.layout import Text, Tokens, n_tokens, packed, plain
+from w2sd.data.layout import Text, Tokens, packed, plain
 from w2sd.data.tally import Tally
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from w2sd.data.layout import Text
-    from w2sd.data.text import Encoded, Ids
+from w2sd.data.text import Encoded, Ids
 
 
 class PairBatch(NamedTuple):
@@ -39,6 +34,7 @@ class PairBatch(NamedTuple):
 class Rows:
     """Texts, of which some at a time are laid out as tokens: packed if `is_packed`, else padded.
 
+    Indexed by the list of a global batch, they give that batch's pieces.
     `lengths` are what a text takes of the budget: its tokens, or the padded rows of its answers.
     """
 
@@ -48,7 +44,7 @@ class Rows:
 
     def _length(self, text: Text) -> int:
         if self.is_packed:
-            return n_tokens(text)
+            return len(text.prompt) + sum(map(len, text.answers))
         return len(text.answers) * (len(text.prompt) + max(map(len, text.answers)))
 
     def __len__(self) -> int:
@@ -66,9 +62,16 @@ class Rows:
         """Some texts, laid out."""
         return (packed if self.is_packed else plain)([self.texts[i] for i in piece])
 
+    def __getitem__(self, batch: list[int]) -> list[Any]:
+        return [self.collate(piece) for piece in self.pieces(batch)]
+
+    def collate(self, piece: list[int]) -> Any:
+        """Some texts, with what else belongs to them."""
+        return self.tokens(piece)
+
 
 class PairRows(Rows):
-    """Encoded pairs in their slots. Indexed by the list of a global batch, it gives that batch's pieces.
+    """Encoded pairs in their slots.
 
     `references` [n, 2] are the reference's log-probabilities of the better and the worse answer.
     """
@@ -95,10 +98,7 @@ class PairRows(Rows):
         in_order = np.column_stack([nothing, nothing]) if references is None else references
         self.references = np.where(np.asarray(swapped, dtype=bool)[:, None], in_order[:, ::-1], in_order)
 
-    def __getitem__(self, batch: list[int]) -> list[PairBatch]:
-        return [self._collate(piece) for piece in self.pieces(batch)]
-
-    def _collate(self, piece: list[int]) -> PairBatch:
+    def collate(self, piece: list[int]) -> PairBatch:
         columns = (self.targets, self.truth, self.draws)
         targets, truth, draws = (torch.from_numpy(column[piece].astype(np.float32)) for column in columns)
         reference_B = torch.from_numpy(self.references[piece].T.reshape(-1).astype(np.float32))
@@ -117,7 +117,7 @@ class ItemBatch(NamedTuple):
 
 
 class ItemRows(Rows):
-    """Encoded items, indexed like pairs."""
+    """Encoded items."""
 
     def __init__(
         self, texts: list[Ids], micro_tokens: int, *, targets_NC: np.ndarray | None = None, is_packed: bool = False
@@ -126,23 +126,17 @@ class ItemRows(Rows):
         super().__init__([Text(nothing, (ids,)) for ids in texts], micro_tokens, is_packed=is_packed)
         self.targets_NC = np.full((len(texts), 1), np.nan) if targets_NC is None else targets_NC
 
-    def __getitem__(self, batch: list[int]) -> list[ItemBatch]:
-        return [self._collate(piece) for piece in self.pieces(batch)]
-
-    def _collate(self, piece: list[int]) -> ItemBatch:
+    def collate(self, piece: list[int]) -> ItemBatch:
         targets_BC = torch.from_numpy(self.targets_NC[piece].astype(np.float32))
         return ItemBatch(self.tokens(piece), torch.tensor(piece), targets_BC)
 
 
 class AnswerRows(Rows):
-    """Prompts with one answer each, indexed like pairs."""
+    """Prompts with one answer each."""
 
     def __init__(self, prompts: list[Ids], answers: list[Ids], micro_tokens: int, *, is_packed: bool = False) -> None:
         texts = [Text(prompt, (answer,)) for prompt, answer in zip(prompts, answers, strict=True)]
         super().__init__(texts, micro_tokens, is_packed=is_packed)
-
-    def __getitem__(self, batch: list[int]) -> list[Tokens]:
-        return [self.tokens(piece) for piece in self.pieces(batch)]
 
 
 def by_length(batch: list[int], lengths: np.ndarray) -> list[int]:

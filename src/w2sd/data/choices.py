@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from w2sd.data.formats import Case, check_templates, spelled
+from w2sd.data.formats import Case, Format, check_templates, spelled
 from w2sd.data.template import as_text, cell, fill, paths, require_names
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import digest
 
 SHOW = ("pair", "coin", "all")
-TOLD = ("index", "number", "letter", "text")
+ANSWER_IS = ("index", "number", "letter", "text")
 SLOT = "candidate"  # its place in the text
 
 
 @dataclass(frozen=True)
-class MultipleChoice:
+class MultipleChoice(Format):
     """Is this candidate the right answer? The classes are wrong and right."""
 
     text: str = "Q: {question} A: {candidate}"  # what is read: {COLUMN} stands for a cell
@@ -39,7 +39,7 @@ class MultipleChoice:
         for template in self.candidates:
             require(bool(paths(template)), "candidates", template, "texts with a {COLUMN}")
             require_names("candidates", template)
-        choose("answer_is", self.answer_is, TOLD)
+        choose("answer_is", self.answer_is, ANSWER_IS)
         choose("show", self.show, SHOW)
         require(SLOT in paths(self.text), "text", self.text, f"a text with {{{SLOT}}}")
         of_candidates = [path for template in self.candidates for path in paths(template)]
@@ -101,8 +101,8 @@ class MultipleChoice:
             known = {chr(ord("A") + index): index for index in range(len(texts))}
         else:
             known = {str(index + (self.answer_is == "number")): index for index in range(len(texts))}
-        said = str(value).strip() if self.answer_is == "text" else spelled(value)
-        if said not in known:
+        answer = str(value).strip() if self.answer_is == "text" else spelled(value)
+        if answer not in known:
             accepted = f"the right candidate's {self.answer_is} in column {self.answer!r}: " + ", ".join(known)
-            raise Refused(where, value, accepted, nearest=nearest(said, known) if said else None)
-        return known[said]
+            raise Refused(where, value, accepted, nearest=nearest(answer, known) if answer else None)
+        return known[answer]

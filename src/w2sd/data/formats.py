@@ -7,10 +7,11 @@ format for multiple choice.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from w2sd.data.pairs import Item, Pair
 from w2sd.data.reading import Row
@@ -57,35 +58,37 @@ class Case(NamedTuple):
         return Item(digest(self.text), cluster, split, self.text, self.label, facet, part=part, where=where)
 
 
-class Format(Protocol):
+class Format(ABC):
     """How rows are read."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of the classes in label order; none yet where the rows decide; None for pairs."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """What it reads of a row."""
+        return None
 
     @property
     def paired(self) -> bool:
         """Whether a unit has as many texts of one class as of every other."""
+        return False
 
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """What it reads of a row."""
+
+    @abstractmethod
     def cases(self, row: Mapping[str, Any], where: str) -> Sequence[Triple | Case]:
         """What is learned from a row; nothing where it has nothing to show. A row at fault is refused as `where`."""
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Format):
     """A prompt and two answers, each in a column of its own and taken as it stands."""
 
     prompt: str = "prompt"  # column
     chosen: str = "chosen"  # column with the better answer
     rejected: str = "rejected"  # column with the worse answer
     VERSION: ClassVar[int] = 1
-    classes: ClassVar[None] = None
-    paired: ClassVar[bool] = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -106,7 +109,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class Dialogue(Format):
     """Two whole dialogues as text, as in HH-RLHF: what follows the last assistant tag is the answer.
 
     Public files have a few rows whose dialogues are not the same up to there, or end in an empty answer: these are left
@@ -116,8 +119,6 @@ class Dialogue:
     chosen: str = "chosen"  # column with the dialogue that ends in the better answer
     rejected: str = "rejected"  # column with the other
     VERSION: ClassVar[int] = 1
-    classes: ClassVar[None] = None
-    paired: ClassVar[bool] = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -132,7 +133,7 @@ class Dialogue:
 
 
 @dataclass(frozen=True)
-class Chat:
+class Chat(Format):
     """Two lists of messages with `role` and `content`, which are written out as a dialogue; the last is the answer.
 
     Without a column for the prompt, rows are left out and counted whose lists are not the same up to the answer. A row
@@ -143,8 +144,6 @@ class Chat:
     chosen: str = "chosen"  # column with the messages that end in the better answer
     rejected: str = "rejected"  # column with those that end in the other
     VERSION: ClassVar[int] = 1
-    classes: ClassVar[None] = None
-    paired: ClassVar[bool] = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -199,8 +198,24 @@ def _text(value: Any, column: str, where: str) -> str:
     return as_text(value, column, where)
 
 
+class Classed(Format):
+    """A format that makes one text with a class of each row."""
+
+    text: str
+    cluster: str
+
+    def __post_init__(self) -> None:
+        check_templates(self.text, self.cluster)
+
+    def case(self, row: Mapping[str, Any], where: str, label: int) -> Case:
+        """The text of a row, refused where there is none, with this class."""
+        text = fill(self.text, row, where)
+        require(bool(text), where, text, "text that is not empty in " + ", ".join(map(repr, paths(self.text))))
+        return Case(text, label, text, fill(self.cluster, row, where) or text)
+
+
 @dataclass(frozen=True)
-class TextLabel:
+class TextLabel(Classed):
     """A text of one or several columns, and a column with its class."""
 
     text: str = "{text}"  # what is read: {COLUMN} stands for a cell
@@ -209,12 +224,11 @@ class TextLabel:
     names: list[str] = field(default_factory=list)  # of the classes, in the same order; [] = the values
     cluster: str = ""  # rows that agree in this stay in one split; "" = the text
     VERSION: ClassVar[int] = 1
-    paired: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for knob in ("labels", "names"):  # as tuples: sources are compared and kept by their values
             object.__setattr__(self, knob, tuple(map(spelled, getattr(self, knob))))
-        check_templates(self.text, self.cluster)
+        super().__post_init__()
         require(len(self.labels) != 1, "labels", list(self.labels), "at least two classes, or [] for those in the rows")
         as_many = f"as many names as data.format.labels ({len(self.labels)}), or []"
         require(not self.names or len(self.names) == len(self.labels), "names", list(self.names), as_many)
@@ -230,23 +244,22 @@ class TextLabel:
 
     def settled(self, rows: Iterable[Row]) -> TextLabel:
         """The same with the classes that the rows have, for a source whose format names none."""
-        found: dict[str, None] = {}
+        values: dict[str, None] = {}
         for where, row in rows:
-            found[self._value(row, where)] = None
+            values[self._value(row, where)] = None
             accepted = f"a column of at most {MOST_FOUND} different values, or its classes in data.format.labels"
-            require(len(found) <= MOST_FOUND, "data.format.label", self.label, accepted)
-        accepted = f"a column of at least two different values; found {', '.join(map(repr, found)) or 'none'}"
-        require(len(found) > 1, "data.format.label", self.label, accepted)
+            require(len(values) <= MOST_FOUND, "data.format.label", self.label, accepted)
+        accepted = f"a column of at least two different values; found {', '.join(map(repr, values)) or 'none'}"
+        require(len(values) > 1, "data.format.label", self.label, accepted)
         with within("data.format"):
-            return replace(self, labels=sorted(found, key=_by_number))
+            return replace(self, labels=sorted(values, key=_by_number))
 
     def cases(self, row: Mapping[str, Any], where: str) -> list[Case]:
         known, value = spellings(tuple(self.labels), tuple(self.names)), self._value(row, where)
         if value not in known:
             accepted = f"a class in column {self.label!r}: " + ", ".join(known)
             raise Refused(where, value, accepted, nearest=nearest(value, known))
-        text = filled(self.text, row, where)
-        return [Case(text, known[value], text, fill(self.cluster, row, where) or text)]
+        return [self.case(row, where, known[value])]
 
     def _value(self, row: Mapping[str, Any], where: str) -> str:
         value = cell(row, self.label, where)
@@ -256,17 +269,13 @@ class TextLabel:
 
 
 @dataclass(frozen=True)
-class QuestionAnswer:
+class QuestionAnswer(Classed):
     """A question that is answered by yes or no, about a passage or about an answer that is proposed."""
 
     text: str = "Passage: {passage}\nQuestion: {question}"  # what is read: {COLUMN} stands for a cell
     answer: str = "answer"  # column: true | false, yes | no, 1 | 0
     cluster: str = "{passage}"  # rows that agree in this stay in one split; "" = the text
     VERSION: ClassVar[int] = 1
-    paired: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_templates(self.text, self.cluster)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -278,12 +287,11 @@ class QuestionAnswer:
 
     def cases(self, row: Mapping[str, Any], where: str) -> list[Case]:
         value = cell(row, self.answer, where)
-        said = spelled(value).lower() if isinstance(value, str | int | float) else ""
-        if said not in (*YES, *NO):
+        answer = spelled(value).lower() if isinstance(value, str | int | float) else ""
+        if answer not in (*YES, *NO):
             accepted = f"an answer in column {self.answer!r}: " + ", ".join((*YES, *NO))
-            raise Refused(where, value, accepted, nearest=nearest(said, (*YES, *NO)) if said else None)
-        text = filled(self.text, row, where)
-        return [Case(text, int(said in YES), text, fill(self.cluster, row, where) or text)]
+            raise Refused(where, value, accepted, nearest=nearest(answer, (*YES, *NO)) if answer else None)
+        return [self.case(row, where, int(answer in YES))]
 
 
 def check_templates(text: str, cluster: str, other: Iterable[str] = ()) -> None:
@@ -296,13 +304,6 @@ def check_templates(text: str, cluster: str, other: Iterable[str] = ()) -> None:
         accepted = "columns that the text has as well: " + ", ".join(dict.fromkeys(known))
         require(path in known, "cluster", cluster, accepted)
     require(not cluster or bool(paths(cluster)), "cluster", cluster, 'a text with a {COLUMN}, or ""')
-
-
-def filled(template: str, row: Mapping[str, Any], where: str) -> str:
-    """The text of a row, refused where there is none."""
-    text = fill(template, row, where)
-    require(bool(text), where, text, "text that is not empty in " + ", ".join(map(repr, paths(template))))
-    return text
 
 
 def spelled(value: Any) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from w2sd.data.text import Ids
 from w2sd.data.tally import Tally
+from w2sd.data.text import Ids
 
 NOWHERE = -1  # what is before the first token of a text
 
@@ -117,11 +114,6 @@ def packed(texts: list[Text]) -> Tokens:
         np.array([(len(prompt), *map(len, answers)) for prompt, answers in texts]),
         *map(torch.from_numpy, arrays),
     )
-
-
-def n_tokens(text: Text) -> int:
-    """Tokens of a text that is packed."""
-    return len(text.prompt) + sum(map(len, text.answers))
 
 
 def _positions(text: Text) -> NDArray[np.int64]:

@@ -1,20 +1,22 @@
 """The Pair: one preference example, and the rules that every source of pairs keeps.
 
-A source is a frozen dataclass (its fields are its config) with two methods:
+A source is a frozen dataclass (its fields are its config) of plain values, so that equal sources are read once:
 
     identity()  what decides its rows, as plain JSON: digests instead of paths. Cheap; no torch.
     table()     its rows and what was dropped on the way to them.
+    max_tokens  the longest row, in tokens of the model at hand; prompts are cut to it.
+    long        of pairs: what happens to a response that does not fit: refuse | drop.
+    append_eos  of pairs: whether policies read an end token after each response: auto | never.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from w2sd.errors import require
 from w2sd.identity import canonical, digest, identity
 
 SPLITS = ("gt", "w2s", "test")
@@ -77,6 +79,11 @@ def place_of(example: Pair | Item) -> str:
     return example.where or f"{'item' if isinstance(example, Item) else 'pair'} {example.id}"
 
 
+def reasons(dropped: Mapping[str, int]) -> str:
+    """What was dropped, for refusals."""
+    return ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none"
+
+
 def texts_of(example: Pair | Item) -> tuple[str, ...]:
     """All that there is to read."""
     return (example.text,) if isinstance(example, Item) else (example.prompt, example.chosen, example.rejected)
@@ -92,47 +99,13 @@ def drops_long(source: Any) -> bool:
     return getattr(source, "long", None) == "drop" and not classes_of(source)
 
 
-def words_for(words: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """A word for each class: these, or the names of the classes where there are none."""
-    accepted = f"{len(classes)} words, one for each of {', '.join(classes)}, or none"
-    require(len(words) in (0, len(classes)), "words", list(words), accepted)
-    return list(words or classes)
-
-
-def require_distinct(words: Sequence[str]) -> None:
-    """Refuse one word for two classes."""
-    require(len(set(words)) == len(words), "words", list(words), "a different word for each class")
-
-
-class Source(Protocol):
-    """Where pairs come from: a frozen dataclass of plain values, so that equal sources are read once."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest row, in tokens of the model at hand; prompts are cut to it."""
-
-    @property
-    def long(self) -> str:
-        """What happens to a response that does not fit: refuse | drop."""
-
-    @property
-    def append_eos(self) -> str:
-        """Whether policies read an end token after each response: auto (where the tokenizer has one) | never."""
-
-    def identity(self) -> dict[str, Any]:
-        """What decides its rows, as plain JSON."""
-
-    def table(self) -> Table:
-        """Its rows, and how many were dropped for which reason."""
-
-
-def read(source: Source) -> Table:
+def read(source: Any) -> Table:
     """The table of a source, made once per process as long as its content stays the same."""
-    return _read(source, canonical(identity(source)))  # type: ignore[arg-type]
+    return _read(source, canonical(identity(source)))
 
 
 @lru_cache(maxsize=4)
-def _read(source: Source, content: str) -> Table:
+def _read(source: Any, content: str) -> Table:
     return source.table()
 
 

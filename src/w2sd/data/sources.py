@@ -1,6 +1,6 @@
 """Where examples come from: local files, or a Hugging Face dataset. How a row is read is its part `format`.
 
-`gather` is the one way from raw rows to a table: split by a hash of the cluster, clean, balance (classes), limit.
+`table` is the one way from raw rows to examples: split by a hash of the cluster, clean, balance (classes), limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from w2sd.data.balance import first, sample
 from w2sd.data.formats import Format, Pairs
-from w2sd.data.pairs import CONFLICTING, MIN_ROWS, SPLITS, TARGET, UNRELATED, Pair, Table, clean, clean_items
+from w2sd.data.pairs import CONFLICTING, MIN_ROWS, SPLITS, TARGET, UNRELATED, Pair, Table, clean, clean_items, reasons
 from w2sd.data.reading import Row, absent, content, expand, locate, read
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import canonical, digest, identity
@@ -47,17 +47,18 @@ class Part(NamedTuple):
     rows: Iterable[Row]
 
 
+@dataclass(frozen=True)
 class _Source(ABC):
     """What both sources do alike, and the fields that they share."""
 
-    format: Any
-    balance: bool
-    limit: int
-    split_seed: int
-    w2s_parts: int
-    max_tokens: int
-    long: str
-    append_eos: str
+    format: Any = field(default_factory=Pairs)  # how a row is read
+    balance: bool = True  # classes: as many texts of each in a split; of the others a sample is left out
+    limit: int = 0  # rows per split and facet, after cleaning and balancing; 0 = all
+    split_seed: int = 0  # which clusters go where, if the splits are not given
+    w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
+    max_tokens: int = 512  # prompt and response together, or a text; what is longer is cut from the left
+    long: str = "drop"  # pairs: a response that does not fit: drop the pair and count it | refuse the run
+    append_eos: str = "auto"  # policies: an end token after a response: auto (where the tokenizer has one) | never
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class _Source(ABC):
         if form.classes is None:
             require(self.balance, "balance", self.balance, "true: pairs have no classes to balance")
             return
-        for own in fields(self):  # type: ignore[arg-type]
+        for own in fields(self):
             value, accepted = getattr(self, own.name), f"{own.default!r}: only pairs have anything else"
             require(own.name not in OF_PAIRS or value == own.default, own.name, value, accepted)
 
@@ -88,8 +89,28 @@ class _Source(ABC):
         """What decides its rows, as plain JSON."""
 
     def table(self) -> Table:
-        """The rows that are cleaned, balanced and limited."""
-        return gather(self)
+        """Read, split, clean, balance and limit all rows; each is in the table or counted in what was dropped."""
+        form, parts = self.settled(), self.parts()
+        self.check_limit(form, "data.limit")
+        examples: list[Any] = []
+        units, n_skipped = dict[str, str](), 0
+        for part in parts:
+            for where, row in part.rows:
+                cases = form.cases(row, where)
+                n_skipped += not cases
+                for case in cases:
+                    cluster = digest(case.cluster)
+                    split = split_of(cluster, self.split_seed, part.splits)
+                    number = part_of(cluster, self.w2s_parts) if (split, part.facet) == ("w2s", TARGET) else 0
+                    examples.append(example := case.example(cluster, split, part.facet, number, where))
+                    units[example.id] = min(case.unit, units.get(example.id, case.unit))  # of two rows, in any order
+        if form.classes is None:
+            rows, dropped = clean(examples)
+            return _limited(rows, {"unsplittable": n_skipped, **dropped}, parts, self.limit)
+        items, dropped = clean_items(examples)
+        knobs = {split: (part.knob, part.value) for part in parts for split in part.splits}
+        how = (form.classes, form.paired, self.balance, self.limit, self.w2s_parts)
+        return sample(items, units, {"left_out": n_skipped, **dropped}, knobs, *how)
 
     def settled(self) -> Format:
         """The format with its classes, which are looked for in the rows where none are named."""
@@ -129,14 +150,6 @@ class Files(_Source):
     helpful: str = ""  # pairs: rows of the conflicting facet, beside w2s
     helpful_test: str = ""  # pairs: rows of the conflicting facet, beside test
     unrelated: str = ""  # pairs: rows about something else altogether, for a placebo
-    format: Any = field(default_factory=Pairs)  # how a row is read
-    balance: bool = True  # classes: as many texts of each in a split; of the others a sample is left out
-    limit: int = 0  # rows per split and facet, after cleaning and balancing; 0 = all
-    split_seed: int = 0  # which clusters go where when `path` is split
-    w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
-    max_tokens: int = 512  # prompt and response together, or a text; what is longer is cut from the left
-    long: str = "drop"  # pairs: a response that does not fit: drop the pair and count it | refuse the run
-    append_eos: str = "auto"  # policies: an end token after a response: auto (where the tokenizer has one) | never
 
     def identity(self) -> dict[str, Any]:
         """What decides the rows: contents by role, so that a moved or renamed file keeps its identity."""
@@ -178,14 +191,6 @@ class Hub(_Source):
     subset: str = ""  # configuration of the dataset; "" = the default one
     split: str = "train"  # split of the dataset for gt and w2s; train[:20000] = its first rows
     test_split: str = ""  # split of the dataset for test; "" = a third of the other
-    format: Any = field(default_factory=Pairs)  # how a row is read
-    balance: bool = True  # classes: as many texts of each in a split; of the others a sample is left out
-    limit: int = 0  # rows per split, after cleaning and balancing; 0 = all
-    split_seed: int = 0  # which clusters go where
-    w2s_parts: int = 1  # parts of the w2s rows: one for the last student, one for each earlier hop of a chain
-    max_tokens: int = 512  # prompt and response together, or a text; what is longer is cut from the left
-    long: str = "drop"  # pairs: a response that does not fit: drop the pair and count it | refuse the run
-    append_eos: str = "auto"  # policies: an end token after a response: auto (where the tokenizer has one) | never
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -267,44 +272,19 @@ def check(limit: int, split_seed: int, w2s_parts: int, max_tokens: int) -> None:
     require(max_tokens >= 2, "max_tokens", max_tokens, "at least 2 (a token of the prompt and one of the response)")
 
 
-def gather(source: _Source) -> Table:
-    """Read, split, clean, balance and limit all rows; each is in the table or counted in what was dropped."""
-    form, parts = source.settled(), source.parts()
-    source.check_limit(form, "data.limit")
-    examples: list[Any] = []
-    units, n_skipped = dict[str, str](), 0
-    for part in parts:
-        for where, row in part.rows:
-            cases = form.cases(row, where)
-            n_skipped += not cases
-            for case in cases:
-                cluster = digest(case.cluster)
-                split = split_of(cluster, source.split_seed, part.splits)
-                number = part_of(cluster, source.w2s_parts) if (split, part.facet) == ("w2s", TARGET) else 0
-                examples.append(example := case.example(cluster, split, part.facet, number, where))
-                units[example.id] = min(case.unit, units.get(example.id, case.unit))  # of two rows, in any order
-    if form.classes is None:
-        rows, dropped = clean(examples)
-        return _limited(rows, {"unsplittable": n_skipped, **dropped}, parts, source.limit)
-    items, dropped = clean_items(examples)
-    knobs = {split: (part.knob, part.value) for part in parts for split in part.splits}
-    how = (form.classes, form.paired, source.balance, source.limit, source.w2s_parts)
-    return sample(items, units, {"left_out": n_skipped, **dropped}, knobs, *how)
-
-
 def _limited(rows: list[Pair], dropped: dict[str, int], parts: Iterable[Part], limit: int) -> Table[Pair]:
     """The first pairs of each split, facet and part in the order of the rows; all of them for a limit of 0."""
     kept = first(rows, lambda pair: (pair.split, pair.facet, pair.part), lambda _: limit or len(rows))
     dropped |= {"over_limit": len(rows) - len(kept)}
     n = Counter((pair.split, pair.facet) for pair in rows)
-    why = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
     for part in parts:
         for split in part.splits:
-            found = n[split, part.facet]
-            accepted = f"at least {MIN_ROWS} {part.facet} rows for split {split}, found {found} (dropped in all: {why})"
+            count = n[split, part.facet]
+            accepted = f"at least {MIN_ROWS} {part.facet} rows for split {split}, found {count}"
+            accepted += f" (dropped in all: {reasons(dropped)})"
             if dropped["unsplittable"]:
                 accepted += "; unsplittable: the two dialogues of a row are not the same up to their last answers"
-            require(found >= MIN_ROWS, part.knob, part.value, accepted)
+            require(count >= MIN_ROWS, part.knob, part.value, accepted)
     return Table(kept, dropped)
 
 

@@ -28,8 +28,8 @@ def paths(template: str) -> list[str]:
 
 def require_names(knob: str, template: str) -> None:
     """Refuse braces without the name of a column, which would be read as they stand."""
-    found = NAMELESS.search(template)
-    require(not found, knob, template, f"{{COLUMN}} and not {found and found[0]}, for the cell of a column")
+    nameless = NAMELESS.search(template)
+    require(not nameless, knob, template, f"{{COLUMN}} and not {nameless and nameless[0]}, for the cell of a column")
 
 
 def fill(template: str, row: Mapping[str, Any], where: str) -> str:
@@ -39,12 +39,12 @@ def fill(template: str, row: Mapping[str, Any], where: str) -> str:
     '3: Yes'
     """
 
-    def said(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         path, mark = match.groups()
         text = as_text(cell(row, path, where), path, where)
         return text.partition(mark)[0] if mark else text
 
-    return FIELD.sub(said, template).strip()
+    return FIELD.sub(replacement, template).strip()
 
 
 def cell(row: Mapping[str, Any], path: str, where: str) -> Any:

@@ -1,9 +1,9 @@
-"""What a model is pretrained on."""
+"""Texts as the tokens of a model, and what a model is pretrained on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,6 @@ class Corpus(NamedTuple):
 
 Ids = NDArray[np.int32]
 ANCHOR = "\n"  # a text that others continue: tokenizers keep a line break apart from the word after it
-
-
-class Tokenizer(Protocol):
-    """What is asked of a tokenizer; those of `transformers` answer it."""
-
-    def __call__(self, text: Any, *, add_special_tokens: bool, verbose: bool) -> Any: ...
-
-    def convert_ids_to_tokens(self, ids: int) -> Any: ...
 
 
 class Row(NamedTuple):
@@ -94,7 +86,7 @@ def gather_items(rows: Sequence[Row | None]) -> EncodedItems:
     return EncodedItems([row.prompt for row in there], list(range(len(there))), sum(row.is_cut for row in there))
 
 
-def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, vocabulary: int) -> list[Row | None]:
+def encode_items(items: Sequence[Item], tokenizer: Any, context: int, vocabulary: int) -> list[Row | None]:
     """Every text by itself, cut on the left if it has to be to fit into `context`, its ids within `vocabulary`."""
     if not items:
         return []
@@ -104,7 +96,7 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, context: int, voca
     for item, ids in zip(items, _tokens(tokenizer, [item.text for item in items]), strict=True):
         if not len(ids):
             raise Refused(place_of(item), item.text, "a text with at least one token")
-        _refuse_foreign_ids(ids, place_of(item), tokenizer, vocabulary)
+        _refuse_foreign(ids, place_of(item), tokenizer, vocabulary)
         rows.append(Row(np.concatenate([lead, ids[-room:]]), nothing, nothing, len(ids) > room, False))
     return rows
 
@@ -129,7 +121,7 @@ def gather(rows: Sequence[Row | None]) -> Encoded:
 
 def encode_rows(
     pairs: Sequence[Pair],
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     context: int,
     vocabulary: int,
     long: str = "refuse",
@@ -167,29 +159,31 @@ def encode_rows(
             rows.append(None)
             continue
         is_tie = bool(np.array_equal(sides[0], sides[1]))
-        rows.append(Row(np.concatenate([lead, prompt[-room:]]), sides[0], sides[1], len(prompt) > room, is_tie))
-    _refuse_foreign(rows, pairs, tokenizer, vocabulary)
+        row = Row(np.concatenate([lead, prompt[-room:]]), sides[0], sides[1], len(prompt) > room, is_tie)
+        for ids in row.sides:
+            _refuse_foreign(ids, place_of(pair), tokenizer, vocabulary)
+        rows.append(row)
     return rows
 
 
-def _tokens(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
+def _tokens(tokenizer: Any, texts: list[str]) -> list[Ids]:
     batch = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return [np.asarray(ids, dtype=np.int32) for ids in batch]
 
 
-def _continue(tokenizer: Tokenizer, texts: list[str]) -> list[Ids]:
+def _continue(tokenizer: Any, texts: list[str]) -> list[Ids]:
     """The tokens of texts that continue another one.
 
     The tokenizers of Llama and Mistral put a space before every text, which a response would otherwise begin with that
     nobody wrote. Where a text merges with the anchor it is read by itself.
     """
-    [anchor] = _tokens(tokenizer, [ANCHOR])
+    anchor = ids_of(tokenizer, ANCHOR)
     after = _tokens(tokenizer, [ANCHOR + text for text in texts])
     merged = [i for i, ids in enumerate(after) if not np.array_equal(ids[: len(anchor)], anchor)]
-    found = [ids[len(anchor) :] for ids in after]
+    continued = [ids[len(anchor) :] for ids in after]
     for i, ids in zip(merged, _tokens(tokenizer, [texts[i] for i in merged]) if merged else [], strict=True):
-        found[i] = ids
-    return found
+        continued[i] = ids
+    return continued
 
 
 def _finish(responses: list[Ids], end: int | None) -> list[Ids]:
@@ -199,7 +193,7 @@ def _finish(responses: list[Ids], end: int | None) -> list[Ids]:
     return [ids if not len(ids) or ids[-1] == end else np.append(ids, np.int32(end)) for ids in responses]
 
 
-def lead_of(tokenizer: Tokenizer, text: str) -> Ids:
+def lead_of(tokenizer: Any, text: str) -> Ids:
     """The beginning-of-text token, if this tokenizer puts one before a text by itself (GPT-2: no; Llama, OPT: yes).
 
     It is found by what the tokenizer does, not by its name: many that declare such a token never add it.
@@ -210,14 +204,8 @@ def lead_of(tokenizer: Tokenizer, text: str) -> Ids:
     return np.asarray(whole[:1] if plain and whole[1 : 1 + len(plain)] == plain else [], dtype=np.int32)
 
 
-def _refuse_foreign(rows: list[Row | None], pairs: Sequence[Pair], tokenizer: Tokenizer, vocabulary: int) -> None:
-    """Refuse the first token id that the model has no embedding for: on a device it would be garbage or a crash."""
-    for pair, row in zip(pairs, rows, strict=True):
-        for ids in row.sides if row else ():
-            _refuse_foreign_ids(ids, place_of(pair), tokenizer, vocabulary)
-
-
-def _refuse_foreign_ids(ids: Ids, whose: str, tokenizer: Tokenizer, vocabulary: int) -> None:
+def _refuse_foreign(ids: Ids, whose: str, tokenizer: Any, vocabulary: int) -> None:
+    """Refuse a token id that the model has no embedding for: on a device it would be garbage or a crash."""
     if (highest := int(ids.max())) >= vocabulary:
         word = f"{tokenizer.convert_ids_to_tokens(highest)} (id {highest})"
         accepted = f"ids below {vocabulary}, the model's vocabulary: tokenizer and model do not belong together"
@@ -247,18 +235,3 @@ def check_distinct(knob: str, ids: list[Ids], words: list[str]) -> None:
         require(len(tokens) > 0, knob, word, "a word with at least one token")
         other = seen.setdefault(tuple(tokens.tolist()), word)
         require(other == word, knob, word, f"a word of other tokens than {other}")
-
-
-def one_token_each(knob: str, words: list[str], tokenizer: Any) -> list[int]:
-    """The token of each word; refused are words that are several, or unknown, or one and the same."""
-    found = []
-    for word in words:
-        try:
-            ids = ids_of(tokenizer, f" {word}")
-        except Exception:  # bare, and of the tokenizers that have no token for words that they do not know
-            ids = np.zeros(0, dtype=np.int32)
-        accepted = f"a word that is one token of the model; its tokenizer makes {len(ids)} of it"
-        require(len(ids) == 1 and ids[0] != tokenizer.unk_token_id, knob, word, accepted)
-        found.append(ids)
-    check_distinct(knob, found, words)
-    return [int(ids[0]) for ids in found]

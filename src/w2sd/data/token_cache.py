@@ -45,7 +45,7 @@ def load(path: Path) -> list[Row | None] | None:
         return None
     sides = iter(np.split(arrays["ids"], arrays["sizes"].ravel().cumsum())[:-1])
     rows = zip(sides, sides, sides, arrays["said"].astype(bool).tolist(), strict=True)
-    return [Row(prompt, chosen, rejected, *said) if len(prompt) else None for prompt, chosen, rejected, said in rows]
+    return [Row(prompt, chosen, rejected, *flags) if len(prompt) else None for prompt, chosen, rejected, flags in rows]
 
 
 def _digest(arrays: dict[str, NDArray[np.int32]]) -> str:

@@ -16,13 +16,9 @@ class Direct:
     reuse_prompts: ClassVar[bool] = False
     conflict_everywhere: ClassVar[bool] = False
 
-    @property
-    def between(self) -> dict[str, Any]:
-        return {}
-
     def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
-        """The models that are students before the last, by name."""
-        return self.between
+        """The models that are students before the last, by name: none."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -39,10 +35,6 @@ class SelfTraining:
 
     def __post_init__(self) -> None:
         require(1 <= self.rounds <= 100, "rounds", self.rounds, "an integer from 1 to 100")
-
-    @property
-    def between(self) -> dict[str, Any]:
-        return {}
 
     def hops(self, weak: Any, strong: Any) -> dict[str, Any]:
         """The strong model, as often as it will be a teacher."""
@@ -76,12 +68,12 @@ class Bootstrap:
         ladder = _ladder(strong)
         rungs = {name: model for name, model in self.between.items() if model.ladder == ladder}
         if _ladder(weak) != ladder or not rungs:
-            said = " and ".join(_ladder(model) or "a model of no ladder" for model in (weak, strong))
+            given = " and ".join(_ladder(model) or "a model of no ladder" for model in (weak, strong))
             if ladder and _ladder(weak) == ladder:
                 accepted = "a rung of this ladder, of which none is listed: +model@chain.between.NAME=OPTION"
-                raise Refused("chain", f"between {said}", accepted)
+                raise Refused("chain", f"between {given}", accepted)
             accepted = "weak and strong models of one ladder, or chain=bootstrap model@chain.between.one=OPTION"
-            raise Refused("chain", f"between {said}", f"{accepted}; ladders: {self._ladders()}")
+            raise Refused("chain", f"between {given}", f"{accepted}; ladders: {self._ladders()}")
         within = {name: model for name, model in rungs.items() if weak.height < model.height < strong.height}
         return dict(sorted(within.items(), key=lambda named: named[1].height))
 

@@ -19,9 +19,9 @@ from w2sd.data.pairs import TARGET, Table, classes_of
 from w2sd.data.reading import expand
 from w2sd.errors import Refused, require, within
 from w2sd.identity import identity, target
-from w2sd.parts.hint import Shown
 from w2sd.parts.stopping import Stopping
 from w2sd.parts.trainer import Trainer
+from w2sd.parts.words import Shown
 
 MIN_HELD = 2  # rows on either side of a holdout
 SMALL = 4_000_000  # bytes of a file that is read in about a second

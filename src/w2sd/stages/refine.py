@@ -19,8 +19,8 @@ from w2sd.metrics.accuracy import accuracy
 from w2sd.models.heads import PolicyModel
 from w2sd.models.log_probs import PIECE
 from w2sd.models.packing import inputs_of
-from w2sd.parts.refinement import InContext
 from w2sd.parts.stopping import is_held_out
+from w2sd.parts.words import InContext
 from w2sd.pipeline.stage import Task
 from w2sd.predictions import LOGITS, PREDICTIONS, read_distributions, write_predictions
 from w2sd.stages.encoding import open_policy
