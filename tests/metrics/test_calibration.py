@@ -1,44 +1,19 @@
-"""Calibration: reference vector V36, figures by hand, and a temperature that is the best one."""
+"""Calibration: figures by hand, and a temperature that is the best one."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from w2sd.metrics.calibration import (
+from w2sd.metrics.regions import regions
+from w2sd.metrics.robustness import (
     across_seeds,
-    auroc,
     brier,
     decompose,
     ece,
     rescale,
     temperature,
 )
-from w2sd.metrics.regions import regions
-
-V36 = [
-    ([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 0.75),
-    ([1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5], 0.5),  # all tied: the order of rows must not matter
-    ([0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], 0.5),
-]
-
-
-@pytest.mark.parametrize(("labels", "scores", "expected"), V36)
-def test_auroc_reference_vectors(labels: list[int], scores: list[float], expected: float) -> None:
-    assert auroc(labels, scores) == pytest.approx(expected, abs=1e-9)
-
-
-def test_auroc_is_the_chance_of_being_ranked_above() -> None:
-    rng = np.random.default_rng(0)
-    labels, scores = rng.random(80) < 0.4, rng.integers(0, 12, size=80)
-    above, below = scores[labels][:, None], scores[~labels]
-    assert auroc(labels, scores) == pytest.approx(((above > below) + (above == below) / 2).mean(), abs=1e-12)
-    assert auroc(labels, -scores) == pytest.approx(1 - (auroc(labels, scores) or 0), abs=1e-12)
-
-
-@pytest.mark.parametrize("labels", [[], [1, 1], [0, 0]])
-def test_one_kind_of_rows_has_no_auroc(labels: list[int]) -> None:
-    assert auroc(labels, [0.5] * len(labels)) is None
 
 
 def test_ece_by_hand() -> None:

@@ -13,7 +13,6 @@ from tests.metrics.test_measurement import excess, lengths_of, without
 
 from w2sd.metrics import excess_flips as ef
 from w2sd.metrics import robustness
-from w2sd.metrics.calibration import brier, decompose, ece, rescale, temperature
 from w2sd.metrics.excess_flips import Flips, count, flips, number
 from w2sd.metrics.measurement import measure_deception
 from w2sd.metrics.regions import regions
@@ -21,7 +20,12 @@ from w2sd.metrics.robustness import (
     EDGES,
     QUANTILES,
     THRESHOLDS,
+    brier,
+    decompose,
+    ece,
     flip_model,
+    rescale,
+    temperature,
 )
 from w2sd.predictions import Predictions
 
