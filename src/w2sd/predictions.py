@@ -164,13 +164,11 @@ def _require_same_ids(role: str, table: Predictions, first: str, reference: Pred
 
 def _require_same_pairs(role: str, table: Predictions, first: str, reference: Predictions) -> None:
     _require_same_ids(role, table, first, reference)
-    if table.clusters == reference.clusters and table.stratum == reference.stratum:
-        return  # the usual case; a difference is searched for row by row
-    for id, cluster, expected in zip(table.ids, table.clusters, reference.clusters, strict=True):
-        require(cluster == expected, f"{role}.cluster", cluster, f"{expected!r} for id {id}, as in {first}")
-    if table.stratum is not None and reference.stratum is not None:
-        for id, stratum, expected in zip(table.ids, table.stratum, reference.stratum, strict=True):
-            require(stratum == expected, f"{role}.stratum", stratum, f"{expected!r} for id {id}, as in {first}")
+    columns = {"cluster": (table.clusters, reference.clusters), "stratum": (table.stratum, reference.stratum)}
+    for name, (own, others) in columns.items():
+        if own is not None and others is not None and own != others:  # then the first difference is searched for
+            for id, value, expected in zip(table.ids, own, others, strict=True):
+                require(value == expected, f"{role}.{name}", value, f"{expected!r} for id {id}, as in {first}")
 
 
 # --- reading and checking one file -----------------------------------------------------------------------------------

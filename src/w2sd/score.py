@@ -98,12 +98,8 @@ def _roles(arguments: argparse.Namespace) -> list[dict[str, str]]:
     placebos: dict[str, list[str]] = {}
     for text in arguments.placebo:
         name, _, file = text.partition("=")
-        require(
-            bool(name and file) and name not in RESERVED,
-            "--placebo",
-            text,
-            "NAME=FILE, NAME not twins or gold_conflict",
-        )
+        is_named = bool(name and file) and name not in RESERVED
+        require(is_named, "--placebo", text, "NAME=FILE, NAME not twins or gold_conflict")
         placebos.setdefault(name, []).append(file)
         require(len(placebos[name]) <= n, "--placebo", text, f"no more files named {name} than --baseline ({n})")
     seeds = []

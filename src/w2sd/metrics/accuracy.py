@@ -88,7 +88,8 @@ def measure_accuracy(joined: Mapping[str, Predictions], *, n_resamples: int = 20
         metrics |= _mean(f"accuracy/{role}", correct[role], draws[role], clusters)
     gain, gain_draws = correct["student"] - correct["weak"], draws["student"] - draws["weak"]
     metrics |= _mean("gain", gain, gain_draws, clusters)
-    metrics["gain_mcnemar_p"] = _flips_p(joined["weak"].p_correct, joined["student"].p_correct)
+    right, weak_right = (joined[role].p_correct >= 0.5 for role in ("student", "weak"))  # ties too, as in regions
+    metrics["gain_mcnemar_p"] = mcnemar_exact(int((right & ~weak_right).sum()), int((weak_right & ~right).sum()))
     gap, gap_draws = correct["ceiling"] - correct["weak"], draws["ceiling"] - draws["weak"]
     metrics |= _mean("pgr_gap", gap, gap_draws, clusters)
     ratios = np.divide(gain_draws, gap_draws, out=np.full_like(gap_draws, np.nan), where=gap_draws > 0)
@@ -105,12 +106,6 @@ def _mean(name: str, values: Column, draws: Column, clusters: NDArray[np.intp]) 
     """A mean with its clustered standard error and interval."""
     standard_error = clustered_standard_error(values, clusters) or None  # 0: the rows do not vary
     return {name: float(values.mean()), f"{name}_se": standard_error} | bounds(name, draws)
-
-
-def _flips_p(weak: Column, student: Column) -> float:
-    """McNemar's p of the rows on which exactly one of two models is right; a tie counts as right, as in regions."""
-    weak_right, student_right = weak >= 0.5, student >= 0.5
-    return mcnemar_exact(int((student_right & ~weak_right).sum()), int((weak_right & ~student_right).sum()))
 
 
 def agreement(joined: Mapping[str, Predictions], *, n_resamples: int = 2000) -> Metrics:

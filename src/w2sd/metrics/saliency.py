@@ -15,11 +15,8 @@ from w2sd.identity import digest
 from w2sd.supervision import probes
 from w2sd.supervision.probes import Examples, Floats, examples, preferred_class
 
-FIGURES = {
-    "truth": ("truth", "truth"),
-    "weak": ("weak", "weak"),
-    "weak_on_truth": ("weak", "truth"),
-}  # fitted to, compared with
+# What a probe is fitted to, and what it is compared with.
+FIGURES = {"truth": ("truth", "truth"), "weak": ("weak", "weak"), "weak_on_truth": ("weak", "truth")}
 FOLDS = 5
 L2 = 1e-3
 

@@ -25,13 +25,7 @@ def uid_of(pair_id: str) -> int:
     >>> uid_of("00000000000000ff"), uid_of("ffffffffffffffff")
     (255, -1)
     """
-    try:
-        bits = bytes.fromhex(pair_id)
-    except ValueError:
-        bits = b""
-    if len(pair_id) != 16 or len(bits) != 8:
-        raise ValueError(f"id: expected 16 hex digits, got {pair_id!r}")
-    return int.from_bytes(bits, signed=True)
+    return int.from_bytes(bytes.fromhex(pair_id), signed=True)
 
 
 class PairMetric(Metric):
