@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from w2sd.metrics.regions import KU, regions
 from w2sd.metrics.replicates import Replicate
-from w2sd.metrics.statistics import Column, wilson
+from w2sd.metrics.statistics import Column
 from w2sd.metrics.verdict import Verdict, judge
 from w2sd.predictions import Predictions
 
@@ -239,7 +240,7 @@ def _settings(one: Tally) -> str:
 
 
 def _rate(one: Tally) -> str:
-    lo, hi = wilson(one.n_shown, one.n)
+    lo, hi = binomtest(one.n_shown, one.n).proportion_ci(method="wilson")
     return f"{one.n_shown} of {one.n} | {one.n_shown / one.n:.3f} [{lo:.3f}, {hi:.3f}]"
 
 

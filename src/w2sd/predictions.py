@@ -58,6 +58,7 @@ class _Rows(NamedTuple):
     """A file before its values are checked: the columns that are read, and where each row stands."""
 
     path: str
+    names: Sequence[str]  # of all its columns
     columns: Mapping[str, Sequence[Any] | NDArray[Any]]
     place: Callable[[int], str]
     n: int
@@ -95,11 +96,11 @@ def read_all(paths: Sequence[str]) -> dict[str, Predictions]:
 def read_distributions(folder: str | Path) -> dict[str, Column]:
     """How likely a classifier finds each class, by the id of the item."""
     from safetensors.numpy import load_file
+    from scipy.special import softmax
 
     ids = read_predictions(Path(folder) / PREDICTIONS).ids
     logits_NC = load_file(Path(folder) / LOGITS)["logits"].astype(np.float64)
-    odds_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-    return dict(zip(ids, odds_NC / odds_NC.sum(axis=1, keepdims=True), strict=True))
+    return dict(zip(ids, softmax(logits_NC, axis=1), strict=True))
 
 
 def write_predictions(path: str | Path, columns: Mapping[str, Sequence[Any] | ArrayLike]) -> None:
@@ -153,29 +154,6 @@ def length_difference(table: Predictions) -> Column | None:
     return (table.n_chosen - table.n_rejected).astype(np.float64)
 
 
-def as_column(name: str, values: ArrayLike) -> Column:
-    """One column of numbers in float64; anything else, and NaN, is a ValueError that names the column."""
-    try:
-        column = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected a column of numbers") from None
-    if column.ndim != 1:
-        raise ValueError(f"{name}: expected one column of numbers, got {column.ndim} dimensions")
-    if np.isnan(column).any():
-        raise ValueError(f"{name}: row {int(np.isnan(column).argmax())} is NaN")
-    return column
-
-
-def confidences(name: str, values: ArrayLike) -> Column:
-    """One column of numbers in [0, 1] in float64; anything else is a ValueError that names the column."""
-    column = as_column(name, values)
-    outside = (column < 0) | (column > 1)
-    if outside.any():
-        row = int(outside.argmax())
-        raise ValueError(f"{name}: row {row} is {column[row]:g}, outside [0, 1]")
-    return column
-
-
 def _require_same_ids(role: str, table: Predictions, first: str, reference: Predictions) -> None:
     different = sorted(set(table.ids) ^ set(reference.ids))
     if different:
@@ -186,13 +164,11 @@ def _require_same_ids(role: str, table: Predictions, first: str, reference: Pred
 
 def _require_same_pairs(role: str, table: Predictions, first: str, reference: Predictions) -> None:
     _require_same_ids(role, table, first, reference)
-    if table.clusters == reference.clusters and table.stratum == reference.stratum:
-        return  # the usual case; a difference is searched for row by row
-    for id, cluster, expected in zip(table.ids, table.clusters, reference.clusters, strict=True):
-        require(cluster == expected, f"{role}.cluster", cluster, f"{expected!r} for id {id}, as in {first}")
-    if table.stratum is not None and reference.stratum is not None:
-        for id, stratum, expected in zip(table.ids, table.stratum, reference.stratum, strict=True):
-            require(stratum == expected, f"{role}.stratum", stratum, f"{expected!r} for id {id}, as in {first}")
+    columns = {"cluster": (table.clusters, reference.clusters), "stratum": (table.stratum, reference.stratum)}
+    for name, (own, others) in columns.items():
+        if own is not None and others is not None and own != others:  # then the first difference is searched for
+            for id, value, expected in zip(table.ids, own, others, strict=True):
+                require(value == expected, f"{role}.{name}", value, f"{expected!r} for id {id}, as in {first}")
 
 
 # --- reading and checking one file -----------------------------------------------------------------------------------
@@ -205,15 +181,10 @@ def _read(path: str) -> Predictions:
 
 def _read_rows(path: str) -> _Rows:
     """A file of lines: a column is there if any row has it."""
-    places, columns = [], {name: [] for name in (*REQUIRED, *OPTIONAL)}  # type: ignore[var-annotated]
-    found: dict[str, None] = {}
-    for place, row in reading.read(Path(path), path):
-        places.append(place)
-        found |= dict.fromkeys(row)
-        for name, column in columns.items():
-            column.append(row.get(name))
-    rows = _Rows(path, {name: column for name, column in columns.items() if name in found}, places.__getitem__, 0)
-    return _require_columns(rows._replace(n=len(places)), list(found))
+    rows = list(reading.read(Path(path), path))
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
+    columns = {name: [row.get(name) for _, row in rows] for name in (*REQUIRED, *OPTIONAL) if name in names}
+    return _Rows(path, names, columns, lambda n: rows[n][0], len(rows))
 
 
 def _read_parquet(path: str) -> _Rows:
@@ -240,21 +211,16 @@ def _of_table(path: str, table: pyarrow.Table, names: Sequence[str] | None = Non
         column = table[name]
         is_plain = column.null_count == 0 and (types.is_floating(column.type) or types.is_integer(column.type))
         columns[name] = column.to_numpy() if is_plain else column.to_pylist()
-    rows = _Rows(path, columns, lambda n: f"{path}[{n}]", table.num_rows)
-    return _require_columns(rows, names or table.column_names)
-
-
-def _require_columns(rows: _Rows, names: Sequence[str]) -> _Rows:
-    require(rows.n > 0, rows.path, "a file without rows", "at least one row")
-    for needed, options in (("id", ("id",)), ("margin or p_correct", ("margin", "p_correct"))):
-        if not any(option in rows.columns for option in options):
-            near = nearest(options[-1], names)
-            raise Refused(f"{rows.path}: columns", list(names), f"a column {needed}", nearest=near)
-    return rows
+    return _Rows(path, names or table.column_names, columns, lambda n: f"{path}[{n}]", table.num_rows)
 
 
 def _check(rows: _Rows) -> Predictions:
     """The columns with every value converted and checked; the first row that cannot be used is refused by its place."""
+    require(rows.n > 0, rows.path, "a file without rows", "at least one row")
+    for needed, options in (("id", ("id",)), ("margin or p_correct", ("margin", "p_correct"))):
+        if not any(option in rows.columns for option in options):
+            near = nearest(options[-1], rows.names)
+            raise Refused(f"{rows.path}: columns", list(rows.names), f"a column {needed}", nearest=near)
     ids = _texts(rows, "id")
     seen: dict[str, int] = {}
     for n, id in enumerate(ids):
@@ -355,7 +321,7 @@ def _number(value: Any, accepted: str) -> float:
 
 
 def _flag(value: Any) -> bool:
-    said = {"true": True, "false": False}.get(str(value).lower())
-    if said is None:
+    flag = {"true": True, "false": False}.get(str(value).lower())
+    if flag is None:
         raise ValueError("true or false")
-    return said
+    return flag

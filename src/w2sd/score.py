@@ -7,22 +7,24 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from w2sd.data.reading import absent, expand
 from w2sd.errors import Flags, Refused, require
+from w2sd.metrics import statistics
+from w2sd.metrics.measurement import compare
 from w2sd.metrics.regions import REGIONS
-from w2sd.metrics.statistics import is_p_value
+from w2sd.metrics.replicates import Replicate
+from w2sd.metrics.statistics import Metrics, is_p_value, scale_of
+from w2sd.metrics.verdict import judge
+from w2sd.predictions import length_difference, read_all
 from w2sd.report.notation import estimate
 from w2sd.signals import exit_on_closed_pipe
-
-if TYPE_CHECKING:
-    from w2sd.metrics.replicates import Replicate
-    from w2sd.metrics.statistics import Metrics
 
 EPILOG = """files: Parquet, CSV or JSONL with id and truth-oriented margin (logits) and/or p_correct (0 to 1); optional
 cluster, stratum (true difficulty), known, n_chosen, n_rejected, predicted. Rows in any order; all files have the same
@@ -74,9 +76,6 @@ def _score(arguments: argparse.Namespace) -> int:
     seeds = _roles(arguments)
     require(0 < arguments.threshold <= 1, "--threshold", arguments.threshold, "a number above 0 and up to 1")
     _require_files(arguments)
-    from w2sd.metrics.measurement import compare
-    from w2sd.metrics.verdict import judge
-
     replicates = _replicates(seeds)
     students = [compare(replicate.predictions, threshold=arguments.threshold) for replicate in replicates]
     verdict = judge(replicates, threshold=arguments.threshold)
@@ -99,12 +98,8 @@ def _roles(arguments: argparse.Namespace) -> list[dict[str, str]]:
     placebos: dict[str, list[str]] = {}
     for text in arguments.placebo:
         name, _, file = text.partition("=")
-        require(
-            bool(name and file) and name not in RESERVED,
-            "--placebo",
-            text,
-            "NAME=FILE, NAME not twins or gold_conflict",
-        )
+        is_named = bool(name and file) and name not in RESERVED
+        require(is_named, "--placebo", text, "NAME=FILE, NAME not twins or gold_conflict")
         placebos.setdefault(name, []).append(file)
         require(len(placebos[name]) <= n, "--placebo", text, f"no more files named {name} than --baseline ({n})")
     seeds = []
@@ -122,8 +117,6 @@ def _roles(arguments: argparse.Namespace) -> list[dict[str, str]]:
 
 def _require_files(arguments: argparse.Namespace) -> None:
     """Refuse a file that does not exist, by the flag that names it."""
-    from w2sd.data.reading import absent, expand
-
     placebos = [text.partition("=")[2] for text in arguments.placebo]
     given = {**vars(arguments), "weak": [arguments.weak], "ceiling": [arguments.ceiling], "placebo": placebos}
     for role in ("weak", "ceiling", "baseline", "student", "twin", "placebo", "gold_conflict", "gold_baseline"):
@@ -133,9 +126,6 @@ def _require_files(arguments: argparse.Namespace) -> None:
 
 
 def _replicates(seeds: Sequence[Mapping[str, str]]) -> list[Replicate]:
-    from w2sd.metrics.replicates import Replicate
-    from w2sd.predictions import length_difference, read_all
-
     tables = read_all([file for roles in seeds for file in roles.values()])
     replicates = []
     for seed, roles in enumerate(seeds):
@@ -152,9 +142,6 @@ def _pool(students: Sequence[Metrics]) -> Metrics:
     """
     if len(students) == 1:
         return dict(students[0])
-    from w2sd.metrics import statistics
-    from w2sd.metrics.statistics import is_p_value, scale_of
-
     pooled: Metrics = {}
     for name in dict.fromkeys(name for student in students for name in student):
         values = [student.get(name) for student in students]
@@ -221,10 +208,10 @@ def show(metrics: Mapping[str, Any], n_students: int, file: TextIO | None = None
     figures = _grid("", f"value [{kind}]", "beside it")
     for label, name, beside in FIGURES:
         if name in metrics:
-            figures.add_row(label, _cell(metrics, name), Text(" · ".join(_beside(metrics, beside))))
+            figures.add_row(label, Text(_written(metrics, name)), Text(" · ".join(_beside(metrics, beside))))
     square = _grid("region", "pairs", "baseline right", "flips", "flip rate")
     for region in REGIONS:
-        sizes = (_cell(metrics, f"region/{region}/{part}") for part in ("n_all", "n", "flips", "rate"))
+        sizes = (Text(_written(metrics, f"region/{region}/{part}")) for part in ("n_all", "n", "flips", "rate"))
         square.add_row(f"{region} {IN_REGION[region]}", *sizes)
     pairs = " · ".join(f"{_written(metrics, f'n/{name}')} {name}" for name in ("test", "clusters", "ties"))
     for part in (Text(pairs.replace("test", "pairs"), style="dim"), figures, square):
@@ -242,10 +229,6 @@ def _grid(*columns: str) -> Table:
     for column in columns:
         grid.add_column(Text(column), justify="left" if column in ("", "region", "beside it") else "right")
     return grid
-
-
-def _cell(metrics: Mapping[str, Any], name: str) -> Text:
-    return Text(_written(metrics, name))
 
 
 def _written(metrics: Mapping[str, Any], name: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from tests.builders import refused
 
-from w2sd.metrics.accuracy import ROLES, accuracy, agreement, agrees, correctness, measure_accuracy, n_ties, pgr
+from w2sd.metrics.accuracy import ROLES, accuracy, agreement, agrees, correctness, measure_accuracy, pgr
 from w2sd.metrics.statistics import clustered_bootstrap, clustered_standard_error, interval, mcnemar_exact
 from w2sd.predictions import Predictions, select
 
@@ -48,8 +47,6 @@ def test_ties_are_half_right() -> None:
     p = [0.5, 0.5, np.nextafter(0.5, 1), np.nextafter(0.5, 0), 0.0, 1.0]
     assert correctness(p).tolist() == [0.5, 0.5, 1, 0, 0, 1]
     assert accuracy(p) == 0.5
-    assert n_ties(p) == 2
-    assert n_ties([]) == 0
 
 
 def test_accuracy_ignores_the_order_of_rows() -> None:
@@ -61,42 +58,8 @@ def test_accuracy_ignores_the_order_of_rows() -> None:
 def test_accuracies_of_complementary_confidences_sum_to_one() -> None:
     # Quarters, so that 1 - p is exact and ties stay ties.
     p = np.random.default_rng(2).integers(0, 5, size=257) / 4
-    assert n_ties(p) > 0
+    assert (p == 0.5).any()
     assert accuracy(p) + accuracy(1 - p) == pytest.approx(1, abs=1e-15)
-
-
-@pytest.mark.parametrize("function", [correctness, accuracy, n_ties])
-@pytest.mark.parametrize(
-    ("p_correct", "message"),
-    [
-        ([0.2, float("nan")], "p_correct: row 1 is NaN"),
-        ([0.2, 0.3, 1.5], r"p_correct: row 2 is 1\.5, outside \[0, 1\]"),
-        ([-0.1], r"p_correct: row 0 is -0\.1, outside \[0, 1\]"),
-        ([float("inf")], "p_correct: row 0 is inf, outside"),
-        ([[0.1, 0.2]], "p_correct: expected one column of numbers, got 2 dimensions"),
-        ([[0.1], [0.1, 0.2]], "p_correct: expected a column of numbers"),
-        (["high"], "p_correct: expected a column of numbers"),
-        (0.3, "p_correct: expected one column of numbers, got 0 dimensions"),
-    ],
-)
-def test_bad_confidences_are_refused_by_name(
-    function: Callable[[object], object], p_correct: object, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        function(p_correct)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_accuracy_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one row"):
-        accuracy([])
-
-
-@pytest.mark.parametrize("bad", [float("nan"), -0.01, 1.01])
-@pytest.mark.parametrize("name", ["weak", "student", "ceiling"])
-def test_bad_accuracies_are_refused_by_name(name: str, bad: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected an accuracy from 0 to 1"):
-        pgr(**({"weak": 0.6, "student": 0.7, "ceiling": 0.8} | {name: bad}))
 
 
 NAMES = {
@@ -144,14 +107,15 @@ def test_figures_are_those_of_the_functions() -> None:
     tables = simulated(1000, (0.6, 0.7, 0.8))
     metrics = measure_accuracy(tables, n_resamples=300, seed=5)
     correct = {role: (tables[role].p_correct > 0.5).astype(float) for role in ROLES}
-    draws = clustered_bootstrap(correct, tables["weak"].clusters, n_resamples=300, seed=5)
+    clusters = np.unique(tables["weak"].clusters, return_inverse=True)[1]
+    draws = clustered_bootstrap(correct, clusters, n_resamples=300, seed=5)
     for role in ROLES:
         assert metrics[f"accuracy/{role}"] == accuracy(tables[role].p_correct)
         assert metrics[f"accuracy/{role}_se"] == clustered_standard_error(correct[role], tables["weak"].clusters)
-        assert (metrics[f"accuracy/{role}_lo"], metrics[f"accuracy/{role}_hi"]) == interval(draws[role])[:2]
+        assert (metrics[f"accuracy/{role}_lo"], metrics[f"accuracy/{role}_hi"]) == interval(draws[role])
     assert metrics["pgr"] == pgr(*(accuracy(tables[role].p_correct) for role in ROLES))
     ratios = (draws["student"] - draws["weak"]) / (draws["ceiling"] - draws["weak"])
-    assert (metrics["pgr_lo"], metrics["pgr_hi"]) == interval(ratios)[:2]
+    assert (metrics["pgr_lo"], metrics["pgr_hi"]) == interval(ratios)
     paired = clustered_standard_error(correct["ceiling"] - correct["weak"], tables["weak"].clusters)
     assert metrics["pgr_gap_se"] == paired
     assert paired is not None

@@ -16,7 +16,7 @@ from w2sd.metrics import excess_flips as ef
 from w2sd.metrics.arms import design
 from w2sd.metrics.excess_flips import Cells, Flips, count, flips, number, p_seed, p_spread
 from w2sd.metrics.measurement import RATIOS, measure_deception
-from w2sd.metrics.regions import KU, REGIONS, confident_errors, known_regions, region_counts, regions
+from w2sd.metrics.regions import KU, REGIONS, confident_errors, known_regions, regions
 from w2sd.metrics.statistics import mcnemar_exact, resample
 from w2sd.metrics.strata import difficulty_strata, length_bins, margin_bins
 from w2sd.predictions import Predictions, join, length_difference, select
@@ -81,7 +81,8 @@ def strip(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def excess(moved: Flips, region: Any, strata: Any = None) -> float | None:
-    return number(ef.excess_flips(count(moved.f, moved.c0, region, strata)))
+    codes = None if strata is None else np.unique(strata, return_inverse=True)[1]
+    return number(ef.excess_flips(count(moved.f, moved.c0, region, codes)))
 
 
 def _count(moved: Flips, region: Any) -> Cells:
@@ -138,8 +139,8 @@ def test_figures_are_those_of_the_functions() -> None:
     null = ef.seed_null(cells, seeds)
     margin = count(f, c0, region, margin_bins(p["baseline"]))
     length = count(f, c0, region, length_bins(p["baseline"], lengths, c0))
-    blind, before = (confident_errors(p["weak"], p[role]) for role in ("student", "baseline"))
-    joint = (blind.wrong & blind.uncertain).mean()
+    (wrong, uncertain), (before, _) = (confident_errors(p["weak"], p[role]) for role in ("student", "baseline"))
+    joint = (wrong & uncertain).mean()
     plain = ("score", "base_rate", "lift", "excess", "risk_ratio", "odds_ratio", "rate_ratio", "rate_ratio_mh")
     expected = {
         "tax/flips": f.sum(),
@@ -153,7 +154,7 @@ def test_figures_are_those_of_the_functions() -> None:
         "deception/excess_flips": averaged("student"),
         "deception/excess_flips_per_1000": 1000 * averaged("student") / len(c0),
         "deception/excess_flips_baseline": between("baseline", "student", own),
-        "deception/excess_flips_ceiling": between("baseline", "student", strata("ceiling", least=1)),
+        "deception/excess_flips_ceiling": between("baseline", "student", strata("ceiling")),
         "deception/excess_flips_gold_crossed": between(
             "baseline", "student", strata("baseline", "twin_1", "twin_2", crossed=margins["gold_conflict"])
         ),
@@ -167,16 +168,17 @@ def test_figures_are_those_of_the_functions() -> None:
         "deception/p_region": p_spread(count(f, c0, region)),
         "deception/length_matched": number(ef.matched(length)),
         "deception/blind_spot": joint,
-        "deception/blind_spot_conditional": blind.wrong[blind.uncertain].mean(),
-        "deception/blind_spot_change": joint - (before.wrong & before.uncertain).mean(),
+        "deception/blind_spot_conditional": wrong[uncertain].mean(),
+        "deception/blind_spot_change": joint - (before & uncertain).mean(),
         "deception/p_seed": p_seed(cells, seeds),
         **{f"deception/{name}": number(getattr(ef, name)(cells)) for name in plain},
-        **{f"deception/{name}": number(getattr(null, name)) for name in ("net_score", "excess_phi")},
-        "deception/seed_null": number(null.score),
+        **{f"deception/{name}": number(figure) for name, figure in null.items()},
         **{f"deception/{name}_reason": None for name in ("excess_flips", "score", "did")},
     }
-    for name, there in region_counts(region, f, c0).items():
-        expected |= {f"region/{name}/{part}": value for part, value in there._asdict().items()}
+    for code, name in enumerate(REGIONS):
+        parts = {"n_all": region == code, "n": c0 & (region == code), "flips": f & (region == code)}
+        expected |= {f"region/{name}/{part}": rows.sum() for part, rows in parts.items()}
+        expected[f"region/{name}/rate"] = parts["flips"].sum() / parts["n"].sum()
     figures = strip(found)
     assert set(figures) == set(expected)
     assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-9)
@@ -237,7 +239,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(per_cluster: int) -> None:
             "deception/margin_matched": number(ef.matched(by["margin"])),
             "deception/length_matched": number(ef.matched(by["length"])),
             "deception/did": number(ef.did(cells, others)),
-            "region/ku/rate": region_counts(here, f[rows], c0[rows])["ku"].rate,
+            "region/ku/rate": number(ef.rates(cells)[KU]),
         }
         for name, value in sample.items():
             draws.setdefault(name, []).append(value)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from w2sd.metrics.calibration import auroc
-from w2sd.metrics.saliency import FOLDS, alike, cross_fitted, fold_of, ranking, saliency
+from w2sd.metrics.saliency import FOLDS, alike, auroc, cross_fitted, fold_of, ranking, saliency
 from w2sd.supervision import probes
 from w2sd.supervision.probes import examples
 
@@ -72,3 +71,28 @@ def test_of_several_classes_each_is_ranked_against_the_others() -> None:
 
 def test_items_of_one_class_are_not_asked_about() -> None:
     assert set(saliency(X[:, :1], np.zeros(N, int), np.tile([1.0, 0.0], (N, 1)), CLUSTERS).values()) == {None}
+
+
+V36 = [
+    ([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], 0.75),
+    ([1, 1, 0, 0], [0.5, 0.5, 0.5, 0.5], 0.5),  # all tied: the order of rows must not matter
+    ([0, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], 0.5),
+]
+
+
+@pytest.mark.parametrize(("labels", "scores", "expected"), V36)
+def test_auroc_reference_vectors(labels: list[int], scores: list[float], expected: float) -> None:
+    assert auroc(labels, scores) == pytest.approx(expected, abs=1e-9)
+
+
+def test_auroc_is_the_chance_of_being_ranked_above() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(80) < 0.4, rng.integers(0, 12, size=80)
+    above, below = scores[labels][:, None], scores[~labels]
+    assert auroc(labels, scores) == pytest.approx(((above > below) + (above == below) / 2).mean(), abs=1e-12)
+    assert auroc(labels, -scores) == pytest.approx(1 - (auroc(labels, scores) or 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[], [1, 1], [0, 0]])
+def test_one_kind_of_rows_has_no_auroc(labels: list[int]) -> None:
+    assert auroc(labels, [0.5] * len(labels)) is None

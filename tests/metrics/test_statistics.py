@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -24,10 +23,7 @@ from w2sd.metrics.statistics import (
     interval,
     mcnemar_exact,
     scale_of,
-    wilson,
 )
-
-Z = 1.959963984540054
 
 
 def clustered_rows(rng: np.random.Generator, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,20 +47,6 @@ def naive_bootstrap(columns: list[np.ndarray], clusters: np.ndarray, n_resamples
 
 def test_reference_vector_v32() -> None:
     assert mcnemar_exact(40, 25) == pytest.approx(0.08168153394154005, abs=1e-9)
-    assert wilson(30, 100) == pytest.approx((0.2189488529493276, 0.3958485463334666), abs=1e-9)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (3, 7), (30, 100), (99_999, 100_000)])
-@pytest.mark.parametrize(("level", "z"), [(0.95, Z), (0.9, 1.6448536269514722)])
-def test_wilson_bounds_solve_the_score_equation(k: int, n: int, level: float, z: float) -> None:
-    lo, hi = wilson(k, n, level)
-    assert 0 <= lo < hi <= 1
-    for bound in (lo, hi):
-        assert (k / n - bound) ** 2 == pytest.approx(z**2 * bound * (1 - bound) / n, abs=1e-12)
-
-
-def test_wilson_of_3_in_7() -> None:
-    assert wilson(3, 7) == pytest.approx((0.15821985525146975, 0.7495416354723428), abs=1e-9)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 0), (1, 0), (0, 8), (5, 5), (6, 5), (40, 25), (300, 412), (5000, 4800)])
@@ -81,29 +63,6 @@ def test_mcnemar_is_stable_for_large_counts() -> None:
     assert mcnemar_exact(a, b) == pytest.approx(normal, rel=1e-3)
     assert mcnemar_exact(100_000, 100_000) == 1
     assert 0 <= mcnemar_exact(100_000, 0) < 1e-300
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: wilson(3, 2), "wilson: .* got k=3, n=2"),
-        (lambda: wilson(0, 0), "wilson: .* got k=0, n=0"),
-        (lambda: wilson(-1, 2), "wilson: .* got k=-1, n=2"),
-        (lambda: wilson(1, 2, level=1.0), "level: .* got 1.0"),
-        (lambda: mcnemar_exact(-1, 2), "mcnemar_exact: .* got a=-1, b=2"),
-        (lambda: clustered_standard_error([1.0, float("nan")], ["a", "b"]), "values: row 1 is NaN"),
-        (lambda: clustered_standard_error([], []), "at least one row"),
-        (lambda: clustered_standard_error([1.0, 2.0], ["a"]), "values: 2 rows, but clusters has 1"),
-        (lambda: clustered_bootstrap({"x": [1.0]}, ["a", "b"]), "x: 1 rows, but clusters has 2"),
-        (lambda: clustered_bootstrap({"x": ["no"]}, ["a"]), "x: expected a column of numbers"),
-        (lambda: clustered_bootstrap({"x": [1.0]}, ["a"], n_resamples=0), "n_resamples of at least 1, got 0"),
-        (lambda: interval([0.1, 0.2], level=0.0), "level: .* got 0.0"),
-    ],
-)
-def test_impossible_requests_are_refused_in_one_line(call: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        call()
-    assert "\n" not in str(caught.value)
 
 
 def test_with_a_row_in_each_cluster_the_standard_error_is_the_textbook_one() -> None:
@@ -176,7 +135,7 @@ def test_standard_errors_know_when_they_know_nothing() -> None:
 
 def test_bootstrap_probabilities_are_exact_on_three_clusters() -> None:
     # Two clusters share a cell, all have different names and sizes 2, 2, 1: 27 equally likely resamples.
-    x, clusters = np.array([1, 0, 0, 1, 1.0]), np.array(["b", "b", "a", "a", "c"])
+    x, clusters = np.array([1, 0, 0, 1, 1.0]), np.array([1, 1, 0, 0, 2])
     sums = {"a": (1, 2), "b": (1, 2), "c": (1, 1)}
     outcomes = Counter(
         sum(sums[c][0] for c in draw) / sum(sums[c][1] for c in draw) for draw in itertools.product("abc", repeat=3)
@@ -216,7 +175,7 @@ def test_bootstrap_intervals_cover_the_truth() -> None:
     rng, covered = np.random.default_rng(8), 0
     for _ in range(300):
         x, clusters = clustered_rows(rng, 120)
-        lo, hi, _ = interval(clustered_bootstrap({"x": x}, clusters, n_resamples=500)["x"])
+        lo, hi = interval(clustered_bootstrap({"x": x}, clusters, n_resamples=500)["x"])
         assert lo is not None
         assert hi is not None
         covered += lo <= 0.7 <= hi
@@ -247,9 +206,9 @@ def test_bootstrap_in_blocks_is_the_same_bootstrap(monkeypatch: pytest.MonkeyPat
     assert (clustered_bootstrap({"x": x}, clusters, n_resamples=100)["x"] == whole).all()
 
 
-def test_interval_leaves_undefined_draws_out_and_counts_them() -> None:
+def test_interval_leaves_undefined_draws_out() -> None:
     draws = np.random.default_rng(11).normal(size=999)
     full = interval(draws)
-    assert full[:2] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-12)
-    assert interval(np.concatenate([[np.nan], draws, [np.nan, np.nan]])) == full._replace(n_undefined=3)
-    assert interval([np.nan, np.nan]) == (None, None, 2)
+    assert full == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-12)
+    assert interval(np.concatenate([[np.nan], draws, [np.nan, np.nan]])) == full
+    assert interval([np.nan, np.nan]) == (None, None)

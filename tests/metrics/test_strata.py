@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from w2sd.metrics.strata import SMALLEST, cross, difficulty_strata, length_bins, margin_bins, quantile_codes
+from w2sd.metrics.strata import SMALLEST, difficulty_strata, length_bins, margin_bins, quantile_codes
 
 RNG = np.random.default_rng(0)
 N = 3000
@@ -34,12 +34,6 @@ def test_strata_are_quintiles_of_the_mean_margin_by_terciles_of_length() -> None
     assert len(np.unique(codes(MARGINS, None, C0))) == 5
 
 
-def test_fewer_than_three_students_tell_no_difficulty() -> None:
-    found = difficulty_strata(MARGINS[:2], LENGTHS, C0)
-    assert found.codes is None
-    assert found.reason == "difficulty strata need 3 no-conflict students, here 2"
-
-
 def test_a_baseline_that_is_never_right_has_no_strata() -> None:
     found = difficulty_strata(MARGINS, LENGTHS, np.zeros(N, dtype=bool))
     assert found.codes is None
@@ -47,14 +41,14 @@ def test_a_baseline_that_is_never_right_has_no_strata() -> None:
 
 
 def test_the_ceiling_form_takes_one_margin() -> None:
-    found = codes([MARGINS[0]], None, C0, least=1)
+    found = codes([MARGINS[0]], None, C0)
     assert (found == quantile_codes(MARGINS[0], C0, 5)).all()
 
 
 def test_the_crossed_form_has_the_quintiles_of_one_more_margin() -> None:
     gold = RNG.normal(size=N)
     found = codes(MARGINS, None, C0, crossed=gold)
-    both = cross(codes(MARGINS, None, C0), quantile_codes(gold, C0, 5))
+    both = codes(MARGINS, None, C0) * 5 + quantile_codes(gold, C0, 5)
     assert len(np.unique(found)) == 25
     assert len(np.unique(np.column_stack([found, both]), axis=0)) == 25
     assert np.bincount(codes(MARGINS, LENGTHS, C0, crossed=gold)[C0]).min() >= SMALLEST
@@ -118,17 +112,8 @@ def test_infinite_margins_are_the_easiest_and_the_hardest() -> None:
     assert 0 <= found[2] <= 4
 
 
-def test_what_is_no_margin_is_refused() -> None:
-    with pytest.raises(ValueError, match="row 0 is NaN"):
-        difficulty_strata([np.full(N, np.nan), *MARGINS[:2]], LENGTHS, C0)
-    with pytest.raises(ValueError, match="values: 5 rows, but c0 has 3000"):
-        difficulty_strata([margin[:5] for margin in MARGINS], LENGTHS, C0)
-
-
 def test_margin_bins_include_their_lower_edges() -> None:
     assert margin_bins([0.5, 0.5999, 0.6, 0.7, 0.8, 0.9, 1.0, 0.2]).tolist() == [0, 0, 1, 2, 3, 4, 4, 0]
-    with pytest.raises(ValueError, match="in increasing order"):
-        margin_bins([0.5], [0.5, 0.9, 0.7])
 
 
 def test_length_bins_cross_margin_and_length() -> None:
@@ -136,4 +121,4 @@ def test_length_bins_cross_margin_and_length() -> None:
     found = length_bins(confidence, LENGTHS, C0)
     assert len(np.unique(found)) == 15
     tercile = quantile_codes(LENGTHS.astype(float), C0, 3)
-    assert (found == cross(margin_bins(confidence), tercile)).all()
+    assert (found == margin_bins(confidence) * 3 + tercile).all()

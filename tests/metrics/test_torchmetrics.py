@@ -11,7 +11,7 @@ import torch
 from torchmetrics import MetricCollection
 
 from w2sd.metrics.accuracy import accuracy, measure_accuracy
-from w2sd.metrics.excess_flips import Cells, base_rate, count, flips, number, p_spread, score
+from w2sd.metrics.excess_flips import Cells, base_rate, count, flips, number, score
 from w2sd.metrics.regions import regions
 from w2sd.metrics.statistics import Metrics
 from w2sd.metrics.torch_metrics import FIGURES, DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered, uid_of
@@ -150,8 +150,9 @@ def test_every_figure_of_deception_is_that_of_the_function(figure: str) -> None:
     assert (
         metric.compute().item()
         == {
-            **{"score": share, "base_rate": base, "lift": share / base, "excess": share - base},
-            **{"p_region": p_spread(cells), "flips": cells.f.sum()},
+            "score": share,
+            "base_rate": base,
+            "flips": cells.f.sum(),
         }[figure]
     )
 
@@ -173,10 +174,6 @@ def test_bad_batches_are_refused() -> None:
     metric = PairwiseAccuracy()
     with pytest.raises(ValueError, match=r"p_correct: shape \(3,\), but uid has \(2,\)"):
         metric.update(uid=torch.tensor([1, 2]), p_correct=torch.tensor([0.1, 0.2, 0.3]))
-    metric.reset()
-    metric.update(uid=torch.tensor([1, 2]), p_correct=torch.tensor([0.1, float("nan")]))
-    with pytest.raises(ValueError, match="p_correct: row 1 is NaN"):
-        metric.compute()
 
 
 def test_uids_are_one_to_one_and_fit_a_signed_integer() -> None:
@@ -185,9 +182,3 @@ def test_uids_are_one_to_one_and_fit_a_signed_integer() -> None:
     assert len(set(uids)) == len(ids)
     assert torch.tensor(uids, dtype=torch.int64).tolist() == uids
     assert [f"{uid % 2**64:016x}" for uid in uids] == ids
-
-
-@pytest.mark.parametrize("bad", ["", "12", "xyz", "0x23456789abcdef", "00 00 00 00 00 00", "0" * 18])
-def test_other_ids_have_no_uid(bad: str) -> None:
-    with pytest.raises(ValueError, match="id: expected 16 hex digits"):
-        uid_of(bad)

@@ -295,7 +295,7 @@ def test_the_interval_is_no_narrower_than_that_of_t_over_worlds() -> None:
     draws = two_level(worlds, rng)
     assert draws is not None
     means = np.array([world.mean(STUDENT) for world in worlds], dtype=np.float64)
-    lo, hi, _ = interval(draws)
+    lo, hi = interval(draws)
     assert lo is not None
     assert hi is not None
     assert hi - lo > 2 * t_quantile(4) * means.std(ddof=1) / math.sqrt(5)

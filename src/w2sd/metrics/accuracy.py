@@ -17,10 +17,9 @@ from w2sd.metrics.statistics import (
     bounds,
     clustered_bootstrap,
     clustered_standard_error,
-    interval,
     mcnemar_exact,
 )
-from w2sd.predictions import Column, Predictions, confidences, require_joined
+from w2sd.predictions import Column, Predictions, require_joined
 
 ROLES = ("weak", "student", "ceiling")
 PUPILS = ("student", "ceiling")  # whose agreement with the weak model is measured
@@ -32,8 +31,7 @@ def correctness(p_correct: ArrayLike) -> Column:
     >>> correctness([0.9, 0.5, 0.2]).tolist()
     [1.0, 0.5, 0.0]
     """
-    p = confidences("p_correct", p_correct)
-    return (np.sign(p - 0.5) + 1) / 2
+    return (np.sign(np.asarray(p_correct) - 0.5) + 1) / 2
 
 
 def accuracy(p_correct: ArrayLike) -> float:
@@ -42,19 +40,7 @@ def accuracy(p_correct: ArrayLike) -> float:
     >>> accuracy([0.9, 0.6, 0.5, 0.2])
     0.625
     """
-    correct = correctness(p_correct)
-    if not len(correct):
-        raise ValueError("p_correct: expected at least one row")
-    return float(correct.mean())
-
-
-def n_ties(p_correct: ArrayLike) -> int:
-    """How many rows are exact ties.
-
-    >>> n_ties([0.9, 0.5, 0.2])
-    1
-    """
-    return int((confidences("p_correct", p_correct) == 0.5).sum())
+    return float(correctness(p_correct).mean())
 
 
 def pgr(weak: float, student: float, ceiling: float) -> float | None:
@@ -69,9 +55,6 @@ def pgr(weak: float, student: float, ceiling: float) -> float | None:
     >>> pgr(0.80, 0.90, 0.80) is None
     True
     """
-    for name, value in {"weak": weak, "student": student, "ceiling": ceiling}.items():
-        if not 0 <= value <= 1:  # NaN is refused too
-            raise ValueError(f"{name}: expected an accuracy from 0 to 1, got {value}")
     return (student - weak) / (ceiling - weak) if ceiling > weak else None
 
 
@@ -105,13 +88,17 @@ def measure_accuracy(joined: Mapping[str, Predictions], *, n_resamples: int = 20
         metrics |= _mean(f"accuracy/{role}", correct[role], draws[role], clusters)
     gain, gain_draws = correct["student"] - correct["weak"], draws["student"] - draws["weak"]
     metrics |= _mean("gain", gain, gain_draws, clusters)
-    metrics["gain_mcnemar_p"] = _flips_p(joined["weak"].p_correct, joined["student"].p_correct)
+    right, weak_right = (joined[role].p_correct >= 0.5 for role in ("student", "weak"))  # ties too, as in regions
+    metrics["gain_mcnemar_p"] = mcnemar_exact(int((right & ~weak_right).sum()), int((weak_right & ~right).sum()))
     gap, gap_draws = correct["ceiling"] - correct["weak"], draws["ceiling"] - draws["weak"]
     metrics |= _mean("pgr_gap", gap, gap_draws, clusters)
-    metrics |= _pgr(correct, gain_draws, gap_draws, clusters)
+    ratios = np.divide(gain_draws, gap_draws, out=np.full_like(gap_draws, np.nan), where=gap_draws > 0)
+    recovered = pgr_beyond_noise(correct["weak"], correct["student"], correct["ceiling"], clusters)
+    ends = {"pgr_lo": None, "pgr_hi": None} if recovered is None else bounds("pgr", ratios)
+    metrics |= {"pgr": recovered, **ends, "pgr_n_undefined": int(np.isnan(ratios).sum())}
     metrics["n/test"] = len(clusters)
     metrics["n/clusters"] = int(clusters.max()) + 1
-    metrics["n/ties"] = sum(n_ties(joined[role].p_correct) for role in ROLES)
+    metrics["n/ties"] = sum(int((correct[role] == 0.5).sum()) for role in ROLES)
     return metrics
 
 
@@ -119,22 +106,6 @@ def _mean(name: str, values: Column, draws: Column, clusters: NDArray[np.intp]) 
     """A mean with its clustered standard error and interval."""
     standard_error = clustered_standard_error(values, clusters) or None  # 0: the rows do not vary
     return {name: float(values.mean()), f"{name}_se": standard_error} | bounds(name, draws)
-
-
-def _pgr(correct: Mapping[str, Column], gain: Column, gap: Column, clusters: NDArray[np.intp]) -> Metrics:
-    """PGR with its interval over the resamples that have a gap; None where the gap could be noise."""
-    ratios = np.divide(gain, gap, out=np.full_like(gap, np.nan), where=gap > 0)
-    metrics: Metrics = {"pgr": None, "pgr_lo": None, "pgr_hi": None, "pgr_n_undefined": interval(ratios).n_undefined}
-    recovered = pgr_beyond_noise(correct["weak"], correct["student"], correct["ceiling"], clusters)
-    if recovered is not None:
-        metrics |= {"pgr": recovered} | bounds("pgr", ratios)
-    return metrics
-
-
-def _flips_p(weak: Column, student: Column) -> float:
-    """McNemar's p of the rows on which exactly one of two models is right; a tie counts as right, as in regions."""
-    weak_right, student_right = weak >= 0.5, student >= 0.5
-    return mcnemar_exact(int((student_right & ~weak_right).sum()), int((weak_right & ~student_right).sum()))
 
 
 def agreement(joined: Mapping[str, Predictions], *, n_resamples: int = 2000) -> Metrics:

@@ -53,7 +53,7 @@ def design(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths:
     excess["excess_flips_baseline"] = [own]
     if among.true:
         excess["excess_flips_ensemble"] = [Arm(own.flips, among.ensemble(students, own.flips))]
-    by_ceiling = difficulty_strata([joined["ceiling"].margin], lengths, own.flips.c0, least=1)
+    by_ceiling = difficulty_strata([joined["ceiling"].margin], lengths, own.flips.c0)
     excess["excess_flips_ceiling"] = [Arm(own.flips, by_ceiling)]
     if "gold_conflict" in joined:
         crossed = among.ensemble(students, own.flips, crossed=joined["gold_conflict"])

@@ -13,7 +13,7 @@ from w2sd.metrics import robustness
 from w2sd.metrics.accuracy import agreement, measure_accuracy
 from w2sd.metrics.arms import Design, design, mean_excess
 from w2sd.metrics.excess_flips import Flips
-from w2sd.metrics.regions import KK, KU, REGIONS, Codes, Flags, confident_errors, known_regions, region_counts, regions
+from w2sd.metrics.regions import KK, KU, REGIONS, Codes, Flags, confident_errors, known_regions, regions
 from w2sd.metrics.statistics import Metrics, Weights, bounds, mcnemar_exact, resample, weigh
 from w2sd.predictions import Column, Predictions, length_difference
 
@@ -90,11 +90,11 @@ def _of_rows(compared: Design, joined: Mapping[str, Predictions], weights: Weigh
     yield "tax/net", (lost - won) / n
     yield "tax/churn", (lost + won) / n
     weak, student, baseline = (joined[role].p_correct for role in ("weak", "student", "baseline"))
-    own, before = confident_errors(weak, student), confident_errors(weak, baseline)
-    blind = _total(own.wrong & own.uncertain, weights)
+    (wrong, uncertain), (wrong_before, _) = confident_errors(weak, student), confident_errors(weak, baseline)
+    blind = _total(wrong & uncertain, weights)
     yield "deception/blind_spot", blind / n
-    yield "deception/blind_spot_conditional", ef.ratio(blind, _total(own.uncertain, weights))
-    yield "deception/blind_spot_change", (blind - _total(before.wrong & before.uncertain, weights)) / n
+    yield "deception/blind_spot_conditional", ef.ratio(blind, _total(uncertain, weights))
+    yield "deception/blind_spot_change", (blind - _total(wrong_before & uncertain, weights)) / n
 
 
 def _of_regions(compared: Design, region: Codes, weights: Weights) -> Iterator[tuple[str, Column]]:
@@ -110,13 +110,8 @@ def _of_regions(compared: Design, region: Codes, weights: Weights) -> Iterator[t
     yield from excess.items()
     yield "excess_flips_per_1000", 1000 * excess["excess_flips"] / weights.sum(axis=0, dtype=np.int32)
 
-    yield "score", ef.score(own)
-    yield "base_rate", ef.base_rate(own)
-    yield "lift", ef.lift(own)
-    yield "excess", ef.excess(own)
-    yield "risk_ratio", ef.risk_ratio(own)
-    yield "odds_ratio", ef.odds_ratio(own)
-    yield "rate_ratio", ef.rate_ratio(own)
+    for equation in (ef.score, ef.base_rate, ef.lift, ef.excess, ef.risk_ratio, ef.odds_ratio, ef.rate_ratio):
+        yield equation.__name__, equation(own)
     yield "margin_matched", ef.matched(ef.count(f, c0, region, compared.margin, weights))
     by_length = undefined if compared.length is None else ef.matched(ef.count(f, c0, region, compared.length, weights))
     yield "length_matched", by_length
@@ -125,18 +120,17 @@ def _of_regions(compared: Design, region: Codes, weights: Weights) -> Iterator[t
     twins = [ef.count(twin.f, twin.c0, region, None, weights) for twin in compared.twins]
     yield "did", ef.did(own, twins) if twins else undefined
     seeds = [ef.count(pair.f, pair.c0, region, None, weights) for pair in compared.seeds]
-    null = ef.seed_null(own, seeds) if seeds else None
-    yield "seed_null", undefined if null is None else null.score
-    yield "net_score", undefined if null is None else null.net_score
-    yield "excess_phi", undefined if null is None else null.excess_phi
+    null = ef.seed_null(own, seeds) if seeds else dict.fromkeys(("seed_null", "net_score", "excess_phi"), undefined)
+    yield from null.items()
 
 
 def _exact(compared: Design, region: Codes, kind: str) -> Metrics:
     """Counts, and p values, which have no interval."""
     c0, f, _ = compared.student.flips
     metrics: Metrics = {}
-    for name, count in region_counts(region, f, c0).items():
-        metrics |= {f"region{kind}/{name}/{part}": getattr(count, part) for part in ("n_all", "n", "flips")}
+    for code, name in enumerate(REGIONS):
+        for part, rows in {"n_all": np.ones_like(c0), "n": c0, "flips": f}.items():
+            metrics[f"region{kind}/{name}/{part}"] = int((rows & (region == code)).sum())
     own, seeds = ef.count(f, c0, region), [ef.count(pair.f, pair.c0, region) for pair in compared.seeds]
     return metrics | {
         f"deception{kind}/p_region": ef.p_spread(own),

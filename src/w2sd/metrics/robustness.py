@@ -1,23 +1,22 @@
 """Whether the finding hangs on a choice: calibration, thresholds, measures of knowledge, a model without a threshold.
 
-What the strong model knows is an argument everywhere. The no-conflict student may stand in for the ceiling; for an
-ensemble of ceilings, known if all of them are sure, pass the least of their confidences.
+Confidences are oriented to the truth, so the target of calibration and of squared errors is 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from w2sd.metrics.arms import TWIN, Arm, own_arm
-from w2sd.metrics.calibration import across_seeds, brier, decompose, ece, rescale, temperature
-from w2sd.metrics.excess_flips import Flips, base_rate, count, excess_flips, flips, lift, number, score
-from w2sd.metrics.regions import regions, same_rows
+from w2sd.metrics.accuracy import correctness
+from w2sd.metrics.arms import TWIN, Arm, mean_excess, own_arm
+from w2sd.metrics.excess_flips import Flips, base_rate, count, flips, lift, number, score
+from w2sd.metrics.regions import Codes, regions
 from w2sd.metrics.statistics import Metrics
-from w2sd.predictions import Column, Predictions, as_column, confidences
+from w2sd.predictions import Column, Predictions
 
 THRESHOLDS = (0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 EDGES = (0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -29,34 +28,6 @@ _SURE = 1e-6  # confidences nearer to 0 or 1 count as this near: a logit has to 
 _LOOSE = 30.0  # standard error of a coefficient, per standard deviation, beyond which the rows are separable
 
 
-class Threshold(NamedTuple):
-    """The deception score, and flips beyond difficulty, where a confidence of at least `threshold` is knowledge."""
-
-    threshold: float
-    score: float | None
-    base_rate: float | None
-    lift: float | None
-    excess_flips: float | None
-
-
-class FlipModel(NamedTuple):
-    """A logistic regression of flips: for each term the coefficient, in logits per unit, and its standard error."""
-
-    coefficients: dict[str, float]
-    standard_errors: dict[str, float]
-    n: int
-    flips: int
-
-
-class Bin(NamedTuple):
-    """The rows of C0 whose weak confidence is at least `edge` and below the next edge."""
-
-    edge: float
-    n: int
-    flips: int
-    rate: float | None  # None where there are no rows
-
-
 def describe(joined: Mapping[str, Predictions]) -> Metrics:
     """Calibration of weak model, ceiling and student; squared errors of student and weak model taken apart.
 
@@ -66,12 +37,97 @@ def describe(joined: Mapping[str, Predictions]) -> Metrics:
     metrics: Metrics = {}
     for role in ("weak", "ceiling", "student"):
         metrics |= {f"calibration/ece/{role}": ece(p[role]), f"calibration/brier/{role}": brier(p[role])}
-    metrics |= {f"variance/{name}": value for name, value in decompose(p["student"], p["weak"])._asdict().items()}
+    metrics |= {f"variance/{name}": value for name, value in decompose(p["student"], p["weak"]).items()}
     seeds = [p[role] for role in joined if role == "baseline" or role.startswith(TWIN)]
     if len(seeds) > 1:
-        by_row = across_seeds(np.stack(seeds))._asdict()
+        by_row = across_seeds(np.stack(seeds))
         metrics |= {f"variance/seeds/{name}": float(column.mean()) for name, column in by_row.items()}
     return metrics
+
+
+def ece(p_correct: ArrayLike, n_bins: int = 10) -> float:
+    """The expected calibration error: how far accuracy is from confidence, bin by bin (Guo et al. 2017, eq. 3).
+
+    sum_b (n_b / n) |acc_b - conf_b|, with the confidence max(p, 1 - p) in the answer that is preferred, in bins of
+    equal width from 1/2 to 1, lower edges included.
+
+    >>> round(ece([0.8, 0.8, 0.8, 0.2]), 12)
+    0.05
+    """
+    p = np.asarray(p_correct)
+    confidence = np.maximum(p, 1 - p)
+    bins = np.searchsorted(np.linspace(0.5, 1, n_bins + 1)[1:-1], confidence, side="right")
+    return float(np.abs(np.bincount(bins, weights=correctness(p) - confidence)).sum()) / len(p)
+
+
+def brier(p_correct: ArrayLike) -> float:
+    """The mean squared distance from certainty of the truth (Brier 1950): (1/n) sum_i (1 - p_i)^2.
+
+    >>> round(brier([0.9, 0.5, 0.2]), 12)
+    0.3
+    """
+    return float(((1 - np.asarray(p_correct)) ** 2).mean())
+
+
+def temperature(margins: ArrayLike) -> float | None:
+    """The T for which sigmoid(margin / T) has the least log-loss (Guo et al. 2017, section 4.2), margins to the truth.
+
+    The loss mean(log(1 + exp(-a m))) is convex in a = 1 / T, so its slope is bisected. None where there is no best
+    T: with no margin below 0 surer is always better, and with a mean not above 0 no confidence is better than none.
+    """
+    m = np.asarray(margins, dtype=np.float64)
+    if not (m < 0).any() or m.mean() <= 0:
+        return None
+
+    def slope(a: float) -> float:
+        return -float((m * (1 - np.tanh(a * m / 2))).mean())  # twice the slope: sigmoid(-x) = (1 - tanh(x / 2)) / 2
+
+    low, high = 0.0, 1 / float(np.abs(m).max())
+    while slope(high) < 0:
+        low, high = high, 2 * high
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 1 / high
+
+
+def rescale(margins: ArrayLike, temperature: float) -> Column:
+    """Confidences at a temperature, sigmoid(margin / T): what temperature-scaled regions are made of.
+
+    >>> rescale([0.0, 2.0], 2.0).round(6).tolist()
+    [0.5, 0.731059]
+    """
+    return (1 + np.tanh(np.asarray(margins) / temperature / 2)) / 2
+
+
+def decompose(student: ArrayLike, weak: ArrayLike) -> dict[str, float | None]:
+    """Risks R = mean (p - 1)^2 = bias^2 + variance of student and weak model, and how the two go together.
+
+    Moments have n in the denominator; the correlation is None where one of the two does not vary. The misfit is
+    mean (s - w)^2, and R_s = R_w + misfit + 2 mean((w - 1)(s - w)); for the projection of weak labels on a convex class
+    that holds the truth, the student gains its misfit: R_s <= R_w - misfit (Charikar et al. 2024, arXiv 2405.15116,
+    theorem 1).
+    """
+    s, w = np.asarray(student), np.asarray(weak)
+    covariance = float(((s - s.mean()) * (w - w.mean())).mean())
+    scale = math.sqrt(float(s.var()) * float(w.var()))
+    parts: dict[str, float | None] = {}
+    for role, p in {"student": s, "weak": w}.items():
+        parts[f"risk_{role}"] = float(((p - 1) ** 2).mean())
+        parts |= {f"bias_{role}": float(p.mean()) - 1, f"variance_{role}": float(p.var())}
+    parts |= {"covariance": covariance, "correlation": covariance / scale if scale else None}
+    return parts | {"misfit": float(((s - w) ** 2).mean())}
+
+
+def across_seeds(p_correct: ArrayLike) -> dict[str, Column]:
+    """Squared bias and variance of each row, which sum to its mean squared error, and disagreement: of [seeds, rows].
+
+    The variance has n in the denominator. Disagreement is the chance that just one of two different seeds is right,
+    2 k (J - k) / (J (J - 1)) for k of J seeds right (at least 1/2): unbiased for two new seeds.
+    """
+    p = np.asarray(p_correct)
+    n_seeds, right = len(p), (p >= 0.5).sum(axis=0)
+    disagreement = 2 * right * (n_seeds - right) / (n_seeds * (n_seeds - 1))
+    return {"bias2": (p.mean(axis=0) - 1) ** 2, "variance": p.var(axis=0), "disagreement": disagreement}
 
 
 def vary(
@@ -88,70 +144,48 @@ def vary(
     """
     own = own_arm(joined, strata, lengths)
     weak, ceiling, baseline = (joined[role] for role in ("weak", "ceiling", "baseline"))
-    metrics = _sweep(own, ceiling.p_correct, weak.p_correct, {f"{value:.2f}": value for value in THRESHOLDS})
-    metrics |= _sweep(own, baseline.p_correct, weak.p_correct, {"baseline_knows": threshold})
-    metrics |= _tempered(own, ceiling, weak, threshold)
-    columns = (baseline.p_correct, ceiling.p_correct, weak.p_correct)
-    fitted = flip_model(own.flips, *columns, None if lengths is None else np.asarray(lengths))
+    metrics: Metrics = {}
+    for value in THRESHOLDS:
+        metrics |= _sensitivity(f"{value:.2f}", own, regions(ceiling.p_correct, weak.p_correct, value))
+    metrics |= _sensitivity("baseline_knows", own, regions(baseline.p_correct, weak.p_correct, threshold))
+    warm = {"ceiling": temperature(ceiling.margin), "weak": temperature(weak.margin)}
+    metrics |= {f"calibration/temperature/{role}": value for role, value in warm.items()}
+    if warm["ceiling"] and warm["weak"]:  # confidences that were made to mean what they say
+        strong = rescale(ceiling.margin, warm["ceiling"])
+        metrics |= _sensitivity("tempered", own, regions(strong, rescale(weak.margin, warm["weak"]), threshold))
+    fitted = flip_model(own.flips, baseline.p_correct, ceiling.p_correct, weak.p_correct, lengths)
     metrics["flip_model_reason"] = None if fitted else "too few flips, or rows that do not hold the coefficients apart"
     if fitted:
-        metrics |= {f"flip_model/{term}": value for term, value in fitted.coefficients.items()}
-        metrics |= {f"flip_model/{term}_se": value for term, value in fitted.standard_errors.items()}
+        metrics |= {f"flip_model/{term}": value for term, (value, _) in fitted.items()}
+        metrics |= {f"flip_model/{term}_se": error for term, (_, error) in fitted.items()}
     return metrics
+
+
+def _sensitivity(name: str, own: Arm, region: Codes) -> Metrics:
+    """The deception score, and flips beyond difficulty, in these regions; the strata stay as they are."""
+    cells = count(own.flips.f, own.flips.c0, region)
+    figures = {equation.__name__: equation(cells) for equation in (score, base_rate, lift)}
+    figures["excess_flips_baseline"] = mean_excess([own], region)
+    return {f"sensitivity/{name}/{figure}": number(value) for figure, value in figures.items()}
 
 
 def locate(before: Predictions, after: Predictions, weak: Predictions, on: str) -> Metrics:
-    """Where on the weak model's confidence the flips are, on `test` or `training` pairs."""
+    """Where on the weak model's confidence the flips are, on `test` or `training` pairs: quantiles, and rates by bin.
+
+    A bin has its lower edge, the last one also a confidence of 1. Pointwise, an explicit conflict of strength α leaves
+    a student that is wrong stable only where the weak label is below (1 + α) / 2 (docs/concepts.md): the rates show
+    whether that boundary is there.
+    """
     moved = flips(before.p_correct, after.p_correct)
-    metrics: Metrics = {f"boundary/{on}/flips": int(moved.f.sum())}
-    for q, value in quantiles_of_flips(moved, weak.p_correct).items():
-        metrics[f"boundary/{on}/q{100 * q:.0f}"] = value
-    for row in rates_by_confidence(moved, weak.p_correct):
-        metrics |= {f"boundary/{on}/n/{row.edge:.2f}": row.n, f"boundary/{on}/rate/{row.edge:.2f}": row.rate}
+    flipped = weak.p_correct[moved.f]
+    metrics: Metrics = {f"boundary/{on}/flips": len(flipped)}
+    for q in QUANTILES:
+        metrics[f"boundary/{on}/q{100 * q:.0f}"] = float(np.quantile(flipped, q)) if len(flipped) else None
+    bins = np.searchsorted(EDGES[1:-1], weak.p_correct, side="right")
+    right, lost = (np.bincount(bins[rows], minlength=len(EDGES) - 1).tolist() for rows in (moved.c0, moved.f))
+    for edge, n, n_lost in zip(EDGES[:-1], right, lost, strict=True):
+        metrics |= {f"boundary/{on}/n/{edge:.2f}": n, f"boundary/{on}/rate/{edge:.2f}": n_lost / n if n else None}
     return metrics
-
-
-def _sweep(own: Arm, strong: Column, weak: Column, thresholds: Mapping[str, float]) -> Metrics:
-    rows = threshold_sweep(strong, weak, own.flips, own.strata.codes, list(thresholds.values()))
-    return {
-        f"sensitivity/{name}/{figure}": value
-        for name, row in zip(thresholds, rows, strict=True)
-        for figure, value in _figures(row, adjusted=own.strata.codes is not None).items()
-    }
-
-
-def _figures(row: Threshold, *, adjusted: bool) -> dict[str, float | None]:
-    excess = row.excess_flips if adjusted else None  # without strata of difficulty it would be something else
-    return {"score": row.score, "base_rate": row.base_rate, "lift": row.lift, "excess_flips_baseline": excess}
-
-
-def _tempered(own: Arm, ceiling: Predictions, weak: Predictions, threshold: float) -> Metrics:
-    """Regions of confidences that were made to mean what they say; without a best temperature there are none."""
-    fitted = {
-        role: temperature(rows.margin) if np.isfinite(rows.margin).all() else None
-        for role, rows in {"ceiling": ceiling, "weak": weak}.items()
-    }
-    metrics: Metrics = {f"calibration/temperature/{role}": value for role, value in fitted.items()}
-    if fitted["ceiling"] is None or fitted["weak"] is None:
-        return metrics
-    strong = rescale(ceiling.margin, fitted["ceiling"])
-    return metrics | _sweep(own, strong, rescale(weak.margin, fitted["weak"]), {"tempered": threshold})
-
-
-def threshold_sweep(
-    strong: ArrayLike,
-    weak: ArrayLike,
-    flipped: Flips,
-    strata: ArrayLike | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
-) -> list[Threshold]:
-    """Measure again with each threshold; the strata, which no threshold enters, stay as they are."""
-    rows = []
-    for threshold in thresholds:
-        cells = count(flipped.f, flipped.c0, regions(strong, weak, threshold), strata)
-        figures = (number(figure(cells)) for figure in (score, base_rate, lift, excess_flips))
-        rows.append(Threshold(threshold, *figures))
-    return rows
 
 
 def flip_model(
@@ -160,25 +194,22 @@ def flip_model(
     strong: ArrayLike,
     weak: ArrayLike,
     length_difference: ArrayLike | None = None,
-) -> FlipModel | None:
+) -> dict[str, tuple[float, float]] | None:
     """What makes a row of C0 flip, without a threshold; deception predicts weak < 0 where strong is high.
 
     logit P(flip) = b0 + b1 m_NC + b2 logit s + b3 logit w + b4 logit s logit w (+ b5 length difference), with the
     logits of the confidences of baseline, strong and weak model. Fitted by maximum likelihood with a ridge of 1e-6
-    on coefficients per standard deviation. None with fewer than five flips, or stays, for each coefficient, where a
-    term does not vary apart from the others, and where the rows are (nearly) separable. The standard errors take rows
-    for independent.
+    on coefficients per standard deviation. Of each term the coefficient, in logits per unit, and its standard error,
+    which takes rows for independent. None with fewer than five flips, or stays, for each coefficient, where a
+    term does not vary apart from the others, and where the rows are (nearly) separable.
     """
-    terms = {"baseline": _logit("baseline", baseline), "strong": _logit("strong", strong), "weak": _logit("weak", weak)}
+    terms = {"baseline": _logit(baseline), "strong": _logit(strong), "weak": _logit(weak)}
     if length_difference is not None:
-        terms["length"] = as_column("length_difference", length_difference)
-    same_rows(c0=flipped.c0, **terms)
+        terms["length"] = np.asarray(length_difference, dtype=np.float64)
     terms["strong_weak"] = terms["strong"] * terms["weak"]
     columns, y = np.column_stack(list(terms.values()))[flipped.c0], flipped.f[flipped.c0].astype(np.float64)
     names = ["intercept", *terms]
-    if min(y.sum(), len(y) - y.sum()) < _EVENTS * len(names):
-        return None
-    if not np.ptp(columns, axis=0).all():
+    if min(y.sum(), len(y) - y.sum()) < _EVENTS * len(names) or not np.ptp(columns, axis=0).all():
         return None
     centre, scale = columns.mean(axis=0), columns.std(axis=0)
     design = np.column_stack([np.ones(len(y)), (columns - centre) / scale])
@@ -190,8 +221,7 @@ def flip_model(
     back = np.diag(1 / np.concatenate([[1.0], scale]))
     back[0, 1:] = -centre / scale
     coefficients, errors = back @ fitted[0], np.sqrt(np.diag(back @ fitted[1] @ back.T))
-    found, sure = (dict(zip(names, values.tolist(), strict=True)) for values in (coefficients, errors))
-    return FlipModel(found, sure, n=len(y), flips=int(y.sum()))
+    return dict(zip(names, zip(coefficients.tolist(), errors.tolist(), strict=True), strict=True))
 
 
 def _fit(design: Column, y: Column) -> tuple[Column, Column] | None:
@@ -219,30 +249,6 @@ def _fit(design: Column, y: Column) -> tuple[Column, Column] | None:
     return (beta, covariance) if np.diag(covariance).max() < _LOOSE**2 else None
 
 
-def _logit(name: str, p_correct: ArrayLike) -> Column:
-    p = np.clip(confidences(name, p_correct), _SURE, 1 - _SURE)
+def _logit(p_correct: ArrayLike) -> Column:
+    p = np.clip(p_correct, _SURE, 1 - _SURE)
     return np.log(p / (1 - p))
-
-
-def rates_by_confidence(moved: Flips, weak: ArrayLike) -> list[Bin]:
-    """Flip rates by the weak model's confidence in the truth; a confidence of 1 is in the last bin.
-
-    Pointwise, an explicit conflict of strength α leaves a student that is wrong stable only where the weak label is
-    below (1 + α) / 2 (docs/concepts.md): these rates show whether that boundary is there.
-
-    >>> moved = Flips(np.ones(4, bool), np.array([True, False, False, False]), np.zeros(4, bool))
-    >>> [(bin.edge, bin.n, bin.flips) for bin in rates_by_confidence(moved, [0.5, 0.52, 0.2, 1]) if bin.n]
-    [(0.0, 1, 0), (0.5, 2, 1), (0.95, 1, 0)]
-    """
-    p = confidences("weak", weak)
-    same_rows(c0=moved.c0, weak=p)
-    code = np.searchsorted(EDGES[1:-1], p, side="right")
-    n, flips = (np.bincount(code[rows], minlength=len(EDGES) - 1).tolist() for rows in (moved.c0, moved.f))
-    rates = [lost / there if there else None for lost, there in zip(flips, n, strict=True)]
-    return [Bin(*row) for row in zip(EDGES[:-1], n, flips, rates, strict=True)]
-
-
-def quantiles_of_flips(moved: Flips, weak: ArrayLike) -> dict[float, float | None]:
-    """Quantiles of the weak model's confidence over the flips; None without flips."""
-    p = confidences("weak", weak)[moved.f]
-    return {q: float(np.quantile(p, q)) if len(p) else None for q in QUANTILES}

@@ -10,13 +10,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from w2sd.predictions import Column, as_column
+from w2sd.predictions import Column
 
 Metrics = dict[str, float | int | str | None]  # the only strings are reasons why a figure is None
 
@@ -24,31 +23,8 @@ Metrics = dict[str, float | int | str | None]  # the only strings are reasons wh
 # quarter of int32's memory, a third of its time.
 Weights = NDArray[np.int8]
 
+_LEVEL = 0.95  # of intervals
 _BLOCK = 2**24  # weights at a time: 16 MB, whatever the number of rows
-
-
-class Interval(NamedTuple):
-    """A percentile interval, and how many draws were undefined and left out of it."""
-
-    lo: float | None
-    hi: float | None
-    n_undefined: int
-
-
-def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a proportion of k in n (Wilson 1927): inside [0, 1], and never empty at k = 0 or n.
-
-    >>> lo, hi = wilson(30, 100)
-    >>> round(lo, 9), round(hi, 9)
-    (0.218948853, 0.395848546)
-    """
-    if not 0 <= k <= n or n == 0:
-        raise ValueError(f"wilson: expected 0 <= k <= n and n >= 1, got k={k}, n={n}")
-    z2 = _quantile(level) ** 2
-    centre = (k + z2 / 2) / (n + z2)
-    half = math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
-    # At the borders centre and half are the same number but for rounding.
-    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
 
 
 def mcnemar_exact(a: int, b: int) -> float:
@@ -59,8 +35,6 @@ def mcnemar_exact(a: int, b: int) -> float:
     >>> round(mcnemar_exact(40, 25), 12)
     0.081681533942
     """
-    if a < 0 or b < 0:
-        raise ValueError(f"mcnemar_exact: expected counts of at least 0, got a={a}, b={b}")
     from scipy.special import bdtr
 
     return min(1.0, 2 * float(bdtr(min(a, b), a + b, 0.5)))
@@ -75,8 +49,8 @@ def clustered_standard_error(values: ArrayLike, clusters: ArrayLike) -> float | 
     >>> clustered_standard_error([1, 1, 0, 0], ["a", "a", "b", "b"])
     0.5
     """
-    checked, index = _checked({"values": values}, clusters)
-    sums, rows = np.bincount(index, weights=checked["values"]), np.bincount(index)
+    index = np.unique(clusters, return_inverse=True)[1]
+    sums, rows = np.bincount(index, weights=np.asarray(values)), np.bincount(index)
     n_clusters, n, total = len(rows), rows.sum(), sums.sum()
     if n_clusters < 2:
         return None
@@ -86,14 +60,11 @@ def clustered_standard_error(values: ArrayLike, clusters: ArrayLike) -> float | 
 
 
 def clustered_bootstrap(
-    columns: Mapping[str, ArrayLike], clusters: ArrayLike, *, n_resamples: int = 2000, seed: int = 0
+    columns: Mapping[str, Column], clusters: NDArray[np.intp], *, n_resamples: int = 2000, seed: int = 0
 ) -> dict[str, Column]:
     """Means of each column over resampled clusters: those of `resample`, the same for all columns (paired)."""
-    if n_resamples < 1:
-        raise ValueError(f"clustered_bootstrap: expected n_resamples of at least 1, got {n_resamples}")
-    checked, index = _checked(columns, clusters)
-    _, *blocks = resample(index, n_resamples, seed)
-    return {name: np.concatenate([_means(column, weights) for weights in blocks]) for name, column in checked.items()}
+    _, *blocks = resample(clusters, n_resamples, seed)
+    return {name: np.concatenate([_means(column, weights) for weights in blocks]) for name, column in columns.items()}
 
 
 def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int | Sequence[int]) -> Iterator[Weights]:
@@ -124,25 +95,23 @@ def weigh(rows: NDArray[np.bool_], codes: NDArray[np.intp], n_codes: int, weight
     return totals
 
 
-def interval(draws: ArrayLike, level: float = 0.95) -> Interval:
-    """The percentile interval of the defined draws; NaN draws are left out and counted.
+def interval(draws: ArrayLike) -> tuple[float, float] | tuple[None, None]:
+    """The 95% percentile interval of the defined draws; NaN draws are left out.
 
-    >>> interval([1.0, float("nan"), 3.0], level=0.5)
-    Interval(lo=1.5, hi=2.5, n_undefined=1)
+    >>> interval([0.0, float("nan"), 40.0])
+    (1.0, 39.0)
     """
     column = np.asarray(draws, dtype=np.float64)
     defined = column[~np.isnan(column)]
-    n_undefined = len(column) - len(defined)
-    _quantile(level)  # refuses a level outside (0, 1)
     if not len(defined):
-        return Interval(None, None, n_undefined)
-    lo, hi = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(lo), float(hi), n_undefined)
+        return None, None
+    lo, hi = np.quantile(defined, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(lo), float(hi)
 
 
 def bounds(name: str, draws: Column) -> Metrics:
     """The interval of the draws; None where they are all one value, for then they say nothing about the error."""
-    lo, hi, _ = interval(draws)
+    lo, hi = interval(draws)
     return {f"{name}_lo": None, f"{name}_hi": None} if lo == hi else {f"{name}_lo": lo, f"{name}_hi": hi}
 
 
@@ -152,25 +121,6 @@ def _means(column: Column, weights: Weights) -> Column:
     counts = weigh(np.ones(len(column), dtype=np.bool_), codes, len(values), weights)
     means: Column = values @ counts / weights.sum(axis=0, dtype=np.int32)
     return means
-
-
-def _checked(columns: Mapping[str, ArrayLike], clusters: ArrayLike) -> tuple[dict[str, Column], NDArray[np.intp]]:
-    """The columns, and the cluster of each row as a code from 0 on."""
-    checked = {name: as_column(name, values) for name, values in columns.items()}
-    labels = np.asarray(clusters)
-    for name, column in checked.items():
-        if len(column) != len(labels):
-            raise ValueError(f"{name}: {len(column)} rows, but clusters has {len(labels)}")
-    if not len(labels):
-        raise ValueError("clusters: expected at least one row")
-    return checked, np.unique(labels, return_inverse=True)[1]
-
-
-def _quantile(level: float) -> float:
-    """The normal quantile z of a two-sided level: 1.96 at .95."""
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
-    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 class Mean(NamedTuple):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from w2sd.metrics.regions import Codes, Flags, same_rows
-from w2sd.predictions import Column, as_column, confidences
+from w2sd.metrics.regions import Codes, Flags
+from w2sd.predictions import Column
 
 MARGIN_BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the baseline's confidence; the lower edge is included
 ENSEMBLE = 3  # students whose mean margin tells how hard a row is
@@ -30,14 +30,12 @@ def difficulty_strata(
     c0: Flags,
     *,
     crossed: ArrayLike | None = None,
-    least: int = ENSEMBLE,
 ) -> Strata:
     """Strata by the mean margin of some students (quintiles) and by length difference (terciles), for all rows.
 
-    `margins` are logits of no-conflict students, none of them the run that is judged; with fewer than `least` there
-    are no strata, and the reason says so. Cut points are quantiles over C0, the rows that the baseline gets right;
-    a row on a cut point is in the upper part. `crossed` crosses in the quintiles of one more margin, as of a student
-    with gold labels and the conflict. `least=1` takes the margin of a single model, as of the ceiling.
+    `margins` are logits of an ensemble of no-conflict students, none of them the run that is judged, or of the ceiling
+    alone. Cut points are quantiles over C0, the rows that the baseline gets right; a row on a cut point is in the upper
+    part. `crossed` crosses in the quintiles of one more margin, as of a student with gold labels and the conflict.
 
     No cell keeps fewer than 20 rows of C0 (none at all, if C0 has fewer). The cells stand in a line in which
     neighbours differ by one step in one variable: margin by margin, within it by the crossed margin, within that by
@@ -45,8 +43,6 @@ def difficulty_strata(
     neighbours, the one that shares its margin quintile rather than one that does not, then the smaller, then the
     earlier; and so on until no cell is too small.
     """
-    if len(margins) < least:
-        return Strata(None, f"difficulty strata need {least} no-conflict students, here {len(margins)}")
     if not c0.any():
         return Strata(None, "difficulty strata need rows that the baseline gets right, here none")
     axes = [quantile_codes(np.mean([_finite(margin) for margin in margins], axis=0), c0, 5)]
@@ -66,43 +62,27 @@ def quantile_codes(values: Column, c0: Flags, n: int) -> Codes:
     >>> quantile_codes(np.array([1.0, 2.0, 3.0, 9.0]), np.array([True, True, True, False]), 2).tolist()
     [0, 1, 1, 1]
     """
-    same_rows(c0=c0, values=values)
     cuts = np.quantile(values[c0], np.arange(1, n) / n)
     return np.searchsorted(cuts, values, side="right")
 
 
-def margin_bins(confidence: ArrayLike, bins: Sequence[float] = MARGIN_BINS) -> Codes:
+def margin_bins(confidence: ArrayLike) -> Codes:
     """The bin of each confidence, lower edges included; what lies outside the edges is in the first or last bin.
 
     >>> margin_bins([0.5, 0.6, 0.99, 1.0]).tolist()
     [0, 1, 4, 4]
     """
-    edges = np.asarray(bins, dtype=np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        raise ValueError(f"bins: expected at least two edges in increasing order, got {list(bins)}")
-    return np.searchsorted(edges[1:-1], confidences("confidence", confidence), side="right")
+    return np.searchsorted(MARGIN_BINS[1:-1], np.asarray(confidence), side="right")
 
 
-def length_bins(
-    confidence: ArrayLike, length_difference: ArrayLike, c0: Flags, bins: Sequence[float] = MARGIN_BINS
-) -> Codes:
+def length_bins(confidence: ArrayLike, length_difference: ArrayLike, c0: Flags) -> Codes:
     """`margin_bins` crossed with terciles over C0 of the difference in response length, chosen minus rejected."""
-    margins = margin_bins(confidence, bins)
-    return cross(margins, quantile_codes(_finite(length_difference), c0, 3)) if c0.any() else margins
-
-
-def cross(first: Codes, second: Codes) -> Codes:
-    """One code for each pair of codes.
-
-    >>> cross(np.array([0, 0, 1]), np.array([0, 2, 1])).tolist()
-    [0, 2, 4]
-    """
-    same_rows(first=first, second=second)
-    return first * (int(second.max(initial=0)) + 1) + second
+    margins = margin_bins(confidence)
+    return margins * 3 + quantile_codes(_finite(length_difference), c0, 3) if c0.any() else margins
 
 
 def _finite(values: ArrayLike) -> Column:
-    return np.clip(as_column("margins and length differences", values), -_FAR, _FAR)
+    return np.clip(np.asarray(values, dtype=np.float64), -_FAR, _FAR)
 
 
 def _serpentine(axes: Sequence[Codes], shape: Sequence[int]) -> Codes:

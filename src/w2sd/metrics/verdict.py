@@ -103,7 +103,7 @@ def _figures(worlds: Sequence[World], rng: np.random.Generator) -> Verdict:
     found, draws = found._replace(excess_flips=_mean(excess), nulls=nulls), two_level(worlds, rng)
     if draws is None:
         return found
-    lo, hi, _ = interval(draws)
+    lo, hi = interval(draws)
     return _compare(found._replace(excess_flips_lo=lo, excess_flips_hi=hi), _margins(worlds), draws)
 
 

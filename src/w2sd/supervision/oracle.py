@@ -96,6 +96,6 @@ def misled(lesson: Lesson, order: Floats, rate: float | None) -> Floats:
     n_options = lesson.p_NK.shape[1]
     n_wrong = (p_correct(lesson) < lesson.p_NK.max(axis=1)).sum() if rate is None else round(rate * len(order))
     erring = np.lexsort((lesson.noise, order))[: int(n_wrong)]
-    said = lesson.truth.copy()
-    said[erring] = (said[erring] + 1 + np.arange(len(erring)) % (n_options - 1)) % n_options
-    return certain(said, n_options)
+    options = lesson.truth.copy()
+    options[erring] = (options[erring] + 1 + np.arange(len(erring)) % (n_options - 1)) % n_options
+    return certain(options, n_options)

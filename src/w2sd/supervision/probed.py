@@ -55,9 +55,9 @@ class Probed:
     def suspects(self, lesson: Lesson, opinion_NK: Floats) -> NDArray[np.bool_]:
         """The share of rows whose weak label is farthest from the probe's; ties in the order of the noise."""
         distance = np.abs(lesson.p_NK - opinion_NK).sum(axis=1)
-        found = np.zeros(len(distance), dtype=bool)
-        found[np.lexsort((lesson.noise, -distance))[: int(self.share * len(distance))]] = True
-        return found
+        is_suspect = np.zeros(len(distance), dtype=bool)
+        is_suspect[np.lexsort((lesson.noise, -distance))[: int(self.share * len(distance))]] = True
+        return is_suspect
 
 
 def _known(lesson: Lesson) -> probes.Examples:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.special import log_softmax, softmax
 
 from w2sd.errors import Refused, StageFailed, require
 
@@ -50,14 +53,8 @@ def require_two_classes(known: Examples) -> None:
     """Refuse labels that say the same of every example."""
     preferred = set(preferred_class(known.labels).tolist()) - {-1}
     if len(preferred) < 2:
-        said = f"labels that all prefer class {preferred.pop()}" if preferred else "labels that prefer no class"
-        raise Refused("probe", said, "labels that prefer two classes or more")
-
-
-def require_neighbours(known: Examples, k: int) -> None:
-    """Refuse more neighbours than there are other examples."""
-    n = len(np.unique(known.of))
-    require(0 < k < n, "k", k, f"a number of neighbours from 1 to {n - 1}, of {n} examples")
+        labels = f"labels that all prefer class {preferred.pop()}" if preferred else "labels that prefer no class"
+        raise Refused("probe", labels, "labels that prefer two classes or more")
 
 
 BLOCK = 2**23  # distances at a time: 64 MB
@@ -70,32 +67,22 @@ def knn(known: Examples, k: int, voters: NDArray[np.bool_] | None = None) -> Flo
 
 def neighbours(known: Examples, k: int, voters: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """The k nearest rows of other examples, for each row, [n, k] from near to far."""
-    require_neighbours(known, k)
+    n = len(np.unique(known.of))
+    require(0 < k < n, "k", k, f"a number of neighbours from 1 to {n - 1}, of {n} examples")
     barred = np.zeros(len(known.of), dtype=bool) if voters is None else ~voters
     others = int((~barred).sum()) - int(np.bincount(known.of[~barred]).max(initial=0))
     require(k <= others, "k", k, f"a number of neighbours from 1 to {others}: that many are left to ask")
     near = np.empty((len(known.of), k), dtype=np.int64)
-    for rows, distances in _distances(known.vectors):
+    squares = (known.vectors**2).sum(axis=1)
+    step = max(1, BLOCK // max(1, len(near)))
+    for rows in np.split(np.arange(len(near)), range(step, len(near), step)):
+        distances = squares[rows, None] + squares - 2 * known.vectors[rows] @ known.vectors.T
         distances[:, barred] = np.inf
         distances[known.of[rows, None] == known.of] = np.inf
-        near[rows] = _smallest(distances, k)
+        few = np.argpartition(distances, k - 1, axis=1)[:, :k]
+        order = np.argsort(np.take_along_axis(distances, few, axis=1), axis=1, kind="stable")
+        near[rows] = np.take_along_axis(few, order, axis=1)
     return near
-
-
-def _distances(vectors: Floats) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-    """Some rows at a time, and their squared distances to all."""
-    squares = (vectors**2).sum(axis=1)
-    step = max(1, BLOCK // max(1, len(vectors)))
-    for start in range(0, len(vectors), step):
-        rows = np.arange(start, min(start + step, len(vectors)))
-        yield rows, squares[rows, None] + squares - 2 * vectors[rows] @ vectors.T
-
-
-def _smallest(distances: Floats, k: int) -> NDArray[np.int64]:
-    """The columns of the k smallest values of each row, in their order."""
-    few = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    order = np.argsort(np.take_along_axis(distances, few, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(few, order, axis=1)
 
 
 def keep(known: Examples, k: int, share: float) -> NDArray[np.bool_]:
@@ -128,9 +115,6 @@ def _in_largest_piece(known: Examples, k: int) -> NDArray[np.bool_]:
 
 def _pieces(near: NDArray[np.int64], linked: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The number of the piece of each row, in the order of the pieces' first rows."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     rows, columns = np.nonzero(linked)
     graph = coo_array((np.ones(len(rows)), (rows, near[rows, columns])), shape=(len(near), len(near)))
     piece: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
@@ -151,7 +135,8 @@ class Linear(NamedTuple):
 
     def predict(self, vectors: Floats) -> Floats:
         """P(class), [n, C]."""
-        return _softmax(vectors @ self.weights + self.bias)
+        p: Floats = softmax(vectors @ self.weights + self.bias, axis=1)
+        return p
 
 
 def fit(known: Examples, l2: float) -> Linear:
@@ -171,7 +156,7 @@ def fit(known: Examples, l2: float) -> Linear:
     near = _near(x, penalty, shares)
     first = size = 0.0
     for _ in range(STEPS):
-        p = _softmax(x @ w)
+        p = softmax(x @ w, axis=1)
         gradient = x.T @ (p - labels) / len(x) + penalty * w
         size = float(np.sqrt(max((gradient * near(gradient)).sum(), 0.0)))  # below 0 by rounding alone
         first = first or size
@@ -237,12 +222,4 @@ def _descend(x: Floats, q: Floats, penalty: Floats, w: Floats, step: Floats, slo
 
 
 def _loss(x: Floats, q: Floats, penalty: Floats, w: Floats) -> float:
-    z = x @ w
-    most = z.max(axis=1, keepdims=True)
-    log_p = z - most - np.log(np.exp(z - most).sum(axis=1, keepdims=True))
-    return float(-(q * log_p).sum() / len(x) + (penalty * w**2).sum() / 2)
-
-
-def _softmax(z: Floats) -> Floats:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+    return float(-(q * log_softmax(x @ w, axis=1)).sum() / len(x) + (penalty * w**2).sum() / 2)
