@@ -31,8 +31,7 @@ from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import states_of
 from w2sd.stages.train import kind_of
 from w2sd.stages.training_targets import hinted, p_correct_in, right_option
-from w2sd.students.policy import PolicyStudent
-from w2sd.students.student import ClassStudent, Examination, Student
+from w2sd.students.student import ClassStudent, Examination, PolicyStudent, Student
 
 HELPFUL = "helpful.parquet"  # predictions of held-out pairs of the conflicting facet
 

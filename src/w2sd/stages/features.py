@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from w2sd.atomic import read_json
-from w2sd.data.batch import ItemRows, PairRows
-from w2sd.data.loader import Loader, in_length_order
+from w2sd.data.batch import ItemBatch, ItemRows, PairBatch, PairRows
+from w2sd.data.loader import Batch, Loader, in_length_order
 from w2sd.data.pairs import classes_of, coin, read
 from w2sd.errors import StageFailed, within
 from w2sd.models.heads import StateModel
@@ -24,9 +26,34 @@ from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
 from w2sd.stages.encoding import can_pack, encode_for
-from w2sd.students.language import StateReader
+from w2sd.students.learner import Reader, unwrapped
 
 FILE = "features.safetensors"
+
+
+class StateReader(Reader):
+    """After a pass over `n` rows, `states_NAD` has what was made of each text, on every process."""
+
+    def __init__(self, model: StateModel, fit: Fit, n: int) -> None:
+        super().__init__(model, fit)
+        self.n = n
+        self.states_NAD: Tensor | None = None
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        self._each(batch, lambda piece, _: self._read(*unwrapped(piece)))
+
+    def _read(self, micro: PairBatch | ItemBatch, counts: float) -> None:
+        of_BD = self.model(micro.tokens).float().cpu()
+        of_NAD = of_BD.unflatten(0, (-1, len(micro.rows))).transpose(0, 1)
+        if self.states_NAD is None:
+            self.states_NAD = torch.zeros(self.n, *of_NAD.shape[1:])
+        if counts:
+            self.states_NAD[micro.rows.cpu()] = of_NAD
+
+    def on_predict_epoch_end(self) -> None:
+        """Each process has read its part of the rows, and has zeros elsewhere."""
+        assert self.states_NAD is not None
+        self.states_NAD = self.trainer.strategy.reduce(self.states_NAD.to(self.device), reduce_op="sum").cpu()
 
 
 def run(task: Task) -> dict[str, Any]:

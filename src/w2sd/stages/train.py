@@ -29,8 +29,7 @@ from w2sd.stages.encoding import can_pack, encode_for
 from w2sd.stages.features import size_of, states_of, width_of
 from w2sd.stages.training_targets import hinted, lessons, right_option
 from w2sd.students.learner import Learner
-from w2sd.students.policy import PolicyStudent
-from w2sd.students.student import ClassStudent, RewardStudent, Student
+from w2sd.students.student import ClassStudent, PolicyStudent, RewardStudent, Student
 
 
 class Training(NamedTuple):
