@@ -213,7 +213,7 @@ def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[s
     )
     loader = Loader(rows, in_length_order(rows.lengths, 6))  # the last batch has one row
     took: list[Stretch] = []
-    job = task(folder, trainer, rank, lambda *_: None)._replace(measured=took.append)
+    job = task(folder, trainer, rank, lambda *_: None)._replace(measured=lambda stretch: took.append(stretch) or {})
     logged = engine.test(job, student, loader)
     read = [took[0].seen.examples, took[0].seen.tokens, took[0].timed.examples]
     return {"logged": logged, "read": read, **{name: column.tolist() for name, column in student.predictions.items()}}
