@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from w2sd.atomic import read_json
-from w2sd.data.batch import ItemBatch, ItemRows, PairBatch, PairRows
+from w2sd.data.batch import ItemBatch, PairBatch
 from w2sd.data.loader import Batch, Loader, in_length_order
-from w2sd.data.pairs import classes_of, coin, read
+from w2sd.data.pairs import read
 from w2sd.errors import StageFailed, within
 from w2sd.models.heads import StateModel
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
-from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.encoding import can_pack, encode_for, rows_for
 from w2sd.students.learner import Reader, unwrapped
 
 FILE = "features.safetensors"
@@ -69,13 +69,10 @@ def run(task: Task) -> dict[str, Any]:
     model.requires_grad_(False)
     examples = read(params["data"]).split(params["split"])
     encoded = encode_for(backbone.config, tokenizer, params["data"], examples, kept=task.tokens)
-    ids = [examples[i].id for i in encoded.kept]
+    examples = [examples[i] for i in encoded.kept]
+    ids = [each.id for each in examples]
     is_packed = can_pack(task, model, encoded, params["precision"])
-    how: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "is_packed": is_packed}
-    if classes_of(params["data"]):
-        rows: ItemRows | PairRows = ItemRows(encoded.texts, **how)
-    else:
-        rows = PairRows(encoded, np.array([coin(id) for id in ids]), **how)
+    rows = rows_for(task, encoded, examples, is_packed=is_packed)
     reader = StateReader(model, Fit(precision=params["precision"]), len(ids))
     engine.predict(task, reader, Loader(rows, in_length_order(rows.lengths)))
     states_NAD = reader.states_NAD

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from torch import nn
 
 from w2sd.conflicts.base import Conflict, NoConflict
-from w2sd.data.batch import AnswerRows, ItemRows, PairRows, StateItems, StatePairs
+from w2sd.data.batch import AnswerRows, ItemRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import classes_of, coin, draw, read
 from w2sd.data.text import Ids
@@ -25,7 +25,7 @@ from w2sd.pipeline.checks import check_holdout, check_threshold
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, reference
 from w2sd.stages.callbacks import Watch
-from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.encoding import can_pack, encode_for, rows_for
 from w2sd.stages.features import size_of, states_of, width_of
 from w2sd.stages.training_targets import hinted, lessons, right_option
 from w2sd.students.learner import Learner
@@ -155,7 +155,6 @@ def run(task: Task) -> dict[str, Any]:
     with within("model"):
         model, tokenizer = begin(task, kind, random_seed(params)), params["model"].open_tokenizer()
     training, held = prepare(task, model, tokenizer), None
-    rows_of = item_rows if kind is ClassStudent else pair_rows
     if stopping := params.get("stopping"):
         training, held = hold_out(training, stopping, params["fit"], params["split"])
     rows = rows_of(task, training)
@@ -181,31 +180,22 @@ def kind_of(objective: Any, data: Any) -> type[Student]:
     return ClassStudent if classes_of(data) else RewardStudent
 
 
-def pair_rows(task: Task, training: Training) -> PairRows:
-    """The pairs in their slots, with what the student may know of them besides their tokens."""
-    params, pairs, encoded = task.params, training.examples, training.encoded
-    swapped = np.array([coin(pair.id) for pair in pairs])
-    given: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "targets": training.targets_NK[:, 0]}
+def rows_of(task: Task, training: Training) -> PairRows | ItemRows:
+    """The examples with their targets, and what else the student may know of them besides their tokens."""
+    params, examples, encoded = task.params, training.examples, training.encoded
+    known: dict[str, Any] = {"is_packed": training.is_packed}
+    if params["adapter"].reads_features:
+        known["states_NAD"] = states_of(task.inputs["features"], [each.id for each in examples])
+    if classes_of(params["data"]):
+        return rows_for(task, encoded, examples, targets_NC=training.targets_NK, **known)
     if training.conflict.reads_truth:
-        given["truth"] = (~swapped).astype(np.float64)
+        known["truth"] = np.array([1.0 - coin(pair.id) for pair in examples])
     if training.conflict.reads_draws:
-        given["draws"] = np.array([draw(str(params["seed"]), pair.id) for pair in pairs])
+        known["draws"] = np.array([draw(str(params["seed"]), pair.id) for pair in examples])
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
-        given["references"] = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    if params["adapter"].reads_features:
-        states_NAD = states_of(task.inputs["features"], [pair.id for pair in pairs])
-        return StatePairs(encoded, swapped, states_NAD=states_NAD, **given)
-    return PairRows(encoded, swapped, is_packed=training.is_packed, **given)
-
-
-def item_rows(task: Task, training: Training) -> ItemRows:
-    """The items with their targets."""
-    texts, budget, targets_NK = training.encoded.texts, task.trainer.micro_tokens, training.targets_NK
-    if task.params["adapter"].reads_features:
-        states_NAD = states_of(task.inputs["features"], [item.id for item in training.examples])
-        return StateItems(texts, budget, states_NAD=states_NAD, targets_NC=targets_NK)
-    return ItemRows(texts, budget, targets_NC=targets_NK, is_packed=training.is_packed)
+        known["references"] = reference.join(task.inputs["reference"], origin, examples, encoded)
+    return rows_for(task, encoded, examples, targets=training.targets_NK[:, 0], **known)
 
 
 def begin(task: Task, kind: type[Student], seed: int) -> HeadedModel | PolicyModel | Probe:
