@@ -19,10 +19,9 @@ from w2sd.data.pairs import CONFLICTING, drops_long, read
 from w2sd.errors import StageFailed
 from w2sd.metrics.accuracy import accuracy
 from w2sd.metrics.torch_metrics import uid_of
-from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
+from w2sd.models.heads import Probe
 from w2sd.models.hub import load_tokenizer
 from w2sd.objectives.base import OWN
-from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.predictions import LOGITS, PREDICTIONS, write_predictions
 from w2sd.stages import engine, reference
@@ -30,7 +29,7 @@ from w2sd.stages.encoding import can_pack, encode_for, rows_for
 from w2sd.stages.features import states_of
 from w2sd.stages.train import kind_of
 from w2sd.stages.training_targets import hinted, p_correct_in, right_option
-from w2sd.students.student import ClassStudent, Examination, PolicyStudent, Student
+from w2sd.students.student import Examination, Student
 
 HELPFUL = "helpful.parquet"  # predictions of held-out pairs of the conflicting facet
 
@@ -89,7 +88,9 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     data, n_asked = task.params["data"], len(examples)
     kind = kind_of(objective, data)
     is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
-    student = _load(kind, trained, objective, fit, is_probe)
+    model_type: Any = Probe if is_probe else kind.model_type
+    student = kind(model_type.load(trained), objective, NoConflict(), fit)
+    student.requires_grad_(False)
 
     confidence = {role: p_correct_in(folder) for role, folder in references.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
@@ -126,14 +127,6 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     student.examine(Examination(uid, cluster, torch.from_numpy(right), columns, reading))
     loader = Loader(rows, in_length_order(rows.lengths))
     return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
-
-
-def _load(kind: type[Student], trained: Path, objective: Any, fit: Fit, is_probe: bool) -> Student:
-    """The trained student."""
-    model: Any = PolicyModel if kind is PolicyStudent else HeadedModel if kind is ClassStudent else RewardModel
-    student = kind((Probe if is_probe else model).load(trained), objective, NoConflict(), fit)
-    student.requires_grad_(False)
-    return student
 
 
 def write(task: Task, scored: Scored, name: str = PREDICTIONS) -> None:

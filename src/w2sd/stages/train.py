@@ -43,7 +43,13 @@ class Training(NamedTuple):
     encoded: Any  # of those pairs (Encoded) or items (EncodedItems)
     is_packed: bool
     n_own: int
-    n_steps: int
+    fit: Fit
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps the optimiser takes."""
+        n = self.n_own if self.conflict.match_steps else len(self.examples)
+        return self.fit.epochs * -(-n // self.fit.batch)
 
     def pick(self, places: Sequence[int]) -> Training:
         """Some of the examples."""
@@ -74,37 +80,29 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
             checkpoint_layers(model.backbone)
         params["adapter"].apply(model, random_seed(params))
 
-    taught = lessons(task, read(params["data"]), conflict)
+    examples, targets_NK, n_own = lessons(task, read(params["data"]), conflict)
     hint = params.get("hint")
-    _, shown = hinted(task, hint, "labels", taught.examples)
+    _, shown = hinted(task, hint, "labels", examples)
     kept = task.tokens if hint is None else None  # there are the rows as they are without one
     encoded = encode_for(config, tokenizer, params["data"], shown, params.get("append_eos"), kept)
-    examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
+    examples, targets_NK = [examples[i] for i in encoded.kept], targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
     # dropout would strike what answers share alike
     is_packed = not isinstance(model, Probe) and not drops and can_pack(task, model, encoded, fit.precision)
     if task.trainer.compile and not isinstance(model, Probe):
         compile_layers(model.backbone)
-    n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
-    whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
-    return whole._replace(n_steps=steps(whole, fit))
+    n_own = sum(place < n_own for place in encoded.kept)  # responses that are too long may have been dropped
+    return Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, fit)
 
 
-def steps(training: Training, fit: Fit) -> int:
-    """How many steps the optimiser takes."""
-    n = training.n_own if training.conflict.match_steps else len(training.examples)
-    return fit.epochs * -(-n // fit.batch)
-
-
-def hold_out(training: Training, stopping: Stopping, fit: Fit, split: str) -> tuple[Training, Training]:
+def hold_out(training: Training, stopping: Stopping, split: str) -> tuple[Training, Training]:
     """What is trained on, and the part of a student's own examples that is held out: whole clusters."""
     n_rows = len(training.examples)
     out = [n for n, example in enumerate(training.examples[: training.n_own]) if stopping.holds_out(example.cluster)]
     rest = sorted(set(range(n_rows)) - set(out))
     with _too_few():
         check_holdout(stopping, len(out), n_rows, split)
-    kept = training.pick(rest)
-    return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
+    return training.pick(rest), training.pick(out)
 
 
 @contextmanager
@@ -156,7 +154,7 @@ def run(task: Task) -> dict[str, Any]:
         model, tokenizer = begin(task, kind, random_seed(params)), params["model"].open_tokenizer()
     training, held = prepare(task, model, tokenizer), None
     if stopping := params.get("stopping"):
-        training, held = hold_out(training, stopping, params["fit"], params["split"])
+        training, held = hold_out(training, stopping, params["split"])
     rows = rows_of(task, training)
     with _too_few():
         check_threshold(params["objective"], len(rows), training.targets_NK.shape[1], params["split"])

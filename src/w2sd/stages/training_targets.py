@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +27,13 @@ Floats = NDArray[np.float64]
 SLOTS = ("first", "second")  # the options of a pair
 
 
-class Lessons(NamedTuple):
-    """Examples to be trained on: a student's own, and after them those that a conflict adds."""
-
-    examples: list[Any]  # pairs or items
-    targets_NK: Floats
-    n_own: int
-
-
-def lessons(task: Task, table: Table, conflict: Conflict) -> Lessons:
-    """What a stage that trains has to read, as its supervision and its conflict have it."""
+def lessons(task: Task, table: Table, conflict: Conflict) -> tuple[list[Any], Floats, int]:
+    """The examples to be trained on, their targets, and how many are a student's own: a conflict's come after them."""
     own, targets_NK = supervised(task, table.rows(task.params["split"], part=task.params["part"]))
     extra = conflict.extra(table, len(own))
     labels = extra_targets(task, extra)
     added = [pair for pair in extra.pairs if pair.id in labels]
-    return Lessons(own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own))
+    return own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own)
 
 
 def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
@@ -134,9 +126,8 @@ def opinions(task: Task, role: str, examples: Sequence[Pair | Item], file: str =
     folder = task.inputs[role]
     if classes_of(task.params["data"]):
         return read_distributions(folder)
-    p_correct = p_correct_in(folder, file)
-    known = [pair.id for pair in examples if pair.id in p_correct]
-    return {id: np.array(_in_slots(id, p_correct[id])) for id in known}
+    slots = {id: (1 - p, p) if coin(id) else (p, 1 - p) for id, p in p_correct_in(folder, file).items()}
+    return {pair.id: np.array(slots[pair.id]) for pair in examples if pair.id in slots}
 
 
 def hinted(
@@ -152,10 +143,6 @@ def hinted(
     teacher, words = opinions(task, role, examples, file), hint.words_for(classes_of(task.params["data"]))
     examples = [example for example in examples if example.id in teacher]
     return examples, [hint.write(example, int(teacher[example.id].argmax()), words) for example in examples]
-
-
-def _in_slots(id: str, p_correct: float) -> tuple[float, float]:
-    return (1 - p_correct, p_correct) if coin(id) else (p_correct, 1 - p_correct)
 
 
 def right_option(example: Pair | Item) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from w2sd.conflicts.base import Conflict
 from w2sd.data.batch import ItemBatch, PairBatch
 from w2sd.data.loader import Batch
 from w2sd.metrics.torch_metrics import DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered
-from w2sd.models.heads import HeadedModel, PolicyModel, Probe
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
 from w2sd.objectives.base import OWN, Moment, Objective
 from w2sd.objectives.reward import StepObjective
 from w2sd.objectives.scores import ClassScores, PairLogProbs, PairScores
@@ -39,6 +39,8 @@ class Examination(NamedTuple):
 
 class Student(Learner):
     """Model, objective and conflict. `training_step` descends `objective(scores, targets) + conflict.loss(...)`."""
+
+    model_type: ClassVar[type[HeadedModel | PolicyModel]]  # or Probe, over states
 
     def __init__(
         self,
@@ -164,6 +166,8 @@ class Student(Learner):
 class RewardStudent(Student):
     """A student whose model gives each answer a score of its own."""
 
+    model_type = RewardModel
+
     def forward(self, batch: PairBatch) -> PairScores:
         return PairScores(*self.model(batch.tokens).float().chunk(2))
 
@@ -176,6 +180,7 @@ class ClassStudent(Student):
     """
 
     example = "item"
+    model_type = HeadedModel
 
     def forward(self, batch: ItemBatch) -> ClassScores:
         return ClassScores(self.model(batch.tokens).float())
@@ -196,6 +201,8 @@ class PolicyStudent(Student):
 
     The reference of an objective that needs one is not here: a batch carries what it said.
     """
+
+    model_type = PolicyModel
 
     def forward(self, batch: PairBatch) -> PairLogProbs:
         sums_B = self.model(batch.tokens).float()
