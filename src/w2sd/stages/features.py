@@ -16,7 +16,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from w2sd.atomic import read_json
 from w2sd.data.batch import ItemBatch, PairBatch
 from w2sd.data.loader import Batch, Loader, in_length_order
 from w2sd.data.pairs import read
@@ -94,11 +93,6 @@ def width_of(folder: Path) -> int:
     """How many numbers a state has."""
     with safe_open(folder / FILE, "numpy") as file:
         return file.get_slice("states").get_shape()[-1]
-
-
-def size_of(folder: Path) -> int:
-    """How many parameters the transformer has that was asked."""
-    return read_json(folder / "metrics.json")["n/parameters"]
 
 
 def states_of(folder: Path, ids: Sequence[str]) -> np.ndarray:

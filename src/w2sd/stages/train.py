@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import nn
 
+from w2sd.atomic import read_json
 from w2sd.conflicts.base import Conflict, NoConflict
 from w2sd.data.batch import AnswerRows, ItemRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
@@ -26,7 +27,7 @@ from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, reference
 from w2sd.stages.callbacks import Watch
 from w2sd.stages.encoding import can_pack, encode_for, rows_for
-from w2sd.stages.features import size_of, states_of, width_of
+from w2sd.stages.features import states_of, width_of
 from w2sd.stages.training_targets import hinted, lessons, right_option
 from w2sd.students.learner import Learner
 from w2sd.students.student import ClassStudent, PolicyStudent, RewardStudent, Student
@@ -125,17 +126,18 @@ def finish(
     model, fit, seed = training.model, task.params["fit"], random_seed(task.params)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     engine.train(task, learner, loader, seed, callbacks)
-    read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head
+    is_probe = isinstance(model, Probe)
+    below = read_json(task.inputs["features"] / "metrics.json")["n/parameters"] if is_probe else 0  # the transformer
     counts = {
         "n/extra": len(rows) - training.n_own,
         "n/steps": learner.global_step,
-        "n/parameters": read_by + sum(weights.numel() for weights in model.parameters()),
+        "n/parameters": below + sum(weights.numel() for weights in model.parameters()),
         "n/trained": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
         "n/truncated_prompts": training.encoded.truncated_prompts,
         "n/dropped_long": training.encoded.dropped_long,
     }
     if task.rank == 0:
-        if not isinstance(model, Probe):
+        if not is_probe:
             task.params["adapter"].merge(model)  # after what was trained has been counted
         model.save(task.out, training.tokenizer)
     return counts

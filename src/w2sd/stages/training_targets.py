@@ -52,13 +52,13 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     if supervision.reads_truth:
         length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
         lesson = lesson._replace(truth=np.array([right_option(example) for example in examples]), length=length)
+    ids = [example.id for example in examples]
     if p_ceiling is not None:
-        lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
+        lesson = lesson._replace(p_ceiling=np.array([p_ceiling[id] for id in ids]))
     if second is not None:
-        lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
+        lesson = lesson._replace(p_second_NK=np.array([second[id] for id in ids]))
     if probed is not None:
-        states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
-        lesson = lesson._replace(features_NAD=states_NAD)
+        lesson = lesson._replace(features_NAD=features.states_of(task.inputs["probed"], ids))
     targets_NK = _targets(supervision, lesson, examples, task.params.get("stopping"))
     kept = ~np.isnan(targets_NK.sum(axis=1))
     if kept.sum() < 2:
