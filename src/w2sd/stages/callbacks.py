@@ -189,7 +189,7 @@ class Watch(pl.Callback):
     The weights that a training begins with are looked at and never kept, however well a new head happens to do.
     Labels may be soft, and count as what they prefer: an undecided one is met half by either option of a pair, as
     wherever agreement is counted. Of equally good looks the first one counts. The truth is looked at in any case, and
-    decides nothing unless asked to.
+    decides only where `stopping.by` names it.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     spec = read_json(trained / "spec.json")
     params = spec["params"]
     objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
-    data, n_asked = task.params["data"], len(examples)
+    data, n_given = task.params["data"], len(examples)
     kind = kind_of(objective, data)
     is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
     model_type: Any = Probe if is_probe else kind.model_type
@@ -94,8 +94,8 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
 
     confidence = {role: p_correct_in(folder) for role, folder in references.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
-    if len(examples) < n_asked and not drops_long(data):
-        raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
+    if len(examples) < n_given and not drops_long(data):
+        raise StageFailed(f"{task.kind}: {n_given - len(examples)} of {n_given} rows lack a prediction to compare with")
     if is_probe:
         model = build(params["model"], "model", task.trusted)
         config, tokenizer = model.open_config(), model.open_tokenizer()

@@ -38,11 +38,11 @@ def run(task: Task) -> dict[str, Any]:
     params, refinement = task.params, task.params["refinement"]
     model, tokenizer = open_policy(task)
     model.eval().to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
-    taught = read_distributions(task.inputs["labels"])
-    items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
+    teacher = read_distributions(task.inputs["labels"])
+    items = [item for item in read(params["data"]).split(params["split"]) if item.id in teacher]
     classes = classes_of(params["data"]) or ()
     words, context = words_of(refinement, classes, tokenizer, model.lm.config, params["context"])
-    labels = {item.id: int(taught[item.id].argmax()) for item in items}
+    labels = {item.id: int(teacher[item.id].argmax()) for item in items}
     shown = contexts(items, labels, words, refinement, tokenizer, context, params.get("holdout", 0.0))
     prompts = [each.ids for each in shown]
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)

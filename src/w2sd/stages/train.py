@@ -154,9 +154,12 @@ def run(task: Task) -> dict[str, Any]:
     kind = kind_of(params["objective"], params["data"])
     with within("model"):
         model, tokenizer = begin(task, kind, random_seed(params)), params["model"].open_tokenizer()
-    training, held = prepare(task, model, tokenizer), None
+    training, watch = prepare(task, model, tokenizer), None
     if stopping := params.get("stopping"):
         training, held = hold_out(training, stopping, params["split"])
+        right = np.eye(held.targets_NK.shape[1])[[right_option(each) for each in held.examples]]
+        every = max(1, round(stopping.every * training.n_steps / params["fit"].epochs))
+        watch = Watch(rows_of(task, held), held.targets_NK, right, stopping, every, training.n_steps)
     rows = rows_of(task, training)
     with _too_few():
         check_threshold(params["objective"], len(rows), training.targets_NK.shape[1], params["split"])
@@ -164,12 +167,9 @@ def run(task: Task) -> dict[str, Any]:
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:
         counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
-    if stopping is None or held is None:
+    if watch is None:
         return counts | finish(task, training, student, rows)
-    labels, right = held.targets_NK, np.eye(held.targets_NK.shape[1])[[right_option(each) for each in held.examples]]
-    every = max(1, round(stopping.every * training.n_steps / params["fit"].epochs))
-    watch = Watch(rows_of(task, held), labels, right, stopping, every, training.n_steps)
-    counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(right)}
+    counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(watch.rows)}
     return counts | watch.conclude(task)
 
 

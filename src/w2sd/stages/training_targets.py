@@ -48,7 +48,7 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     for known in (teacher, p_ceiling, second, probed):  # a model's context may have been too short for some
         examples = [example for example in examples if known is None or example.id in known]
     undecided = np.full(n_options, 1 / n_options)
-    lesson = taught(examples, {each.id: undecided for each in examples} if teacher is None else teacher)
+    lesson = lesson_of(examples, {each.id: undecided for each in examples} if teacher is None else teacher)
     if supervision.reads_truth:
         length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
         lesson = lesson._replace(truth=np.array([right_option(example) for example in examples]), length=length)
@@ -99,7 +99,7 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
         return {pair.id: certain[right_option(pair)] for pair in extra.pairs}
     supervision, teacher = task.params["supervision"], opinions(task, "labels", extra.pairs)
     pairs = [pair for pair in extra.pairs if pair.id in teacher]
-    lesson = taught(pairs, teacher)
+    lesson = lesson_of(pairs, teacher)
     # of own rows, of which these are none, more is known
     is_about_own = supervision.reads_truth or supervision.needs_features or supervision.first_stage is not None
     targets_NK = lesson.p_NK if is_about_own else supervision.targets(lesson)
@@ -107,7 +107,7 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
     return dict(zip((pair.id for pair in pairs), targets_NK, strict=True))
 
 
-def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Lesson:
+def lesson_of(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Lesson:
     """What a supervision sees of these examples that does not take the truth."""
     return Lesson(
         p_NK=np.array([teacher[example.id] for example in examples]),
