@@ -36,8 +36,7 @@ from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
-from w2sd.students.policy import LOGP, PolicyStudent
-from w2sd.students.student import Examination, RewardStudent, Student
+from w2sd.students.student import LOGP, Examination, PolicyStudent, RewardStudent, Student
 
 OBJECTIVES = {"reward": RewardBCE(), "simpo": SimPO(beta=2.0, gamma=1.0), "dpo": DPO(beta=0.1)}
 

@@ -10,18 +10,22 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from w2sd.atomic import read_json, write_json
 from w2sd.config import build
+from w2sd.data.tally import Tally
 from w2sd.errors import Refused, StageFailed
+from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Stretch, Task
 from w2sd.pipeline.store import Store
 from w2sd.signals import exit_on_signals
-from w2sd.stages.performance import figures, memory, reset_peak
 
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "w2sd")
 
@@ -36,9 +40,15 @@ def execute(
     trusted = runtime["trusted"]
     params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
     inputs = {role: store.folder(key) for role, key in spec["inputs"].items()}
-    wall, cpu = time.perf_counter(), _cpu_seconds()
+    wall, cpu = time.perf_counter(), time.process_time()
     reset_peak()
     stretches: list[Stretch] = []
+    trainer = build(runtime["trainer"], "trainer", trusted)
+
+    def measured(stretch: Stretch) -> dict[str, float | None]:
+        stretches.append(stretch)
+        return throughput([stretch]) | memory(trainer)
+
     task = Task(
         key=spec["key"],
         kind=spec["kind"],
@@ -47,14 +57,14 @@ def execute(
         inputs=inputs,
         out=Path(os.devnull),  # a folder to nobody: to write there is an error
         work=store.work(spec["key"]),
-        trainer=build(runtime["trainer"], "trainer", trusted),
+        trainer=trainer,
         logger=build(runtime["logger"], "logger", trusted),
         name=runtime["name"],
         logs=Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}",
         advance=advance,
         trusted=trusted,
         rank=rank,
-        measured=stretches.append,
+        measured=measured,
         tokens=store.tokens,
     )
     run = importlib.import_module(f"w2sd.stages.{spec['kind']}").run
@@ -66,12 +76,54 @@ def execute(
         write_json(out / "metrics.json", metrics)
         cost: dict[str, Any] = {
             "seconds": round(time.perf_counter() - wall, 3),
-            "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+            "cpu_seconds": round(time.process_time() - cpu, 3),
         }
+        cost |= (throughput(stretches, wall) if stretches else {}) | memory(trainer)
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        hardware = {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpu": gpu}
         versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
-        cost |= (figures(stretches, wall) if stretches else {}) | memory(task.trainer)
-        machine = {"hardware": _hardware(), "versions": versions}
-        write_json(out / "runtime.json", {**cost, **machine, "trainer": runtime["trainer"]})
+        machine = {"hardware": hardware, "versions": versions, "trainer": runtime["trainer"]}
+        write_json(out / "runtime.json", cost | machine)
+
+
+def throughput(stretches: Sequence[Stretch], started: float | None = None) -> dict[str, float | None]:
+    """Return the rates and the padding of a stage that `started` then and had these stretches; null where undefined."""
+    seen, timed = Tally(), Tally()
+    for stretch in stretches:
+        seen, timed = seen.plus(stretch.seen), timed.plus(stretch.timed)
+    seconds, cpu_seconds = (sum(getattr(each, name) for each in stretches) for name in ("seconds", "cpu_seconds"))
+    figures = {
+        "pairs_per_s": _share(timed.examples, seconds),
+        "pairs_per_cpu_s": _share(timed.examples, cpu_seconds),
+        "tokens_per_s": _share(timed.tokens, seconds),
+        "padding": _share(seen.places - seen.tokens, seen.places),
+        "seconds": seconds,
+        "setup_seconds": None if started is None else stretches[0].began - started,
+    }
+    rounded = {name: None if value is None else float(f"{value:.4g}") for name, value in figures.items()}
+    [*layouts] = {each.is_packed for each in stretches}  # a later pass may read texts that are too long to be packed
+    rounded["packed"] = layouts[0] if len(layouts) == 1 else None
+    return {f"throughput/{name}": value for name, value in rounded.items()}
+
+
+def _share(part: Any, whole: Any) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def reset_peak() -> None:
+    """Begin to count the GPU's peak anew: what an earlier stage of this process had there is not this one's."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory(trainer: Trainer) -> dict[str, float | None]:
+    """Return the most memory that this process ever had, and the most that this stage had on the GPU."""
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    is_gpu = trainer.accelerator == "gpu" and torch.cuda.is_initialized()
+    return {
+        "memory/peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
+        "memory/peak_gpu_mb": torch.cuda.max_memory_allocated() // 1024**2 if is_gpu else None,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,9 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     except (Refused, StageFailed) as error:
         _say(f"@failed {error}")
         return 1
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     return 0
 
 
@@ -105,29 +156,18 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 def _commit() -> str | None:
     """The commit of the source tree, if w2sd runs from one."""
     here = Path(__file__).parent
     if not (here.parents[1] / ".git").exists():
         return None
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
         )
     except OSError:
         return None
-    return found.stdout.strip() or None
-
-
-def _hardware() -> dict[str, Any]:
-    torch = sys.modules.get("torch")  # a stage that needed no torch has no need to look for its devices
-    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
-    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpu": gpu}
+    return described.stdout.strip() or None
 
 
 def _cpu_name() -> str:

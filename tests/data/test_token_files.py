@@ -115,7 +115,7 @@ def encoded(kept: Path | None, data: Few = FEW, family: str = FAMILY, context: i
         vocab_size = len(FAMILIES[family]())
         max_position_embeddings = context
 
-    encoding._known.clear()
+    encoding._remembered.cache_clear()
     return encode_for(Config, FAMILIES[family](), data, read(data).split("w2s"), "never", kept)
 
 
@@ -138,7 +138,7 @@ def test_a_process_encodes_no_pair_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     class Config:
         vocab_size = len(tokenizer)
 
-    encoding._known.clear()
+    encoding._remembered.cache_clear()
     monkeypatch.setattr(encoding, "encode_rows", counted)
     strange = pairs[0]._replace(id="strange", chosen="something else")
     for asked in (pairs[5:9], pairs[::-1], [strange, pairs[3]]):
@@ -168,7 +168,7 @@ def test_more_rows_than_a_process_keeps_are_made_again(monkeypatch: pytest.Monke
     pairs, seen, make = read(FEW).examples, [], encoding.encode_rows
     monkeypatch.setattr(encoding, "ROWS", len(pairs) - 1)
     monkeypatch.setattr(encoding, "encode_rows", lambda some, *how: seen.extend(some) or make(some, *how))
-    encoding._known.clear()
+    encoding._remembered.cache_clear()
     first, second = (encode_for(Config, FAMILIES[FAMILY](), FEW, pairs, "never") for _ in range(2))
     assert same(first, second)
     assert seen == [*pairs, *pairs]
@@ -193,7 +193,7 @@ def test_rows_are_known_by_their_texts_and_not_by_an_id_that_a_source_of_yours_m
 
     bread, salt = Numbered(), Numbered(word="salt")
     alone = encoded(None, salt)
-    encoding._known.clear()
+    encoding._remembered.cache_clear()
     first, second = (
         encode_for(Config, FAMILIES[FAMILY](), data, read(data).split("w2s"), "never") for data in (bread, salt)
     )

@@ -49,10 +49,9 @@ from w2sd.pipeline.stage import Stretch, Task
 from w2sd.pipeline.store import Store
 from w2sd.stages import engine
 from w2sd.stages.encoding import can_pack
-from w2sd.students.language import DocumentRows, LanguageLearner
+from w2sd.students.language import DocumentRows, LanguageLearner, SftLearner
 from w2sd.students.learner import Learner
-from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.students.student import ClassStudent, Examination, RewardStudent, Student
+from w2sd.students.student import ClassStudent, Examination, PolicyStudent, RewardStudent, Student
 
 N = 25  # four steps an epoch, the last of them on one row, which leaves a process without any
 STOP = 6  # the step in which trainings are stopped that are to go on elsewhere
@@ -214,7 +213,7 @@ def score(build: Build, folder: Path, trainer: Trainer, rank: int = 0) -> dict[s
     )
     loader = Loader(rows, in_length_order(rows.lengths, 6))  # the last batch has one row
     took: list[Stretch] = []
-    job = task(folder, trainer, rank, lambda *_: None)._replace(measured=took.append)
+    job = task(folder, trainer, rank, lambda *_: None)._replace(measured=lambda stretch: took.append(stretch) or {})
     logged = engine.test(job, student, loader)
     read = [took[0].seen.examples, took[0].seen.tokens, took[0].timed.examples]
     return {"logged": logged, "read": read, **{name: column.tolist() for name, column in student.predictions.items()}}

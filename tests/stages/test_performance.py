@@ -17,8 +17,8 @@ from w2sd.data.tally import Tally
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Stretch
 from w2sd.stages import callbacks, engine
-from w2sd.stages.performance import figures, memory, reset_peak
 from w2sd.students.student import Examination, Student
+from w2sd.worker import memory, reset_peak, throughput
 
 EPOCHS = 2
 STEPS = EPOCHS * 4
@@ -72,7 +72,7 @@ def train(build: Build, place: Path, slow: Callable[[Any], Any] = lambda rows: r
     learner, rows, _ = build()
     learner.n_steps = STEPS
     took: list[Stretch] = []
-    job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
+    job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=lambda stretch: took.append(stretch) or {})
     engine.train(job, learner, Loader(slow(rows), Shuffled(N, 8, seed=3)), 7)
     [stretch] = took
     return stretch
@@ -84,7 +84,7 @@ def score(place: Path, batch: int) -> Stretch:
     student.requires_grad_(False)
     student.examine(Examination(torch.arange(N), torch.arange(N), torch.from_numpy(SWAPPED), {}))
     took: list[Stretch] = []
-    job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=took.append)
+    job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=lambda stretch: took.append(stretch) or {})
     engine.predict(job, student, Loader(rows, in_length_order(rows.lengths, batch)))
     [stretch] = took
     return stretch
@@ -99,7 +99,7 @@ def test_what_was_read_adds_up_to_the_data(build: Build, tmp_path: Path) -> None
     assert seen.examples == EPOCHS * N
     assert seen.tokens == EPOCHS * (lengths.sum() - once.sum())
     assert stretch.timed.examples == EPOCHS * N - 8
-    padding, is_packed = (figures([stretch])[f"throughput/{name}"] for name in ("padding", "packed"))
+    padding, is_packed = (throughput([stretch])[f"throughput/{name}"] for name in ("padding", "packed"))
     assert is_packed == (build in (policy, sft))
     assert 0 < padding < 1 if build is reward else padding == 0  # type: ignore[operator]
 
@@ -119,9 +119,9 @@ def test_set_up_and_a_slow_first_batch_change_no_rate(clock: Clock, tmp_path: Pa
     started = clock.now
     clock.pass_(30)
     quick = train(reward, tmp_path / "quick", lambda rows: Slow(rows, clock, 1.0))
-    told, again = figures([quick], started), clock.now
+    told, again = throughput([quick], started), clock.now
     slow = train(reward, tmp_path / "slow", lambda rows: Slow(rows, clock, 500.0))
-    assert figures([slow], again) == told | {"throughput/setup_seconds": 500}
+    assert throughput([slow], again) == told | {"throughput/setup_seconds": 500}
     assert told["throughput/setup_seconds"] == 31
     assert told["throughput/seconds"] == STEPS - 1
     pairs = EPOCHS * N - 8
@@ -130,7 +130,7 @@ def test_set_up_and_a_slow_first_batch_change_no_rate(clock: Clock, tmp_path: Pa
 
 
 def test_of_one_batch_there_is_no_rate(tmp_path: Path) -> None:
-    told = figures([score(tmp_path, batch=N)], started=0.0)
+    told = throughput([score(tmp_path, batch=N)], started=0.0)
     undefined = {name.partition("/")[2] for name, value in told.items() if value is None}
     assert undefined == {"pairs_per_s", "pairs_per_cpu_s", "tokens_per_s"}
 
@@ -145,7 +145,7 @@ def test_two_passes_of_a_stage_are_one_rate() -> None:
     """Evaluation reads the test split, and then held-out pairs that may fit in one batch."""
     first = Stretch(5.0, 2.0, 4.0, Tally(30, 300, 400), Tally(20, 200, 250), True)
     other = Stretch(9.0, 0.0, 0.0, Tally(10, 100, 100), Tally(0, 0, 0), True)
-    assert figures([first, other], started=1.0) == {
+    assert throughput([first, other], started=1.0) == {
         "throughput/pairs_per_s": 10,
         "throughput/pairs_per_cpu_s": 5,
         "throughput/tokens_per_s": 100,
@@ -154,7 +154,7 @@ def test_two_passes_of_a_stage_are_one_rate() -> None:
         "throughput/setup_seconds": 4,
         "throughput/packed": True,
     }
-    assert figures([first, other._replace(is_packed=False)])["throughput/packed"] is None
+    assert throughput([first, other._replace(is_packed=False)])["throughput/packed"] is None
 
 
 def test_what_is_read_only_to_keep_step_with_others_is_not_counted() -> None:

@@ -29,10 +29,9 @@ from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Task
 from w2sd.stages import callbacks, engine
-from w2sd.students.language import DocumentRows, LanguageLearner
+from w2sd.students.language import DocumentRows, LanguageLearner, SftLearner
 from w2sd.students.learner import Learner
-from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.students.student import RewardStudent
+from w2sd.students.student import PolicyStudent, RewardStudent
 
 N, EPOCHS, STEPS = 22, 3, 9  # three steps an epoch, the last of them on fewer rows
 FIT = Fit(lr=1e-2, epochs=EPOCHS, batch=8, clip=0.5, weight_decay=0.01, warmup=0.2)

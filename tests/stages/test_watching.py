@@ -198,12 +198,12 @@ def training(n: int, n_own: int) -> Training:
     items = [Item(digest(str(k)), digest(str(k)), "w2s", str(k), 0) for k in range(n)]
     encoded = EncodedItems([np.array([k % 9], dtype=np.int32) for k in range(n)], list(range(n)), 0)
     nothing: Any = None
-    return Training(nothing, None, NoConflict(), items, np.eye(2)[RIGHT[:n]], encoded, False, n_own, 99)
+    return Training(nothing, None, NoConflict(), items, np.eye(2)[RIGHT[:n]], encoded, False, n_own, FIT)
 
 
 def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
     whole = training(80, n_own=60)
-    kept, held = hold_out(whole, Stopping(holdout=0.25), FIT, "w2s")
+    kept, held = hold_out(whole, Stopping(holdout=0.25), "w2s")
     ids = [{item.id for item in part.examples} for part in (kept, held)]
     assert not ids[0] & ids[1]
     assert ids[0] | ids[1] == {item.id for item in whole.examples}
@@ -215,18 +215,18 @@ def test_rows_are_held_out_by_their_ids_and_only_a_student_s_own() -> None:
         assert [int(item.text) % 9 for item in part.examples] == [int(ids[0]) for ids in part.encoded.texts]
         assert np.array_equal(part.targets_NK, np.eye(2)[[RIGHT[int(item.text)] for item in part.examples]])
     assert ids[1] <= {
-        item.id for item in hold_out(whole, Stopping(holdout=0.5), FIT, "w2s")[1].examples
+        item.id for item in hold_out(whole, Stopping(holdout=0.5), "w2s")[1].examples
     }  # a larger share has the smaller one
     with pytest.raises(StageFailed, match=r"^stopping\.holdout: 1e-09 .*\b80\b.* 0$"):
-        hold_out(whole, Stopping(holdout=1e-9), FIT, "w2s")
+        hold_out(whole, Stopping(holdout=1e-9), "w2s")
     with pytest.raises(StageFailed, match=r"^stopping\.holdout: 0\.9+ .*\b20\b.* 20$"):
-        hold_out(training(20, n_own=20), Stopping(holdout=1 - 1e-9), FIT, "w2s")
+        hold_out(training(20, n_own=20), Stopping(holdout=1 - 1e-9), "w2s")
 
 
 def test_what_belongs_together_is_held_out_together() -> None:
     whole = training(80, n_own=80)
     examples = [item._replace(cluster=digest(str(int(item.text) // 2))) for item in whole.examples]
-    kept, held = hold_out(whole._replace(examples=examples), Stopping(holdout=0.25), FIT, "w2s")
+    kept, held = hold_out(whole._replace(examples=examples), Stopping(holdout=0.25), "w2s")
     clusters = [{item.cluster for item in part.examples} for part in (kept, held)]
     assert not clusters[0] & clusters[1]
 

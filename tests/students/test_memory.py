@@ -26,9 +26,8 @@ from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
-from w2sd.students.language import DocumentRows, LanguageLearner
+from w2sd.students.language import DocumentRows, LanguageLearner, SftLearner
 from w2sd.students.learner import Learner
-from w2sd.students.policy import SftLearner
 from w2sd.students.student import Examination, RewardStudent
 
 N, VOCABULARY, LENGTH = 22, 31, 6

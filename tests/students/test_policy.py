@@ -40,9 +40,9 @@ from w2sd.objectives.preference import DPO, SimPO
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
+from w2sd.students.language import SftLearner
 from w2sd.students.learner import Learner
-from w2sd.students.policy import PolicyStudent, SftLearner
-from w2sd.students.student import Examination
+from w2sd.students.student import Examination, PolicyStudent
 
 N, VOCABULARY = 22, 31
 BATCHES = [list(range(8)), list(range(8, 16)), list(range(16, 22))]  # the last one is smaller

@@ -89,6 +89,6 @@ class Task(NamedTuple):
     advance: Callable[[int, int], None]
     trusted: Sequence[str] = ()  # prefixes of a user's own modules
     rank: int = 0  # which process of the group this is
-    measured: Callable[[Stretch], None] = lambda stretch: None  # takes what a pass over some data took
+    measured: Callable[[Stretch], dict[str, Any]] = lambda stretch: {}  # takes what a pass over some data took
     trains: bool = False  # as its kind declares
     tokens: Path | None = None  # where tokens are kept that other processes may find

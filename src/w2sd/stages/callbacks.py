@@ -24,7 +24,6 @@ from w2sd.logger import conclude
 from w2sd.parts.stopping import CURVE, LABELS, NOTHING, Look, Stopping
 from w2sd.pipeline.stage import Stretch, Task
 from w2sd.signals import TERMINATED
-from w2sd.stages.performance import figures, memory
 from w2sd.students.learner import unwrapped
 from w2sd.students.student import Student
 from w2sd.supervision.base import hardened
@@ -159,12 +158,11 @@ class Throughput(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         wall, cpu = (end - start for end, start in zip(self.ended, self.began, strict=True))
         own = [cpu, *map(float, self.seen), *map(float, self.first or self.seen)]
-        told = torch.tensor(own, dtype=torch.float64, device=pl_module.device)
-        cpu, *counted = trainer.strategy.reduce(told, reduce_op="sum").tolist()
+        sums = torch.tensor(own, dtype=torch.float64, device=pl_module.device)
+        cpu, *counted = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         seen, first = Tally(*counted[: len(self.seen)]), Tally(*counted[len(self.seen) :])
         stretch = Stretch(self.began[0], wall, cpu, seen, seen.minus(first), self.is_packed)
-        self.task.measured(stretch)
-        conclude(trainer.loggers, {**figures([stretch]), **memory(self.task.trainer)})
+        conclude(trainer.loggers, self.task.measured(stretch))
 
     on_test_start = on_predict_start = on_train_start
     on_test_batch_end = on_predict_batch_end = on_train_batch_end
@@ -191,7 +189,7 @@ class Watch(pl.Callback):
     The weights that a training begins with are looked at and never kept, however well a new head happens to do.
     Labels may be soft, and count as what they prefer: an undecided one is met half by either option of a pair, as
     wherever agreement is counted. Of equally good looks the first one counts. The truth is looked at in any case, and
-    decides nothing unless asked to.
+    decides only where `stopping.by` names it.
     """
 
     def __init__(

@@ -42,10 +42,7 @@ def _figures(task: Task) -> dict[str, Any]:
     aside = (TRAINING, SALIENCY, SAMPLES)
     folders = {role: folder for role, folder in task.inputs.items() if not role.startswith(aside)}
     # Where long responses are dropped, tokenizers differ in what they find too long.
-    joined = _join(
-        {role.replace("placebo_", "placebo/"): at for role, at in folders.items()},
-        drops_long(data),
-    )
+    joined = _join({role.replace("placebo_", "placebo/"): at for role, at in folders.items()}, drops_long(data))
     metrics: dict[str, Any] = compare(joined)
     if f"{TRAINING}student" in task.inputs:
         before, after, weak = (task.inputs[TRAINING + role] for role in ("baseline", "student", "weak"))

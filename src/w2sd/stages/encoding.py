@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
-from w2sd.data.pairs import classes_of, read, texts_of
+from w2sd.data.batch import ItemRows, PairRows, StateItems, StatePairs
+from w2sd.data.pairs import classes_of, coin, read, texts_of
 from w2sd.data.text import Encoded, EncodedItems, Row, encode_items, encode_rows, gather, gather_items
 from w2sd.data.token_cache import load, save
 from w2sd.errors import within
@@ -30,7 +31,6 @@ VERSION = 1  # of the files; another one where `data/text.py` makes other tokens
 Encoding = Encoded | EncodedItems
 Make = Callable[[list[Any]], list[Row | None]]
 Rows = dict[tuple[str, ...], Row | None]  # by the texts that they are made of
-_known: OrderedDict[str, Rows] = OrderedDict()
 
 
 def open_policy(task: Task) -> tuple[PolicyModel, Any]:
@@ -70,6 +70,8 @@ def encode_for(
         return collect(make(examples))
     reader = digest(words, *map(str, how))
     rows = _remembered(reader)
+    if len(rows) > ROWS:
+        rows.clear()
     if kept is not None:
         for split in sorted({example.split for example in examples}):
             _share(rows, kept, reader, read(data).split(split), make)
@@ -83,14 +85,10 @@ def context_of(config: Any, data: Any) -> int:
     return min(limit for limit in limits if limit)
 
 
-def _remembered(key: str) -> Rows:
-    rows = _known.setdefault(key, {})
-    _known.move_to_end(key)
-    while len(_known) > KEPT:
-        _known.popitem(last=False)
-    if len(rows) > ROWS:
-        rows.clear()
-    return rows
+@lru_cache(maxsize=KEPT)
+def _remembered(reader: str) -> Rows:
+    """The rows that a reader has made so far."""
+    return {}
 
 
 def _share(rows: Rows, folder: Path, reader: str, examples: list[Any], make: Make) -> None:
@@ -101,8 +99,8 @@ def _share(rows: Rows, folder: Path, reader: str, examples: list[Any], make: Mak
     are_here = all(text in rows for text in texts)
     if are_here and path.exists():
         return
-    if not are_here and (found := load(path)) is not None:
-        rows.update(zip(texts, found, strict=True))
+    if not are_here and (loaded := load(path)) is not None:
+        rows.update(zip(texts, loaded, strict=True))
         return
     _complete(rows, examples, make)
     save(path, [rows[text] for text in texts])
@@ -112,6 +110,16 @@ def _complete(rows: Rows, examples: list[Any], make: Make) -> None:
     """Make the rows that are not there yet."""
     new = [example for example in examples if texts_of(example) not in rows]
     rows.update(zip(map(texts_of, new), make(new), strict=True))
+
+
+def rows_for(task: Task, encoded: Encoding, examples: list[Any], **columns: Any) -> PairRows | ItemRows:
+    """The examples as a student reads them, pairs in the slots of their coin; with `states_NAD`, as their states."""
+    given: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, **columns}
+    reads_states = "states_NAD" in columns
+    if isinstance(encoded, EncodedItems):
+        return (StateItems if reads_states else ItemRows)(encoded.texts, **given)
+    swapped = np.array([coin(pair.id) for pair in examples])
+    return (StatePairs if reads_states else PairRows)(encoded, swapped, **given)
 
 
 def objection(trainer: Trainer, own: str | None) -> str | None:

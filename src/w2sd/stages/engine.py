@@ -131,8 +131,8 @@ def train(task: Task, learner: Learner, loader: Loader, seed: int, callbacks: Se
     """
     last = task.work / "last.ckpt"
     if task.rank == 0:
-        for part in task.work.glob(f"{last.name}.*.part"):  # of a process that was killed while it saved
-            part.unlink(missing_ok=True)
+        for rest in task.work.glob(f"{last.name}.*.part"):  # of a process that was killed while it saved
+            rest.unlink(missing_ok=True)
     checkpoints = Checkpoints(last, task.trainer.save_every_s, not task.trainer.is_shared)
     own = [checkpoints, RandomState(task.rank), Horizon(learner.n_steps)]
     torch.manual_seed(seed + (task.rank << 32))  # no two processes drop the same units out

@@ -14,25 +14,22 @@ from safetensors.numpy import save_file
 from w2sd.atomic import read_json
 from w2sd.config import build
 from w2sd.conflicts.base import NoConflict
-from w2sd.data.batch import ItemRows, PairRows, StateItems, StatePairs
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import CONFLICTING, drops_long, read
 from w2sd.errors import StageFailed
 from w2sd.metrics.accuracy import accuracy
 from w2sd.metrics.torch_metrics import uid_of
-from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
+from w2sd.models.heads import Probe
 from w2sd.models.hub import load_tokenizer
 from w2sd.objectives.base import OWN
-from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.predictions import LOGITS, PREDICTIONS, write_predictions
 from w2sd.stages import engine, reference
-from w2sd.stages.encoding import can_pack, encode_for
+from w2sd.stages.encoding import can_pack, encode_for, rows_for
 from w2sd.stages.features import states_of
 from w2sd.stages.train import kind_of
 from w2sd.stages.training_targets import hinted, p_correct_in, right_option
-from w2sd.students.policy import PolicyStudent
-from w2sd.students.student import ClassStudent, Examination, Student
+from w2sd.students.student import Examination, Student
 
 HELPFUL = "helpful.parquet"  # predictions of held-out pairs of the conflicting facet
 
@@ -88,15 +85,17 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     spec = read_json(trained / "spec.json")
     params = spec["params"]
     objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
-    data, n_asked = task.params["data"], len(examples)
+    data, n_given = task.params["data"], len(examples)
     kind = kind_of(objective, data)
     is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
-    student = _load(kind, trained, objective, fit, is_probe)
+    model_type: Any = Probe if is_probe else kind.model_type
+    student = kind(model_type.load(trained), objective, NoConflict(), fit)
+    student.requires_grad_(False)
 
     confidence = {role: p_correct_in(folder) for role, folder in references.items()}
     examples = [each for each in examples if all(each.id in column for column in confidence.values())]
-    if len(examples) < n_asked and not drops_long(data):
-        raise StageFailed(f"{task.kind}: {n_asked - len(examples)} of {n_asked} rows lack a prediction to compare with")
+    if len(examples) < n_given and not drops_long(data):
+        raise StageFailed(f"{task.kind}: {n_given - len(examples)} of {n_given} rows lack a prediction to compare with")
     if is_probe:
         model = build(params["model"], "model", task.trusted)
         config, tokenizer = model.open_config(), model.open_tokenizer()
@@ -108,7 +107,16 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), kept)
     examples = [examples[i] for i in encoded.kept]
     right = np.array([right_option(example) for example in examples])
-    rows = _states(task, student, examples, encoded) if is_probe else _texts(task, spec, student, examples, encoded)
+    known: dict[str, Any] = {}
+    if is_probe:
+        known["states_NAD"] = states_of(task.inputs["features"], [each.id for each in examples])
+    else:
+        known["is_packed"] = can_pack(task, student.model, encoded, fit.precision)
+    if objective.needs_reference:
+        model = build(params["model"], "model", task.trusted)
+        origin = spec["inputs"].get("base") or reference.known_by(model, None)
+        known["references"] = reference.join(task.inputs["reference"], origin, examples, encoded)
+    rows = rows_for(task, encoded, examples, **known)
     columns = {
         role: torch.tensor([column[each.id] for each in examples], dtype=torch.float64)
         for role, column in confidence.items()
@@ -119,36 +127,6 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     student.examine(Examination(uid, cluster, torch.from_numpy(right), columns, reading))
     loader = Loader(rows, in_length_order(rows.lengths))
     return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
-
-
-def _load(kind: type[Student], trained: Path, objective: Any, fit: Fit, is_probe: bool) -> Student:
-    """The trained student."""
-    model: Any = PolicyModel if kind is PolicyStudent else HeadedModel if kind is ClassStudent else RewardModel
-    student = kind((Probe if is_probe else model).load(trained), objective, NoConflict(), fit)
-    student.requires_grad_(False)
-    return student
-
-
-def _texts(task: Task, spec: Any, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
-    """What a model reads."""
-    budget, is_packed = task.trainer.micro_tokens, can_pack(task, student.model, encoded, student.fit.precision)
-    if isinstance(student, ClassStudent):
-        return ItemRows(encoded.texts, budget, is_packed=is_packed)
-    swapped, references = np.array([right_option(pair) == 1 for pair in examples]), None
-    if student.objective.needs_reference:
-        model = build(spec["params"]["model"], "model", task.trusted)
-        origin = spec["inputs"].get("base") or reference.known_by(model, None)
-        references = reference.join(task.inputs["reference"], origin, examples, encoded)
-    return PairRows(encoded, swapped, budget, references=references, is_packed=is_packed)
-
-
-def _states(task: Task, student: Student, examples: list[Any], encoded: Any) -> PairRows | ItemRows:
-    """What was read before."""
-    budget, states_NAD = task.trainer.micro_tokens, states_of(task.inputs["features"], [each.id for each in examples])
-    if isinstance(student, ClassStudent):
-        return StateItems(encoded.texts, budget, states_NAD=states_NAD)
-    swapped = np.array([right_option(pair) == 1 for pair in examples])
-    return StatePairs(encoded, swapped, budget, states_NAD=states_NAD)
 
 
 def write(task: Task, scored: Scored, name: str = PREDICTIONS) -> None:

@@ -11,22 +11,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from w2sd.atomic import read_json
-from w2sd.data.batch import ItemRows, PairRows
-from w2sd.data.loader import Loader, in_length_order
-from w2sd.data.pairs import classes_of, coin, read
+from w2sd.data.batch import ItemBatch, PairBatch
+from w2sd.data.loader import Batch, Loader, in_length_order
+from w2sd.data.pairs import read
 from w2sd.errors import StageFailed, within
 from w2sd.models.heads import StateModel
 from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
-from w2sd.stages.encoding import can_pack, encode_for
-from w2sd.students.language import StateReader
+from w2sd.stages.encoding import can_pack, encode_for, rows_for
+from w2sd.students.learner import Reader, unwrapped
 
 FILE = "features.safetensors"
+
+
+class StateReader(Reader):
+    """After a pass over `n` rows, `states_NAD` has what was made of each text, on every process."""
+
+    def __init__(self, model: StateModel, fit: Fit, n: int) -> None:
+        super().__init__(model, fit)
+        self.n = n
+        self.states_NAD: Tensor | None = None
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        self._each(batch, lambda piece, _: self._read(*unwrapped(piece)))
+
+    def _read(self, micro: PairBatch | ItemBatch, counts: float) -> None:
+        of_BD = self.model(micro.tokens).float().cpu()
+        of_NAD = of_BD.unflatten(0, (-1, len(micro.rows))).transpose(0, 1)
+        if self.states_NAD is None:
+            self.states_NAD = torch.zeros(self.n, *of_NAD.shape[1:])
+        if counts:
+            self.states_NAD[micro.rows.cpu()] = of_NAD
+
+    def on_predict_epoch_end(self) -> None:
+        """Each process has read its part of the rows, and has zeros elsewhere."""
+        assert self.states_NAD is not None
+        self.states_NAD = self.trainer.strategy.reduce(self.states_NAD.to(self.device), reduce_op="sum").cpu()
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -42,13 +68,10 @@ def run(task: Task) -> dict[str, Any]:
     model.requires_grad_(False)
     examples = read(params["data"]).split(params["split"])
     encoded = encode_for(backbone.config, tokenizer, params["data"], examples, kept=task.tokens)
-    ids = [examples[i].id for i in encoded.kept]
+    examples = [examples[i] for i in encoded.kept]
+    ids = [each.id for each in examples]
     is_packed = can_pack(task, model, encoded, params["precision"])
-    how: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "is_packed": is_packed}
-    if classes_of(params["data"]):
-        rows: ItemRows | PairRows = ItemRows(encoded.texts, **how)
-    else:
-        rows = PairRows(encoded, np.array([coin(id) for id in ids]), **how)
+    rows = rows_for(task, encoded, examples, is_packed=is_packed)
     reader = StateReader(model, Fit(precision=params["precision"]), len(ids))
     engine.predict(task, reader, Loader(rows, in_length_order(rows.lengths)))
     states_NAD = reader.states_NAD
@@ -70,11 +93,6 @@ def width_of(folder: Path) -> int:
     """How many numbers a state has."""
     with safe_open(folder / FILE, "numpy") as file:
         return file.get_slice("states").get_shape()[-1]
-
-
-def size_of(folder: Path) -> int:
-    """How many parameters the transformer has that was asked."""
-    return read_json(folder / "metrics.json")["n/parameters"]
 
 
 def states_of(folder: Path, ids: Sequence[str]) -> np.ndarray:

@@ -64,19 +64,19 @@ def run(task: Task) -> dict[str, Any]:
     longest = min(params["max_new_tokens"], max(map(len, (*encoded.chosen, *encoded.rejected))))
 
     torch.manual_seed(params["seed"])  # nothing is drawn here, but a model may bring code of its own
-    rows, answers, ends = [], [], []
-    asked = _first(pairs, encoded, params["prompts"])
-    for n, (pair, prompt) in enumerate(asked, start=1):
+    rows: list[dict[str, Any]] = []
+    answers = []
+    prompts = _first(pairs, encoded, params["prompts"])
+    for n, (pair, prompt) in enumerate(prompts, start=1):
         tokens, ended = answer(lm, prompt, tokenizer.eos_token_id, tokenizer.pad_token_id, longest)
         text = tokenizer.decode(tokens)
         rows.append({"id": pair.id, "prompt": pair.prompt, "text": text, "n_tokens": len(tokens), "ended": ended})
         answers.append(tokens)
-        ends.append(ended)
-        task.advance(n, len(asked))
+        task.advance(n, len(prompts))
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (task.out / "samples.jsonl").write_bytes(lines.encode())
-    said = figures(answers, ends)
-    return {"n/prompts": len(rows), **{f"generation/{figure}": value for figure, value in said.items()}}
+    signs = figures(answers, [row["ended"] for row in rows])
+    return {"n/prompts": len(rows), **{f"generation/{figure}": value for figure, value in signs.items()}}
 
 
 def _first(pairs: list[Pair], encoded: Encoded, n: int) -> list[tuple[Pair, Ids]]:

@@ -14,7 +14,7 @@ from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropo
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
 from w2sd.stages.encoding import Encoding, can_pack, encode_for, open_policy
-from w2sd.students.policy import TextLearner
+from w2sd.students.language import TextLearner
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def _layouts(run: RunConfig, role: str) -> list[str | None]:
     """How a model is given its texts (see `encode_for`): a policy as such and, where a probe asks it, as any other."""
     if run.objective.student != "policy":
         return [None]
-    is_asked = run.supervision.needs_features and role != "weak"  # it teaches, and no probe asks what it reads
-    return [run.data.append_eos, *([None] if is_asked else [])]
+    is_probed = run.supervision.needs_features and role != "weak"  # it teaches, and no probe asks what it reads
+    return [run.data.append_eos, *([None] if is_probed else [])]
 
 
 def _check_room(examples: list[Any], encoded: Encoding) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout, with_fewer_kernels
 from w2sd.models.scratch import FromScratch
@@ -14,9 +17,6 @@ from w2sd.students.language import DocumentRows, LanguageLearner
 
 def run(task: Task) -> dict[str, Any]:
     """Write `model/`: weights, config and tokenizer, as transformers saves and loads them."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     part, text = task.params["model"], task.params["text"]
     fit = part.fit()
     tokens, weights = text.documents(part)

@@ -28,8 +28,7 @@ from w2sd.parts.fit import Fit
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
 from w2sd.stages.encoding import can_pack, encode_for, open_policy
-from w2sd.students.policy import LOGP, PolicyStudent
-from w2sd.students.student import Examination
+from w2sd.students.student import LOGP, Examination, PolicyStudent
 
 
 def run(task: Task) -> dict[str, Any]:

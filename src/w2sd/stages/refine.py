@@ -38,22 +38,24 @@ def run(task: Task) -> dict[str, Any]:
     params, refinement = task.params, task.params["refinement"]
     model, tokenizer = open_policy(task)
     model.eval().to("cuda" if task.trainer.accelerator == "gpu" else "cpu")
-    taught = read_distributions(task.inputs["labels"])
-    items = [item for item in read(params["data"]).split(params["split"]) if item.id in taught]
+    teacher = read_distributions(task.inputs["labels"])
+    items = [item for item in read(params["data"]).split(params["split"]) if item.id in teacher]
     classes = classes_of(params["data"]) or ()
     words, context = words_of(refinement, classes, tokenizer, model.lm.config, params["context"])
-    said = {item.id: int(taught[item.id].argmax()) for item in items}
-    found = contexts(items, said, words, refinement, tokenizer, context, params.get("holdout", 0.0))
-    prompts = [each.ids for each in found]
+    labels = {item.id: int(teacher[item.id].argmax()) for item in items}
+    shown = contexts(items, labels, words, refinement, tokenizer, context, params.get("holdout", 0.0))
+    prompts = [each.ids for each in shown]
     logits_NC = _ask(model, [Text(prompt, tuple(words)) for prompt in prompts], task.trainer.micro_tokens)
     if task.rank == 0:
         _write(task, items, logits_NC, prompts)
     right = np.array([item.label for item in items])
-    now, before = logits_NC.argmax(axis=1), np.array([said[item.id] for item in items])
-    kept = float((now == before).mean())
-    shown = float(np.mean([each.n_shown for each in found]))
-    share = accuracy((now == right).astype(float))
-    return {"n/pairs": len(items), "accuracy": share, "kept": kept, "shown": shown}
+    now, before = logits_NC.argmax(axis=1), np.array([labels[item.id] for item in items])
+    return {
+        "n/pairs": len(items),
+        "accuracy": accuracy((now == right).astype(float)),
+        "kept": float((now == before).mean()),
+        "shown": float(np.mean([each.n_shown for each in shown])),
+    }
 
 
 def words_of(
@@ -72,7 +74,7 @@ def words_of(
 
 def contexts(
     items: list[Item],
-    said: dict[str, int],
+    labels: dict[str, int],
     words: list[Ids],
     refinement: InContext,
     tokenizer: Any,
@@ -84,12 +86,12 @@ def contexts(
     Items that a training holds out are shown to each other alone, and so are those that it reads.
     """
     own, between = [ids_of(tokenizer, item.text) for item in items], ids_of(tokenizer, refinement.separator)
-    with_word = [np.concatenate([ids, words[said[item.id]], between]) for ids, item in zip(own, items, strict=True)]
+    with_word = [np.concatenate([ids, words[labels[item.id]], between]) for ids, item in zip(own, items, strict=True)]
     lead = lead_of(tokenizer, items[0].text)
     room = context - len(lead) - max(map(len, words))
     is_held = np.array([is_held_out(item.cluster, holdout) for item in items])
     mates = {side: np.flatnonzero(is_held == side) for side in (False, True)}
-    found = []
+    made = []
     for place, item in enumerate(items):
         draw = np.random.default_rng(int(digest("in context", str(refinement.seed), item.id), 16))
         others = mates[bool(is_held[place])]
@@ -98,8 +100,8 @@ def contexts(
         for n in others[draw.choice(len(others), size=min(refinement.examples, len(others)), replace=False)]:
             if len(with_word[n]) <= left:
                 shown, left = [with_word[n], *shown], left - len(with_word[n])
-        found.append(Context(np.concatenate([lead, *shown]), len(shown) - 1))
-    return found
+        made.append(Context(np.concatenate([lead, *shown]), len(shown) - 1))
+    return made
 
 
 @torch.inference_mode()
@@ -113,17 +115,17 @@ def _ask(model: PolicyModel, texts: list[Text], micro_tokens: int) -> np.ndarray
     if at_once:
         texts = [Text(np.zeros(0, dtype=np.int32), (text.prompt,)) for text in texts]
     rows = Rows(texts, micro_tokens, is_packed=False)
-    found = np.full((len(texts), len(answers)), np.nan, dtype=np.float32)
+    logits_NC = np.full((len(texts), len(answers)), np.nan, dtype=np.float32)
     device = next(model.parameters()).device
     for batch in in_length_order(rows.lengths):
         for piece in rows.pieces(batch):
             tokens = rows.tokens(piece).to(str(device))
             if at_once:
-                found_BC = _next(model, tokens, torch.from_numpy(np.concatenate(answers)).to(device))
+                logits_BC = _next(model, tokens, torch.from_numpy(np.concatenate(answers)).to(device))
             else:
-                found_BC = model(tokens).view(len(answers), -1).T
-            found[piece] = found_BC.cpu().numpy()
-    return found
+                logits_BC = model(tokens).view(len(answers), -1).T
+            logits_NC[piece] = logits_BC.cpu().numpy()
+    return logits_NC
 
 
 def _next(model: PolicyModel, tokens: Tokens, ids_C: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from w2sd.data.pairs import coin
 from w2sd.pipeline.stage import Task
 from w2sd.stages.encoding import open_policy
 from w2sd.stages.train import finish, n_ended, prepare
-from w2sd.students.policy import SftLearner
+from w2sd.students.language import SftLearner
 
 
 def run(task: Task) -> dict[str, Any]:

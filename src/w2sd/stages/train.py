@@ -10,8 +10,9 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import nn
 
+from w2sd.atomic import read_json
 from w2sd.conflicts.base import Conflict, NoConflict
-from w2sd.data.batch import AnswerRows, ItemRows, PairRows, StateItems, StatePairs
+from w2sd.data.batch import AnswerRows, ItemRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import classes_of, coin, draw, read
 from w2sd.data.text import Ids
@@ -25,12 +26,11 @@ from w2sd.pipeline.checks import check_holdout, check_threshold
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, reference
 from w2sd.stages.callbacks import Watch
-from w2sd.stages.encoding import can_pack, encode_for
-from w2sd.stages.features import size_of, states_of, width_of
+from w2sd.stages.encoding import can_pack, encode_for, rows_for
+from w2sd.stages.features import states_of, width_of
 from w2sd.stages.training_targets import hinted, lessons, right_option
 from w2sd.students.learner import Learner
-from w2sd.students.policy import PolicyStudent
-from w2sd.students.student import ClassStudent, RewardStudent, Student
+from w2sd.students.student import ClassStudent, PolicyStudent, RewardStudent, Student
 
 
 class Training(NamedTuple):
@@ -44,7 +44,13 @@ class Training(NamedTuple):
     encoded: Any  # of those pairs (Encoded) or items (EncodedItems)
     is_packed: bool
     n_own: int
-    n_steps: int
+    fit: Fit
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps the optimiser takes."""
+        n = self.n_own if self.conflict.match_steps else len(self.examples)
+        return self.fit.epochs * -(-n // self.fit.batch)
 
     def pick(self, places: Sequence[int]) -> Training:
         """Some of the examples."""
@@ -75,37 +81,29 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
             checkpoint_layers(model.backbone)
         params["adapter"].apply(model, random_seed(params))
 
-    taught = lessons(task, read(params["data"]), conflict)
+    examples, targets_NK, n_own = lessons(task, read(params["data"]), conflict)
     hint = params.get("hint")
-    _, shown = hinted(task, hint, "labels", taught.examples)
+    _, shown = hinted(task, hint, "labels", examples)
     kept = task.tokens if hint is None else None  # there are the rows as they are without one
     encoded = encode_for(config, tokenizer, params["data"], shown, params.get("append_eos"), kept)
-    examples, targets_NK = [taught.examples[i] for i in encoded.kept], taught.targets_NK[encoded.kept]
+    examples, targets_NK = [examples[i] for i in encoded.kept], targets_NK[encoded.kept]
     drops = fit.dropout or any(isinstance(part, nn.Dropout) and part.p for part in model.modules())
     # dropout would strike what answers share alike
     is_packed = not isinstance(model, Probe) and not drops and can_pack(task, model, encoded, fit.precision)
     if task.trainer.compile and not isinstance(model, Probe):
         compile_layers(model.backbone)
-    n_own = sum(place < taught.n_own for place in encoded.kept)  # responses that are too long may have been dropped
-    whole = Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, 0)
-    return whole._replace(n_steps=steps(whole, fit))
+    n_own = sum(place < n_own for place in encoded.kept)  # responses that are too long may have been dropped
+    return Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, fit)
 
 
-def steps(training: Training, fit: Fit) -> int:
-    """How many steps the optimiser takes."""
-    n = training.n_own if training.conflict.match_steps else len(training.examples)
-    return fit.epochs * -(-n // fit.batch)
-
-
-def hold_out(training: Training, stopping: Stopping, fit: Fit, split: str) -> tuple[Training, Training]:
+def hold_out(training: Training, stopping: Stopping, split: str) -> tuple[Training, Training]:
     """What is trained on, and the part of a student's own examples that is held out: whole clusters."""
     n_rows = len(training.examples)
     out = [n for n, example in enumerate(training.examples[: training.n_own]) if stopping.holds_out(example.cluster)]
     rest = sorted(set(range(n_rows)) - set(out))
     with _too_few():
         check_holdout(stopping, len(out), n_rows, split)
-    kept = training.pick(rest)
-    return kept._replace(n_steps=steps(kept, fit)), training.pick(out)
+    return training.pick(rest), training.pick(out)
 
 
 @contextmanager
@@ -128,17 +126,18 @@ def finish(
     model, fit, seed = training.model, task.params["fit"], random_seed(task.params)
     loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
     engine.train(task, learner, loader, seed, callbacks)
-    read_by = size_of(task.inputs["features"]) if isinstance(model, Probe) else 0  # the transformer below the head
+    is_probe = isinstance(model, Probe)
+    below = read_json(task.inputs["features"] / "metrics.json")["n/parameters"] if is_probe else 0  # the transformer
     counts = {
         "n/extra": len(rows) - training.n_own,
         "n/steps": learner.global_step,
-        "n/parameters": read_by + sum(weights.numel() for weights in model.parameters()),
+        "n/parameters": below + sum(weights.numel() for weights in model.parameters()),
         "n/trained": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
         "n/truncated_prompts": training.encoded.truncated_prompts,
         "n/dropped_long": training.encoded.dropped_long,
     }
     if task.rank == 0:
-        if not isinstance(model, Probe):
+        if not is_probe:
             task.params["adapter"].merge(model)  # after what was trained has been counted
         model.save(task.out, training.tokenizer)
     return counts
@@ -155,10 +154,12 @@ def run(task: Task) -> dict[str, Any]:
     kind = kind_of(params["objective"], params["data"])
     with within("model"):
         model, tokenizer = begin(task, kind, random_seed(params)), params["model"].open_tokenizer()
-    training, held = prepare(task, model, tokenizer), None
-    rows_of = item_rows if kind is ClassStudent else pair_rows
+    training, watch = prepare(task, model, tokenizer), None
     if stopping := params.get("stopping"):
-        training, held = hold_out(training, stopping, params["fit"], params["split"])
+        training, held = hold_out(training, stopping, params["split"])
+        right = np.eye(held.targets_NK.shape[1])[[right_option(each) for each in held.examples]]
+        every = max(1, round(stopping.every * training.n_steps / params["fit"].epochs))
+        watch = Watch(rows_of(task, held), held.targets_NK, right, stopping, every, training.n_steps)
     rows = rows_of(task, training)
     with _too_few():
         check_threshold(params["objective"], len(rows), training.targets_NK.shape[1], params["split"])
@@ -166,12 +167,9 @@ def run(task: Task) -> dict[str, Any]:
     counts = {"n/pairs": len(rows)}
     if kind is PolicyStudent:
         counts["n/end_token"] = n_ended(training.encoded.chosen + training.encoded.rejected, tokenizer)
-    if stopping is None or held is None:
+    if watch is None:
         return counts | finish(task, training, student, rows)
-    labels, right = held.targets_NK, np.eye(held.targets_NK.shape[1])[[right_option(each) for each in held.examples]]
-    every = max(1, round(stopping.every * training.n_steps / params["fit"].epochs))
-    watch = Watch(rows_of(task, held), labels, right, stopping, every, training.n_steps)
-    counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(right)}
+    counts |= finish(task, training, student, rows, [watch]) | {"n/held_out": len(watch.rows)}
     return counts | watch.conclude(task)
 
 
@@ -182,31 +180,22 @@ def kind_of(objective: Any, data: Any) -> type[Student]:
     return ClassStudent if classes_of(data) else RewardStudent
 
 
-def pair_rows(task: Task, training: Training) -> PairRows:
-    """The pairs in their slots, with what the student may know of them besides their tokens."""
-    params, pairs, encoded = task.params, training.examples, training.encoded
-    swapped = np.array([coin(pair.id) for pair in pairs])
-    given: dict[str, Any] = {"micro_tokens": task.trainer.micro_tokens, "targets": training.targets_NK[:, 0]}
+def rows_of(task: Task, training: Training) -> PairRows | ItemRows:
+    """The examples with their targets, and what else the student may know of them besides their tokens."""
+    params, examples, encoded = task.params, training.examples, training.encoded
+    known: dict[str, Any] = {"is_packed": training.is_packed}
+    if params["adapter"].reads_features:
+        known["states_NAD"] = states_of(task.inputs["features"], [each.id for each in examples])
+    if classes_of(params["data"]):
+        return rows_for(task, encoded, examples, targets_NC=training.targets_NK, **known)
     if training.conflict.reads_truth:
-        given["truth"] = (~swapped).astype(np.float64)
+        known["truth"] = np.array([1.0 - coin(pair.id) for pair in examples])
     if training.conflict.reads_draws:
-        given["draws"] = np.array([draw(str(params["seed"]), pair.id) for pair in pairs])
+        known["draws"] = np.array([draw(str(params["seed"]), pair.id) for pair in examples])
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
-        given["references"] = reference.join(task.inputs["reference"], origin, pairs, encoded)
-    if params["adapter"].reads_features:
-        states_NAD = states_of(task.inputs["features"], [pair.id for pair in pairs])
-        return StatePairs(encoded, swapped, states_NAD=states_NAD, **given)
-    return PairRows(encoded, swapped, is_packed=training.is_packed, **given)
-
-
-def item_rows(task: Task, training: Training) -> ItemRows:
-    """The items with their targets."""
-    texts, budget, targets_NK = training.encoded.texts, task.trainer.micro_tokens, training.targets_NK
-    if task.params["adapter"].reads_features:
-        states_NAD = states_of(task.inputs["features"], [item.id for item in training.examples])
-        return StateItems(texts, budget, states_NAD=states_NAD, targets_NC=targets_NK)
-    return ItemRows(texts, budget, targets_NC=targets_NK, is_packed=training.is_packed)
+        known["references"] = reference.join(task.inputs["reference"], origin, examples, encoded)
+    return rows_for(task, encoded, examples, targets=training.targets_NK[:, 0], **known)
 
 
 def begin(task: Task, kind: type[Student], seed: int) -> HeadedModel | PolicyModel | Probe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +27,13 @@ Floats = NDArray[np.float64]
 SLOTS = ("first", "second")  # the options of a pair
 
 
-class Lessons(NamedTuple):
-    """Examples to be trained on: a student's own, and after them those that a conflict adds."""
-
-    examples: list[Any]  # pairs or items
-    targets_NK: Floats
-    n_own: int
-
-
-def lessons(task: Task, table: Table, conflict: Conflict) -> Lessons:
-    """What a stage that trains has to read, as its supervision and its conflict have it."""
+def lessons(task: Task, table: Table, conflict: Conflict) -> tuple[list[Any], Floats, int]:
+    """The examples to be trained on, their targets, and how many are a student's own: a conflict's come after them."""
     own, targets_NK = supervised(task, table.rows(task.params["split"], part=task.params["part"]))
     extra = conflict.extra(table, len(own))
     labels = extra_targets(task, extra)
     added = [pair for pair in extra.pairs if pair.id in labels]
-    return Lessons(own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own))
+    return own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own)
 
 
 def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
@@ -56,17 +48,17 @@ def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
     for known in (teacher, p_ceiling, second, probed):  # a model's context may have been too short for some
         examples = [example for example in examples if known is None or example.id in known]
     undecided = np.full(n_options, 1 / n_options)
-    lesson = taught(examples, {each.id: undecided for each in examples} if teacher is None else teacher)
+    lesson = lesson_of(examples, {each.id: undecided for each in examples} if teacher is None else teacher)
     if supervision.reads_truth:
         length = np.array([sum(map(len, texts_of(example))) for example in examples], dtype=float)
         lesson = lesson._replace(truth=np.array([right_option(example) for example in examples]), length=length)
+    ids = [example.id for example in examples]
     if p_ceiling is not None:
-        lesson = lesson._replace(p_ceiling=np.array([p_ceiling[example.id] for example in examples]))
+        lesson = lesson._replace(p_ceiling=np.array([p_ceiling[id] for id in ids]))
     if second is not None:
-        lesson = lesson._replace(p_second_NK=np.array([second[example.id] for example in examples]))
+        lesson = lesson._replace(p_second_NK=np.array([second[id] for id in ids]))
     if probed is not None:
-        states_NAD = features.states_of(task.inputs["probed"], [example.id for example in examples])
-        lesson = lesson._replace(features_NAD=states_NAD)
+        lesson = lesson._replace(features_NAD=features.states_of(task.inputs["probed"], ids))
     targets_NK = _targets(supervision, lesson, examples, task.params.get("stopping"))
     kept = ~np.isnan(targets_NK.sum(axis=1))
     if kept.sum() < 2:
@@ -107,7 +99,7 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
         return {pair.id: certain[right_option(pair)] for pair in extra.pairs}
     supervision, teacher = task.params["supervision"], opinions(task, "labels", extra.pairs)
     pairs = [pair for pair in extra.pairs if pair.id in teacher]
-    lesson = taught(pairs, teacher)
+    lesson = lesson_of(pairs, teacher)
     # of own rows, of which these are none, more is known
     is_about_own = supervision.reads_truth or supervision.needs_features or supervision.first_stage is not None
     targets_NK = lesson.p_NK if is_about_own else supervision.targets(lesson)
@@ -115,7 +107,7 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
     return dict(zip((pair.id for pair in pairs), targets_NK, strict=True))
 
 
-def taught(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Lesson:
+def lesson_of(examples: Sequence[Pair | Item], teacher: Mapping[str, Floats]) -> Lesson:
     """What a supervision sees of these examples that does not take the truth."""
     return Lesson(
         p_NK=np.array([teacher[example.id] for example in examples]),
@@ -134,9 +126,8 @@ def opinions(task: Task, role: str, examples: Sequence[Pair | Item], file: str =
     folder = task.inputs[role]
     if classes_of(task.params["data"]):
         return read_distributions(folder)
-    p_correct = p_correct_in(folder, file)
-    known = [pair.id for pair in examples if pair.id in p_correct]
-    return {id: np.array(_in_slots(id, p_correct[id])) for id in known}
+    slots = {id: (1 - p, p) if coin(id) else (p, 1 - p) for id, p in p_correct_in(folder, file).items()}
+    return {pair.id: np.array(slots[pair.id]) for pair in examples if pair.id in slots}
 
 
 def hinted(
@@ -152,10 +143,6 @@ def hinted(
     teacher, words = opinions(task, role, examples, file), hint.words_for(classes_of(task.params["data"]))
     examples = [example for example in examples if example.id in teacher]
     return examples, [hint.write(example, int(teacher[example.id].argmax()), words) for example in examples]
-
-
-def _in_slots(id: str, p_correct: float) -> tuple[float, float]:
-    return (1 - p_correct, p_correct) if coin(id) else (p_correct, 1 - p_correct)
 
 
 def right_option(example: Pair | Item) -> int:

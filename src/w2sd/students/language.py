@@ -1,4 +1,4 @@
-"""The language model in pretraining, and the reader that keeps what a frozen transformer makes of each row."""
+"""Language models in training: from scratch on documents, and fine-tuned on answers or whole texts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from w2sd.data.batch import ItemBatch, PairBatch
-from w2sd.data.loader import Batch
+from w2sd.data.layout import Tokens
 from w2sd.data.tally import Tally
-from w2sd.models.heads import StateModel
-from w2sd.parts.fit import Fit
-from w2sd.students.learner import Learner, Reader, unwrapped
+from w2sd.students.learner import Learner
 
 
 class DocumentBatch(NamedTuple):
@@ -63,26 +60,21 @@ class LanguageLearner(Learner):
         return micro.weights_BT[:, 1:].sum()  # the first token has nothing before it to be predicted from
 
 
-class StateReader(Reader):
-    """After a pass over `n` rows, `states_NAD` has what was made of each text, on every process."""
+class SftLearner(Learner):
+    """Supervised fine-tuning: the mean over examples of an answer's negative log-probability per token."""
 
-    def __init__(self, model: StateModel, fit: Fit, n: int) -> None:
-        super().__init__(model, fit)
-        self.n = n
-        self.states_NAD: Tensor | None = None
+    knob = "sft.fit"
+    example = "answer"
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        self._each(batch, lambda piece, _: self._read(*unwrapped(piece)))
+    def losses(self, micro: Tokens) -> Tensor:
+        return -(self.model(micro) / micro.n_answer_B).sum()
 
-    def _read(self, micro: PairBatch | ItemBatch, counts: float) -> None:
-        of_BD = self.model(micro.tokens).float().cpu()
-        of_NAD = of_BD.unflatten(0, (-1, len(micro.rows))).transpose(0, 1)
-        if self.states_NAD is None:
-            self.states_NAD = torch.zeros(self.n, *of_NAD.shape[1:])
-        if counts:
-            self.states_NAD[micro.rows.cpu()] = of_NAD
+    def mass(self, micro: Tokens) -> Tensor:
+        return torch.tensor(float(len(micro.n_answer_B)), device=self.device)
 
-    def on_predict_epoch_end(self) -> None:
-        """Each process has read its part of the rows, and has zeros elsewhere."""
-        assert self.states_NAD is not None
-        self.states_NAD = self.trainer.strategy.reduce(self.states_NAD.to(self.device), reduce_op="sum").cpu()
+
+class TextLearner(SftLearner):
+    """The same over whole texts, of which all is read and nothing is prompt."""
+
+    knob = "generative.fit"
+    example = "text"

@@ -7,7 +7,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -121,13 +121,15 @@ class Learner(Reader, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimiser: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
         pieces = [unwrapped(piece) for piece in batch.pieces]
         mass = self._sum(torch.stack([self.mass(micro) * counts for micro, counts in pieces]).sum())
 
         def descend(piece: Any, is_last: bool) -> Tensor:
             micro, counts = unwrapped(piece)
             loss = self.losses(micro) * counts / mass
-            with nullcontext() if is_last else self._alone():
+            # DDP adds gradients up at the last piece. FSDP2 does at each: it has no room for whole gradients.
+            with nullcontext() if is_last else getattr(self.trainer.strategy, "block_backward_sync", nullcontext)():
                 self.manual_backward(loss * self.trainer.world_size)  # of which strategies take the mean
             return loss.detach()
 
@@ -137,13 +139,13 @@ class Learner(Reader, ABC):
 
         parts = self._each(batch, descend, begin)
         loss = self._sum(sum(parts, torch.zeros((), device=self.device))).item()
-        self._refuse_divergence(loss)
+        lr = float(schedule.get_last_lr()[0])
+        self._refuse_divergence(loss, lr)
         if self.fit.clip:
             # by hand, because Lightning refuses to clip for a fused AdamW under mixed precision
             torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], self.fit.clip)
-        lr = self._lr()
         optimiser.step()
-        self._schedule().step()
+        schedule.step()
         self._log({"train/loss": loss, "train/lr": lr})
 
     def _log(self, figures: dict[str, float]) -> None:
@@ -161,10 +163,6 @@ class Learner(Reader, ABC):
         """The sum over all processes."""
         return self.trainer.strategy.reduce(part, reduce_op="sum")
 
-    def _alone(self) -> AbstractContextManager[Any]:
-        """Where DDP adds gradients up without the others. FSDP2 never does: it has no room for whole gradients."""
-        return getattr(self.trainer.strategy, "block_backward_sync", nullcontext)()
-
     def configure_optimizers(self) -> Any:
         trained = [weights for weights in self.parameters() if weights.requires_grad]
         beta1, beta2 = self.fit.betas
@@ -174,15 +172,9 @@ class Learner(Reader, ABC):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.fit.factor(step, self.n_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _schedule(self) -> Any:
-        return self.lr_schedulers()
-
-    def _lr(self) -> float:
-        return float(self._schedule().get_last_lr()[0])
-
-    def _refuse_divergence(self, loss: float) -> None:
+    def _refuse_divergence(self, loss: float, lr: float) -> None:
         if not math.isfinite(loss):
-            rate = f"with the learning rate at {self._lr():.3g} ({self.knob}.lr is {self.fit.lr:.3g})"
+            rate = f"with the learning rate at {lr:.3g} ({self.knob}.lr is {self.fit.lr:.3g})"
             raise StageFailed(f"the loss is {loss} at step {self.global_step} {rate}; lower {self.knob}.lr")
 
 

@@ -1,10 +1,10 @@
-"""Students: what they share, the reward model and the classifier."""
+"""Students: what they share, the reward model, the classifier and the policy."""
 
 from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ from w2sd.conflicts.base import Conflict
 from w2sd.data.batch import ItemBatch, PairBatch
 from w2sd.data.loader import Batch
 from w2sd.metrics.torch_metrics import DeceptionScore, PairwiseAccuracy, PerformanceGapRecovered
-from w2sd.models.heads import HeadedModel, PolicyModel, Probe
+from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
 from w2sd.objectives.base import OWN, Moment, Objective
 from w2sd.objectives.reward import StepObjective
-from w2sd.objectives.scores import ClassScores, PairScores
+from w2sd.objectives.scores import ClassScores, PairLogProbs, PairScores
 from w2sd.parts.fit import Fit
 from w2sd.students.learner import Learner, unwrapped
+
+LOGP = ("logp_chosen", "logp_rejected")
+REF_LOGP = ("ref_logp_chosen", "ref_logp_rejected")
 
 
 class Examination(NamedTuple):
@@ -36,6 +39,8 @@ class Examination(NamedTuple):
 
 class Student(Learner):
     """Model, objective and conflict. `training_step` descends `objective(scores, targets) + conflict.loss(...)`."""
+
+    model_type: ClassVar[type[HeadedModel | PolicyModel]]  # or Probe, over states
 
     def __init__(
         self,
@@ -161,6 +166,8 @@ class Student(Learner):
 class RewardStudent(Student):
     """A student whose model gives each answer a score of its own."""
 
+    model_type = RewardModel
+
     def forward(self, batch: PairBatch) -> PairScores:
         return PairScores(*self.model(batch.tokens).float().chunk(2))
 
@@ -173,6 +180,7 @@ class ClassStudent(Student):
     """
 
     example = "item"
+    model_type = HeadedModel
 
     def forward(self, batch: ItemBatch) -> ClassScores:
         return ClassScores(self.model(batch.tokens).float())
@@ -186,3 +194,25 @@ class ClassStudent(Student):
         true_B = logits_BC.gather(1, truth_B1).squeeze(1)
         margin_B = true_B - logits_BC.scatter(1, truth_B1, -torch.inf).amax(dim=1)
         return {"margin": margin_B, "p_correct": margin_B.sigmoid(), "logits": logits_BC.float()}
+
+
+class PolicyStudent(Student):
+    """A student whose model gives each answer a log-probability.
+
+    The reference of an objective that needs one is not here: a batch carries what it said.
+    """
+
+    model_type = PolicyModel
+
+    def forward(self, batch: PairBatch) -> PairLogProbs:
+        sums_B = self.model(batch.tokens).float()
+        sides = [sums_B, batch.tokens.n_answer_B.to(sums_B.dtype)]
+        if self.objective.needs_reference:
+            sides.append(batch.reference_B)
+        return PairLogProbs(*(side for both in sides for side in both.chunk(2)))
+
+    def judge(self, scores: PairLogProbs, truth_B: Tensor) -> dict[str, Tensor]:
+        """The sums over the tokens of each answer too, from which every other reading can be computed again."""
+        first, second, _, _, *references = scores.swapped(truth_B.bool())
+        sides = zip(LOGP + REF_LOGP, (first, second, *references), strict=True)
+        return super().judge(scores, truth_B) | {name: side for name, side in sides if side is not None}
