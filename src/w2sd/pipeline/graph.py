@@ -14,130 +14,62 @@ from w2sd.errors import within
 from w2sd.pipeline.stage import Stage
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
-OF_SFT = (
-    "data",
-    "split",
-    "part",
-    "model",
-    "adapter",
-    "supervision",
-    "stream",
-    "seed",
-    "append_eos",
-)  # shared with the training
+OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "stream", "seed", "append_eos")  # as the training
 
 
 # The kinds of stages. To add one: a class here, a method of `Graph` that names it, and `stages/<kind>.py` that runs it.
 
 
-class Pretrain(Stage):
+class Pretrain(Stage, kind="pretrain", version=1, is_shared=True, trains=True, reads_language=True):
     """A small model on the documents of its ladder."""
 
-    kind = "pretrain"
-    version = 1
-    is_shared = True
-    trains = True
-    reads_language = True
 
-
-class Generative(Stage):
+class Generative(
+    Stage, kind="generative", version=1, is_shared=True, trains=True, reads_language=True, reads_parts=True
+):
     """A model as a language model on the texts of the task, without labels."""
 
-    kind = "generative"
-    version = 1
-    is_shared = True
-    trains = True
-    reads_language = True
-    reads_parts = True
 
-
-class Sft(Stage):
+class Sft(Stage, kind="sft", version=3, is_shared=True, trains=True, reads_language=True):
     """A policy on preferred answers, before its objective."""
 
-    kind = "sft"
-    version = 3
-    is_shared = True
-    trains = True
-    reads_language = True
 
-
-class Reference(Stage):
+class Reference(
+    Stage, kind="reference", version=2, is_shared=True, reads_language=True, reads_parts=True, reads_facets=True
+):
     """What a policy says of every row before it is trained."""
 
-    kind = "reference"
-    version = 2
-    is_shared = True
-    reads_language = True
-    reads_parts = True
-    reads_facets = True
 
-
-class Features(Stage):
+class Features(Stage, kind="features", version=2, is_shared=True, reads_parts=True, reads_facets=True):
     """The hidden states of a model for every row before it is trained."""
 
-    kind = "features"
-    version = 2
-    is_shared = True
-    reads_parts = True
-    reads_facets = True
 
-
-class ZeroShot(Stage):
+class ZeroShot(Stage, kind="zero_shot", version=1):
     """A classifier whose head is made of words, untrained."""
 
-    kind = "zero_shot"
-    version = 1
 
-
-class Train(Stage):
+class Train(Stage, kind="train", version=2, is_shared=True, trains=True):
     """A weak model, a ceiling or a student on labels."""
 
-    kind = "train"
-    version = 2
-    is_shared = True
-    trains = True
 
-
-class Label(Stage):
+class Label(Stage, kind="label", version=1, is_shared=True, reads_parts=True, reads_facets=True):
     """What a model thinks of every row of w2s."""
 
-    kind = "label"
-    version = 1
-    is_shared = True
-    reads_parts = True
-    reads_facets = True
 
-
-class Refine(Stage):
+class Refine(Stage, kind="refine", version=2, reads_language=True, reads_parts=True):
     """Weak labels anew, by the strong model in context."""
 
-    kind = "refine"
-    version = 2
-    reads_language = True
-    reads_parts = True
 
-
-class Evaluate(Stage):
+class Evaluate(Stage, kind="evaluate", version=2, is_shared=True):
     """The predictions of a model on a split, and its metrics."""
 
-    kind = "evaluate"
-    version = 2
-    is_shared = True
 
-
-class Generate(Stage):
+class Generate(Stage, kind="generate", version=1):
     """What a policy writes after a few prompts."""
 
-    kind = "generate"
-    version = 1
 
-
-class Compare(Stage):
+class Compare(Stage, kind="compare", version=5, asks_model=False):
     """The measurement: every model of the run beside the others."""
-
-    kind = "compare"
-    version = 5
-    asks_model = False
 
 
 class Graph:

@@ -25,10 +25,9 @@ class Workload(NamedTuple):
 
 def workload(stage: Stage) -> Workload | None:
     """Return how much work a stage is; None for a stage that asks no model."""
-    params = stage.params
     if not stage.asks_model:
         return None
-    origin = stage.inputs["model"].params if "model" in stage.inputs else params  # of the training, if one is asked
+    origin = stage.origin
     with within("model"):
         config: dict[str, Any] = getattr(origin["model"], "sizes", dict)()  # somebody's own model may not tell them
     is_policy = getattr(origin.get("objective"), "student", None) == "policy"
