@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from unittest.mock import ANY
 
 import pytest
-from w2sd.data.sources import Files
 
 from tests.builders import refused
 from w2sd.config import RunConfig
 from w2sd.data.pairs import read
+from w2sd.data.sources import Files
 from w2sd.pipeline import checks
 from w2sd.pipeline.checks import at_hand, check_rows
 
