@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -156,13 +157,8 @@ class Hub:
         if self.revision and not self._is_folder():
             options["revision"] = self.revision
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the outcome is told below
-        try:
+        with _readable("id", self.id, f"a hub id that can be reached, or a local folder, with a {what}"):
             return load(place, **options)
-        except Refused:
-            raise
-        except Exception as error:  # which one a broken file makes, transformers does not say
-            accepted = f"a hub id that can be reached, or a local folder, with a {what} that can be read"
-            raise Refused("id", self.id, f"{accepted} ({_reason(error)})") from error
 
 
 def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
@@ -204,19 +200,22 @@ def _open_tokenizer(place: Any, **options: Any) -> PreTrainedTokenizerBase:
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder: as transformers saves one, or a bare GPT-2 pair of vocab.json and merges.txt."""
-    try:
+    with _readable("tokenizer", str(folder), "a folder with a tokenizer"):
         return _load_tokenizer(Path(folder).expanduser())
+
+
+@contextmanager
+def _readable(knob: str, value: str, accepted: str) -> Iterator[None]:
+    """Refuse what a library cannot read; which error a broken file makes, transformers does not say."""
+    try:
+        yield
     except Refused:
         raise
     except Exception as error:
-        accepted = f"a folder with a tokenizer that can be read ({_reason(error)})"
-        raise Refused("tokenizer", str(folder), accepted) from error
-
-
-def _reason(error: Exception) -> str:
-    """What a library says, on a line; of a KeyError that is no more than the key."""
-    said = next(iter(str(error).splitlines()), "")
-    return said if isinstance(error, OSError) else f"{type(error).__name__}: {said}"
+        reason = next(iter(str(error).splitlines()), "")
+        if not isinstance(error, OSError):  # of a KeyError, say, the message is no more than the key
+            reason = f"{type(error).__name__}: {reason}"
+        raise Refused(knob, value, f"{accepted} that can be read ({reason})") from error
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
