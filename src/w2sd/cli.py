@@ -89,11 +89,7 @@ def main() -> int:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(refusal(error, CONF), error)
-    except (
-        ValueError,
-        AttributeError,
-        TypeError,
-    ) as error:  # Hydra's own for an override that is no option, such as fit=null
+    except (ValueError, AttributeError, TypeError) as error:  # Hydra's own for what is no option, such as fit=null
         frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
         if not frame.f_globals["__name__"].startswith(("hydra.", "omegaconf.")):
             raise

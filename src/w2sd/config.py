@@ -183,10 +183,9 @@ class Settings:
         usable = 0 < len(self.name) <= 100 and "/" not in self.name
         require(usable, "name", self.name, "a name of at most 100 letters that can be part of a file's")
         for knob in ("store", "out"):
-            place = Path(getattr(self, knob)).expanduser()
-            require(
-                getattr(self, knob) != "" and not place.is_file(), knob, getattr(self, knob), "a folder, there or not"
-            )
+            place = getattr(self, knob)
+            is_folder = place != "" and not Path(place).expanduser().is_file()
+            require(is_folder, knob, place, "a folder, there or not")
         for seed in self.twin_seeds:
             apart = seed != self.seed and self.twin_seeds.count(seed) == 1
             require(0 <= seed < 2**32 and apart, "twin_seeds", seed, f"seeds other than {self.seed}, each once")

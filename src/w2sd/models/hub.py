@@ -19,39 +19,6 @@ if TYPE_CHECKING:
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def check_weights(knob: str, value: str, find: Callable[[str], Path | None]) -> None:
-    """Refuse weights of which a file is missing, cut off or no safetensors; `find` is asked where each file lies."""
-    if (whole := find(ONE)) is not None:
-        _open(knob, value, whole)
-        return
-    index = find(INDEX)
-    if index is None:
-        raise Refused(knob, value, f"a model with {ONE}, or with {INDEX} and the files that it names")
-    shards: dict[str, set[str]] = {}
-    try:
-        for weights, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
-            shards.setdefault(shard, set()).add(weights)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(knob, str(index), f"the index of a model's weights ({error!r})") from error
-    for shard, names in sorted(shards.items()):
-        if (path := find(shard)) is None:
-            raise Refused(knob, value, f"a model with all of its weights; {shard}, which {INDEX} names, is missing")
-        if lacking := sorted(names - _open(knob, value, path)):
-            raise Refused(knob, str(path), f"the weights {lacking[0]}, which {INDEX} says are in it")
-
-
-def _open(knob: str, value: str, path: Path) -> set[str]:
-    """The names of the weights in a file; to open it is to read its header and to hold its size against that."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return set(file.keys())
-    except (OSError, SafetensorError) as error:
-        accepted = f"a model whose {path.name} is whole ({error}); copy or download it again"
-        raise Refused(knob, value, accepted) from error
-
-
 @dataclass(frozen=True)
 class Hub:
     """A pretrained causal language model by hub id or folder; a folder that exists wins."""
@@ -98,35 +65,63 @@ class Hub:
 
     def check_weights(self) -> None:
         """Refuse weights that are here and not whole; those that are not here yet are the hub's to give."""
-        from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub.constants import HF_HUB_OFFLINE
 
-        def find(name: str) -> Path | None:
-            if self._is_folder():
-                return path if (path := self._folder / name).is_file() else None
-            found = try_to_load_from_cache(self.id, name, revision=self.revision or None)
-            return Path(found) if isinstance(found, str) else None
+        if (whole := self._find(ONE)) is not None:
+            self._open(whole)
+        elif self._is_folder() or HF_HUB_OFFLINE:
+            self._check_shards()
 
-        if self._is_folder() or constants.HF_HUB_OFFLINE or find(ONE):
-            check_weights("id", self.id, find)
+    def _check_shards(self) -> None:
+        """Refuse weights in several files of which one is missing, cut off or not what the index says."""
+        index = self._find(INDEX)
+        if index is None:
+            raise Refused("id", self.id, f"a model with {ONE}, or with {INDEX} and the files that it names")
+        shards: dict[str, set[str]] = {}
+        try:
+            for weights, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+                shards.setdefault(shard, set()).add(weights)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Refused("id", str(index), f"the index of a model's weights ({error!r})") from error
+        for shard, names in sorted(shards.items()):
+            if (path := self._find(shard)) is None:
+                raise Refused(
+                    "id", self.id, f"a model with all of its weights; {shard}, which {INDEX} names, is missing"
+                )
+            if lacking := sorted(names - self._open(path)):
+                raise Refused("id", str(path), f"the weights {lacking[0]}, which {INDEX} says are in it")
+
+    def _open(self, path: Path) -> set[str]:
+        """The names of the weights in a file; to open it is to read its header and to hold its size against that."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return set(file.keys())
+        except (OSError, SafetensorError) as error:
+            accepted = f"a model whose {path.name} is whole ({error}); copy or download it again"
+            raise Refused("id", self.id, accepted) from error
+
+    def _find(self, name: str) -> Path | None:
+        """A file of the model, if it is here; by hand, for plans have no time to import the hub's client."""
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        place = self._folder
+        if not self._is_folder():
+            cache, revision = Path(HF_HUB_CACHE) / f"models--{self.id.replace('/', '--')}", self.revision or "main"
+            branch = cache / "refs" / revision
+            commit = branch.read_text().strip() if branch.is_file() else revision
+            place = cache / "snapshots" / commit
+        return place / name if (place / name).is_file() else None
 
     def sizes(self) -> dict[str, Any]:
         """The config.json in the folder or the hub's cache; empty where the model has not been downloaded."""
-        path = self._folder / "config.json" if self._is_folder() else self._cached("config.json")
-        if not path.is_file():
+        if (path := self._find("config.json")) is None:
             return {}
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise Refused("id", str(path), f"a config.json that can be read ({error})") from error
-
-    def _cached(self, name: str) -> Path:
-        """Where the hub's cache would have a file; by hand, for plans have no time to import its client."""
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        cache, revision = Path(HF_HUB_CACHE) / f"models--{self.id.replace('/', '--')}", self.revision or "main"
-        branch = cache / "refs" / revision
-        commit = branch.read_text().strip() if branch.is_file() else revision
-        return cache / "snapshots" / commit / name
 
     def text(self, data: Any) -> None:
         """Nothing to pretrain on: the weights exist."""
