@@ -89,16 +89,16 @@ def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
     prefixes = (*TRUSTED, *trusted)
     if not isinstance(name, str) or not name.startswith(prefixes):
         raise Refused(f"{path}._target_", name, f"a class under {', '.join(prefixes)} (add yours to trusted=[...])")
-    module, _, cls = name.rpartition(".")
+    module, _, cls_name = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), cls)
+        cls = getattr(importlib.import_module(module), cls_name)
     except Exception as error:  # whatever a user's own module does when it is imported
         raise Refused(f"{path}._target_", name, f"a class that can be imported ({error})") from error
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise Refused(f"{path}._target_", name, "a dataclass")
-    if inspect.isabstract(found):
+    if inspect.isabstract(cls):
         raise Refused(f"{path}._target_", name, "a class derived from it: this one leaves something to be filled in")
-    return found
+    return cls
 
 
 def merge(cls: type, values: Mapping[str, Any], path: str) -> Any:

@@ -100,8 +100,8 @@ class Wandb:
                 reinit="finish_previous",
             )
         except wandb.Error as error:  # a server that is out of reach, a key that it does not know
-            said = " ".join(str(error).split())
-            raise StageFailed(f"logger: W&B began no run ({said}); logger=wandb_offline needs no network") from error
+            reason = " ".join(str(error).split())
+            raise StageFailed(f"logger: W&B began no run ({reason}); logger=wandb_offline needs no network") from error
         try:
             yield wandb_run
         finally:

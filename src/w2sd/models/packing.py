@@ -33,7 +33,7 @@ PROBE = (3, 4, 2, 2, 1, 5)  # tokens of prompts and answers that a model is trie
 TOLERANCE = 1e-4  # of the largest score: far above rounding, far below what a wrong neighbour does
 WINDOWS = ("sliding_window", "attention_chunk_size")  # by which configs say how far back a model looks
 HARMLESS = ("position_ids", "use_cache", "output_attentions", "output_hidden_states", "is_causal", *WINDOWS)
-_said: set[str] = set()
+_lines: set[str] = set()
 
 
 class Group(NamedTuple):
@@ -265,6 +265,6 @@ def _probe(
 
 def _say(line: str) -> None:
     """Once, by the first process of a group."""
-    if line not in _said and not (dist.is_initialized() and dist.get_rank()):
-        _said.add(line)
+    if line not in _lines and not (dist.is_initialized() and dist.get_rank()):
+        _lines.add(line)
         logging.getLogger(__name__).warning(line)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Scores = TypeVar("Scores", contravariant=True)  # PairScores of a reward model, PairLogProbs of a policy
 
 OWN, REFERENCE_FREE, LEGACY = "own", "reference_free", "legacy"
 READINGS = (OWN, REFERENCE_FREE, LEGACY)
@@ -21,8 +19,10 @@ class Moment(NamedTuple):
     n_steps: int
 
 
-class Objective(ABC, Generic[Scores]):
+class Objective(ABC):
     """Built from its few coefficients, called on scores. It sees no model, no batch and no truth.
+
+    Scores are those of a reward model (`PairScores`), of a classifier (`ClassScores`) or of a policy (`PairLogProbs`).
 
     A reading names which margin speaks for a student, and in which units: `own` (that of the loss), `reference_free`
     (without the reference) or `legacy` (that of the code of Yang et al. 2024). Where there is one margin only, it is
@@ -40,13 +40,13 @@ class Objective(ABC, Generic[Scores]):
     measured_by: str = OWN  # the reading that is measured
 
     @abstractmethod
-    def __call__(self, scores: Scores, targets: Tensor) -> Tensor:
+    def __call__(self, scores: Any, targets: Tensor) -> Tensor:
         """The loss of each example; `targets` is P(first slot is better), in [0, 1]."""
 
     @abstractmethod
-    def margin(self, scores: Scores, reading: str = OWN) -> Tensor:
+    def margin(self, scores: Any, reading: str = OWN) -> Tensor:
         """How much better the first answer is: above 0 where it is preferred; `own` is in the units of the loss."""
 
-    def confidence(self, scores: Scores, reading: str = OWN) -> Tensor:
+    def confidence(self, scores: Any, reading: str = OWN) -> Tensor:
         """P(first slot is better) in the scale of this objective, in [0, 1]."""
         return self.margin(scores, reading).sigmoid()

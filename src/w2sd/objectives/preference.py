@@ -17,7 +17,7 @@ LEGACY_SCALE = 50.0  # nats per unit of margin, for sums: a constant of the pape
 READ_BY = ("labelled_by", "measured_by")  # the knobs that choose a reading
 
 
-class PolicyObjective(Objective["PairLogProbs"]):
+class PolicyObjective(Objective):
     """Readings of a policy: a difference of log-probabilities, per token or over whole answers, in a scale.
 
     | reading        | margin                                                                     |
@@ -46,12 +46,15 @@ class PolicyObjective(Objective["PairLogProbs"]):
 
     def margin(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
         choose("reading", reading, READINGS)
-        free = scores.mean_margin if self.per_token else scores.sum_margin
+        free = self._free(scores)
         if reading == LEGACY:
             return free if self.per_token else free / LEGACY_SCALE
         if reading == OWN and self.needs_reference:
-            return self.beta * (scores.adjusted_mean_margin if self.per_token else scores.adjusted_margin)
+            return self.beta * (free - self._free(scores.reference))
         return self.beta * free
+
+    def _free(self, scores: PairLogProbs) -> Tensor:
+        return scores.mean_margin if self.per_token else scores.sum_margin
 
 
 def mixed(targets: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ def mixed(targets: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SFT(Objective["PairLogProbs"]):
+class SFT(Objective):
     """−(1/n) log π(preferred answer), n its tokens. The other answer is not looked at.
 
     Its one margin is that of log π per token, and its confidence the sigmoid of that.

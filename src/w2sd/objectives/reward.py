@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from w2sd.objectives.scores import ClassScores, PairScores
 
 
-class RewardObjective(Objective["PairScores"]):
+class RewardObjective(Objective):
     """What objectives of reward models share: one margin, whichever way it is read."""
 
     student: ClassVar[str] = "reward"

@@ -153,8 +153,8 @@ def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
         objective = getattr(run.objective, "under_truth", run.objective) if split == "gt" else run.objective
         n = len(rows) - n_held
         if run.fit.batch > n:
-            said = "fit.batch: %d is more than the %d rows of %s to train on: each epoch is one step on all of them"
-            logging.getLogger(__name__).warning(said, run.fit.batch, n, split)
+            message = "fit.batch: %d is more than the %d rows of %s to train on: each epoch is one step on all of them"
+            logging.getLogger(__name__).warning(message, run.fit.batch, n, split)
         check_threshold(objective, n, n_options, split)
 
 

@@ -150,9 +150,9 @@ class Graph:
 
     def features(self, role: str, model: Any, split: str, layer: str, inputs: Mapping[str, Stage]) -> Stage:
         """What a model makes of every row of a split before it is trained on any: all arms share it."""
-        asked = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
+        reads = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
         base = _base(inputs)
-        return self.add(f"{role}_{split}_{layer}", Features, asked | {"precision": self.run.fit.precision}, base)
+        return self.add(f"{role}_{split}_{layer}", Features, reads | {"precision": self.run.fit.precision}, base)
 
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.
@@ -174,17 +174,17 @@ class Graph:
         """
         if not self.run.objective.needs_reference:
             return {}
-        asked = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
+        reads = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
         base = _base(inputs)
-        asked |= {name: params[name] for name in ("model", "append_eos")}
-        return {"reference": self.add(f"{role}_{split}", Reference, asked, base)}
+        reads |= {name: params[name] for name in ("model", "append_eos")}
+        return {"reference": self.add(f"{role}_{split}", Reference, reads, base)}
 
     def zero_shot(self, model: Any, inputs: Mapping[str, Stage]) -> Stage:
         """A model as a classifier that nobody has trained: its head is made of words."""
         run = self.run
         parts = {"model": model, "head": run.head, "objective": run.objective, "adapter": run.adapter}
-        asked = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
-        return self.add("strong", ZeroShot, parts | asked, inputs)
+        reads = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
+        return self.add("strong", ZeroShot, parts | reads, inputs)
 
     def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
@@ -195,12 +195,12 @@ class Graph:
         """The labels that the last student is taught: its teacher's, or what its own model makes of them."""
         if self.run.refinement is None:
             return labels
-        asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
-        asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
+        reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
+        reads |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
         if self.run.stopping is not None:
-            asked["holdout"] = self.run.stopping.holdout
+            reads["holdout"] = self.run.stopping.holdout
         base = _base(inputs)
-        return self.add(role, Refine, asked, {**base, "labels": labels})
+        return self.add(role, Refine, reads, {**base, "labels": labels})
 
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **self.read_before(role, trained, split), **references}
@@ -215,8 +215,8 @@ class Graph:
 
     def scored(self, split: str, reading: str) -> dict[str, Any]:
         """Whose rows a model is asked about and which of its margins is heard; a reward model has only one."""
-        asked = {"data": self.rows_of(split), "split": split}
-        return asked | ({"reading": reading} if self.run.objective.student == "policy" else {})
+        reads = {"data": self.rows_of(split), "split": split}
+        return reads | ({"reading": reading} if self.run.objective.student == "policy" else {})
 
     def generate(self, role: str) -> Stage:
         """What a policy writes after the first few prompts of the test split."""

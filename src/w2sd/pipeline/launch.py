@@ -139,25 +139,27 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **apart) as process,
     ):
         try:
-            said = _follow(process, advance)
+            failure = _follow(process, advance)
         except BaseException:
             process.terminate()  # not killed: torchrun ends its group, and a worker keeps what it has learnt
             process.wait()
             raise
     if code := process.returncode:
-        raise StageFailed(said or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}")
+        raise StageFailed(
+            failure or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}"
+        )
 
 
 def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None]) -> str:
     """Pass on the worker's progress; return the line in which it said why it stopped, if it did."""
-    said = ""
+    failure = ""
     assert process.stdout is not None
     for line in process.stdout:
         if progress := re.fullmatch(r"@progress (\d+) (\d+)\n", line):
             advance(int(progress[1]), int(progress[2]))
         elif line.startswith("@failed "):
-            said = line.removeprefix("@failed ").rstrip("\n")
-    return said
+            failure = line.removeprefix("@failed ").rstrip("\n")
+    return failure
 
 
 # Run in a shell on each node: tells torchrun SLURM's name for it, by which the others reach it, and whether it is the
