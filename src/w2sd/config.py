@@ -149,11 +149,11 @@ def _refusal(error: OmegaConfBaseException, cls: type, values: Mapping[str, Any]
     knob = f"{path}.{key}" if path else key
     if isinstance(error, ConfigKeyError):
         return Refused(knob, values.get(key), "one of the keys " + ", ".join(known), nearest=nearest(key, known))
-    types = {field.name: field.type for field in dataclasses.fields(cls)}
-    declared = types.get(key.partition("[")[0], "another type")
+    name = key.partition("[")[0]
+    declared = {field.name: field.type for field in dataclasses.fields(cls)}.get(name, "another type")
     if declared == "Any":  # a field that holds a part
         return Refused(knob, values.get(key), f"a part: its values are set one by one, as in {knob}.KEY=VALUE")
-    return Refused(knob, values.get(key.partition("[")[0]), f"a value of type {declared}")
+    return Refused(knob, values.get(name), f"a value of type {declared}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -229,7 +229,7 @@ def listed(counts: Tensor, indices: Tensor) -> set[tuple[int, int]]:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    monkeypatch.setattr(packing, "_said", set())
+    monkeypatch.setattr(packing, "_lines", set())
     caplog.set_level(logging.WARNING)
     return lambda: [record.getMessage() for record in caplog.records if record.name == packing.__name__]
 

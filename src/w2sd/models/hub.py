@@ -125,7 +125,6 @@ class Hub:
 
     def text(self, data: Any) -> None:
         """Nothing to pretrain on: the weights exist."""
-        return
 
     def open_config(self) -> PretrainedConfig:
         from transformers import AutoConfig
@@ -195,8 +194,21 @@ def _open_tokenizer(place: Any, **options: Any) -> PreTrainedTokenizerBase:
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder: as transformers saves one, or a bare GPT-2 pair of vocab.json and merges.txt."""
+    from transformers import PreTrainedTokenizerFast
+
+    place = Path(folder).expanduser()
     with _readable("tokenizer", str(folder), "a folder with a tokenizer"):
-        return _load_tokenizer(Path(folder).expanduser())
+        if (place / "tokenizer_config.json").is_file():
+            return _open_tokenizer(place)
+        if (place / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast(tokenizer_file=str(place / "tokenizer.json"))
+        if (place / "vocab.json").is_file() and (place / "merges.txt").is_file():
+            from tokenizers import ByteLevelBPETokenizer
+
+            bpe = ByteLevelBPETokenizer.from_file(str(place / "vocab.json"), str(place / "merges.txt"))
+            end = "<|endoftext|>" if bpe.token_to_id("<|endoftext|>") is not None else None
+            return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end)
+    raise Refused("tokenizer", str(folder), "a folder with tokenizer.json, or with vocab.json and merges.txt")
 
 
 @contextmanager
@@ -211,19 +223,3 @@ def _readable(knob: str, value: str, accepted: str) -> Iterator[None]:
         if not isinstance(error, OSError):  # of a KeyError, say, the message is no more than the key
             reason = f"{type(error).__name__}: {reason}"
         raise Refused(knob, value, f"{accepted} that can be read ({reason})") from error
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import PreTrainedTokenizerFast
-
-    if (folder / "tokenizer_config.json").is_file():
-        return _open_tokenizer(folder)
-    if (folder / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        from tokenizers import ByteLevelBPETokenizer
-
-        bpe = ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-        end = "<|endoftext|>" if bpe.token_to_id("<|endoftext|>") is not None else None
-        return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end)
-    raise Refused("tokenizer", str(folder), "a folder with tokenizer.json, or with vocab.json and merges.txt")

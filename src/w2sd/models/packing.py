@@ -27,6 +27,8 @@ from w2sd.data.layout import Text, Tokens, packed, plain
 if TYPE_CHECKING:
     from w2sd.models.heads import HeadedModel, PolicyModel, StateModel
 
+    Model = HeadedModel | PolicyModel | StateModel
+
 NAME = "w2sd_packed"
 BLOCK = 128  # tokens: what FlexAttention, the attention of GPUs, skips or does as a whole
 PROBE = (3, 4, 2, 2, 1, 5)  # tokens of prompts and answers that a model is tried with
@@ -193,7 +195,7 @@ AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
 def pack(
-    model: HeadedModel | PolicyModel | StateModel,
+    model: Model,
     longest: int,
     device: str = "cpu",
     precision: str = "32-true",
@@ -214,7 +216,7 @@ def pack(
     return False
 
 
-def _why_not(model: HeadedModel | PolicyModel | StateModel, longest: int, device: str, precision: str) -> str | None:
+def _why_not(model: Model, longest: int, device: str, precision: str) -> str | None:
     """Make `model` read packed rows, and say what speaks against it.
 
     Nothing does if packed and plain rows give it the same scores. A few tokens are enough to see what a transformer
@@ -247,9 +249,7 @@ def _why_not(model: HeadedModel | PolicyModel | StateModel, longest: int, device
 
 
 @torch.no_grad()
-def _probe(
-    model: HeadedModel | PolicyModel | StateModel, layout: Callable[[list[Text]], Tokens], device: str
-) -> Tensor:
+def _probe(model: Model, layout: Callable[[list[Text]], Tokens], device: str) -> Tensor:
     """What the model says of a few answers that lie in this layout."""
     random = np.random.default_rng(0)
     few = min(model.backbone.config.get_text_config().vocab_size, 1000)

@@ -133,12 +133,8 @@ class Graph:
             "stream": stream,
             "seed": seed,
         }
-        if self.run.stopping is not None:
-            params["stopping"] = self.run.stopping
-        if self.run.head is not None:
-            params["head"] = self.run.head
-        if hint is not None:
-            params["hint"] = hint
+        optional = {"stopping": self.run.stopping, "head": self.run.head, "hint": hint}
+        params |= {name: part for name, part in optional.items() if part is not None}
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)

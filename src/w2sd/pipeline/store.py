@@ -50,8 +50,7 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """The folder of a finished artifact, without a look at its files."""
-        folder = self._folder(key)
-        if folder is None:
+        if (folder := self._folder(key)) is None:
             self._look_anew()
             folder = self._folder(key)
         if folder is None:
