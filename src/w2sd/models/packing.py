@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from w2sd.data.layout import Text, Tokens, packed, plain
 if TYPE_CHECKING:
     from w2sd.models.heads import HeadedModel, PolicyModel, StateModel
 
-    Model = HeadedModel | PolicyModel | StateModel
+    Model: TypeAlias = HeadedModel | PolicyModel | StateModel
 
 NAME = "w2sd_packed"
 BLOCK = 128  # tokens: what FlexAttention, the attention of GPUs, skips or does as a whole

@@ -84,6 +84,7 @@ class FromScratch(ABC):
 
         Default: nothing.
         """
+        return
 
     def open_backbone(self, base: Path | None) -> PreTrainedModel:
         """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
