@@ -34,7 +34,7 @@ from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfi
 
 from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.layout import Text, Tokens, packed, plain
-from w2sd.models import flex, packing
+from w2sd.models import packing
 from w2sd.models.heads import PolicyModel, RewardModel
 from w2sd.models.log_probs import log_probs
 from w2sd.models.prepare import silence_dropout
@@ -162,7 +162,7 @@ def by_text(tokens: Tokens) -> packing.Packing:
 
 def by_block(tokens: Tokens) -> packing.Packing:
     """What it is told on a GPU: one block mask, on a CPU as well."""
-    return packing.Packing((), flex.block_mask(tokens))
+    return packing.Packing((), packing.block_mask(tokens))
 
 
 @contextmanager
@@ -536,7 +536,7 @@ def mask_cost() -> str:
     tokens = packed(texts).to(DEVICE)
     for _ in range(2):
         began = now()
-        flex.block_mask(tokens)
+        packing.block_mask(tokens)
         seconds = now() - began
     return f"block mask of a row of {tokens.ids.shape[1]} tokens: {1000 * seconds:.1f} ms"
 

@@ -89,11 +89,7 @@ def main() -> int:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(refusal(error, CONF), error)
-    except (
-        ValueError,
-        AttributeError,
-        TypeError,
-    ) as error:  # Hydra's own for an override that is no option, such as fit=null
+    except (ValueError, AttributeError, TypeError) as error:  # Hydra's own for what is no option, such as fit=null
         frame = list(traceback.walk_tb(error.__traceback__))[-1][0]
         if not frame.f_globals["__name__"].startswith(("hydra.", "omegaconf.")):
             raise
@@ -168,36 +164,36 @@ def _run(cfg: DictConfig) -> float:
     if is_sweep and not takes(jobs, HydraConfig.get().job.num):
         print(f"[w2sd] job {HydraConfig.get().job.num}: not of the share jobs={jobs}", file=sys.stderr)
         return math.nan  # whatever may be wrong with it: another share is to say so
-    asked = read(cfg)
-    store = Store(asked.settings.store)
+    config = read(cfg)
+    store = Store(config.settings.store)
     if is_sweep:
         print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)
-    stages = plan(asked)
-    states = survey(stages, store, asked.settings.force, made)
-    is_at_hand = at_hand(asked.data)
+    stages = plan(config)
+    states = survey(stages, store, config.settings.force, made)
+    is_at_hand = at_hand(config.data)
     asks_models = any(state == "to do" and stages[name].asks_model for name, state in states.items())
-    if asks_models and (is_at_hand or not asked.settings.plan_only):
-        check_rows(asked, pairs.read(asked.data))
-    if asked.settings.plan_only:
+    if asks_models and (is_at_hand or not config.settings.plan_only):
+        check_rows(config, pairs.read(config.data))
+    if config.settings.plan_only:
         with exit_on_closed_pipe():  # here already: Hydra announces every other error of a job
             print(show_plan(stages, states))
             if asks_models and not is_at_hand:
                 print("Rows were not read: whether there are enough of them is checked when the run starts")
         return math.nan
     for knob in ("store", "out"):
-        require_writable(knob, getattr(asked.settings, knob))
-    job = f"{asked.settings.name}-{stages['compare'].key}"
-    is_told = "to do" in states.values() or not (store.root / "jobs" / f"{job}.json").exists()
-    if is_told:
-        asked.logger.check()
+        require_writable(knob, getattr(config.settings, knob))
+    job = f"{config.settings.name}-{stages['compare'].key}"
+    is_new = "to do" in states.values() or not (store.root / "jobs" / f"{job}.json").exists()
+    if is_new:
+        config.logger.check()
     if asks_models:
-        _check_inputs(asked)
+        _check_inputs(config)
     if "to do" in states.values():
-        launch(stages, states, asked, store, made)
+        launch(stages, states, config, store, made)
         made.update(stages[name].key for name, state in states.items() if state == "to do")
     else:
         print("[w2sd] every stage was found in the store; nothing to compute", file=sys.stderr)
-    return _conclude(asked, cfg, stages, store, job, is_told)
+    return _conclude(config, cfg, stages, store, job, is_new)
 
 
 def _refuse_part_of_sweep() -> None:
@@ -211,17 +207,17 @@ def _refuse_part_of_sweep() -> None:
         raise Refused("command line", words, accepted, nearest=f"w2sd -m {words}")
 
 
-def _check_inputs(asked: RunConfig) -> None:
+def _check_inputs(config: RunConfig) -> None:
     """Refuse machines that are not there, and data that the models could not read, before the store is touched."""
-    check_nodes(asked.trainer)
-    asked.adapter.check_installed()
+    check_nodes(config.trainer)
+    config.adapter.check_installed()
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
-    preflight.check(asked)
-    if asked.trainer.accelerator == AUTO:
-        print(f"[w2sd] trainer.accelerator=auto: {preflight.device(asked.trainer)}", file=sys.stderr)
+    preflight.check(config)
+    if config.trainer.accelerator == AUTO:
+        print(f"[w2sd] trainer.accelerator=auto: {preflight.device(config.trainer)}", file=sys.stderr)
 
 
-def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_told: bool) -> float:
+def _conclude(config: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_new: bool) -> float:
     """Record the job, log its summary if that is new, show the table and write the page."""
     compare = stages["compare"]
     folder = store.find(compare.key)
@@ -230,11 +226,11 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
     sweep = str(Path(here.sweep.dir).absolute()) if here.mode == RunMode.MULTIRUN else None
     job: dict[str, Any] = {
         "id": name,
-        "name": asked.settings.name,
+        "name": config.settings.name,
         "compare": compare.key,
         "stages": {name: {"kind": stage.kind, "key": stage.key} for name, stage in stages.items()},
         "config": OmegaConf.to_container(cfg, resolve=True),
-        "oracles": oracles(asked),
+        "oracles": oracles(config),
         "choices": {place.rpartition("@")[2]: option for place, option in here.runtime.choices.items() if option},
         "overrides": list(here.overrides.task),
         "command": shlex.join(["w2sd", *sys.argv[1:]]),
@@ -246,15 +242,15 @@ def _conclude(asked: RunConfig, cfg: DictConfig, stages: Plan, store: Store, nam
 
         if line := show_replaced(job, old, [*RUNTIME, "debug", "hydra"]):
             print(f"[w2sd] {line}", file=sys.stderr)
-    if is_told:
+    if is_new:
         from w2sd.logger import RunName
 
-        logs = Path(asked.settings.out).expanduser() / "logs" / f"job-{compare.key}"
+        logs = Path(config.settings.out).expanduser() / "logs" / f"job-{compare.key}"
         run = RunName(job["name"], "summary", compare.key, logs, job)
-        asked.logger.summarise(run, metrics, read_json(folder / "diagnostics.json"))
+        config.logger.summarise(run, metrics, read_json(folder / "diagnostics.json"))
 
     if sweep is None:  # a sweep is shown as a whole, at its end
-        show(store.root, Path(asked.settings.out).expanduser(), job=job["id"])
+        show(store.root, Path(config.settings.out).expanduser(), job=job["id"])
     return math.nan if metrics["pgr"] is None else float(metrics["pgr"])
 
 
@@ -276,8 +272,8 @@ class ShowSweep(Callback):
         try:
             show(Store(config.store).root, Path(config.out).expanduser(), sweep=sweep)
         except Exception as error:  # of which Hydra would make a warning, and the exit code 0
-            said = error if isinstance(error, Refused | StageFailed) else StageFailed(f"report: {error!r}")
-            failed.append(_say(said, error))
+            failure = error if isinstance(error, Refused | StageFailed) else StageFailed(f"report: {error!r}")
+            failed.append(_say(failure, error))
 
 
 def _say(error: Refused | StageFailed, cause: BaseException | None = None) -> int:

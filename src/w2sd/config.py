@@ -87,16 +87,16 @@ def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
     prefixes = (*TRUSTED, *trusted)
     if not isinstance(name, str) or not name.startswith(prefixes):
         raise Refused(f"{path}._target_", name, f"a class under {', '.join(prefixes)} (add yours to trusted=[...])")
-    module, _, cls = name.rpartition(".")
+    module, _, cls_name = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), cls)
+        cls = getattr(importlib.import_module(module), cls_name)
     except Exception as error:  # whatever a user's own module does when it is imported
         raise Refused(f"{path}._target_", name, f"a class that can be imported ({error})") from error
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise Refused(f"{path}._target_", name, "a dataclass")
-    if inspect.isabstract(found):
+    if inspect.isabstract(cls):
         raise Refused(f"{path}._target_", name, "a class derived from it: this one leaves something to be filled in")
-    return found
+    return cls
 
 
 def merge(cls: type, values: Mapping[str, Any], path: str) -> Any:
@@ -147,11 +147,11 @@ def _refusal(error: OmegaConfBaseException, cls: type, values: Mapping[str, Any]
     knob = f"{path}.{key}" if path else key
     if isinstance(error, ConfigKeyError):
         return Refused(knob, values.get(key), "one of the keys " + ", ".join(known), nearest=nearest(key, known))
-    types = {field.name: field.type for field in dataclasses.fields(cls)}
-    declared = types.get(key.partition("[")[0], "another type")
+    name = key.partition("[")[0]
+    declared = {field.name: field.type for field in dataclasses.fields(cls)}.get(name, "another type")
     if declared == "Any":  # a field that holds a part
         return Refused(knob, values.get(key), f"a part: its values are set one by one, as in {knob}.KEY=VALUE")
-    return Refused(knob, values.get(key.partition("[")[0]), f"a value of type {declared}")
+    return Refused(knob, values.get(name), f"a value of type {declared}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +181,9 @@ class Settings:
         usable = 0 < len(self.name) <= 100 and "/" not in self.name
         require(usable, "name", self.name, "a name of at most 100 letters that can be part of a file's")
         for knob in ("store", "out"):
-            place = Path(getattr(self, knob)).expanduser()
-            require(
-                getattr(self, knob) != "" and not place.is_file(), knob, getattr(self, knob), "a folder, there or not"
-            )
+            place = getattr(self, knob)
+            is_folder = place != "" and not Path(place).expanduser().is_file()
+            require(is_folder, knob, place, "a folder, there or not")
         for seed in self.twin_seeds:
             apart = seed != self.seed and self.twin_seeds.count(seed) == 1
             require(0 <= seed < 2**32 and apart, "twin_seeds", seed, f"seeds other than {self.seed}, each once")

@@ -19,8 +19,8 @@ class Refused(Exception):
 
     def __str__(self) -> str:
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
-        said = f"{self.knob}: {_show(self.value)} is not accepted; expected {self.accepted}{hint}"
-        return " ".join(said.splitlines())  # whatever a key or a library's reason holds
+        message = f"{self.knob}: {_show(self.value)} is not accepted; expected {self.accepted}{hint}"
+        return " ".join(message.splitlines())  # whatever a key or a library's reason holds
 
     def under(self, prefix: str) -> Refused:
         """The same refusal with the knob named from the root of the configuration."""
@@ -92,10 +92,10 @@ def nearest(value: object, known: Iterable[str]) -> str | None:
     >>> nearest("Trian", ["test", "train"]), nearest("maybe", ["yes", "no"]), nearest(-1, ["0", "1"])
     ('train', None, None)
     """
-    said = str(value).casefold()
-    words = {word.casefold(): word for word in known}
-    cutoff = 0.7 if len(said) > 4 else 0.6  # two letters that changed places are much of a short word
-    close = difflib.get_close_matches(said, words, n=1, cutoff=cutoff) if any(map(str.isalpha, said)) else []
+    word = str(value).casefold()
+    words = {each.casefold(): each for each in known}
+    cutoff = 0.7 if len(word) > 4 else 0.6  # two letters that changed places are much of a short word
+    close = difflib.get_close_matches(word, words, n=1, cutoff=cutoff) if any(map(str.isalpha, word)) else []
     return words[close[0]] if close else None
 
 

@@ -6,12 +6,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from w2sd.errors import require
-
-if TYPE_CHECKING:
-    pass
 
 
 def name_of(part: Any) -> str:

@@ -80,7 +80,8 @@ class Wandb:
         with self._run(run) as wandb_run:
             wandb_run.summary.update({name: value for name, value in metrics.items() if value is not None})
             if regions := list(_regions(diagnostics)):
-                wandb_run.log({"regions": _table(regions), "regions_figure": _drawing(diagnostics)})
+                table = self._import().Table(columns=["kind", "region", *COUNTED], data=regions)
+                wandb_run.log({"regions": table, "regions_figure": _drawing(diagnostics)})
 
     @contextmanager
     def _run(self, run: RunName) -> Iterator[Any]:
@@ -99,8 +100,8 @@ class Wandb:
                 reinit="finish_previous",
             )
         except wandb.Error as error:  # a server that is out of reach, a key that it does not know
-            said = " ".join(str(error).split())
-            raise StageFailed(f"logger: W&B began no run ({said}); logger=wandb_offline needs no network") from error
+            reason = " ".join(str(error).split())
+            raise StageFailed(f"logger: W&B began no run ({reason}); logger=wandb_offline needs no network") from error
         try:
             yield wandb_run
         finally:
@@ -133,12 +134,6 @@ def _regions(diagnostics: dict[str, Any]) -> Iterator[list[Any]]:
         for region in REGIONS:
             if f"{kind}/{region}/n" in diagnostics:
                 yield [kind, region, *(diagnostics.get(f"{kind}/{region}/{part}") for part in COUNTED)]
-
-
-def _table(rows: list[list[Any]]) -> Any:
-    import wandb
-
-    return wandb.Table(columns=["kind", "region", *COUNTED], data=rows)
 
 
 def _drawing(diagnostics: dict[str, Any]) -> Any:

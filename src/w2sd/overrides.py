@@ -21,8 +21,8 @@ QUOTED = """KEY=VALUE, and quotes inside the shell's round what has any of []{}(
 
 def options(*folders: Path) -> list[str]:
     """List what can be chosen from a group in `conf/` or in your own folder; below it too, as `paper/simpo_cai`."""
-    found = {file.relative_to(folder).with_suffix("") for folder in folders for file in folder.rglob("*.yaml")}
-    return sorted(name.as_posix() for name in found)
+    files = {file.relative_to(folder).with_suffix("") for folder in folders for file in folder.rglob("*.yaml")}
+    return sorted(name.as_posix() for name in files)
 
 
 def parse(words: list[str]) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers import AutoModel, BloomConfig, GPT2Config
 
 from w2sd.data.layout import Text, Tokens, packed, plain
-from w2sd.models import flex, packing
+from w2sd.models import packing
 from w2sd.models.heads import PolicyModel, RewardModel
 from w2sd.models.packing import pack
 
@@ -130,7 +130,7 @@ def test_answers_of_one_prompt_do_not_see_each_other(name: str) -> None:
 @pytest.fixture
 def as_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """FlexAttention, as it is before it is compiled; on the CPU it knows no gradient."""
-    monkeypatch.setattr(packing, "packing", lambda tokens: packing.Packing((), flex.block_mask(tokens)))
+    monkeypatch.setattr(packing, "packing", lambda tokens: packing.Packing((), packing.block_mask(tokens)))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -149,9 +149,11 @@ def test_on_gpus_too_attention_is_cast_where_autocast_casts_it() -> None:
     tokens = packed([text(5, 3, 2)])
     q, k, v = torch.randn(3, 1, 2, tokens.ids.shape[1], 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
-        mixed, single = (flex.attend_in_blocks(q, k, each, flex.block_mask(tokens), None) for each in (v.bfloat16(), v))
+        mixed, single = (
+            packing.attend_in_blocks(q, k, each, packing.block_mask(tokens), None) for each in (v.bfloat16(), v)
+        )
     assert mixed.dtype is single.dtype is torch.bfloat16
-    exact = flex.attend_in_blocks(q, k, v, flex.block_mask(tokens), None)
+    exact = packing.attend_in_blocks(q, k, v, packing.block_mask(tokens), None)
     torch.testing.assert_close(mixed.float(), exact, rtol=0.02, atol=0.02)
     assert torch.equal(mixed, single)
 
@@ -165,7 +167,7 @@ def test_a_scale_of_its_own_and_shared_keys_reach_the_kernel_of_gpus(heads: int)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, h, n, 8, generator=generator, dtype=torch.float64) for h in (4, heads, heads))
     by_text = packing.attend(nn.Identity(), q, k, v, None, scaling=0.7, packing=packing.packing(tokens))[0]
-    by_block = flex.attend_in_blocks(q, k, v, flex.block_mask(tokens), 0.7).transpose(1, 2)
+    by_block = packing.attend_in_blocks(q, k, v, packing.block_mask(tokens), 0.7).transpose(1, 2)
     torch.testing.assert_close(by_block, by_text)
 
 
@@ -196,8 +198,8 @@ def visible(sizes: NDArray[np.int64]) -> Tensor:
 )
 def test_blocks_that_are_skipped_hold_nothing_and_blocks_taken_whole_hold_all(shapes: list[tuple[int, ...]]) -> None:
     tokens = packed([text(*shape) for shape in shapes])
-    mask, seen = flex.block_mask(tokens), visible(tokens.sizes)
-    n, size = len(seen), flex.BLOCK
+    mask, seen = packing.block_mask(tokens), visible(tokens.sizes)
+    n, size = len(seen), packing.BLOCK
     q, k = torch.arange(n)[:, None], torch.arange(n)
     assert torch.equal(mask.mask_mod(torch.tensor(0), torch.tensor(0), q, k), seen)
     whole = listed(mask.full_kv_num_blocks, mask.full_kv_indices)
@@ -227,7 +229,7 @@ def listed(counts: Tensor, indices: Tensor) -> set[tuple[int, int]]:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    monkeypatch.setattr(packing, "_said", set())
+    monkeypatch.setattr(packing, "_lines", set())
     caplog.set_level(logging.WARNING)
     return lambda: [record.getMessage() for record in caplog.records if record.name == packing.__name__]
 

@@ -13,12 +13,11 @@ from transformers import GPT2Config, GPT2Model
 from w2sd.chess.model import ChessModel
 from w2sd.config import RunConfig
 from w2sd.errors import Refused
-from w2sd.models.flops import size
 from w2sd.models.hub import Hub
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.progress import show_plan
-from w2sd.pipeline.workload import Workload, quantity, workload
+from w2sd.pipeline.workload import Workload, quantity, size, workload
 from w2sd.world import ladder
 from w2sd.world.game import GameRung
 from w2sd.world.ladder import Rung

@@ -222,7 +222,7 @@ def test_a_resumed_training_has_the_share_of_its_step(task: Callable[..., Task])
 class Notes(NoConflict):
     """A conflict that keeps the objectives that it is handed."""
 
-    handed: list[Objective[Any]]
+    handed: list[Objective]
 
     def loss(self, scores: PairScores, batch: PairBatch, objective: Any) -> None:
         self.handed.append(objective)

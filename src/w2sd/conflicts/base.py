@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from w2sd.data.batch import PairBatch
     from w2sd.data.pairs import Pair, Table
-    from w2sd.objectives.base import Objective, Scores
+    from w2sd.objectives.base import Objective
 
 SOURCE, TEACHER, COIN = "own", "teacher", "coin"
 REVERSE, WORSE_TEXT = "reverse", "sft"
@@ -66,10 +66,10 @@ class Conflict:
         """Rows to add to `n_rows` training rows."""
         return Extra([])
 
-    def check(self, objective: Objective[Any]) -> None:
+    def check(self, objective: Objective) -> None:
         """Refuse, before anything is trained, knobs that mean nothing beside this objective."""
 
-    def loss(self, scores: Scores, batch: PairBatch, objective: Objective[Scores]) -> Tensor | None:
+    def loss(self, scores: Any, batch: PairBatch, objective: Objective) -> Tensor | None:
         """A term per example to add to the objective's, or None."""
         return None
 
@@ -79,16 +79,16 @@ def adds_rows(conflict: Conflict | None) -> bool:
     return conflict is not None and type(conflict).extra is not Conflict.extra
 
 
-def against(scores: Scores, reference: Tensor, objective: Objective[Scores], form: str) -> Tensor:
+def against(scores: Any, reference: Tensor, objective: Objective, form: str) -> Tensor:
     """The loss of preferring the answer that the reference (1: the first) does not.
 
     `reverse`: the objective's own, with the answers' parts exchanged; `sft`: what it takes to write that answer.
     """
-    pull: Objective[Any] = SFT() if form == WORSE_TEXT else objective
+    pull: Objective = SFT() if form == WORSE_TEXT else objective
     return pull(scores, 1 - reference)
 
 
-def check_form(form: str, objective: Objective[Any]) -> None:
+def check_form(form: str, objective: Objective) -> None:
     """Refuse a form that asks a reward model to write."""
     if form == WORSE_TEXT and objective.student != "policy":
         raise Refused("form", form, "reverse: a reward model writes no text that sft could be taught on")

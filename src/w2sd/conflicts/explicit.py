@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.data.batch import PairBatch
-    from w2sd.objectives.base import Objective, Scores
+    from w2sd.objectives.base import Objective
 
 MARGIN, POLICY = "margin", "policy"
 
@@ -62,12 +62,12 @@ class Explicit(Conflict):
     def placebos(self) -> dict[str, Conflict]:
         return dose(self.placebo_ratio, match_steps=False)
 
-    def check(self, objective: Objective[Any]) -> None:
+    def check(self, objective: Objective) -> None:
         check_form(self.form, objective)
         if self.trigger == POLICY and not objective.needs_reference:
             raise Refused("trigger", self.trigger, "margin: without a reference there is one margin")
 
-    def loss(self, scores: Scores, batch: PairBatch, objective: Objective[Scores]) -> Tensor | None:
+    def loss(self, scores: Any, batch: PairBatch, objective: Objective) -> Tensor | None:
         reference = batch.truth if self.reads_truth else preferred(batch.targets)
         margin = objective.margin(scores, REFERENCE_FREE if self.trigger == POLICY else OWN)
         if objective.student == "policy":

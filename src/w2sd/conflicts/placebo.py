@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from w2sd.data.batch import PairBatch
     from w2sd.data.pairs import Pair, Table
-    from w2sd.objectives.base import Objective, Scores
+    from w2sd.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ class RandomMask(Conflict):
     def reads_draws(self) -> bool:
         return True
 
-    def check(self, objective: Objective[Any]) -> None:
+    def check(self, objective: Objective) -> None:
         check_form(self.form, objective)
 
-    def loss(self, scores: Scores, batch: PairBatch, objective: Objective[Scores]) -> Tensor | None:
+    def loss(self, scores: Any, batch: PairBatch, objective: Objective) -> Tensor | None:
         pull = against(scores, preferred(batch.targets), objective, self.form)
         return self.alpha * pull * (batch.draws < self.rate).to(pull.dtype)
 

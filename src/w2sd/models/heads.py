@@ -42,11 +42,11 @@ class HeadedModel(nn.Module):
     def of_words(cls, lm: PreTrainedModel, words: list[int], seed: int = 0) -> Self:
         """A classifier that begins as what a language model says of these tokens, one for each class."""
         backbone: Any = lm.base_model
-        model, said = cls(backbone, seed, len(words)), lm.get_output_embeddings()
+        model, output = cls(backbone, seed, len(words)), lm.get_output_embeddings()
         with torch.no_grad():
-            model.head.weight.copy_(said.weight[words])
-            if said.bias is not None:
-                model.head.bias.copy_(said.bias[words])
+            model.head.weight.copy_(output.weight[words])
+            if output.bias is not None:
+                model.head.bias.copy_(output.bias[words])
         return model
 
     def forward(self, tokens: Tokens) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,39 +17,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-def check_weights(knob: str, value: str, find: Callable[[str], Path | None]) -> None:
-    """Refuse weights of which a file is missing, cut off or no safetensors; `find` is asked where each file lies."""
-    if (whole := find(ONE)) is not None:
-        _open(knob, value, whole)
-        return
-    index = find(INDEX)
-    if index is None:
-        raise Refused(knob, value, f"a model with {ONE}, or with {INDEX} and the files that it names")
-    shards: dict[str, set[str]] = {}
-    try:
-        for weights, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
-            shards.setdefault(shard, set()).add(weights)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(knob, str(index), f"the index of a model's weights ({error!r})") from error
-    for shard, names in sorted(shards.items()):
-        if (path := find(shard)) is None:
-            raise Refused(knob, value, f"a model with all of its weights; {shard}, which {INDEX} names, is missing")
-        if lacking := sorted(names - _open(knob, value, path)):
-            raise Refused(knob, str(path), f"the weights {lacking[0]}, which {INDEX} says are in it")
-
-
-def _open(knob: str, value: str, path: Path) -> set[str]:
-    """The names of the weights in a file; to open it is to read its header and to hold its size against that."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return set(file.keys())
-    except (OSError, SafetensorError) as error:
-        accepted = f"a model whose {path.name} is whole ({error}); copy or download it again"
-        raise Refused(knob, value, accepted) from error
 
 
 @dataclass(frozen=True)
@@ -97,39 +65,66 @@ class Hub:
 
     def check_weights(self) -> None:
         """Refuse weights that are here and not whole; those that are not here yet are the hub's to give."""
-        from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub.constants import HF_HUB_OFFLINE
 
-        def find(name: str) -> Path | None:
-            if self._is_folder():
-                return path if (path := self._folder / name).is_file() else None
-            found = try_to_load_from_cache(self.id, name, revision=self.revision or None)
-            return Path(found) if isinstance(found, str) else None
+        if (whole := self._find(ONE)) is not None:
+            self._open(whole)
+        elif self._is_folder() or HF_HUB_OFFLINE:
+            self._check_shards()
 
-        if self._is_folder() or constants.HF_HUB_OFFLINE or find(ONE):
-            check_weights("id", self.id, find)
+    def _check_shards(self) -> None:
+        """Refuse weights in several files of which one is missing, cut off or not what the index says."""
+        index = self._find(INDEX)
+        if index is None:
+            raise Refused("id", self.id, f"a model with {ONE}, or with {INDEX} and the files that it names")
+        shards: dict[str, set[str]] = {}
+        try:
+            for weights, shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+                shards.setdefault(shard, set()).add(weights)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Refused("id", str(index), f"the index of a model's weights ({error!r})") from error
+        for shard, names in sorted(shards.items()):
+            if (path := self._find(shard)) is None:
+                raise Refused(
+                    "id", self.id, f"a model with all of its weights; {shard}, which {INDEX} names, is missing"
+                )
+            if lacking := sorted(names - self._open(path)):
+                raise Refused("id", str(path), f"the weights {lacking[0]}, which {INDEX} says are in it")
+
+    def _open(self, path: Path) -> set[str]:
+        """The names of the weights in a file; to open it is to read its header and to hold its size against that."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return set(file.keys())
+        except (OSError, SafetensorError) as error:
+            accepted = f"a model whose {path.name} is whole ({error}); copy or download it again"
+            raise Refused("id", self.id, accepted) from error
+
+    def _find(self, name: str) -> Path | None:
+        """A file of the model, if it is here; by hand, for plans have no time to import the hub's client."""
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        place = self._folder
+        if not self._is_folder():
+            cache, revision = Path(HF_HUB_CACHE) / f"models--{self.id.replace('/', '--')}", self.revision or "main"
+            branch = cache / "refs" / revision
+            commit = branch.read_text().strip() if branch.is_file() else revision
+            place = cache / "snapshots" / commit
+        return place / name if (place / name).is_file() else None
 
     def sizes(self) -> dict[str, Any]:
         """The config.json in the folder or the hub's cache; empty where the model has not been downloaded."""
-        path = self._folder / "config.json" if self._is_folder() else self._cached("config.json")
-        if not path.is_file():
+        if (path := self._find("config.json")) is None:
             return {}
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise Refused("id", str(path), f"a config.json that can be read ({error})") from error
 
-    def _cached(self, name: str) -> Path:
-        """Where the hub's cache would have a file; by hand, for plans have no time to import its client."""
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        cache, revision = Path(HF_HUB_CACHE) / f"models--{self.id.replace('/', '--')}", self.revision or "main"
-        branch = cache / "refs" / revision
-        commit = branch.read_text().strip() if branch.is_file() else revision
-        return cache / "snapshots" / commit / name
-
     def text(self, data: Any) -> None:
         """Nothing to pretrain on: the weights exist."""
-        return
 
     def open_config(self) -> PretrainedConfig:
         from transformers import AutoConfig
@@ -156,13 +151,8 @@ class Hub:
         if self.revision and not self._is_folder():
             options["revision"] = self.revision
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the outcome is told below
-        try:
+        with _readable("id", self.id, f"a hub id that can be reached, or a local folder, with a {what}"):
             return load(place, **options)
-        except Refused:
-            raise
-        except Exception as error:  # which one a broken file makes, transformers does not say
-            accepted = f"a hub id that can be reached, or a local folder, with a {what} that can be read"
-            raise Refused("id", self.id, f"{accepted} ({_reason(error)})") from error
 
 
 def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
@@ -204,32 +194,32 @@ def _open_tokenizer(place: Any, **options: Any) -> PreTrainedTokenizerBase:
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder: as transformers saves one, or a bare GPT-2 pair of vocab.json and merges.txt."""
+    from transformers import PreTrainedTokenizerFast
+
+    place = Path(folder).expanduser()
+    with _readable("tokenizer", str(folder), "a folder with a tokenizer"):
+        if (place / "tokenizer_config.json").is_file():
+            return _open_tokenizer(place)
+        if (place / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast(tokenizer_file=str(place / "tokenizer.json"))
+        if (place / "vocab.json").is_file() and (place / "merges.txt").is_file():
+            from tokenizers import ByteLevelBPETokenizer
+
+            bpe = ByteLevelBPETokenizer.from_file(str(place / "vocab.json"), str(place / "merges.txt"))
+            end = "<|endoftext|>" if bpe.token_to_id("<|endoftext|>") is not None else None
+            return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end)
+    raise Refused("tokenizer", str(folder), "a folder with tokenizer.json, or with vocab.json and merges.txt")
+
+
+@contextmanager
+def _readable(knob: str, value: str, accepted: str) -> Iterator[None]:
+    """Refuse what a library cannot read; which error a broken file makes, transformers does not say."""
     try:
-        return _load_tokenizer(Path(folder).expanduser())
+        yield
     except Refused:
         raise
     except Exception as error:
-        accepted = f"a folder with a tokenizer that can be read ({_reason(error)})"
-        raise Refused("tokenizer", str(folder), accepted) from error
-
-
-def _reason(error: Exception) -> str:
-    """What a library says, on a line; of a KeyError that is no more than the key."""
-    said = next(iter(str(error).splitlines()), "")
-    return said if isinstance(error, OSError) else f"{type(error).__name__}: {said}"
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import PreTrainedTokenizerFast
-
-    if (folder / "tokenizer_config.json").is_file():
-        return _open_tokenizer(folder)
-    if (folder / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        from tokenizers import ByteLevelBPETokenizer
-
-        bpe = ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-        end = "<|endoftext|>" if bpe.token_to_id("<|endoftext|>") is not None else None
-        return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end)
-    raise Refused("tokenizer", str(folder), "a folder with tokenizer.json, or with vocab.json and merges.txt")
+        reason = next(iter(str(error).splitlines()), "")
+        if not isinstance(error, OSError):  # of a KeyError, say, the message is no more than the key
+            reason = f"{type(error).__name__}: {reason}"
+        raise Refused(knob, value, f"{accepted} that can be read ({reason})") from error

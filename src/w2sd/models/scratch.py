@@ -135,18 +135,10 @@ class Scratch(FromScratch):
         require(not odd, "width", self.width, f"an even multiple of heads ({self.heads}) for {self.architecture}")
         require(self.init_seed >= 0, "init_seed", self.init_seed, "an integer of 0 or more")
         require(0 < self.lr < float("inf"), "lr", self.lr, "a number above 0")
-        require(
-            Path(self.tokenizer).expanduser().is_dir() and self.tokenizer != "",
-            "tokenizer",
-            self.tokenizer,
-            "a folder with a tokenizer",
-        )
-        require(
-            not self.corpus or Path(self.corpus).expanduser().is_file(),
-            "corpus",
-            self.corpus,
-            "a text file that exists",
-        )
+        is_folder = self.tokenizer != "" and Path(self.tokenizer).expanduser().is_dir()
+        require(is_folder, "tokenizer", self.tokenizer, "a folder with a tokenizer")
+        is_file = not self.corpus or Path(self.corpus).expanduser().is_file()
+        require(is_file, "corpus", self.corpus, "a text file that exists")
 
     def identity(self) -> dict[str, Any]:
         shape = {

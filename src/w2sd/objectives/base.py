@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Scores = TypeVar("Scores", contravariant=True)  # PairScores of a reward model, PairLogProbs of a policy
 
 OWN, REFERENCE_FREE, LEGACY = "own", "reference_free", "legacy"
 READINGS = (OWN, REFERENCE_FREE, LEGACY)
@@ -20,8 +19,10 @@ class Moment(NamedTuple):
     n_steps: int
 
 
-class Objective(Protocol[Scores]):
+class Objective(ABC):
     """Built from its few coefficients, called on scores. It sees no model, no batch and no truth.
+
+    Scores are those of a reward model (`PairScores`), of a classifier (`ClassScores`) or of a policy (`PairLogProbs`).
 
     A reading names which margin speaks for a student, and in which units: `own` (that of the loss), `reference_free`
     (without the reference) or `legacy` (that of the code of Yang et al. 2024). Where there is one margin only, it is
@@ -33,22 +34,19 @@ class Objective(Protocol[Scores]):
     """
 
     student: ClassVar[str]  # whose scores it reads: "reward" | "policy"
-    reads_classes: ClassVar[bool]  # whether it also reads those of a classifier
-    needs_reference: ClassVar[bool]  # whether the scores must have those of a reference beside them
+    reads_classes: ClassVar[bool] = False  # whether it also reads those of a classifier
+    needs_reference: ClassVar[bool] = False  # whether the scores must have those of a reference beside them
+    labelled_by: str = OWN  # the reading that makes weak labels
+    measured_by: str = OWN  # the reading that is measured
 
-    @property
-    def labelled_by(self) -> str:
-        """The reading that makes weak labels."""
-
-    @property
-    def measured_by(self) -> str:
-        """The reading that is measured."""
-
-    def __call__(self, scores: Scores, targets: Tensor) -> Tensor:
+    @abstractmethod
+    def __call__(self, scores: Any, targets: Tensor) -> Tensor:
         """The loss of each example; `targets` is P(first slot is better), in [0, 1]."""
 
-    def margin(self, scores: Scores, reading: str = OWN) -> Tensor:
+    @abstractmethod
+    def margin(self, scores: Any, reading: str = OWN) -> Tensor:
         """How much better the first answer is: above 0 where it is preferred; `own` is in the units of the loss."""
 
-    def confidence(self, scores: Scores, reading: str = OWN) -> Tensor:
+    def confidence(self, scores: Any, reading: str = OWN) -> Tensor:
         """P(first slot is better) in the scale of this objective, in [0, 1]."""
+        return self.margin(scores, reading).sigmoid()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import choose, require
-from w2sd.objectives.base import LEGACY, OWN, READINGS
+from w2sd.objectives.base import LEGACY, OWN, READINGS, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ LEGACY_SCALE = 50.0  # nats per unit of margin, for sums: a constant of the pape
 READ_BY = ("labelled_by", "measured_by")  # the knobs that choose a reading
 
 
-class PolicyObjective:
+class PolicyObjective(Objective):
     """Readings of a policy: a difference of log-probabilities, per token or over whole answers, in a scale.
 
     | reading        | margin                                                                     |
@@ -31,12 +31,8 @@ class PolicyObjective:
 
     VERSION: ClassVar[int]
     student: ClassVar[str] = "policy"
-    reads_classes: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
     per_token: ClassVar[bool]  # whether the loss is about means over an answer's tokens or about sums
     beta: float
-    labelled_by: str
-    measured_by: str
 
     def __post_init__(self) -> None:
         require(0 < self.beta <= 1000, "beta", self.beta, "a number above 0")
@@ -50,15 +46,15 @@ class PolicyObjective:
 
     def margin(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
         choose("reading", reading, READINGS)
-        free = scores.mean_margin if self.per_token else scores.sum_margin
+        free = self._free(scores)
         if reading == LEGACY:
             return free if self.per_token else free / LEGACY_SCALE
         if reading == OWN and self.needs_reference:
-            return self.beta * (scores.adjusted_mean_margin if self.per_token else scores.adjusted_margin)
+            return self.beta * (free - self._free(scores.reference))
         return self.beta * free
 
-    def confidence(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
-        return self.margin(scores, reading).sigmoid()
+    def _free(self, scores: PairLogProbs) -> Tensor:
+        return scores.mean_margin if self.per_token else scores.sum_margin
 
 
 def mixed(targets: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -67,7 +63,7 @@ def mixed(targets: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SFT:
+class SFT(Objective):
     """−(1/n) log π(preferred answer), n its tokens. The other answer is not looked at.
 
     Its one margin is that of log π per token, and its confidence the sigmoid of that.
@@ -75,10 +71,6 @@ class SFT:
 
     VERSION: ClassVar[int] = 1
     student: ClassVar[str] = "policy"
-    reads_classes: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
-    labelled_by: ClassVar[str] = OWN
-    measured_by: ClassVar[str] = OWN
 
     def __call__(self, scores: PairLogProbs, targets: Tensor) -> Tensor:
         return mixed(targets, -scores.first / scores.n_first, -scores.second / scores.n_second)
@@ -86,9 +78,6 @@ class SFT:
     def margin(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
         choose("reading", reading, READINGS)
         return scores.mean_margin
-
-    def confidence(self, scores: PairLogProbs, reading: str = OWN) -> Tensor:
-        return self.margin(scores, reading).sigmoid()
 
 
 @dataclass(frozen=True)

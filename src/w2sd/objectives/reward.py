@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import choose
-from w2sd.objectives.base import OWN, READINGS, Moment
+from w2sd.objectives.base import OWN, READINGS, Moment, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from w2sd.objectives.scores import PairScores
+    from w2sd.objectives.scores import ClassScores, PairScores
 
 
-class RewardObjective:
-    """What objectives of reward models share: one margin, whichever way it is read, and its sigmoid."""
+class RewardObjective(Objective):
+    """What objectives of reward models share: one margin, whichever way it is read."""
 
     student: ClassVar[str] = "reward"
-    reads_classes: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
-    labelled_by: ClassVar[str] = OWN
-    measured_by: ClassVar[str] = OWN
 
     def margin(self, scores: PairScores, reading: str = OWN) -> Tensor:
         choose("reading", reading, READINGS)
         return scores.margin
-
-    def confidence(self, scores: PairScores, reading: str = OWN) -> Tensor:
-        return self.margin(scores, reading).sigmoid()
 
 
 @dataclass(frozen=True)
@@ -51,15 +44,7 @@ class RewardBCE(RewardObjective):
         return binary_cross_entropy_with_logits(scores.margin, targets, reduction="none")
 
 
-class Classified(Protocol):
-    """Scores of a reward model (PairScores, whose logits are its two scores) or of a classification head."""
-
-    @property
-    def logits(self) -> Tensor:
-        """[B, C]"""
-
-
-class ClassObjective(RewardObjective, ABC):
+class ClassObjective(RewardObjective):
     """What compares the student's distribution p with its target q, of a pair as of a row with any number of classes.
 
     Targets are q itself, [B, C], or for pairs P(first slot is better), [B].
@@ -72,14 +57,11 @@ class ClassObjective(RewardObjective, ABC):
         """Plain cross-entropy: all that is here is about learning from a teacher, as in the papers and their code."""
         return RewardBCE()
 
-    @abstractmethod
-    def __call__(self, scores: Classified, targets: Tensor) -> Tensor: ...
-
 
 class RowObjective(ClassObjective):
     """One whose loss of a row depends on that row alone."""
 
-    def __call__(self, scores: Classified, targets: Tensor) -> Tensor:
+    def __call__(self, scores: PairScores | ClassScores, targets: Tensor) -> Tensor:
         log_p_BC = scores.logits.log_softmax(-1)
         return self.loss(log_p_BC, distribution(targets).to(log_p_BC.dtype))
 
@@ -102,7 +84,7 @@ class StepObjective(ClassObjective):
     def fixed(self, moment: Moment, logits_BC: Tensor | None, targets: Tensor) -> RowObjective:
         """What it is at this moment, for these rows, which are the whole global batch."""
 
-    def __call__(self, scores: Classified, targets: Tensor) -> Tensor:
+    def __call__(self, scores: PairScores | ClassScores, targets: Tensor) -> Tensor:
         return self.fixed(Moment(1, 1), scores.logits.detach(), targets)(scores, targets)
 
 

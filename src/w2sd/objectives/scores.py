@@ -53,18 +53,11 @@ class PairLogProbs(NamedTuple):
         return self.first - self.second
 
     @property
-    def adjusted_margin(self) -> Tensor:
-        """The sum margin, minus that of the reference."""
+    def reference(self) -> PairLogProbs:
+        """The same of the reference, which has read the same tokens."""
         assert self.ref_first is not None
         assert self.ref_second is not None
-        return self.sum_margin - (self.ref_first - self.ref_second)
-
-    @property
-    def adjusted_mean_margin(self) -> Tensor:
-        """The mean margin, minus that of the reference, which has read the same tokens."""
-        assert self.ref_first is not None
-        assert self.ref_second is not None
-        return self.mean_margin - (self.ref_first / self.n_first - self.ref_second / self.n_second)
+        return PairLogProbs(self.ref_first, self.ref_second, self.n_first, self.n_second)
 
     def swapped(self, where: Tensor) -> PairLogProbs:
         """The same with the two answers exchanged in some pairs."""

@@ -10,7 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from w2sd.config import RunConfig
@@ -115,15 +115,9 @@ def check_rows(run: RunConfig, table: Table) -> None:
     _check_neighbours(run, table, n_parts)
 
 
-def _doses(run: RunConfig) -> Iterator[tuple[Any, AbstractContextManager[None]]]:
-    """The conflict and, with controls, its placebos; each with a context in which refusals name the run's own knob."""
-    placebos = run.conflict.placebos() if run.settings.controls else {}
-    for conflict in (run.conflict, *placebos.values()):
-        yield conflict, _under_conflict(run, conflict)
-
-
 @contextmanager
 def _under_conflict(run: RunConfig, conflict: Any) -> Iterator[None]:
+    """Name the run's own knobs where its conflict, or a placebo of it, is refused."""
     try:
         yield
     except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
@@ -138,9 +132,10 @@ def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
     for part in range(n_parts):
         if not table.rows("w2s", part=part):
             raise Refused("data.w2s_parts", given, f"{n_parts} or more that have rows, one for each student in a row")
+    placebos = run.conflict.placebos() if run.settings.controls else {}
     for part in range(n_parts if run.chain.conflict_everywhere else 1):
-        for conflict, under in _doses(run):
-            with under:
+        for conflict in (run.conflict, *placebos.values()):
+            with _under_conflict(run, conflict):
                 extra = conflict.extra(table, len(table.rows("w2s", part=part)))
             if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
                 accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
@@ -158,8 +153,8 @@ def _check_trained_rows(run: RunConfig, table: Table, n_parts: int) -> None:
         objective = getattr(run.objective, "under_truth", run.objective) if split == "gt" else run.objective
         n = len(rows) - n_held
         if run.fit.batch > n:
-            said = "fit.batch: %d is more than the %d rows of %s to train on: each epoch is one step on all of them"
-            logging.getLogger(__name__).warning(said, run.fit.batch, n, split)
+            message = "fit.batch: %d is more than the %d rows of %s to train on: each epoch is one step on all of them"
+            logging.getLogger(__name__).warning(message, run.fit.batch, n, split)
         check_threshold(objective, n, n_options, split)
 
 

@@ -14,130 +14,62 @@ from w2sd.errors import within
 from w2sd.pipeline.stage import Stage
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
-OF_SFT = (
-    "data",
-    "split",
-    "part",
-    "model",
-    "adapter",
-    "supervision",
-    "stream",
-    "seed",
-    "append_eos",
-)  # shared with the training
+OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "stream", "seed", "append_eos")  # as the training
 
 
 # The kinds of stages. To add one: a class here, a method of `Graph` that names it, and `stages/<kind>.py` that runs it.
 
 
-class Pretrain(Stage):
+class Pretrain(Stage, kind="pretrain", version=1, is_shared=True, trains=True, reads_language=True):
     """A small model on the documents of its ladder."""
 
-    kind = "pretrain"
-    version = 1
-    is_shared = True
-    trains = True
-    reads_language = True
 
-
-class Generative(Stage):
+class Generative(
+    Stage, kind="generative", version=1, is_shared=True, trains=True, reads_language=True, reads_parts=True
+):
     """A model as a language model on the texts of the task, without labels."""
 
-    kind = "generative"
-    version = 1
-    is_shared = True
-    trains = True
-    reads_language = True
-    reads_parts = True
 
-
-class Sft(Stage):
+class Sft(Stage, kind="sft", version=3, is_shared=True, trains=True, reads_language=True):
     """A policy on preferred answers, before its objective."""
 
-    kind = "sft"
-    version = 3
-    is_shared = True
-    trains = True
-    reads_language = True
 
-
-class Reference(Stage):
+class Reference(
+    Stage, kind="reference", version=2, is_shared=True, reads_language=True, reads_parts=True, reads_facets=True
+):
     """What a policy says of every row before it is trained."""
 
-    kind = "reference"
-    version = 2
-    is_shared = True
-    reads_language = True
-    reads_parts = True
-    reads_facets = True
 
-
-class Features(Stage):
+class Features(Stage, kind="features", version=2, is_shared=True, reads_parts=True, reads_facets=True):
     """The hidden states of a model for every row before it is trained."""
 
-    kind = "features"
-    version = 2
-    is_shared = True
-    reads_parts = True
-    reads_facets = True
 
-
-class ZeroShot(Stage):
+class ZeroShot(Stage, kind="zero_shot", version=1):
     """A classifier whose head is made of words, untrained."""
 
-    kind = "zero_shot"
-    version = 1
 
-
-class Train(Stage):
+class Train(Stage, kind="train", version=2, is_shared=True, trains=True):
     """A weak model, a ceiling or a student on labels."""
 
-    kind = "train"
-    version = 2
-    is_shared = True
-    trains = True
 
-
-class Label(Stage):
+class Label(Stage, kind="label", version=1, is_shared=True, reads_parts=True, reads_facets=True):
     """What a model thinks of every row of w2s."""
 
-    kind = "label"
-    version = 1
-    is_shared = True
-    reads_parts = True
-    reads_facets = True
 
-
-class Refine(Stage):
+class Refine(Stage, kind="refine", version=2, reads_language=True, reads_parts=True):
     """Weak labels anew, by the strong model in context."""
 
-    kind = "refine"
-    version = 2
-    reads_language = True
-    reads_parts = True
 
-
-class Evaluate(Stage):
+class Evaluate(Stage, kind="evaluate", version=2, is_shared=True):
     """The predictions of a model on a split, and its metrics."""
 
-    kind = "evaluate"
-    version = 2
-    is_shared = True
 
-
-class Generate(Stage):
+class Generate(Stage, kind="generate", version=1):
     """What a policy writes after a few prompts."""
 
-    kind = "generate"
-    version = 1
 
-
-class Compare(Stage):
+class Compare(Stage, kind="compare", version=5, asks_model=False):
     """The measurement: every model of the run beside the others."""
-
-    kind = "compare"
-    version = 5
-    asks_model = False
 
 
 class Graph:
@@ -201,12 +133,8 @@ class Graph:
             "stream": stream,
             "seed": seed,
         }
-        if self.run.stopping is not None:
-            params["stopping"] = self.run.stopping
-        if self.run.head is not None:
-            params["head"] = self.run.head
-        if hint is not None:
-            params["hint"] = hint
+        optional = {"stopping": self.run.stopping, "head": self.run.head, "hint": hint}
+        params |= {name: part for name, part in optional.items() if part is not None}
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
             inputs = self.finetune(role, params, inputs)
@@ -218,9 +146,9 @@ class Graph:
 
     def features(self, role: str, model: Any, split: str, layer: str, inputs: Mapping[str, Stage]) -> Stage:
         """What a model makes of every row of a split before it is trained on any: all arms share it."""
-        asked = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
+        reads = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
         base = _base(inputs)
-        return self.add(f"{role}_{split}_{layer}", Features, asked | {"precision": self.run.fit.precision}, base)
+        return self.add(f"{role}_{split}_{layer}", Features, reads | {"precision": self.run.fit.precision}, base)
 
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.
@@ -242,17 +170,17 @@ class Graph:
         """
         if not self.run.objective.needs_reference:
             return {}
-        asked = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
+        reads = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
         base = _base(inputs)
-        asked |= {name: params[name] for name in ("model", "append_eos")}
-        return {"reference": self.add(f"{role}_{split}", Reference, asked, base)}
+        reads |= {name: params[name] for name in ("model", "append_eos")}
+        return {"reference": self.add(f"{role}_{split}", Reference, reads, base)}
 
     def zero_shot(self, model: Any, inputs: Mapping[str, Stage]) -> Stage:
         """A model as a classifier that nobody has trained: its head is made of words."""
         run = self.run
         parts = {"model": model, "head": run.head, "objective": run.objective, "adapter": run.adapter}
-        asked = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
-        return self.add("strong", ZeroShot, parts | asked, inputs)
+        reads = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
+        return self.add("strong", ZeroShot, parts | reads, inputs)
 
     def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
@@ -263,12 +191,12 @@ class Graph:
         """The labels that the last student is taught: its teacher's, or what its own model makes of them."""
         if self.run.refinement is None:
             return labels
-        asked = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
-        asked |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
+        reads = {"data": self.rows_of("w2s"), "split": "w2s", "model": self.run.strong}
+        reads |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
         if self.run.stopping is not None:
-            asked["holdout"] = self.run.stopping.holdout
+            reads["holdout"] = self.run.stopping.holdout
         base = _base(inputs)
-        return self.add(role, Refine, asked, {**base, "labels": labels})
+        return self.add(role, Refine, reads, {**base, "labels": labels})
 
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **self.read_before(role, trained, split), **references}
@@ -283,8 +211,8 @@ class Graph:
 
     def scored(self, split: str, reading: str) -> dict[str, Any]:
         """Whose rows a model is asked about and which of its margins is heard; a reward model has only one."""
-        asked = {"data": self.rows_of(split), "split": split}
-        return asked | ({"reading": reading} if self.run.objective.student == "policy" else {})
+        reads = {"data": self.rows_of(split), "split": split}
+        return reads | ({"reading": reading} if self.run.objective.student == "policy" else {})
 
     def generate(self, role: str) -> Stage:
         """What a policy writes after the first few prompts of the test split."""

@@ -116,13 +116,7 @@ def _trainer(stage: Stage, run: RunConfig) -> Resolved:
     if not stage.asks_model:
         return run.trainer.resolve(has_gpu=False)
     processor = importlib.import_module("w2sd.stages.engine")  # by name: planning knows no torch
-    model = stage.params.get("model") or _model_of(stage.inputs.get("model"))
-    return run.trainer.resolve(processor.has_gpu(), getattr(model, "is_pretrained", False))
-
-
-def _model_of(trained: Stage | None) -> Any:
-    """The part behind a model that an earlier stage has trained."""
-    return None if trained is None else trained.params.get("model")
+    return run.trainer.resolve(processor.has_gpu(), getattr(stage.origin.get("model"), "is_pretrained", False))
 
 
 def _inline(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
@@ -134,7 +128,9 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
     """The same in an interpreter of its own, or in several: memory and devices are free again when the stage ends."""
     work = store.work(stage.key)
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(stage, run), "store": str(store.root)})
-    command = [*_group(stage, run), "-m", "w2sd.worker", str(work / "spec.json")]
+    is_shared = run.trainer.is_shared and stage.is_shared
+    python = torchrun(run.trainer, stage.key) if is_shared else [sys.executable]
+    command = [*python, "-m", "w2sd.worker", str(work / "spec.json")]
     # A terminal tells a whole group of processes of Ctrl-C. The worker is in another one and hears of it from here
     # alone: told twice, it would be disturbed while it ends.
     apart: Any = {"process_group": 0, "stdin": subprocess.DEVNULL}
@@ -143,31 +139,27 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **apart) as process,
     ):
         try:
-            said = _follow(process, advance)
+            failure = _follow(process, advance)
         except BaseException:
             process.terminate()  # not killed: torchrun ends its group, and a worker keeps what it has learnt
             process.wait()
             raise
     if code := process.returncode:
-        raise StageFailed(said or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}")
-
-
-def _group(stage: Stage, run: RunConfig) -> list[str]:
-    """The words before a worker's that start it alone, or as a group of processes."""
-    is_shared = run.trainer.is_shared and stage.is_shared
-    return torchrun(run.trainer, stage.key) if is_shared else [sys.executable]
+        raise StageFailed(
+            failure or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}"
+        )
 
 
 def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None]) -> str:
     """Pass on the worker's progress; return the line in which it said why it stopped, if it did."""
-    said = ""
+    failure = ""
     assert process.stdout is not None
     for line in process.stdout:
         if progress := re.fullmatch(r"@progress (\d+) (\d+)\n", line):
             advance(int(progress[1]), int(progress[2]))
         elif line.startswith("@failed "):
-            said = line.removeprefix("@failed ").rstrip("\n")
-    return said
+            failure = line.removeprefix("@failed ").rstrip("\n")
+    return failure
 
 
 # Run in a shell on each node: tells torchrun SLURM's name for it, by which the others reach it, and whether it is the

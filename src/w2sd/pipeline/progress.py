@@ -6,17 +6,17 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.workload import quantity, workload
 
+Advance = Callable[[int, int], None]
 STYLES = {
     "done": "green",
     "running": "bold cyan",
@@ -26,8 +26,6 @@ STYLES = {
     "failed": "bold red",
     "stopped": "bold yellow",  # by who told the run to end
 }
-
-
 HEADS = ("stage", "key", "state", "parameters", "rows", "memory", "FLOPs", "made from")
 ESTIMATES = (
     "Estimates. Rows: at most. Memory: at least, without activations. FLOPs: at most, with texts of data.max_tokens "
@@ -42,16 +40,12 @@ class StageTable:
         self.plan, self.states = plan, dict(states)
         self.notes: dict[str, str] = {}
         self.console = Console(file=sys.stderr)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
+        percentage = TextColumn("{task.percentage:>3.0f}%")
+        columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
+        self.bar = Progress(*columns, console=self.console)
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=8)
         self.is_live = sys.stderr.isatty()
-        self._task: int | None = None
+        self._task: TaskID | None = None
         self._since = time.perf_counter()
 
     def __enter__(self) -> StageTable:
@@ -61,9 +55,7 @@ class StageTable:
             self._line(f"{len(cached)} of {len(self.plan)} stages found in the store")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.is_live:
             self.live.stop()
 
@@ -71,14 +63,14 @@ class StageTable:
         self.states[name] = "running"
         self._since = time.perf_counter()
         if self._task is not None:
-            self.bar.remove_task(self._task)  # type: ignore[arg-type]
+            self.bar.remove_task(self._task)
         self._task = self.bar.add_task(name, total=None)
         self._line(f"{name} ...")
 
     def advance(self, done: int, total: int) -> None:
         """Move the bar of the running stage."""
         if self._task is not None:
-            self.bar.update(self._task, completed=done, total=total)  # type: ignore[arg-type]
+            self.bar.update(self._task, completed=done, total=total)
 
     def note(self, name: str, text: str) -> None:
         """Show one line of text beside a stage."""
@@ -94,25 +86,13 @@ class StageTable:
         if not self.is_live:
             print(f"[w2sd] {text}", file=sys.stderr, flush=True)
 
-    def _render(self) -> Table:
+    def _render(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for name, state in self.states.items():
             style = STYLES[state]
-            table.add_row(
-                f"[{style}]{state}[/]",
-                f"[{style}]{name}[/]",
-                f"[dim]{self.plan[name].key}[/]",
-                self.notes.get(name, ""),
-            )
-        if "running" in self.states.values():
-            outer = Table.grid()
-            outer.add_row(table)
-            outer.add_row(self.bar)
-            return outer
-        return table
-
-
-Advance = Callable[[int, int], None]
+            cells = (f"[{style}]{state}[/]", f"[{style}]{name}[/]", f"[dim]{self.plan[name].key}[/]")
+            table.add_row(*cells, self.notes.get(name, ""))
+        return Group(table, self.bar) if "running" in self.states.values() else Group(table)
 
 
 def show_plan(plan: Plan, states: dict[str, str]) -> str:

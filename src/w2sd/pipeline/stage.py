@@ -39,6 +39,11 @@ class Stage:
     reads_parts: ClassVar[bool] = False  # it reads rows of every part of its split
     reads_facets: ClassVar[bool] = False  # it reads rows of every facet of its split
 
+    def __init_subclass__(cls, **declared: Any) -> None:
+        """Take what a kind declares beside its base class as its class variables."""
+        for name, value in declared.items():
+            setattr(cls, name, value)
+
     @cached_property
     def key(self) -> str:
         """Twelve hex digits that name what this stage computes."""
@@ -49,6 +54,11 @@ class Stage:
             "inputs": {role: stage.key for role, stage in self.inputs.items()},
         }
         return hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """The parameters that name its model: those of the training that it asks, or else its own."""
+        return self.inputs["model"].params if "model" in self.inputs else self.params
 
     def spec(self) -> dict[str, Any]:
         """Everything another process needs to run this stage, as JSON."""

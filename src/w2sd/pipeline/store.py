@@ -50,21 +50,20 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """The folder of a finished artifact, without a look at its files."""
-        found = self._folder(key)
-        if found is None:
+        if (folder := self._folder(key)) is None:
             self._look_anew()
-            found = self._folder(key)
-        if found is None:
+            folder = self._folder(key)
+        if folder is None:
             raise self._gone(key)
-        return found
+        return folder
 
     def find(self, key: str) -> Path:
         """The folder of a finished artifact, every file of it checked against its digest."""
-        found = self.folder(key)
-        digests = _spec(found)["digests"]
+        folder = self.folder(key)
+        digests = _spec(folder)["digests"]
         for name in digests:
-            _check(found, name, digests)
-        return found
+            _check(folder, name, digests)
+        return folder
 
     def file(self, kind: str, key: str, name: str) -> Path:
         """One file of a finished artifact, checked against its digest; what lies beside it is not read."""

@@ -25,7 +25,7 @@ from w2sd.config import describe
 from w2sd.data.loader import Loader
 from w2sd.errors import StageFailed
 from w2sd.logger import Csv, RunName
-from w2sd.models.fsdp import part, whole
+from w2sd.models.prepare import part, whole
 from w2sd.parts.trainer import Resolved
 from w2sd.pipeline.stage import Task
 from w2sd.signals import TERMINATED

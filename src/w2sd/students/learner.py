@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from w2sd.data.loader import Batch, Filler
 from w2sd.errors import StageFailed
-from w2sd.models.fsdp import gather, shard
+from w2sd.models.prepare import gather, shard
 from w2sd.parts.fit import Fit
 
 KNOB = "trainer.micro_tokens"

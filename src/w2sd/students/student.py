@@ -45,7 +45,7 @@ class Student(Learner):
     def __init__(
         self,
         model: HeadedModel | PolicyModel | Probe,
-        objective: Objective[Any],
+        objective: Objective,
         conflict: Conflict,
         fit: Fit,
         n_steps: int = 1,
@@ -54,7 +54,7 @@ class Student(Learner):
         super().__init__(model, fit, n_steps, log_every)
         self.objective, self.conflict = objective, conflict
         self.metrics: MetricCollection | None = None
-        self.fixed: Objective[Any] | None = None  # what the objective is at this step, once that is known
+        self.fixed: Objective | None = None  # what the objective is at this step, once that is known
 
     @abstractmethod
     def forward(self, batch: Any) -> Any:

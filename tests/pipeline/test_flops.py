@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
 
-from w2sd.models.flops import flops, size
+from w2sd.pipeline.workload import size
 
 ROWS, LENGTH, VOCABULARY = 3, 24, 300
 ROTARY = {
@@ -79,8 +79,11 @@ def test_operations_are_what_a_counter_finds(architecture: str, training: bool) 
         logits = model(torch.randint(VOCABULARY, (ROWS, LENGTH)), use_cache=False).logits
         if training:
             logits.sum().backward()
-    found = flops(written(config), ROWS * LENGTH, 2 * LENGTH, training=training, language_model=True)
-    assert found == pytest.approx(counter.get_total_flops(), rel=0.02)
+    of = size(written(config))
+    assert of is not None
+    assert of.flops(ROWS * LENGTH, 2 * LENGTH, training=training, language_model=True) == pytest.approx(
+        counter.get_total_flops(), rel=0.02
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,4 +91,3 @@ def test_operations_are_what_a_counter_finds(architecture: str, training: bool) 
 )
 def test_of_an_architecture_that_is_not_known_nothing_is_said(config: dict[str, Any]) -> None:
     assert size(config) is None
-    assert flops(config, 100, 10, training=True, language_model=True) is None
