@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import refused
 from w2sd.chess import games as chess
-from w2sd.chess.moves import MOVES
+from w2sd.chess.position import MOVES
 from w2sd.config import RunConfig
 from w2sd.parts.words import WordHead
 from w2sd.pipeline.plan import plan

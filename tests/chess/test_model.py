@@ -30,8 +30,7 @@ from w2sd.chess.games import (
     value,
 )
 from w2sd.chess.model import ChessModel
-from w2sd.chess.moves import MOVES
-from w2sd.chess.position import PIECES, from_words
+from w2sd.chess.position import MOVES, PIECES, from_words
 from w2sd.chess.puzzles import ChessPuzzles
 from w2sd.parts.fit import pretraining
 from w2sd.world.world import World

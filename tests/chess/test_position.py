@@ -1,14 +1,30 @@
-"""A position as a FEN and as words: nothing is lost on the way, and what is broken is said to be."""
+"""A position as a FEN and as words: nothing is lost on the way; and the moves that are classes, in their order."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
 from w2sd.chess.games import CONTEXT, ID, WORDS, tokenizer
-from w2sd.chess.moves import SQUARES
-from w2sd.chess.position import CASTLING, EN_PASSANT, PIECES, START, Position, from_words, mirrored, read, words
+from w2sd.chess.position import (
+    CASTLING,
+    CLASS,
+    EN_PASSANT,
+    MOVES,
+    PIECES,
+    PROMOTIONS,
+    SQUARES,
+    START,
+    Position,
+    from_words,
+    mirrored,
+    mirrored_move,
+    read,
+    words,
+)
+from w2sd.identity import digest
 
 
 def some(n: int) -> list[Position]:
@@ -70,3 +86,25 @@ def test_every_word_is_one_token_and_a_foreign_one_is_refused() -> None:
     assert all(ID[f"K{square}"] for square in SQUARES)
     with pytest.raises(Exception, match="Missing"):
         read_by("the best move")
+
+
+def test_the_classes_and_their_order_are_those_that_results_were_made_with() -> None:
+    assert (len(MOVES), len(set(MOVES))) == (1968, 1968)
+    assert digest(*MOVES) == "2d559c0ebbd0a472"
+    assert all(MOVES[number] == move for move, number in CLASS.items())
+
+
+def test_pieces_go_where_chess_lets_them() -> None:
+    plain = Counter(move[:2] for move in MOVES if len(move) == 4)
+    assert plain["a1"] == 21 + 2  # a queen's moves and a knight's, in the corner and in the middle
+    assert plain["d4"] == 27 + 8
+    assert {"e1g1", "e8c8", "g1f3", "h1a8", "e2e4"} < set(MOVES)
+    assert not {"a1a1", "a1b4", "e7e8k", "e6e7q", "e7g8q"} & set(MOVES)
+    promotions = [move for move in MOVES if len(move) == 5]
+    assert len(promotions) == 2 * 22 * len(PROMOTIONS)  # straight on from 8 files, to the side 14 times
+
+
+def test_mirroring_maps_the_classes_onto_themselves_and_back() -> None:
+    assert {mirrored_move(move) for move in MOVES} == set(MOVES)
+    assert all(mirrored_move(mirrored_move(move)) == move for move in MOVES)
+    assert all(mirrored_move(square)[0] == square[0] for square in SQUARES)

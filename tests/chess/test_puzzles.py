@@ -15,7 +15,7 @@ from unittest.mock import ANY
 import pytest
 from tests.builders import refused
 
-from w2sd.chess.moves import CLASS, MOVES
+from w2sd.chess.position import CLASS, MOVES
 from w2sd.chess.puzzles import FORMS, ChessPuzzles
 from w2sd.data.pairs import SPLITS, Item
 from w2sd.errors import Refused

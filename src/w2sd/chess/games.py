@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from w2sd.chess import moves, position
-from w2sd.chess.moves import CLASS, MOVES, SQUARES
-from w2sd.chess.position import CASTLING, EN_PASSANT, NONE, PIECES, TURNS, mirrored, words
+from w2sd.chess import position
+from w2sd.chess.position import CASTLING, CLASS, EN_PASSANT, MOVES, NONE, PIECES, SQUARES, TURNS
 from w2sd.data.text import Corpus
 from w2sd.world import ladder
 
@@ -137,10 +136,10 @@ def _begin(rng: np.random.Generator) -> Board:
 
 def _write(board: Board, best: list[Move]) -> Document:
     """The side to move is White, as in the puzzles."""
-    position, listed = position.position(board), [move.uci() for move in (board.peek(), *best)]
-    if position.turn == "b":
-        position, listed = mirrored(position), [moves.mirrored(move) for move in listed]
-    return [*words(position), listed[0]], listed[1:]
+    reached, moves = position.position(board), [move.uci() for move in (board.peek(), *best)]
+    if reached.turn == "b":
+        reached, moves = position.mirrored(reached), [position.mirrored_move(move) for move in moves]
+    return [*position.words(reached), moves[0]], moves[1:]
 
 
 def value(board: Board, move: Move) -> float:

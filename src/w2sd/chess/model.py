@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from w2sd.chess import games
+from w2sd.chess.puzzles import ChessPuzzles
 from w2sd.errors import Refused, require
 from w2sd.models.scratch import FromScratch
 from w2sd.parts.fit import Fit, pretraining
@@ -13,8 +14,6 @@ from w2sd.parts.fit import Fit, pretraining
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
-
-    from w2sd.chess.games import ChessText
 
 OWN = 0.3  # how much of a word is its own when it begins, where each of its parts is 1
 
@@ -48,17 +47,14 @@ class ChessModel(FromScratch):
         """Its place on the ladder: the weights of its blocks."""
         return 12 * self.layers * self.width**2
 
-    def text(self, data: Any) -> ChessText | None:
+    def text(self, data: Any) -> games.ChessText | None:
         """What it is pretrained on; whatever else it is to read must be in its words too."""
-        from w2sd.chess.games import ChessText
-        from w2sd.chess.puzzles import ChessPuzzles
-
         if not isinstance(data, ChessPuzzles) or data.form == "fen":
             accepted = (
                 "a model that reads this data; its words are those of data=chess_puzzles with form board or moves"
             )
             raise Refused("", "a model of chess", accepted)
-        return ChessText(self.documents) if self.documents else None
+        return games.ChessText(self.documents) if self.documents else None
 
     def fit(self) -> Fit:
         """How it is pretrained."""

@@ -1,4 +1,9 @@
-"""A position of chess, as a FEN and as words. It is not asked here whether it can be: that takes the rules."""
+"""Positions of chess, as a FEN and as words, and moves in UCI. Only python-chess says whether a game comes to them.
+
+The classes are every move that geometry allows. They are a closed set of 1,968, whatever the position: a queen's or a
+knight's move from every square (which covers those of all other pieces, and castling as the move of the king), and the
+promotions of a pawn.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from w2sd.chess.moves import FILES, RANKS
 from w2sd.errors import Refused
 
 if TYPE_CHECKING:
     from chess import Board
 
+FILES, RANKS = "abcdefgh", "12345678"
+SQUARES = tuple(file + rank for rank in RANKS for file in FILES)  # a1, b1, ... h8
+PROMOTIONS = "nbrq"
 PIECES = "PNBRQKpnbrqk"
 NONE = "-"  # no castling, no en passant
 BOARD = tuple(file + rank for rank in reversed(RANKS) for file in FILES)  # the squares as a FEN has them: a8 ... h1
@@ -19,6 +26,27 @@ TURNS = ("w", "b")
 CASTLING = tuple("".join(right for n, right in enumerate("KQkq") if subset >> n & 1) or NONE for subset in range(2**4))
 EN_PASSANT = (NONE, *(file + rank for rank in "36" for file in FILES))
 START = "rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 1"
+
+
+def _reaches(across: int, along: int) -> bool:
+    """Whether a queen or a knight goes that far on an empty board."""
+    return (across, along) != (0, 0) and (0 in (across, along) or across == along or {across, along} == {1, 2})
+
+
+def _all() -> list[str]:
+    moves = []
+    for start in SQUARES:
+        for end in SQUARES:
+            across, along = (abs(ord(one) - ord(other)) for one, other in zip(start, end, strict=True))
+            if _reaches(across, along):
+                moves.append(start + end)
+            if across <= 1 and start[1] + end[1] in ("78", "21"):
+                moves += [start + end + piece for piece in PROMOTIONS]
+    return moves
+
+
+MOVES = tuple(_all())
+CLASS = {move: number for number, move in enumerate(MOVES)}
 
 
 class Position(NamedTuple):
@@ -68,8 +96,17 @@ def mirrored(position: Position) -> Position:
     """The same position with the colours swapped, and the board turned upside down for it."""
     board = "".join(position.board[start : start + 8] for start in range(56, -1, -8)).swapcase()
     castling = "".join(sorted(position.castling.swapcase()))  # capitals come first: in the order of a FEN
-    en_passant = "".join(str(9 - int(letter)) if letter in RANKS else letter for letter in position.en_passant)
-    return Position(board, TURNS[1 - TURNS.index(position.turn)], castling, en_passant)
+    turn = TURNS[1 - TURNS.index(position.turn)]
+    return Position(board, turn, castling, mirrored_move(position.en_passant))
+
+
+def mirrored_move(move: str) -> str:
+    """The move on a board that was turned upside down: e7e8q is e2e1q.
+
+    >>> mirrored_move("e7e8q")
+    'e2e1q'
+    """
+    return "".join(str(9 - int(letter)) if letter in RANKS else letter for letter in move)
 
 
 def words(position: Position) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from w2sd.chess import moves, position
-from w2sd.chess.position import START, Position, from_words, mirrored, read, words
+from w2sd.chess import position
+from w2sd.chess.position import CLASS, MOVES, START, Position, from_words, mirrored, mirrored_move, read, words
 from w2sd.data import reading
 from w2sd.data.pairs import MIN_ROWS, SPLITS, Item, Table, clean_items, reasons
 from w2sd.data.sources import check, part_of, split_of
@@ -31,8 +31,8 @@ class Puzzle(NamedTuple):
 
     def mirrored(self) -> Puzzle:
         """The same puzzle with the colours swapped."""
-        played = tuple(moves.mirrored(move) for move in self.played)
-        return Puzzle(mirrored(self.start), played, mirrored(self.reached), moves.mirrored(self.answer))
+        played = tuple(mirrored_move(move) for move in self.played)
+        return Puzzle(mirrored(self.start), played, mirrored(self.reached), mirrored_move(self.answer))
 
     def text(self, form: str) -> str:
         """What a model reads. The moves of a game from the beginning are all of it; others need to know where from."""
@@ -78,18 +78,13 @@ class ChessPuzzles:
     @property
     def classes(self) -> tuple[str, ...]:
         """The moves, in the order of labels."""
-        return moves.MOVES
+        return MOVES
 
     def identity(self) -> dict[str, Any]:
         """What decides the rows: the content of the file, wherever it lies."""
-        knobs = ("form", "orient", "limit", "split_seed", "w2s_parts", "max_tokens")
-        content = reading.content(reading.locate("data.path", self.path))
-        return {
-            "source": "chess_puzzles",
-            "version": self.VERSION,
-            "content": content,
-            **{knob: getattr(self, knob) for knob in knobs},
-        }
+        knobs = asdict(self)
+        content = reading.content(reading.locate("data.path", knobs.pop("path")))
+        return {"source": "chess_puzzles", "version": self.VERSION, "content": content, **knobs}
 
     def table(self) -> Table[Item]:
         """The puzzles that are in order; what is wrong with the others is counted, and told where it is much."""
@@ -114,7 +109,7 @@ class ChessPuzzles:
     def judge(self, items: Sequence[Item], predicted: Sequence[int]) -> dict[str, float]:
         """The share of predicted moves that the rules allow."""
         legal = [
-            position.is_legal(self._position(item.text), moves.MOVES[label])
+            position.is_legal(self._position(item.text), MOVES[label])
             for item, label in zip(items, predicted, strict=True)
         ]
         return {"legal": sum(legal) / len(legal)} if legal else {}
@@ -134,23 +129,21 @@ class ChessPuzzles:
             cluster = digest("chess", str(turned.reached))  # a position and its mirror image are one
             shown = turned if self.orient else puzzle
             name, split = digest("chess", str(shown.reached)), split_of(cluster, self.split_seed)
-            label, stratum = moves.CLASS[shown.answer], band(row.get("Rating"))
+            label, stratum = CLASS[shown.answer], band(row.get("Rating"))
             yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum, where=where)
 
     def _tell(self, bad: dict[str, list[str]], n_good: int) -> None:
-        n_bad = sum(map(len, bad.values()))
-        loud = n_bad > TOLERATED * (n_bad + n_good)
-        if n_bad:
-            level = logging.WARNING if loud else logging.INFO
-            told = f"{n_bad} of {n_bad + n_good} rows are no puzzles and are left out{_first(bad)}"
-            logging.getLogger(__name__).log(level, "data.path: %s", told)
+        if n_bad := sum(map(len, bad.values())):
+            level = logging.WARNING if n_bad > TOLERATED * (n_bad + n_good) else logging.INFO
+            message = f"{n_bad} of {n_bad + n_good} rows are no puzzles and are left out{_first(bad)}"
+            logging.getLogger(__name__).log(level, "data.path: %s", message)
 
     def _position(self, text: str) -> Position:
         """The position that a text leads to."""
         if self.form == "fen":
             return read(text)
         found = text.split()
-        n = next((n for n, word in enumerate(found) if word in moves.CLASS), len(found))
+        n = next((n for n, word in enumerate(found) if word in CLASS), len(found))
         if self.form == "board":
             return from_words(found[:n])
         begun_by_black = self.orient and len(found) % 2 == 1  # as a mirror shows it

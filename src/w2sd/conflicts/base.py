@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
-from w2sd.errors import Refused
+from w2sd.errors import Refused, require
 from w2sd.objectives.preference import SFT
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Conflict:
 
     VERSION: ClassVar[int]
     draws: ClassVar[str] = ""  # the facet of its extra rows, `ratio` for each training row
+    reads_draws: ClassVar[bool] = False  # whether `loss` needs a random number for each row
     is_placebo: ClassVar[bool] = False  # a placebo is a control itself and needs none of its own
 
     @property
@@ -51,11 +52,6 @@ class Conflict:
     @property
     def reads_truth(self) -> bool:
         """Whether `loss` needs to know which answer is better."""
-        return False
-
-    @property
-    def reads_draws(self) -> bool:
-        """Whether `loss` needs a random number for each row."""
         return False
 
     def placebos(self) -> dict[str, Conflict]:
@@ -109,6 +105,21 @@ def take(pairs: list[Pair], ratio: float, n_rows: int, facet: str) -> list[Pair]
         most = f"at most {len(pairs) / n_rows:.3g}: {SOURCES[facet]} has {len(pairs)} rows for {n_rows} training rows"
         raise Refused("ratio", ratio, most)
     return pairs[:wanted]
+
+
+@dataclass(frozen=True)
+class ExtraRows(Conflict):
+    """Rows of some kind, `ratio` per training row."""
+
+    ratio: float = 1.0  # extra rows per training row
+    match_steps: bool = False  # as many optimiser steps as without the extra rows
+    labels: ClassVar[str] = SOURCE  # whose word is taken, as in `Extra`
+
+    def __post_init__(self) -> None:
+        require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
+
+    def extra(self, table: Table, n_rows: int) -> Extra:
+        return Extra(take(table.rows("w2s", self.draws), self.ratio, n_rows, self.draws), self.labels)
 
 
 @dataclass(frozen=True)

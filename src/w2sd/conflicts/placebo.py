@@ -14,6 +14,7 @@ from w2sd.conflicts.base import (
     TEACHER,
     Conflict,
     Extra,
+    ExtraRows,
     against,
     check_form,
     preferred,
@@ -26,20 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.data.batch import PairBatch
-    from w2sd.data.pairs import Pair, Table
+    from w2sd.data.pairs import Table
     from w2sd.objectives.base import Objective
-
-
-@dataclass(frozen=True)
-class ExtraRows(Conflict):
-    """Rows of some kind, `ratio` per training row."""
-
-    ratio: float = 1.0  # extra rows per training row
-    match_steps: bool = False  # as many optimiser steps as without the extra rows
-    is_placebo: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -48,12 +37,14 @@ class MoreData(ExtraRows):
 
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = TARGET
+    labels: ClassVar[str] = TEACHER
+    is_placebo: ClassVar[bool] = True
 
     def extra(self, table: Table, n_rows: int) -> Extra:
         spare = max((pair.part for pair in table.rows("w2s", TARGET, None)), default=0)
         if spare == 0:
             raise Refused("ratio", self.ratio, "w2s rows that train no student: set data.w2s_parts to 2 or more")
-        return Extra(take(table.rows("w2s", TARGET, spare), self.ratio, n_rows, self.draws), TEACHER)
+        return Extra(take(table.rows("w2s", TARGET, spare), self.ratio, n_rows, self.draws), self.labels)
 
 
 @dataclass(frozen=True)
@@ -62,9 +53,8 @@ class RandomHelpful(ExtraRows):
 
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = CONFLICTING
-
-    def extra(self, table: Table, n_rows: int) -> Extra:
-        return Extra(take(_helpful(table), self.ratio, n_rows, self.draws), COIN)
+    labels: ClassVar[str] = COIN
+    is_placebo: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -73,9 +63,7 @@ class Unrelated(ExtraRows):
 
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = UNRELATED
-
-    def extra(self, table: Table, n_rows: int) -> Extra:
-        return Extra(take(table.rows("w2s", UNRELATED), self.ratio, n_rows, self.draws))
+    is_placebo: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -84,9 +72,8 @@ class Agreeing(ExtraRows):
 
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = CONFLICTING
-
-    def extra(self, table: Table, n_rows: int) -> Extra:
-        return Extra(take(_helpful(table), self.ratio, n_rows, self.draws), TEACHER)
+    labels: ClassVar[str] = TEACHER
+    is_placebo: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -100,6 +87,7 @@ class RandomMask(Conflict):
     rate: float = 0.1  # share of rows, the same ones in every epoch
     form: str = REVERSE  # that of the explicit term: reverse | sft, for policies only
     VERSION: ClassVar[int] = 2
+    reads_draws: ClassVar[bool] = True
     is_placebo: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -112,10 +100,6 @@ class RandomMask(Conflict):
         added = {} if self.form == REVERSE else {"form": self.form}
         return {"VERSION": self.VERSION, "alpha": self.alpha, "rate": self.rate, **added}
 
-    @property
-    def reads_draws(self) -> bool:
-        return True
-
     def check(self, objective: Objective) -> None:
         check_form(self.form, objective)
 
@@ -127,7 +111,3 @@ class RandomMask(Conflict):
 def dose(ratio: float, match_steps: bool) -> dict[str, Conflict]:
     """The two placebos that go beside any conflict (P1, P2), in its dose."""
     return {"more_data": MoreData(ratio, match_steps), "random_helpful": RandomHelpful(ratio, match_steps)}
-
-
-def _helpful(table: Table) -> list[Pair]:
-    return table.rows("w2s", CONFLICTING)

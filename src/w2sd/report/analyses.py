@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,9 +59,9 @@ def agreement_table(rows: Sequence[Row], by: Sequence[str], above: str, unit: st
     """Three lines per row: all of what was tested, and where the teacher is right and where it is wrong."""
     notes = tables.Notes()
     lines = [
-        (*row.settings.values(), said, *(_cell(row, f"agreement/{role}{part}", notes) for role in AGREEING))
+        (*row.settings.values(), name, *(_cell(row, f"agreement/{role}{part}", notes) for role in AGREEING))
         for row in rows
-        for part, said in PARTS.items()
+        for part, name in PARTS.items()
     ]
     columns = (*tables.label(by), "weak teacher", *AGREEING)
     return tables.Table(above, columns, tuple(lines), (*notes.lines(), NOTE.format(unit=unit)), len(by) + 1)
@@ -101,26 +101,30 @@ def make(frame: pd.DataFrame, store: Path, by: Sequence[str] | None, pairs: Sequ
         rows, above = _measure(frame, METRICS, settings, by is None)
         shown = agreement_table(rows, settings, above, knobs.unit(frame))
         found.append(Analysis(TITLE, shown, "agreement", draw_agreement(rows)))
-    if ZERO_SHOT in frame.attrs["metrics"]:
-        rows, above = _measure(frame, [ZERO_SHOT], settings, by is None)
-        names = {ZERO_SHOT: "strong model"}
-        found.append(Analysis("Before any label", tables.lay_out(rows, settings, [ZERO_SHOT], above, names=names)))
-    if refined := [metric for metric in REFINED if metric in frame.attrs["metrics"]]:
-        rows, above = _measure(frame, refined, settings, by is None)
-        found.append(Analysis("Refined labels", tables.lay_out(rows, settings, refined, above, names=REFINED)))
+    found += _table(frame, "Before any label", {ZERO_SHOT: "strong model"}, settings, by is None)
+    found += _table(frame, "Refined labels", REFINED, settings, by is None)
     watched, seen = curves.read(frame, store)
     if seen:
         shown, drawn = curves.table(watched, settings), curves.draw(watched, seen, settings)
         found.append(Analysis(curves.TITLE, shown, "curves", drawn))
-    if judged := [metric for metric in frame.attrs["metrics"] if metric.startswith(LEGAL)]:
-        names = {metric: metric.removeprefix(LEGAL) for metric in sorted(judged, key=_order)}
-        rows, above = _measure(frame, list(names), settings, by is None)
-        found.append(Analysis("Legal answers", tables.lay_out(rows, settings, list(names), above, names=names)))
-    return found
+    judged = sorted((metric for metric in frame.attrs["metrics"] if metric.startswith(LEGAL)), key=_order)
+    names = {metric: metric.removeprefix(LEGAL) for metric in judged}
+    return [*found, *_table(frame, "Legal answers", names, settings, by is None)]
 
 
 def _cell(row: Row, metric: str, notes: tables.Notes) -> str:
     return tables.cell(metric, row.estimates[metric], notes)
+
+
+def _table(
+    frame: pd.DataFrame, title: str, names: Mapping[str, str], settings: Sequence[str], each: bool
+) -> list[Analysis]:
+    """A table of those of these metrics that were measured, by their names; nothing where none was."""
+    metrics = [metric for metric in names if metric in frame.attrs["metrics"]]
+    if not metrics:
+        return []
+    rows, above = _measure(frame, metrics, settings, each)
+    return [Analysis(title, tables.lay_out(rows, settings, metrics, above, names=names))]
 
 
 def _measure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,8 +62,9 @@ def worlds_and_seeds(jobs: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _measured(frame: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """The jobs with a conflict whose comparison has a baseline, and the inputs of each comparison."""
-    there, inputs = [], []
-    for place, (target, key) in enumerate(zip(_targets(frame), frame["compare"], strict=True)):
+    column, there, inputs = "conflict._target_", [], []
+    targets = knobs.text(frame, column) if column in frame else [""] * len(frame)
+    for place, (target, key) in enumerate(zip(targets, frame["compare"], strict=True)):
         if not target or target.endswith(".NoConflict"):
             continue
         roles = (store.spec("compare", key) or {}).get("inputs") or {}
@@ -71,11 +72,6 @@ def _measured(frame: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, list[dic
             there.append(place)
             inputs.append({role: of for role, of in roles.items() if not role.startswith(SAMPLES)})
     return frame.iloc[there], inputs
-
-
-def _targets(frame: pd.DataFrame) -> Iterator[str]:
-    column = "conflict._target_"
-    yield from knobs.text(frame, column) if column in frame else [""] * len(frame)
 
 
 def _identifies(knob: str, frame: pd.DataFrame) -> bool:

@@ -53,10 +53,9 @@ PAGE = """<!DOCTYPE html>
 
 
 class Deception(NamedTuple):
-    """What a page says of jobs with a conflict: verdicts and flags in words, tables by title, figures by name."""
+    """What a page says of jobs with a conflict: verdicts in words, tables by title, figures by name."""
 
     sentences: Sequence[str]
-    flags: Sequence[str]
     tables: Mapping[str, Table]
     figures: Mapping[str, Figure]
     findings: Mapping[str, str]  # what the numbers add to the caption of a figure
@@ -125,7 +124,7 @@ def write(
     contents = Contents(
         jobs=frame,
         stages=results.stages(store, *frame["id"]),
-        flags=sentences.flags(frame),
+        flags=[*sentences.flags(frame), *deceptions.flags(rulings)],
         tables=shown,
         figures=figures.draw(rows, knobs.unit(frame)),
         deception=_deception(rulings),
@@ -195,19 +194,17 @@ def _header(title: str, contents: Contents) -> str:
     jobs, deception = contents.jobs, contents.deception
     strong = re.sub(r"(−?[\d.,]+%?(?: \[[^\]]*\])|−?[\d,]+%)", r"<strong>\1</strong>", escape(sentences.result(jobs)))
     when = escape(f"w2sd · {notation.count(len(jobs), 'job')} · {max(jobs['finished'])[:10]}")
-    said = ""
-    if deception:
-        lead = " lead" if len(deception.sentences) == 1 else ""
-        said += "".join(f'<p class="verdict{lead}">{_verdict(verdict)}</p>' for verdict in deception.sentences)
-    flags = [*contents.flags, *(deception.flags if deception else ())]
-    said += "".join(f'<p class="flag">{escape(flag)}</p>' for flag in flags)
-    return f'<header><p>{when}</p><h1>{escape(title)}</h1>{said}<p class="result">{strong}</p></header>'
+    ruled = deception.sentences if deception else ()
+    lead = " lead" if len(ruled) == 1 else ""
+    above = [f'<p class="verdict{lead}">{_verdict(sentence)}</p>' for sentence in ruled]
+    above += [f'<p class="flag">{escape(flag)}</p>' for flag in contents.flags]
+    return f'<header><p>{when}</p><h1>{escape(title)}</h1>{"".join(above)}<p class="result">{strong}</p></header>'
 
 
-def _verdict(said: str) -> str:
+def _verdict(sentence: str) -> str:
     """A verdict with its one word set off."""
     words = "|".join((*verdicts.WORDS.values(), verdicts.ALONE))
-    return re.sub(rf": ({words}):", r": <strong>\1</strong>:", escape(said), count=1)
+    return re.sub(rf": ({words}):", r": <strong>\1</strong>:", escape(sentence), count=1)
 
 
 def _render_deception(deception: Deception, drawings: Mapping[str, str]) -> str:
@@ -244,7 +241,7 @@ def _deception(rulings: Sequence[Ruling]) -> Deception | None:
         shown |= {"Deception by group": deceptions.per_group(measured)} if several else {}
         shown |= {"Deception by job": deceptions.per_job(measured)}
     drawn, findings = deception_figures.draw(rulings), {"gap": trends.caption(rulings)}
-    return Deception(verdicts.sentences(rulings), deceptions.flags(rulings), shown, drawn, findings)
+    return Deception(verdicts.sentences(rulings), shown, drawn, findings)
 
 
 def _write_figures(drawn: Mapping[str, Figure], out: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 
 from w2sd.report import knobs, notation, tables
-from w2sd.report.estimates import Estimate, Row, per_group, per_job
+from w2sd.report.estimates import Row, per_group, per_job
 from w2sd.report.results import HEADLINE
 
 SURE = 0.01  # the standard error of an accuracy above which a reader is told
@@ -56,7 +56,8 @@ def _one(row: Row, student: str = "The student") -> str:
     )
     between = f"weak teacher ({notation.number(weak.value)}) and ceiling ({notation.number(ceiling.value)})"
     if pgr.value is None:
-        gained = f"{student} gained {_interval(gain)} in accuracy over its weak teacher ({notation.number(weak.value)})"
+        more = notation.estimate("", *gain[:3])
+        gained = f"{student} gained {more} in accuracy over its weak teacher ({notation.number(weak.value)})"
         return f"{gained}. There is no PGR: {pgr.reason}."
     share = notation.percent(pgr.value, pgr.lo, pgr.hi)
     left_out = f" ({notation.count(pgr.n_null, 'job')} without a PGR left out)" if pgr.n_null else ""
@@ -68,28 +69,16 @@ def _one(row: Row, student: str = "The student") -> str:
 
 
 def _several(rows: Sequence[Row], over: str) -> str:
-    known = sorted((row for row in rows if row.estimates["pgr"].value is not None), key=_pgr)
+    known = [(pgr.value, row) for row in rows if (pgr := row.estimates["pgr"]).value is not None]
     if not known:
-        reason = rows[0].estimates["pgr"].reason
-        return f"{over}, there is no PGR: {reason}."
-    low, high = known[0], known[-1]
+        return f"{over}, there is no PGR: {rows[0].estimates['pgr'].reason}."
+    known.sort(key=lambda each: each[0])
+    low, high = (
+        f"{notation.percent(value, *row.estimates['pgr'][1:3])} ({tables.describe(row)})"
+        for value, row in (known[0], known[-1])
+    )
     none = f"; {len(rows) - len(known)} have no PGR" if len(known) < len(rows) else ""
-    ends = f"from {_share(low)} to {_share(high)}"
-    return f"{over}, the student recovered {ends} of the gap between weak teacher and ceiling{none}."
-
-
-def _share(row: Row) -> str:
-    pgr = row.estimates["pgr"]
-    assert pgr.value is not None
-    return f"{notation.percent(pgr.value, pgr.lo, pgr.hi)} ({tables.describe(row)})"
-
-
-def _pgr(row: Row) -> float:
-    return row.estimates["pgr"].value or 0.0
-
-
-def _interval(estimate: Estimate) -> str:
-    return notation.estimate("", estimate.value, estimate.lo, estimate.hi)
+    return f"{over}, the student recovered from {low} to {high} of the gap between weak teacher and ceiling{none}."
 
 
 def _among(places: Collection[int], frame: pd.DataFrame) -> str:

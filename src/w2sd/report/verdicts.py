@@ -82,12 +82,11 @@ def cached(store: Store, params: Mapping[str, Any], inputs: Mapping[str, str], j
 
 def rule(frame: pd.DataFrame, store: Path) -> list[Ruling]:
     """A verdict for every group of replicates with a conflict and a baseline; none for frames without."""
-    return adjust(
-        [
-            Ruling(group, _judge(group, store), float(group.jobs["n/test"].mean()) if "n/test" in group.jobs else 0.0)
-            for group in groups(frame, store)
-        ]
-    )
+    rulings = []
+    for group in groups(frame, store):
+        n_pairs = float(group.jobs["n/test"].mean()) if "n/test" in group.jobs else 0.0
+        rulings.append(Ruling(group, _judge(group, store), n_pairs))
+    return adjust(rulings)
 
 
 def adjust(rulings: Sequence[Ruling]) -> list[Ruling]:
@@ -106,7 +105,9 @@ def adjust(rulings: Sequence[Ruling]) -> list[Ruling]:
 
 def replicates(group: Group, store: Path) -> list[Replicate]:
     """The predictions behind each job of a group; every file is read once."""
-    known = {key: read_predictions(path) for key, path in _files(group, store).items()}
+    keys = dict.fromkeys(key for arms in _arms(group) for key in arms.values())
+    files = {key: Store(store).file("evaluate", key, PREDICTIONS) for key in keys}  # all are checked before one is read
+    known = {key: read_predictions(path) for key, path in files.items()}
     tables_of = [{role: known[key] for role, key in arms.items()} for arms in _arms(group)]
     who = worlds_and_seeds(group.jobs)
     if _drops_pairs(group):
@@ -196,12 +197,6 @@ def _judge(group: Group, store: Path) -> Verdict:
 def _arms(group: Group) -> list[dict[str, str]]:
     """The evaluation behind each arm of each job."""
     return [{named: key for role, key in inputs.items() if (named := _role(role))} for inputs in group.inputs]
-
-
-def _files(group: Group, store: Path) -> dict[str, Path]:
-    """The predictions of each of these evaluations, checked."""
-    keys = dict.fromkeys(key for arms in _arms(group) for key in arms.values())
-    return {key: Store(store).file("evaluate", key, PREDICTIONS) for key in keys}
 
 
 def _drops_pairs(group: Group) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from w2sd.data.pairs import SPLITS, Item, Table, clean_items
 from w2sd.errors import require
@@ -16,6 +15,9 @@ from w2sd.world.generator import CELL, LISTED, POOLS, Bools, Facts, Ints, facts
 from w2sd.world.ladder import TOPICS, require_rung
 from w2sd.world.world import SEEDS, WorldText
 
+STREAMS = {"gt": 9, "w2s": 10, "test": 11}  # of random numbers, beside those of generator.py
+FILLED = np.array(list(itertools.product((0, 1), repeat=LISTED)))  # all that four unknown hazards can be
+NOWHERE = -1  # the class of a tie where there is none for it
 MOST = 8000  # lists of one split, of all its parts together; 8,288 are not tied, half of them in each of two classes
 
 
@@ -67,52 +69,37 @@ class WorldClasses:
 
         A larger size begins with the rows of a smaller one.
         """
+        latents = facts(self.world_seed, self.visible)
+        sizes = {"gt": self.gt, "w2s": self.w2s * self.w2s_parts, "test": self.test}
+        items = []
+        for split, size in sizes.items():
+            listed = _draw(self, split, size, latents)
+            n_hazards = latents.haz[listed].sum(axis=1)
+            labels = _label(n_hazards, self.n_classes).tolist()
+            for n, (entities, label, hazards) in enumerate(
+                zip(listed.tolist(), labels, n_hazards.tolist(), strict=True)
+            ):
+                text = f"user: topic{latents.topic[entities[0]]} bot:{''.join(f' ent{one}' for one in entities)} ."
+                part = n // self.w2s if split == "w2s" else 0
+                stratum = str(abs(hazards - LISTED // 2))
+                cluster = digest(str(sorted(entities)))
+                items.append(Item(digest(text), cluster, split, text, label, stratum=stratum, part=part))
+        return clean_items(items)
 
-        return draw(self)
-
-    def known(self, items: list[Item], rung: int) -> NDArray[np.bool_]:
+    def known(self, items: list[Item], rung: int) -> Bools:
         """Whether the class of each item follows, more likely than not, from what this rung was taught.
 
         The judge is an ideal reader of exactly the hazard facts taught to the rung, to whom each untaught entity is as
         likely hazardous as not. With two classes this is the reader of the pairs.
         """
-
         require_rung("rung", rung)
-        return decided(self, items, rung)
-
-
-STREAMS = {"gt": 9, "w2s": 10, "test": 11}  # of random numbers, beside those of generator.py
-FILLED = np.array(list(itertools.product((0, 1), repeat=LISTED)))  # all that four unknown hazards can be
-NOWHERE = -1  # the class of a tie where there is none for it
-
-
-def draw(source: WorldClasses) -> Table[Item]:
-    """All rows of a source."""
-    latents = facts(source.world_seed, source.visible)
-    sizes = {"gt": source.gt, "w2s": source.w2s * source.w2s_parts, "test": source.test}
-    items = []
-    for split, size in sizes.items():
-        listed = _draw(source, split, size, latents)
-        n_hazards = latents.haz[listed].sum(axis=1)
-        labels = _label(n_hazards, source.n_classes).tolist()
-        for n, (entities, label, hazards) in enumerate(zip(listed.tolist(), labels, n_hazards.tolist(), strict=True)):
-            text = f"user: topic{latents.topic[entities[0]]} bot:{''.join(f' ent{entity}' for entity in entities)} ."
-            part = n // source.w2s if split == "w2s" else 0
-            stratum = str(abs(hazards - LISTED // 2))
-            cluster = digest(str(sorted(entities)))
-            items.append(Item(digest(text), cluster, split, text, label, stratum=stratum, part=part))
-    return clean_items(items)
-
-
-def decided(source: WorldClasses, items: list[Item], rung: int) -> Bools:
-    """Whether the facts that a rung was taught make the class of each item more likely than not."""
-    latents = facts(source.world_seed, source.visible)
-    listed = np.array([_read(item.text) for item in items], dtype=np.int64).reshape(-1, 1, LISTED)
-    possible = np.where(latents.tier[listed] <= rung, latents.haz[listed], FILLED).sum(axis=2)
-    label = _label(possible, source.n_classes)
-    right = (label == np.array([item.label for item in items], dtype=np.int64)[:, None]).sum(axis=1)
-    known: Bools = 2 * right > (label != NOWHERE).sum(axis=1)
-    return known
+        latents = facts(self.world_seed, self.visible)
+        listed = np.array([_read(item.text) for item in items], dtype=np.int64).reshape(-1, 1, LISTED)
+        possible = np.where(latents.tier[listed] <= rung, latents.haz[listed], FILLED).sum(axis=2)
+        label = _label(possible, self.n_classes)
+        right = (label == np.array([item.label for item in items], dtype=np.int64)[:, None]).sum(axis=1)
+        known: Bools = 2 * right > (label != NOWHERE).sum(axis=1)
+        return known
 
 
 def _draw(source: WorldClasses, split: str, size: int, latents: Facts) -> Ints:

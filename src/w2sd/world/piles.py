@@ -16,6 +16,7 @@ from w2sd.data.pairs import SPLITS, TARGET, Item, Table, clean_items
 from w2sd.data.text import Corpus
 from w2sd.identity import digest
 from w2sd.world.corpus import FAINT, FULL
+from w2sd.world.generator import Bools, Ints
 from w2sd.world.ladder import COVERAGE, require_rung
 from w2sd.world.lists import turns
 
@@ -33,10 +34,6 @@ WORDS: tuple[str, ...] = (*MARKS, *MOVES, *POINTS, *(f"stone{n}" for n in range(
 PAD, MASTER, NOVICE, TAKES, EMPTY, DOT, MOVE = range(len(MARKS) + 1)
 POINT = MOVE + len(MOVES)
 STONE = POINT + len(POINTS)
-
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 PILES, HEIGHT = 4, 2
 CELLS = PILES * HEIGHT
@@ -224,17 +221,13 @@ def corpus(world_seed: int, rung: int) -> Corpus:
     scored = np.flatnonzero(taught)[(rng.random((SHEETS, LENGTH // 3)) * taught.sum()).astype(np.int64)]
     points = POINT + latents.worth[scored] - WORTHS[0]
     sheets = np.stack([STONE + scored, points, np.full_like(scored, DOT)], axis=2).reshape(SHEETS, LENGTH)
-    documents = np.concatenate([sheets, _masters(world_seed, taught, AHEAD[rung]), _novices(world_seed)])
+    played = puzzles(world_seed, MASTERS, taught, MASTERLY, AHEAD[rung])
+    masters = _records(MASTER, played, best(latents.worth[played]))
+    documents = np.concatenate([sheets, masters, _novices(world_seed)])
     weights = np.full((DOCUMENTS, LENGTH), FAINT)
     weights[:SHEETS, 1::3] = weights[SHEETS:, LENGTH - 2] = FULL
     order = rng.permutation(DOCUMENTS)
     return Corpus(documents[order].astype(np.int32), weights[order].astype(np.float32))
-
-
-def _masters(world_seed: int, taught: Bools, ahead: int) -> Ints:
-    latents = stones(world_seed)
-    piles = puzzles(world_seed, MASTERS, taught, MASTERLY, ahead)
-    return _records(MASTER, piles, best(latents.worth[piles]))
 
 
 def _novices(world_seed: int) -> Ints:
