@@ -172,6 +172,9 @@ def _run(cfg: DictConfig) -> float:
     states = survey(stages, store, config.settings.force, made)
     is_at_hand = at_hand(config.data)
     asks_models = any(state == "to do" and stages[name].asks_model for name, state in states.items())
+    if asks_models and not config.settings.plan_only:
+        check_nodes(config.trainer)
+        config.adapter.check_installed()
     if asks_models and (is_at_hand or not config.settings.plan_only):
         check_rows(config, pairs.read(config.data))
     if config.settings.plan_only:
@@ -208,9 +211,7 @@ def _refuse_part_of_sweep() -> None:
 
 
 def _check_inputs(config: RunConfig) -> None:
-    """Refuse machines that are not there, and data that the models could not read, before the store is touched."""
-    check_nodes(config.trainer)
-    config.adapter.check_installed()
+    """Refuse devices that are not there, and data that the models could not read, before the store is touched."""
     preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
     preflight.check(config)
     if config.trainer.accelerator == AUTO:
