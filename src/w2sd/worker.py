@@ -15,9 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
 from w2sd.atomic import read_json, write_json
 from w2sd.config import build
 from w2sd.data.tally import Tally
@@ -79,7 +76,7 @@ def execute(
             "cpu_seconds": round(time.process_time() - cpu, 3),
         }
         cost |= (throughput(stretches, wall) if stretches else {}) | memory(trainer)
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        gpu = cuda.get_device_name() if (cuda := _cuda()) is not None and cuda.is_available() else None
         hardware = {"cpu": _cpu_name(), "cores": os.cpu_count(), "gpu": gpu}
         versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
         machine = {"hardware": hardware, "versions": versions, "trainer": runtime["trainer"]}
@@ -112,18 +109,24 @@ def _share(part: Any, whole: Any) -> float | None:
 
 def reset_peak() -> None:
     """Begin to count the GPU's peak anew: what an earlier stage of this process had there is not this one's."""
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
+    if (cuda := _cuda()) is not None and cuda.is_initialized():
+        cuda.reset_peak_memory_stats()
 
 
 def memory(trainer: Trainer) -> dict[str, float | None]:
     """Return the most memory that this process ever had, and the most that this stage had on the GPU."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
-    is_gpu = trainer.accelerator == "gpu" and torch.cuda.is_initialized()
+    cuda = _cuda() if trainer.accelerator == "gpu" else None
     return {
         "memory/peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
-        "memory/peak_gpu_mb": torch.cuda.max_memory_allocated() // 1024**2 if is_gpu else None,
+        "memory/peak_gpu_mb": None if cuda is None else cuda.max_memory_allocated() // 1024**2,
     }
+
+
+def _cuda() -> Any:
+    """Return `torch.cuda`; None where this process has not loaded torch: a stage that asks no model need not."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.cuda
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,8 +148,9 @@ def main(argv: list[str] | None = None) -> int:
     except (Refused, StageFailed) as error:
         _say(f"@failed {error}")
         return 1
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return 0
 
 
