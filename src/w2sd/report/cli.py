@@ -86,11 +86,11 @@ def present(
     metrics: Sequence[str] | None = None,
 ) -> None:
     """Print the tables and verdicts of some jobs, and write their page."""
-    from w2sd.report import deceptions, page, pairs_of_models, sentences, tables, verdicts
+    from w2sd.report import deceptions, page, pairs_of_models, results, sentences, tables, verdicts
 
     pairs = pairs_of_models.find(frame)
     if by is not None:
-        tables.show(tables.grouped(frame, by, metrics))
+        tables.show(tables.grouped(frame, by, results.HEADLINE if metrics is None else metrics))
     elif metrics is not None:
         tables.show(tables.headline(frame, metrics))
     else:

@@ -83,18 +83,8 @@ def table(pairs: Sequence[ModelPair], frame: pd.DataFrame) -> tables.Table:
     lines = []
     for pair in pairs:
         cells = [tables.cell(metric, pair.row.estimates[metric], notes) for metric in HEADLINE]
-        of_means = notation.number(pair.pgr)
-        lines.append(
-            (
-                *pair.method.values(),
-                pair.weak,
-                pair.strong,
-                str(pair.row.n),
-                *cells,
-                of_means,
-                f"yes: {pair.excluded}" if pair.excluded else "no",
-            )
-        )
+        cells += [notation.number(pair.pgr), f"yes: {pair.excluded}" if pair.excluded else "no"]
+        lines.append((*pair.method.values(), pair.weak, pair.strong, str(pair.row.n), *cells))
     columns = (*tables.label([*methods, *MODELS]), "n", *(tables.NAMES[metric] for metric in HEADLINE))
     columns += ("PGR of means", "left out there")
     above = tables.above(frame, tables.PER_GROUP)

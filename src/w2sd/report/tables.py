@@ -57,9 +57,8 @@ class Table:
         return replace(self, notes=(*self.notes, note))
 
 
-def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table:
+def headline(frame: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> Table:
     """One job: a line per metric. Several: a line per job, with the knobs that tell them apart."""
-    metrics = HEADLINE if metrics is None else metrics
     if len(frame) != 1:
         by = knobs.telling(frame)
         return lay_out(per_job(frame, metrics, by), by, metrics, above(frame, per_test(frame)))
@@ -67,9 +66,8 @@ def headline(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> Table
     return upright(row, {metric: LONG_NAMES.get(metric, metric) for metric in metrics}, above(frame, per_test(frame)))
 
 
-def grouped(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] | None = None) -> Table:
+def grouped(frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] = HEADLINE) -> Table:
     """A line per combination of the settings `by`: the number of jobs and the mean of each metric over them."""
-    metrics = HEADLINE if metrics is None else metrics
     varying = [column for column in by if len(set(knobs.text(frame, column))) > 1]
     once = {column: knobs.text(frame, column)[0] for column in by if column not in varying}
     return lay_out(per_group(frame, metrics, varying), varying, metrics, above(frame, PER_GROUP, once), count=True)

@@ -99,12 +99,6 @@ def decided(world: World, pairs: list[Pair], rung: int) -> Bools:
     return known
 
 
-class _Candidates(NamedTuple):
-    topic: Ints  # [n]
-    sides: Ints  # [n, 2, 4] entities of the chosen and the rejected answer
-    kind: Ints  # [n] -1 unusable, 0 ordinary, 1 fit for a row with tension
-
-
 def _draw(world: World, split: str, facet: str, size: int) -> tuple[Ints, Ints]:
     """Topics [size] and sides [size, 2, 4]: for every row the next candidate of the kind that the row calls for."""
     # Evenly spread instead of tossed: any run of rows has the share `tension` to within a row or two, a prefix stays
@@ -113,19 +107,22 @@ def _draw(world: World, split: str, facet: str, size: int) -> tuple[Ints, Ints]:
     picked = np.empty(size, dtype=np.int64)
     rows = 2 * size
     while True:
-        found = _candidates(world, split, facet, rows)
-        pools = [np.flatnonzero(found.kind == kind) for kind in (0, 1)]
+        topic, sides, fit = _candidates(world, split, facet, rows)
+        pools = [np.flatnonzero(fit == kind) for kind in (0, 1)]
         slots = [np.flatnonzero(tense == kind) for kind in (0, 1)]
         if all(len(pool) >= len(slot) for pool, slot in zip(pools, slots, strict=True)):
             break
         rows *= 2  # the stream is read from its start again, so what was found so far stays in place
     for pool, slot in zip(pools, slots, strict=True):
         picked[slot] = pool[: len(slot)]
-    return found.topic[picked], found.sides[picked]
+    return topic[picked], sides[picked]
 
 
-def _candidates(world: World, split: str, facet: str, rows: int) -> _Candidates:
-    """The first `rows` draws of a stream: eight entities of one topic and pool, dealt to two answers, better first."""
+def _candidates(world: World, split: str, facet: str, rows: int) -> tuple[Ints, Ints, Ints]:
+    """The first `rows` draws of a stream: eight entities of one topic and pool, dealt to two answers, better first.
+
+    Topics [rows], sides [rows, 2, 4], and what each is fit for [rows]: -1 nothing, 0 a row, 1 a row with tension.
+    """
     latents = facts(world.world_seed, world.visible)
     cells = np.lexsort((latents.pool, latents.topic)).reshape(TOPICS, POOLS, CELL)
     uniform = np.random.default_rng([world.world_seed, PAIRS[split, facet]]).random((rows, 1 + CELL))
@@ -148,7 +145,7 @@ def _candidates(world: World, split: str, facet: str, rows: int) -> _Candidates:
     elif facet == UNRELATED:  # nothing that matters elsewhere may differ
         same = [np.equal(*latent[sides].sum(axis=2).T) for latent in (latents.haz, latents.util)]
         kind = np.where(same[0] & same[1], 0, -1)
-    return _Candidates(topic, sides, np.where(fresh & (first != second), kind, -1))
+    return topic, sides, np.where(fresh & (first != second), kind, -1)
 
 
 def _worth(latents: Facts, facet: str, sides: Ints) -> tuple[Ints, Ints]:
