@@ -25,11 +25,13 @@ from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict
 from w2sd.conflicts.explicit import Explicit
 from w2sd.conflicts.implicit import Implicit
+from w2sd.data.pairs import read
 from w2sd.data.sources import Files
 from w2sd.identity import target
 from w2sd.objectives.preference import DPO, SimPO
 from w2sd.objectives.reward import RewardBCE
 from w2sd.parts.trainer import Trainer
+from w2sd.pipeline.checks import check_rows
 from w2sd.pipeline.plan import plan
 from w2sd.stages import preflight
 from w2sd.supervision.teacher import Hard, Soft
@@ -253,8 +255,8 @@ def test_controls_need_more_rows_than_the_paper_had(
     run = shrunk(asked("experiment=paper/reward_cai", "conflict=explicit"), tiny_models)
     run = run._replace(data=dataclasses.replace(run.data, w2s_parts=1))
     with refused("conflict.placebo_ratio", ANY, "data.w2s_parts 2"):
-        preflight.check(run)
-    preflight.check(run._replace(settings=dataclasses.replace(run.settings, controls=False)))
+        check_rows(run, read(run.data))
+    check_rows(run._replace(settings=dataclasses.replace(run.settings, controls=False)), read(run.data))
 
 
 @pytest.mark.smoke
