@@ -181,7 +181,7 @@ def _read(path: str) -> Predictions:
 
 def _read_rows(path: str) -> _Rows:
     """A file of lines: a column is there if any row has it."""
-    rows = list(reading.read(Path(path), path))
+    rows = list(reading.read(reading.expand(path), path))
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [row.get(name) for _, row in rows] for name in (*REQUIRED, *OPTIONAL) if name in names}
     return _Rows(path, names, columns, lambda n: rows[n][0], len(rows))
@@ -193,7 +193,7 @@ def _read_parquet(path: str) -> _Rows:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(reading.expand(path)) as file:
             names = file.schema_arrow.names
             require(len(set(names)) == len(names), path, names, "columns of different names")
             return _of_table(path, file.read([name for name in (*REQUIRED, *OPTIONAL) if name in names]), names)

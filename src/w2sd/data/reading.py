@@ -122,12 +122,16 @@ def _read_csv(file: Binary, name: str) -> Iterator[Row]:
 def _read_parquet(file: Binary, name: str) -> Iterator[Row]:
     import pyarrow.parquet
 
-    number, table = 0, pyarrow.parquet.ParquetFile(file)
-    require(not (again := _twice(table.schema_arrow.names)), name, again, "columns of different names")
-    for batch in table.iter_batches():
-        for row in batch.to_pylist():
-            yield f"{name}[{number}]", row
-            number += 1
+    number = 0
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+        require(not (again := _twice(table.schema_arrow.names)), name, again, "columns of different names")
+        for batch in table.iter_batches():
+            for row in batch.to_pylist():
+                yield f"{name}[{number}]", row
+                number += 1
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from error
 
 
 READERS: dict[str, Callable[[Binary, str], Iterator[Row]]] = {

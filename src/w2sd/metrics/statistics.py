@@ -24,7 +24,7 @@ Metrics = dict[str, float | int | str | None]  # the only strings are reasons wh
 Weights = NDArray[np.int8]
 
 _LEVEL = 0.95  # of intervals
-_BLOCK = 2**24  # weights at a time: 16 MB, whatever the number of rows
+_BLOCK = 2**24  # weights at a time, a byte each; one sample of more rows than this is a block by itself
 
 
 def mcnemar_exact(a: int, b: int) -> float:
@@ -63,8 +63,10 @@ def clustered_bootstrap(
     columns: Mapping[str, Column], clusters: NDArray[np.intp], *, n_resamples: int = 2000, seed: int = 0
 ) -> dict[str, Column]:
     """Means of each column over resampled clusters: those of `resample`, the same for all columns (paired)."""
-    _, *blocks = resample(clusters, n_resamples, seed)
-    return {name: np.concatenate([_means(column, weights) for weights in blocks]) for name, column in columns.items()}
+    blocks = resample(clusters, n_resamples, seed)
+    next(blocks)  # the rows as they are
+    draws = zip(*([_means(column, weights) for column in columns.values()] for weights in blocks), strict=True)
+    return {name: np.concatenate(parts) for name, parts in zip(columns, draws, strict=True)}
 
 
 def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int | Sequence[int]) -> Iterator[Weights]:
@@ -110,7 +112,7 @@ def interval(draws: ArrayLike) -> tuple[float, float] | tuple[None, None]:
 
 
 def bounds(name: str, draws: Column) -> Metrics:
-    """The interval of the draws; None where they are all one value, for then they say nothing about the error."""
+    """The interval of the draws; None where it has no width, for then it says nothing about the error."""
     lo, hi = interval(draws)
     return {f"{name}_lo": None, f"{name}_hi": None} if lo == hi else {f"{name}_lo": lo, f"{name}_hi": hi}
 

@@ -123,7 +123,7 @@ def _under_conflict(run: RunConfig, conflict: Any) -> Iterator[None]:
     except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
         renamed = conflict is not run.conflict and not hasattr(run.conflict, refusal.knob)
         knob = f"placebo_{refusal.knob}" if renamed else refusal.knob
-        raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted) from None
+        raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted, refusal.nearest) from None
 
 
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:

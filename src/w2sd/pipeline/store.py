@@ -1,6 +1,7 @@
 """Finished stages on disk, found by their keys.
 
-    STORE/artifacts/<kind>-<key>/   spec.json · metrics.json · runtime.json · payload (of compare: diagnostics.json)
+    STORE/artifacts/<kind>-<key>/   spec.json · metrics.json · runtime.json · payload (of compare: diagnostics.json;
+                                    of a verdict, which reports make: spec.json · verdict.json)
     STORE/work/<key>/               what an interrupted stage can resume from; goes when the artifact is committed
     STORE/tmp/                      artifacts being written
     STORE/locks/<key>.lock          held while a stage runs, so that concurrent runs share it

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from w2sd.errors import require
+from w2sd.errors import StageFailed, require
 from w2sd.metrics.verdict import VERSION
 from w2sd.pipeline.store import Store
 from w2sd.report.records import VERDICT, read_jobs
@@ -96,7 +96,10 @@ def _reachable(store: Path) -> set[str]:
 
 def _holds(store: Path, verdict: str, alive: set[str]) -> bool:
     """Whether a verdict is by today's rule, and on evaluations of jobs that are there."""
-    spec = Store(store).spec(VERDICT, verdict) or {}
+    try:
+        spec = Store(store).spec(VERDICT, verdict) or {}
+    except StageFailed:  # a damaged one is judged again
+        return False
     return spec.get("version") == VERSION and alive.issuperset(spec["inputs"].values())
 
 
