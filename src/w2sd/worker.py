@@ -24,7 +24,17 @@ from w2sd.pipeline.stage import Stretch, Task
 from w2sd.pipeline.store import Store
 from w2sd.signals import exit_on_signals
 
-PACKAGES = "torch pytorch-lightning transformers tokenizers torchmetrics numpy scipy pyarrow w2sd".split()
+PACKAGES = [
+    "torch",
+    "pytorch-lightning",
+    "transformers",
+    "tokenizers",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "w2sd",
+]
 
 
 def execute(

@@ -152,8 +152,8 @@ class Learner(Reader, ABC):
         """Log the figures of this step if it is the first, the last or a multiple of `log_every`.
 
         The loss is that of the one step, so that a training that was interrupted logs from there on what a whole one
-        logs (Lightning begins `metrics.csv` anew). Loggers are called directly: Lightning's `self.log` would repeat these
-        values at every step until the next ones.
+        logs (Lightning begins `metrics.csv` anew). Loggers are called directly: Lightning's `self.log` would repeat
+        these values at every step until the next ones.
         """
         done = self.global_step
         if done in (1, self.n_steps) or done % self.log_every == 0:
