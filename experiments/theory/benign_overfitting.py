@@ -225,19 +225,25 @@ class BenignOverfitting:
         change_R = errors.student_NRU[-1, :, between] - errors.student_NRU[0, :, between]
         at_ends = [np.array([self.expected(each, u)[0]]) for each in (few, n)]
         found: dict[str, Mean | str] = {
-            f"error, weak model (n = {each})": statistics.mean(weak_R.tolist())
+            f"error, weak model (n = {each})": statistics.mean(weak_R.tolist(), statistics.SHARE)
             for each, weak_R in zip(self.ns, errors.weak_NR, strict=True)
         }
         return found | {
-            f"error, student (n = {n}, u = {u})": statistics.mean(errors.student_NRU[-1, :, -1].tolist()),
-            "error, ceiling (the same rows, true labels)": statistics.mean(errors.ceiling_NRU[-1, :, -1].tolist()),
+            f"error, student (n = {n}, u = {u})": statistics.mean(
+                errors.student_NRU[-1, :, -1].tolist(), statistics.SHARE
+            ),
+            "error, ceiling (the same rows, true labels)": statistics.mean(
+                errors.ceiling_NRU[-1, :, -1].tolist(), statistics.SHARE
+            ),
             f"u where the student's error falls below 1/4 (n = {n})": over_resamples(
                 lambda errors_RU: falls_below(errors_RU.mean(axis=0), self.us), errors.student_NRU[-1]
             ),
             "the same to leading order": Mean(falls_below(expected_U, self.us)),
             "u of the threshold, leading order": Mean(self.threshold),
             "u of the threshold, as transcribed (unverified)": Mean(self.transcribed),
-            f"change of the error at u = {self.us[between]}, n = {few} to {n}": statistics.mean(change_R.tolist()),
+            f"change of the error at u = {self.us[between]}, n = {few} to {n}": statistics.mean(
+                change_R.tolist(), statistics.UNBOUNDED
+            ),
             f"weak model: power of n in signal over noise, n = {few} to {n}": over_resamples(
                 self.power, errors.weak_NR[0], errors.weak_NR[-1]
             ),
@@ -256,7 +262,7 @@ class BenignOverfitting:
         figure, (axes,) = canvas(1, legend=1.9)
         strengths = np.linspace(0.3, 1.0, len(self.ns))
         for n, alpha, student_RU in zip(self.ns, strengths, errors.student_NRU, strict=True):
-            means = [statistics.mean(column.tolist()) for column in student_RU.T]
+            means = [statistics.mean(column.tolist(), statistics.SHARE) for column in student_RU.T]
             values = [mean.value for mean in means]
             axes.plot(self.us, values, "o-", ms=3, lw=1.4, color=STUDENT, alpha=alpha, label=f"student, n = {n}")
             for u, mean in zip(self.us, means, strict=True):

@@ -188,7 +188,7 @@ class Misfit:
             "the same, expected": Mean(-2 * self.outside[-1]),
             "the same, gain of the student": over_replicates(last_R[:, None]),
             **{
-                name: statistics.mean(rank_correlations(guess, taught["risk_student"]))
+                name: statistics.mean(rank_correlations(guess, taught["risk_student"]), statistics.Scale(-1, 1))
                 for name, guess in guesses.items()
             },
         }
@@ -252,7 +252,7 @@ def rank_correlations(x_RT: Values, y_RT: Values) -> list[float]:
 
 def over_replicates(values_RX: Values) -> Mean:
     """The mean of each replicate's mean, with its 95% t interval."""
-    return statistics.mean(values_RX.mean(axis=1).tolist())
+    return statistics.mean(values_RX.mean(axis=1).tolist(), statistics.UNBOUNDED)
 
 
 def mean_square(values: Values) -> float:

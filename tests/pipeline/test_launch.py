@@ -693,9 +693,9 @@ def test_the_failure_of_any_process_ends_all_of_them_in_one_line(
 
 def test_a_strategy_may_have_one_process(run: RunConfig) -> None:
     alone = run._replace(trainer=replace(run.trainer, strategy="ddp"))
-    groups = {stage.kind: launching._group(stage, alone) for stage in menu().values()}
-    assert [word for word in groups["train"] if "nproc" in word] == ["--nproc-per-node=1"]
-    assert groups["compare"] == launching._group(menu()["train/weak"], run) == [sys.executable]
+    assert [stage.kind for stage in menu().values() if not stage.is_shared] == ["compare"]
+    assert (alone.trainer.is_shared, run.trainer.is_shared) == (True, False)
+    assert "--nproc-per-node=1" in launching.torchrun(alone.trainer, "key")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import re
 import pandas as pd
 
 from w2sd.config import known_class
+from w2sd.data.formats import Format
 from w2sd.report.notation import knob
 
 # what may differ between runs without making the result another: named last, and only where nothing else helps
@@ -75,7 +76,7 @@ def unit(frame: pd.DataFrame) -> str:
     columns = [text(frame, column) for column in ("data.format._target_", "data._target_") if column in frame]
     for targets in set(zip(*columns, strict=True)):  # a format tells; a source without one is all there is to ask
         known = [found for target in targets if (found := known_class({"_target_": target}))]
-        if known and getattr(known[0], "classes", None) is not None:
+        if known and getattr(known[0], "classes", Format.classes) is not Format.classes:  # a format of pairs has none
             return "rows"
     return "pairs"
 
