@@ -272,7 +272,7 @@ class ShowSweep(Callback):
         sweep = str(Path(config.hydra.sweep.dir).absolute())
         try:
             show(Store(config.store).root, Path(config.out).expanduser(), sweep=sweep)
-        except Exception as error:  # of which Hydra would make a warning, and the exit code 0
+        except Exception as error:  # Hydra would turn it into a warning and exit with 0
             failure = error if isinstance(error, Refused | StageFailed) else StageFailed(f"report: {error!r}")
             failed.append(_say(failure, error))
 

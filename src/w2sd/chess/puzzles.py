@@ -56,7 +56,7 @@ class ChessPuzzles:
     """Puzzles from a file (CSV, JSONL or Parquet) with columns FEN, Moves and Rating, as Lichess publishes them.
 
     `Moves` are in UCI, with spaces between them. The first is the opponent's, which leads to the position, the second
-    is the answer. A row without a FEN is a game from the beginning, of which the last move is the answer.
+    is the answer. A row without a FEN is a game from the beginning; its last move is the answer.
 
     With `orient` the side to move is always White: positions and moves of Black are turned upside down with the
     colours swapped. The rules are the same for both sides, so that a model has half as much to learn.

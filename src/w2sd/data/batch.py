@@ -32,7 +32,7 @@ class PairBatch(NamedTuple):
 
 
 class Rows:
-    """Texts, of which some at a time are laid out as tokens: packed if `is_packed`, else padded.
+    """Texts that are laid out as tokens a piece at a time: packed if `is_packed`, else padded.
 
     Indexed by the list of a global batch, they give that batch's pieces.
     `lengths` are what a text takes of the budget: its tokens, or the padded rows of its answers.

@@ -1,4 +1,4 @@
-"""Questions with several candidates, of which one is right: each that is shown makes one text, right or wrong.
+"""Questions with several candidates and one right answer: each candidate shown makes one text, right or wrong.
 
 Of the wrong candidates a hash of the question decides which one is shown. It knows the candidates as a set, not which
 of them is right, and neither the order of rows nor that of candidates.
