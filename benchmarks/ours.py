@@ -64,7 +64,7 @@ def task_for(scratch: Path, log_every: int = 10) -> Task:
     """A stage's surroundings, with the presets of `trainer=cpu`; nothing in `scratch` may be left of another run."""
     trainer = Trainer(log_every=log_every)
     places = [Path(tempfile.mkdtemp(dir=scratch)) for _ in ("artifact", "work", "logs")]
-    return Task("bench", "train", {}, {}, *places[:2], trainer, Csv(), "bench", places[2] / "train", Clock())
+    return Task("bench", "train", {"seed": 0}, {}, *places[:2], trainer, Csv(), "bench", places[2] / "train", Clock())
 
 
 def student_for(
@@ -143,7 +143,7 @@ def run_once(given: work.Work, objective: str, n: int, scratch: Path) -> dict[st
     rows, fit = rows_of(encoded, task, said), Fit(lr=1e-5, batch=work.BATCH, schedule="constant")
     loader = Started(rows, Shuffled(n, work.BATCH, seed=0))
     student = student_for(given, objective, fit, len(loader), task.trainer.log_every)
-    engine.train(task, student, loader, 0)
+    engine.train(task, student, loader)
     seconds["train"] = task.advance.at - loader.at
     seconds["evaluate"] = score(task, student, encoded, said, engine.test)
     tokens = sum(2 * len(p) + len(c) + len(r) for p, c, r in zip(*encoded[:3], strict=True))
@@ -158,7 +158,7 @@ def first_losses(given: work.Work, objective: str, scratch: Path, n_steps: int) 
     fit = Fit(lr=1e-3, batch=work.BATCH, schedule="constant")
     in_order = [list(range(start, start + work.BATCH)) for start in range(0, n, work.BATCH)]
     student = student_for(given, objective, fit, n_steps, 1)
-    engine.train(task, student, Loader(rows_of(encoded, task, said), in_order), 0)
+    engine.train(task, student, Loader(rows_of(encoded, task, said), in_order))
     with open(task.logs / "metrics.csv", encoding="utf-8") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 

@@ -346,7 +346,13 @@ def task_in(folder: Path, **more: Any) -> Task:
     folders = {name: folder / name for name in ("out", "work", "logs")}
     for place in folders.values():
         place.mkdir(parents=True, exist_ok=True)
-    given = {"key": "0" * 12, "kind": "train", "params": {}, "inputs": {}, "trainer": Trainer(log_every=1)} | more
+    given = {
+        "key": "0" * 12,
+        "kind": "train",
+        "params": {"seed": 0},
+        "inputs": {},
+        "trainer": Trainer(log_every=1),
+    } | more
     return Task(**given, logger=Csv(), name="test", advance=lambda done, total: None, **folders)
 
 
@@ -367,7 +373,7 @@ def trained(folder: Path, conflict: Conflict, micro_tokens: int) -> dict[str, Te
             weights.mul_(5 if weights.ndim > 1 else 1)
     fit = Fit(lr=1e-3, clip=0.5, warmup=0.3)
     student = RewardStudent(model.double().train(), BCE, conflict, fit, 3)
-    engine.train(task_in(folder), student, Loader(rows, BATCHES), seed=0)
+    engine.train(task_in(folder), student, Loader(rows, BATCHES))
     return {name: weights.clone() for name, weights in model.state_dict().items()}
 
 

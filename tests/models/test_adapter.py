@@ -28,7 +28,7 @@ from w2sd.models.packing import pack
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 from w2sd.parts.adapter import Full, HeadOnly, LinearProbe, Lora
 from w2sd.pipeline.plan import plan
-from w2sd.stages.train import random_seed
+from w2sd.pipeline.stage import stream
 
 try:
     import peft
@@ -433,7 +433,7 @@ def test_a_run_with_low_rank_additions(
     seeds, apply = [], Lora.apply
     monkeypatch.setattr(Lora, "apply", lambda self, model, seed: (seeds.append(seed), apply(self, model, seed)))
     assert run(f"objective={objective}", "adapter=lora", "adapter.dropout=0.1", "seed=7", "teacher_seed=3", *tiny) == 0
-    drawn = [random_seed({"stream": stream, "seed": seed}) for stream, seed in STREAMS.items()]
+    drawn = [stream({"stream": role, "seed": seed}) for role, seed in STREAMS.items()]
     assert seeds == [seed for seed in drawn for _ in range(1 if objective == "reward_bce" else 2)]
     trainings = list((tmp_path / "store").glob("artifacts/train-*"))
     assert len(trainings) == 3

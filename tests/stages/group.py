@@ -177,7 +177,7 @@ def task(folder: Path, trainer: Trainer, rank: int, advance: Callable[[int, int]
     for name in ("out", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     place = (folder / "out", folder / "work", trainer, Csv(), "test", folder / "logs")
-    return Task("0" * 12, "train", {}, {}, *place, advance, rank=rank)
+    return Task("0" * 12, "train", {"seed": 7}, {}, *place, advance, rank=rank)
 
 
 def train(build: Build, folder: Path, trainer: Trainer, rank: int = 0, stop: int = 0) -> None:
@@ -190,7 +190,7 @@ def train(build: Build, folder: Path, trainer: Trainer, rank: int = 0, stop: int
     learner, rows, _ = build()
     job = task(folder, replace(trainer, save_every_s=1e-9 if stop else 1e9), rank, advance)
     with suppress(Killed):
-        engine.train(job, learner, Loader(rows, Shuffled(N, FIT.batch, seed=3)), 7)
+        engine.train(job, learner, Loader(rows, Shuffled(N, FIT.batch, seed=3)))
         if rank == 0:
             weights = {name: tensor.detach().clone() for name, tensor in learner.whole.named_parameters()}
             save_file(weights, folder / "weights.safetensors")

@@ -28,11 +28,10 @@ from w2sd.models.heads import Probe
 from w2sd.parts.stopping import Stopping
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import Plan, plan
-from w2sd.pipeline.stage import Task
+from w2sd.pipeline.stage import Task, stream
 from w2sd.pipeline.store import Store
 from w2sd.predictions import read_predictions
 from w2sd.stages import features, training_targets
-from w2sd.stages.train import random_seed
 from w2sd.supervision.base import Lesson
 from w2sd.supervision.probed import Filtered, Relabelled
 from w2sd.world import ladder
@@ -163,7 +162,7 @@ def test_a_linear_probe_is_what_training_the_head_alone_comes_to(bench: Bench, p
         one, other = (load_file(bench.folder(of, f"train/{role}") / "head.safetensors") for of in (probed, whole))
         assert one["weight"].shape == other["weight"].shape
         assert torch.allclose(one["weight"], other["weight"], rtol=0, atol=2e-4)
-        begin = Probe(one["weight"].shape[1], 1, random_seed(probed[f"train/{role}"].params)).head.weight.detach()
+        begin = Probe(one["weight"].shape[1], 1, stream(probed[f"train/{role}"].params)).head.weight.detach()
         assert float((one["weight"] - begin).abs().max()) > 0.01
     for name in ("label/weak", "evaluate/student"):
         one, other = (read_predictions(bench.folder(of, name) / "predictions.parquet") for of in (probed, whole))

@@ -73,7 +73,7 @@ def train(build: Build, place: Path, slow: Callable[[Any], Any] = lambda rows: r
     learner.n_steps = STEPS
     took: list[Stretch] = []
     job = task(place, Trainer(), 0, lambda *_: None)._replace(measured=lambda stretch: took.append(stretch) or {})
-    engine.train(job, learner, Loader(slow(rows), Shuffled(N, 8, seed=3)), 7)
+    engine.train(job, learner, Loader(slow(rows), Shuffled(N, 8, seed=3)))
     [stretch] = took
     return stretch
 

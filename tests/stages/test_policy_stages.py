@@ -36,7 +36,7 @@ from w2sd.parts.fit import Fit
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.launch import runtime
 from w2sd.pipeline.plan import plan
-from w2sd.pipeline.stage import Task
+from w2sd.pipeline.stage import Task, stream
 from w2sd.pipeline.store import Store
 from w2sd.predictions import read_predictions, write_predictions
 from w2sd.stages import engine, evaluate, label, reference, sft, train
@@ -367,8 +367,8 @@ def answers(
     def read_by(name: str, params: dict[str, Any] | None = None, **inputs: Path) -> Any:
         seen: dict[str, Any] = {}
 
-        def catch(task: Task, learner: Any, loader: Loader, seed: int, *_: Any) -> None:
-            seen.update(rows=loader.rows, how=(learner.fit, seed, learner.n_steps))
+        def catch(task: Task, learner: Any, loader: Loader, *_: Any) -> None:
+            seen.update(rows=loader.rows, how=(learner.fit, task.stream, learner.n_steps))
 
         monkeypatch.setattr(engine, "train", catch)
         at = task(name, params, **inputs)
@@ -404,7 +404,7 @@ def test_weak_model_and_ceiling_are_fine_tuned_on_the_better_answer(chain: Chain
     for role in ("weak", "ceiling"):
         texts, _, how = answers(f"sft/{role}")
         assert texts == [pair.prompt + pair.chosen for pair in chain.table.rows("gt")]
-        assert how == (chain.run.sft.fit, train.random_seed({"stream": role, "seed": 0}), 2)
+        assert how == (chain.run.sft.fit, stream({"stream": role, "seed": 0}), 2)
 
 
 def test_a_fine_tuning_that_sees_the_conflict_reads_the_answers_that_the_conflict_prefers(

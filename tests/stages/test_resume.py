@@ -127,14 +127,14 @@ def run(
     for name in ("out", "work", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     task = Task(
-        "0" * 12, "train", {}, {}, folder / "out", folder / "work", Trainer(save_every_s=every_s), Csv(), "test",
-        folder / "logs", advance,
+        "0" * 12, "train", {"seed": 7}, {}, folder / "out", folder / "work", Trainer(save_every_s=every_s), Csv(),
+        "test", folder / "logs", advance,
     )  # fmt: skip
     learner, loader = build(dropout)
     learner.n_steps = n_steps
     torch.seed()  # no process finds the random state of another
     with suppress(Killed):
-        engine.train(task, learner, loader, 7)
+        engine.train(task, learner, loader)
     return Result({name: weights.clone() for name, weights in learner.state_dict().items()}, steps)
 
 

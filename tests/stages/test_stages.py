@@ -482,9 +482,9 @@ def test_weak_model_ceiling_and_student_draw_other_numbers_under_one_seed(
     seeds: dict[str, set[int]] = {}
 
     def seen(role: str) -> Callable[..., None]:
-        def watch(task: Task, learner: Any, loader: Loader, seed: int, *_: Any) -> None:
+        def watch(task: Task, learner: Any, loader: Loader, *_: Any) -> None:
             heads[role] = learner.model.head.weight.detach().clone()
-            seeds[role] = {seed, loader.batches.seed}
+            seeds[role] = {task.stream, loader.batches.seed}
 
         return watch
 

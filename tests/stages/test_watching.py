@@ -68,7 +68,9 @@ def trained(
 
     trainer = Trainer(save_every_s=1e-9 if save else 1e9, micro_tokens=16)
     places = {name: folder / name for name in ("out", "work", "logs")}
-    task = Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **places)
+    task = Task(
+        "0" * 12, "train", {"seed": 7}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **places
+    )
     torch.manual_seed(0)
     silent = backbone()
     silence_dropout(silent)
@@ -78,7 +80,7 @@ def trained(
     soft[:undecided] = 0.5
     watch = Watch(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
-        engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), 0, [watch])
+        engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), [watch])
     return student, watch, task
 
 

@@ -22,6 +22,8 @@ def task(tmp_path: Path) -> Callable[..., Task]:
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(**{"micro_tokens": 10**6, "log_every": 1, **knobs})
-        return Task("0" * 12, "train", {}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders)
+        return Task(
+            "0" * 12, "train", {"seed": 0}, {}, trainer=trainer, logger=Csv(), name="test", advance=advance, **folders
+        )
 
     return made

@@ -61,7 +61,7 @@ def by_hand(model: nn.Module, batch: list[int]) -> torch.Tensor:
 def train(task: Task, model: nn.Module, fit: Fit = FIT, batches: list[list[int]] = BATCHES) -> LanguageLearner:
     loader = Loader(DocumentRows(TOKENS, WEIGHTS, task.trainer.micro_tokens), batches)
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    engine.train(task, learner, loader, seed=0)
+    engine.train(task, learner, loader)
     return learner
 
 
@@ -162,4 +162,4 @@ def test_a_batch_that_weighs_nothing_is_no_number_and_stops(task: Callable[..., 
     loader = Loader(DocumentRows(TOKENS, np.zeros_like(WEIGHTS), 10**6), BATCHES)
     learner = LanguageLearner(language_model(), FIT, 3, 1)
     with pytest.raises(StageFailed, match=r"\bnan\b.*\b0\b"):
-        engine.train(task(), learner, loader, seed=0)
+        engine.train(task(), learner, loader)

@@ -122,7 +122,7 @@ def test_a_budget_that_is_too_large_trains_what_a_small_one_does(
     """One step of three is repeated, once: the budget stays where it fits."""
     memory = Memory(ROOM[make], backwards)
     learner, rows = make(memory, PLENTY)
-    engine.train(large := task("large"), learner, Loader(rows, BATCHES), seed=0)
+    engine.train(large := task("large"), learner, Loader(rows, BATCHES))
     [notice] = notices(caplog)
     budget = rows.micro_tokens
     assert notice == f"{NOTICE}{PLENTY} → {budget}; more did not fit the memory"
@@ -130,7 +130,7 @@ def test_a_budget_that_is_too_large_trains_what_a_small_one_does(
     assert learner.global_step == 3
 
     expected, again = make(untouched := Memory(ROOM[make], backwards), budget)
-    engine.train(small := task("small"), expected, Loader(again, BATCHES), seed=0)
+    engine.train(small := task("small"), expected, Loader(again, BATCHES))
     assert untouched.failures == 0
     assert losses(large) == pytest.approx(losses(small), rel=1e-12)
     for one, other in zip(learner.parameters(), expected.parameters(), strict=True):
@@ -142,11 +142,11 @@ def test_the_gradient_of_a_step_that_failed_is_gone(task: Callable[[str], Task])
     memory = Memory(room=30, backwards=True)
     learner, rows = reward(memory, 40)
     before = [len(rows.pieces(batch)) for batch in BATCHES]
-    engine.train(task("large"), learner, Loader(rows, BATCHES), seed=0)
+    engine.train(task("large"), learner, Loader(rows, BATCHES))
     assert min(before) > 1
     assert memory.failures >= 1
     expected, again = reward(Memory(PLENTY, False), PLENTY)
-    engine.train(task("whole"), expected, Loader(again, BATCHES), seed=0)
+    engine.train(task("whole"), expected, Loader(again, BATCHES))
     for one, other in zip(learner.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
@@ -155,7 +155,7 @@ def test_a_budget_falls_until_the_piece_that_failed_is_cut_up(task: Callable[[st
     """And no further than the memory asks for: the next larger one of the same series fails."""
     memory = Memory(room=17, backwards=False)
     learner, rows = language(memory, 4096)
-    engine.train(task("a"), learner, Loader(rows, BATCHES), seed=0)
+    engine.train(task("a"), learner, Loader(rows, BATCHES))
     assert rows.micro_tokens == 16  # two documents of six tokens; of 32, five
     assert memory.failures == 2  # whole batches of 48 (of any budget from 64 on), then 32
 
@@ -169,7 +169,7 @@ def test_what_does_not_fit_alone_is_said_in_one_line(
 ) -> None:
     learner, rows = make(Memory(room=5, backwards=False), 64)
     with pytest.raises(StageFailed) as stopped:
-        engine.train(task("a"), learner, Loader(rows, BATCHES), seed=0)
+        engine.train(task("a"), learner, Loader(rows, BATCHES))
     message = str(stopped.value)
     assert any(re.search(rf"\b{unit}\b.*\b{length}\b", message) for length in rows.lengths[BATCHES[0]])
     assert "data.max_tokens" in message
@@ -182,7 +182,7 @@ def test_a_group_is_told_the_knob(task: Callable[[str], Task], monkeypatch: pyte
     learner, rows = reward(Memory(room=48, backwards=False), PLENTY)
     monkeypatch.setattr("w2sd.students.learner.dist.is_initialized", lambda: True)
     with pytest.raises(StageFailed, match=r"trainer\.micro_tokens\b.*\b1000000\b"):
-        engine.train(task("a"), learner, Loader(rows, BATCHES), seed=0)
+        engine.train(task("a"), learner, Loader(rows, BATCHES))
     assert rows.micro_tokens == PLENTY
 
 

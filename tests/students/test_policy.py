@@ -115,7 +115,7 @@ def student_of(model: PolicyModel, objective: Any, conflict: Conflict | None = N
 
 
 def train(task: Task, learner: Learner, data: Any, batches: Sequence[list[int]] = BATCHES) -> Learner:
-    engine.train(task, learner, Loader(data(task.trainer.micro_tokens), list(batches)), seed=0)
+    engine.train(task, learner, Loader(data(task.trainer.micro_tokens), list(batches)))
     return learner
 
 
@@ -273,7 +273,7 @@ def test_divergence_stops_and_names_its_knob(name: str, task: Callable[..., Task
         learner = PolicyStudent(model, OBJECTIVES[name], NoConflict(), fit, 3)
     knob = "sft.fit.lr" if name == "sft" else "fit.lr"
     with pytest.raises(StageFailed, match=rf"\b(nan|inf)\b.*\b1\b.*1e\+30.* {knob}\b"):
-        engine.train(task(), learner, Loader(data(10**6), BATCHES), seed=0)
+        engine.train(task(), learner, Loader(data(10**6), BATCHES))
 
 
 def test_half_precision_trains(task: Callable[..., Task]) -> None:
@@ -283,7 +283,7 @@ def test_half_precision_trains(task: Callable[..., Task]) -> None:
     for model, precision in ((half, "bf16-mixed"), (single, "32-true")):
         fit = Fit(lr=1e-3, precision=precision)
         student = PolicyStudent(model, SimPO(), NoConflict(), fit, 3)
-        engine.train(task(), student, Loader(rows(), BATCHES), seed=0)
+        engine.train(task(), student, Loader(rows(), BATCHES))
     assert {weights.dtype for weights in half.parameters()} == {torch.float32}
     origin, one, other = (nn.utils.parameters_to_vector(model.parameters()) for model in (start, half, single))
     assert 0.9 < nn.functional.cosine_similarity(one - origin, other - origin, dim=0) < 1

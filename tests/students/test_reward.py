@@ -75,7 +75,7 @@ def train(
     student = RewardStudent(
         model, objective or RewardBCE(), NoConflict(), fit, fit.epochs * len(loader), task.trainer.log_every
     )
-    engine.train(task, student, loader, seed=0)
+    engine.train(task, student, loader)
     return student
 
 
@@ -285,7 +285,7 @@ class Filled:
 
 def train_filled(task: Task, model: RewardModel, target: float) -> None:
     student = RewardStudent(model, RewardBCE(), NoConflict(), FIT, 3)
-    engine.train(task, student, Loader(Filled(target), BATCHES), seed=0)
+    engine.train(task, student, Loader(Filled(target), BATCHES))
 
 
 def test_a_piece_that_keeps_step_with_others_changes_nothing(task: Callable[..., Task]) -> None:
@@ -432,7 +432,7 @@ def test_every_epoch_has_another_order_and_every_row(task: Callable[..., Task]) 
     fit = Fit(lr=1e-3, epochs=3)
     loader = Loader(Watched(ENCODED, SWAPPED, 10**6, targets=TARGETS), Shuffled(N, 8, seed=5))
     student = RewardStudent(reward_model(), RewardBCE(), NoConflict(), fit, 9)
-    engine.train(task(), student, loader, seed=0)
+    engine.train(task(), student, loader)
     expected = []
     for epoch in range(3):
         shuffled = Shuffled(N, 8, seed=5)

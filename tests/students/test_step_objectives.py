@@ -105,7 +105,7 @@ def test_memory_never_changes_a_step_of_a_classifier(objective: Any, n_classes: 
         batches = [list(range(9)), list(range(9, N_ITEMS))]
         assert (min(len(items[batch]) for batch in batches) > 1) == (micro_tokens == 12)
         student = ClassStudent(classifier(n_classes), objective, NoConflict(), FIT, 2)
-        engine.train(at := task(str(micro_tokens)), student, Loader(items, batches), seed=0)
+        engine.train(at := task(str(micro_tokens)), student, Loader(items, batches))
         curves.append(curve(at))
         weights.append(student.model)
     assert curves[0] == pytest.approx(curves[1], abs=1e-5, rel=0)
@@ -165,7 +165,7 @@ def test_a_batch_that_did_not_fit_is_looked_at_again_in_its_new_pieces(
         learner, batches = limited(memory, budget)
         assert isinstance(learner, RewardStudent)
         learner.objective = replace(LOGCONF, warmup=0.0, warmup_steps=0)
-        engine.train(at := task(name), learner, Loader(batches, [list(range(9))] * 3), seed=0)
+        engine.train(at := task(name), learner, Loader(batches, [list(range(9))] * 3))
         assert memory.failures == (name == "small")
         losses.append(curve(at))
         weights.append(learner.model)
@@ -205,7 +205,7 @@ def test_a_resumed_training_has_the_share_of_its_step(task: Callable[..., Task])
         model, objective = reward_model(), watched(warmup_steps=7)
         student = RewardStudent(model, objective, NoConflict(), fit, n_steps)
         with suppress(Killed):
-            engine.train(at, student, Loader(rows(50), Shuffled(N, fit.batch, seed=0)), 0)
+            engine.train(at, student, Loader(rows(50), Shuffled(N, fit.batch, seed=0)))
         return model, [moment.step for moment, _, _ in objective.seen]
 
     whole, steps = run(task("whole"))
@@ -234,7 +234,7 @@ def test_a_conflict_is_handed_the_objective_of_the_step(task: Callable[..., Task
     object.__setattr__(conflict, "handed", [])
     loader = Loader(rows(50), BATCHES)
     student = RewardStudent(reward_model(), LOGCONF, conflict, FIT, 3)
-    engine.train(task(micro_tokens=50), student, loader, seed=0)
+    engine.train(task(micro_tokens=50), student, loader)
     pieces = [len(rows(50)[batch]) for batch in BATCHES]
     assert len(conflict.handed) == sum(pieces)
     assert all(isinstance(objective, Hardened) for objective in conflict.handed)

@@ -38,9 +38,9 @@ def describe(joined: Mapping[str, Predictions]) -> Metrics:
     for role in ("weak", "ceiling", "student"):
         metrics |= {f"calibration/ece/{role}": ece(p[role]), f"calibration/brier/{role}": brier(p[role])}
     metrics |= {f"variance/{name}": value for name, value in decompose(p["student"], p["weak"]).items()}
-    seeds = [p[role] for role in joined if role == "baseline" or role.startswith(TWIN)]
-    if len(seeds) > 1:
-        by_row = across_seeds(np.stack(seeds))
+    untouched = [p[role] for role in joined if role == "baseline" or role.startswith(TWIN)]
+    if len(untouched) > 1:
+        by_row = across_seeds(np.stack(untouched))
         metrics |= {f"variance/seeds/{name}": float(column.mean()) for name, column in by_row.items()}
     return metrics
 

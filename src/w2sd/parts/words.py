@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2sd.data.pairs import Item, Pair, coin
 from w2sd.data.text import check_distinct, ids_of
 from w2sd.errors import require
+from w2sd.identity import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,3 +112,8 @@ class InContext(Worded):
         super().__post_init__()
         require(0 <= self.examples <= 1000, "examples", self.examples, "an integer from 0 to 1000")
         require(self.seed >= 0, "seed", self.seed, "an integer of 0 or more")
+
+    def pick(self, id: str, others: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which of the others are shown before the item with this id, as many as there are up to `examples`."""
+        rng = np.random.default_rng(int(digest("in context", str(self.seed), id), 16))
+        return others[rng.choice(len(others), size=min(self.examples, len(others)), replace=False)]

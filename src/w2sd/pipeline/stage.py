@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from w2sd.config import describe
+from w2sd.data.pairs import draw
 from w2sd.data.tally import Tally
-from w2sd.identity import canonical, identity
+from w2sd.identity import canonical, digest, identity
 from w2sd.parts.trainer import Resolved
 
 
@@ -83,6 +84,17 @@ class Stretch(NamedTuple):
     is_packed: bool  # how its rows lay (data/layout.py)
 
 
+def stream(params: Mapping[str, Any]) -> int:
+    """Return what everything random in a stage begins from: head, adapter, order of the rows, dropout.
+
+    Under one seed the weak model, the ceiling and the student draw different numbers, all students the same ones.
+    """
+    if "text" in params:  # a pretraining, of which all runs share one
+        return 10 * params["text"].seed + params["model"].init_seed
+    seed = params["seed"]
+    return int(digest("stream", params["stream"], str(seed))[:8], 16) if "stream" in params else seed
+
+
 class Task(NamedTuple):
     """What a stage gets: its parameters and inputs, where to write, and what must not change its result."""
 
@@ -102,3 +114,12 @@ class Task(NamedTuple):
     measured: Callable[[Stretch], dict[str, Any]] = lambda stretch: {}  # takes what a pass over some data took
     trains: bool = False  # as its kind declares
     tokens: Path | None = None  # where tokens are kept that other processes may find
+
+    @property
+    def stream(self) -> int:
+        """What everything random in this stage begins from."""
+        return stream(self.params)
+
+    def draw(self, id: str) -> float:
+        """Return the number in [0, 1) that a student's seed draws for this id, whatever else its stream drew."""
+        return draw(str(self.params["seed"]), id)

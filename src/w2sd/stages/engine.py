@@ -124,7 +124,7 @@ QUIET = (
 )
 
 
-def train(task: Task, learner: Learner, loader: Loader, seed: int, callbacks: Sequence[pl.Callback] = ()) -> None:
+def train(task: Task, learner: Learner, loader: Loader, callbacks: Sequence[pl.Callback] = ()) -> None:
     """Fit `learner` for its steps, or for all its epochs if that is less.
 
     An interrupted stage goes on from its last checkpoint, with the same result to the bit.
@@ -135,7 +135,7 @@ def train(task: Task, learner: Learner, loader: Loader, seed: int, callbacks: Se
             rest.unlink(missing_ok=True)
     checkpoints = Checkpoints(last, task.trainer.save_every_s, not task.trainer.is_shared)
     own = [checkpoints, RandomState(task.rank), Horizon(learner.n_steps)]
-    torch.manual_seed(seed + (task.rank << 32))  # no two processes drop the same units out
+    torch.manual_seed(task.stream + (task.rank << 32))  # no two processes drop the same units out
     with _trainer(task, learner, loader, [*callbacks, *own], learner.n_steps) as trainer:
         trainer.fit(learner, loader, ckpt_path=_readable(last))
     if checkpoints.is_ending:  # told so after the last step, when there was nothing left to save

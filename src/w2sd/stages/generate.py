@@ -63,7 +63,7 @@ def run(task: Task) -> dict[str, Any]:
     pairs = [pairs[i] for i in encoded.kept]
     longest = min(params["max_new_tokens"], max(map(len, (*encoded.chosen, *encoded.rejected))))
 
-    torch.manual_seed(params["seed"])  # nothing is drawn here, but a model may bring code of its own
+    torch.manual_seed(task.stream)  # nothing is drawn here, but a model may bring code of its own
     rows: list[dict[str, Any]] = []
     answers = []
     prompts = _first(pairs, encoded, params["prompts"])

@@ -34,9 +34,9 @@ def run(task: Task) -> dict[str, Any]:
     if task.trainer.compile:
         compile_layers(model.backbone)
     rows = AnswerRows([np.zeros(0, dtype=np.int32)] * len(texts), texts, task.trainer.micro_tokens, is_packed=is_packed)
-    loader = Loader(rows, Shuffled(len(rows), fit.batch, params["seed"]))
+    loader = Loader(rows, Shuffled(len(rows), fit.batch, task.stream))
     learner = TextLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    engine.train(task, learner, loader, params["seed"])
+    engine.train(task, learner, loader)
     if task.rank == 0:
         model.save(task.out, tokenizer)
     return {"n/texts": len(rows), "n/steps": learner.global_step}

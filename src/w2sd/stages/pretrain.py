@@ -21,9 +21,8 @@ def run(task: Task) -> dict[str, Any]:
     fit = part.fit()
     tokens, weights = text.documents(part)
     rows = DocumentRows(tokens, weights, task.trainer.micro_tokens)
-    seed = 10 * text.seed + part.init_seed
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(task.stream)
         model = AutoModelForCausalLM.from_config(part.open_config())
         if isinstance(part, FromScratch):
             part.relate(model)
@@ -32,9 +31,9 @@ def run(task: Task) -> dict[str, Any]:
         checkpoint_layers(model)
     if task.trainer.compile:
         compile_layers(model)
-    loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
+    loader = Loader(rows, Shuffled(len(rows), fit.batch, task.stream))
     learner = LanguageLearner(model, fit, fit.epochs * len(loader), task.trainer.log_every)
-    engine.train(task, learner, loader, seed)
+    engine.train(task, learner, loader)
 
     if task.rank == 0:
         model.save_pretrained(task.out / "model")

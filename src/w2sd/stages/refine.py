@@ -14,7 +14,6 @@ from w2sd.data.loader import in_length_order
 from w2sd.data.pairs import Item, classes_of, read
 from w2sd.data.text import Ids, check_distinct, ids_of, lead_of, readable
 from w2sd.errors import require
-from w2sd.identity import digest
 from w2sd.metrics.accuracy import accuracy
 from w2sd.models.heads import PolicyModel
 from w2sd.models.log_probs import PIECE
@@ -93,11 +92,10 @@ def contexts(
     mates = {side: np.flatnonzero(is_held == side) for side in (False, True)}
     made = []
     for place, item in enumerate(items):
-        draw = np.random.default_rng(int(digest("in context", str(refinement.seed), item.id), 16))
         others = mates[bool(is_held[place])]
         others = others[others != place]
         shown, left = [own[place][-room:]], room - len(own[place])
-        for n in others[draw.choice(len(others), size=min(refinement.examples, len(others)), replace=False)]:
+        for n in refinement.pick(item.id, others):
             if len(with_word[n]) <= left:
                 shown, left = [with_word[n], *shown], left - len(with_word[n])
         made.append(Context(np.concatenate([lead, *shown]), len(shown) - 1))

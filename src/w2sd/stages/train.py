@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,10 +14,9 @@ from w2sd.atomic import read_json
 from w2sd.conflicts.base import Conflict, NoConflict
 from w2sd.data.batch import AnswerRows, ItemRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
-from w2sd.data.pairs import classes_of, coin, draw, read
+from w2sd.data.pairs import classes_of, coin, read
 from w2sd.data.text import Ids
 from w2sd.errors import Refused, StageFailed, within
-from w2sd.identity import digest
 from w2sd.models.heads import HeadedModel, PolicyModel, Probe, RewardModel
 from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout
 from w2sd.parts.fit import Fit
@@ -59,14 +58,6 @@ class Training(NamedTuple):
         return self._replace(examples=examples, targets_NK=targets_NK, encoded=encoded, n_own=n_own)
 
 
-def random_seed(params: Mapping[str, Any]) -> int:
-    """The seed of everything that a training draws (head, adapter, order, dropout), from its stream and its seed.
-
-    Under one seed the weak model, the ceiling and the student draw different numbers, all students the same ones.
-    """
-    return int(digest("stream", params["stream"], str(params["seed"]))[:8], 16)
-
-
 def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any) -> Training:
     """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
@@ -79,7 +70,7 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
             silence_dropout(model.backbone)
         if task.trainer.checkpointing:
             checkpoint_layers(model.backbone)
-        params["adapter"].apply(model, random_seed(params))
+        params["adapter"].apply(model, task.stream)
 
     examples, targets_NK, n_own = lessons(task, read(params["data"]), conflict)
     hint = params.get("hint")
@@ -123,9 +114,8 @@ def finish(
     callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Train on these rows, write `model/` (and a head), and say how much was read and trained."""
-    model, fit, seed = training.model, task.params["fit"], random_seed(task.params)
-    loader = Loader(rows, Shuffled(len(rows), fit.batch, seed))
-    engine.train(task, learner, loader, seed, callbacks)
+    model, loader = training.model, Loader(rows, Shuffled(len(rows), training.fit.batch, task.stream))
+    engine.train(task, learner, loader, callbacks)
     is_probe = isinstance(model, Probe)
     below = read_json(task.inputs["features"] / "metrics.json")["n/parameters"] if is_probe else 0  # the transformer
     counts = {
@@ -153,7 +143,7 @@ def run(task: Task) -> dict[str, Any]:
     params, log_every = task.params, task.trainer.log_every
     kind = kind_of(params["objective"], params["data"])
     with within("model"):
-        model, tokenizer = begin(task, kind, random_seed(params)), params["model"].open_tokenizer()
+        model, tokenizer = begin(task, kind), params["model"].open_tokenizer()
     training, watch = prepare(task, model, tokenizer), None
     if stopping := params.get("stopping"):
         training, held = hold_out(training, stopping, params["split"])
@@ -191,24 +181,24 @@ def rows_of(task: Task, training: Training) -> PairRows | ItemRows:
     if training.conflict.reads_truth:
         known["truth"] = np.array([1.0 - coin(pair.id) for pair in examples])
     if training.conflict.reads_draws:
-        known["draws"] = np.array([draw(str(params["seed"]), pair.id) for pair in examples])
+        known["draws"] = np.array([task.draw(pair.id) for pair in examples])
     if params["objective"].needs_reference:
         origin = reference.known_by(params["model"], task.inputs.get("base"))
         known["references"] = reference.join(task.inputs["reference"], origin, examples, encoded)
     return rows_for(task, encoded, examples, targets=training.targets_NK[:, 0], **known)
 
 
-def begin(task: Task, kind: type[Student], seed: int) -> HeadedModel | PolicyModel | Probe:
+def begin(task: Task, kind: type[Student]) -> HeadedModel | PolicyModel | Probe:
     """The model before its training."""
     part, base = task.params["model"], task.inputs.get("base")
     if kind is PolicyStudent:
         return PolicyModel(part.open_language_model(base))
     if task.params["adapter"].reads_features:
-        return Probe(width_of(task.inputs["features"]), len(classes_of(task.params["data"]) or "1"), seed)
+        return Probe(width_of(task.inputs["features"]), len(classes_of(task.params["data"]) or "1"), task.stream)
     if kind is ClassStudent:
         classes = classes_of(task.params["data"]) or ()
         if head := task.params.get("head"):
             words = head.tokens(part.open_tokenizer(), classes)
-            return HeadedModel.of_words(part.open_language_model(base), words, seed)
-        return HeadedModel(part.open_backbone(base), seed, len(classes))
-    return RewardModel(part.open_backbone(base), seed)
+            return HeadedModel.of_words(part.open_language_model(base), words, task.stream)
+        return HeadedModel(part.open_backbone(base), task.stream, len(classes))
+    return RewardModel(part.open_backbone(base), task.stream)

@@ -13,7 +13,7 @@ from w2sd.students.student import ClassStudent
 def run(task: Task) -> dict[str, Any]:
     """Write `model/` and its head, as a training would that has no steps."""
     with within("model"):
-        model = begin(task, ClassStudent, task.params["seed"])
+        model = begin(task, ClassStudent)
     if task.rank == 0:
         model.save(task.out, task.params["model"].open_tokenizer())
     return {"n/steps": 0, "n/parameters": sum(weights.numel() for weights in model.parameters())}

@@ -73,9 +73,7 @@ def votes(p_NK: Floats, noise: Floats, samples: int) -> Ints:
     array([[ 0, 10],
            [10,  0]])
     """
-    draws = [
-        np.random.default_rng(int(seed * 2**53)).multinomial(samples, p) for p, seed in zip(p_NK, noise, strict=True)
-    ]
+    draws = [np.random.default_rng(int(u * 2**53)).multinomial(samples, p) for p, u in zip(p_NK, noise, strict=True)]
     return np.array(draws, dtype=np.int64).reshape(p_NK.shape)
 
 
