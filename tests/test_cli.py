@@ -421,6 +421,28 @@ def test_what_a_plan_accepts_of_rows_a_run_accepts(
     assert_refusal(said.err, *refusal)
 
 
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["trainer=ddp", "trainer.nodes=2"], ("trainer.nodes", 2, "not set")),
+        (["adapter=lora"], ("adapter", "lora", "EXTRAS=lora")),
+        (["data=chess_puzzles", "model@weak=gpt2", "model@strong=gpt2"], ("data", "chess", "EXTRAS=chess")),
+    ],
+)
+def test_what_a_plan_accepts_of_nodes_and_packages_a_run_accepts(
+    w2sd: Callable[..., Said], here: Path, words: list[str], refusal: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_NUM_NODES", raising=False)
+    for package in ("peft", "chess"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("W2SD_DATA", str(here))
+    (here / "chess").mkdir()
+    (here / "chess" / "lichess_puzzles.csv.gz").write_bytes(b"")
+    said = w2sd("plan_only=true", *words)
+    assert (said.code, said.out) == (2, "")
+    assert_refusal(said.err, *refusal)
+
+
 def test_a_plan_says_that_rows_of_a_hub_were_not_read(w2sd: Callable[..., Said], here: Path) -> None:
     said = w2sd("plan_only=true", "data=hub", "data.id=somebody/pairs", "model@weak=gpt2", "model@strong=gpt2")
     assert said.code == 0

@@ -5,7 +5,6 @@ The task returns one float (PGR), which is what a Hydra sweeper optimises.
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import re
@@ -33,12 +32,13 @@ from w2sd.data import pairs
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.overrides import options, parse, refusal
 from w2sd.parts.trainer import AUTO
-from w2sd.pipeline.checks import at_hand, check_nodes, check_rows
+from w2sd.pipeline.checks import at_hand, check_installed, check_nodes, check_rows
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, require_writable
 from w2sd.signals import SIGNAL_NAMES, exit_on_closed_pipe, exit_on_signals
+from w2sd.worker import execute
 
 HERE = Path(__file__).parent
 CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if place.is_dir())  # in a wheel, in a checkout
@@ -172,9 +172,9 @@ def _run(cfg: DictConfig) -> float:
     states = survey(stages, store, config.settings.force, made)
     is_at_hand = at_hand(config.data)
     asks_models = any(state == "to do" and stages[name].asks_model for name, state in states.items())
-    if asks_models and not config.settings.plan_only:
+    if asks_models:
         check_nodes(config.trainer)
-        config.adapter.check_installed()
+        check_installed(config)
     if asks_models and (is_at_hand or not config.settings.plan_only):
         check_rows(config, pairs.read(config.data))
     if config.settings.plan_only:
@@ -192,7 +192,7 @@ def _run(cfg: DictConfig) -> float:
     if asks_models:
         _check_inputs(config)
     if "to do" in states.values():
-        launch(stages, states, config, store, made)
+        launch(stages, states, config, store, execute, made)
         made.update(stages[name].key for name, state in states.items() if state == "to do")
     else:
         print("[w2sd] every stage was found in the store; nothing to compute", file=sys.stderr)
@@ -212,7 +212,8 @@ def _refuse_part_of_sweep() -> None:
 
 def _check_inputs(config: RunConfig) -> None:
     """Refuse devices that are not there, and data that the models could not read, before the store is touched."""
-    preflight = importlib.import_module("w2sd.stages.preflight")  # by name: this is where torch comes in
+    from w2sd.stages import preflight  # this is where torch comes in
+
     preflight.check(config)
     if config.trainer.accelerator == AUTO:
         print(f"[w2sd] trainer.accelerator=auto: {preflight.device(config.trainer)}", file=sys.stderr)

@@ -35,7 +35,6 @@ from w2sd.pipeline.progress import StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
 from w2sd.predictions import write_predictions
-from w2sd.stages import engine
 
 NAMES = ["pretrain/weak", "train/weak", "train/ceiling", "label/weak", "train/student", "compare"]
 
@@ -96,7 +95,7 @@ def menu() -> Plan:
 def go(plan: Plan, run: RunConfig, store: Store, force: list[str] | None = None) -> dict[str, str]:
     run = run._replace(settings=replace(run.settings, force=force or []))
     states = survey(plan, store, run.settings.force)
-    launch(plan, states, run, store)
+    launch(plan, states, run, store, worker.execute)
     return states
 
 
@@ -362,7 +361,7 @@ def test_no_process_of_a_group_digests_the_inputs_again(
 def test_a_pretrained_model_has_all_cores_and_every_other_one_has_one(
     run: RunConfig, asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "has_gpu", lambda: False)
+    monkeypatch.setattr(launching, "has_gpu", lambda: False)
     monkeypatch.setattr("w2sd.parts.trainer.n_cores", lambda: 8)
     ours, theirs = run.strong, asked("model@strong=gpt2").strong
     for model, n in ((ours, 1), (theirs, 8)):
@@ -375,7 +374,7 @@ def test_a_pretrained_model_has_all_cores_and_every_other_one_has_one(
 def test_stages_that_ask_a_model_take_the_gpu_that_is_there(
     run: RunConfig, kind: type[Stage], accelerator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(launching, "has_gpu", lambda: True)
     told = launching.runtime(kind({"model": run.strong}), run)
     assert told["trainer"]["accelerator"] == accelerator
 
@@ -432,7 +431,7 @@ def test_a_stage_that_another_run_finished_since_the_survey_is_not_computed_agai
         return cook(task)
 
     sys.modules["w2sd.stages.pretrain"].run = overtaken  # type: ignore[attr-defined]
-    launch(plan, states, run, store)
+    launch(plan, states, run, store, worker.execute)
     assert [x for _, x in kitchen.cooked] == [0, 1, 3, 4, 5]
 
 

@@ -80,6 +80,10 @@ class ChessPuzzles:
         """The moves, in the order of labels."""
         return MOVES
 
+    def check_installed(self) -> None:
+        """Refuse to go on without the rules of chess."""
+        position.library()
+
     def identity(self) -> dict[str, Any]:
         """What decides the rows: the content of the file, wherever it lies."""
         knobs = asdict(self)

@@ -101,7 +101,8 @@ class Lora(Adapter):
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a share in [0, 1)")
 
     def check_installed(self) -> None:
-        if importlib.util.find_spec("peft") is None:  # which takes seconds to import
+        """Refuse to go on without peft, which takes seconds to import."""
+        if importlib.util.find_spec("peft") is None:
             raise Refused("adapter", "lora", "peft beside it; make setup EXTRAS=lora")
 
     def check(self, config: PretrainedConfig, is_policy: bool) -> None:

@@ -81,6 +81,13 @@ class Resolved(Trainer):
     packed: bool = True
 
 
+def has_gpu() -> bool:
+    """Whether torch can compute on a GPU here: it knows best, since it is what would use it."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def n_cores() -> int:
     """How many cores this process may use: a limit of the machine or of the job, whatever else is running there.
 

@@ -188,6 +188,13 @@ def _check_neighbours(run: RunConfig, table: Table, n_parts: int) -> None:
             require(k < n, "supervision.k", k, accepted)
 
 
+def check_installed(run: RunConfig) -> None:
+    """Refuse parts that need a package which is not here."""
+    run.adapter.check_installed()
+    if hasattr(run.data, "check_installed"):
+        run.data.check_installed()
+
+
 def check_nodes(trainer: Trainer) -> None:
     """Refuse several nodes where they could not be reached: outside a job of SLURM's, or in one of another size."""
     if trainer.nodes == 1:

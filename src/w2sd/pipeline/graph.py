@@ -11,17 +11,21 @@ from typing import Any
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import adds_rows
 from w2sd.errors import within
-from w2sd.pipeline.stage import Stage
+from w2sd.pipeline.stage import FACETS, Reading, Stage
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
 OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "stream", "seed", "append_eos")  # as the training
-
+EVERY = tuple(FACETS)
 
 # The kinds of stages. To add one: a class here, a method of `Graph` that names it, and `stages/<kind>.py` that runs it.
 
 
 class Pretrain(Stage, kind="pretrain", version=1, is_shared=True, trains=True, reads_language=True):
     """A small model on the documents of its ladder."""
+
+    def reading(self) -> Reading:
+        rows, length = getattr(self.params["text"], "extent", (None, None))
+        return Reading(rows, length, self.params["model"].fit().epochs)
 
 
 class Generative(
@@ -30,42 +34,51 @@ class Generative(
     """A model as a language model on the texts of the task, without labels."""
 
 
-class Sft(Stage, kind="sft", version=3, is_shared=True, trains=True, reads_language=True):
+class Sft(Stage, kind="sft", version=3, is_shared=True, trains=True, reads_language=True, texts=1):
     """A policy on preferred answers, before its objective."""
 
 
 class Reference(
-    Stage, kind="reference", version=2, is_shared=True, reads_language=True, reads_parts=True, reads_facets=True
+    Stage, kind="reference", version=2, is_shared=True, reads_language=True, reads_parts=True, facets_of=EVERY
 ):
     """What a policy says of every row before it is trained."""
 
 
-class Features(Stage, kind="features", version=2, is_shared=True, reads_parts=True, reads_facets=True):
+class Features(Stage, kind="features", version=2, is_shared=True, reads_parts=True, facets_of=EVERY):
     """The hidden states of a model for every row before it is trained."""
 
 
 class ZeroShot(Stage, kind="zero_shot", version=1):
     """A classifier whose head is made of words, untrained."""
 
+    def reading(self) -> Reading:
+        return Reading(0, 0)
+
 
 class Train(Stage, kind="train", version=2, is_shared=True, trains=True):
     """A weak model, a ceiling or a student on labels."""
 
 
-class Label(Stage, kind="label", version=1, is_shared=True, reads_parts=True, reads_facets=True):
+class Label(Stage, kind="label", version=1, is_shared=True, reads_parts=True, facets_of=EVERY):
     """What a model thinks of every row of w2s."""
 
 
 class Refine(Stage, kind="refine", version=2, reads_language=True, reads_parts=True):
     """Weak labels anew, by the strong model in context."""
 
+    def reading(self) -> Reading:
+        return super().reading()._replace(length=None)  # its prompts hold other rows
 
-class Evaluate(Stage, kind="evaluate", version=2, is_shared=True):
+
+class Evaluate(Stage, kind="evaluate", version=2, is_shared=True, facets_of=("test",)):
     """The predictions of a model on a split, and its metrics."""
 
 
 class Generate(Stage, kind="generate", version=1):
     """What a policy writes after a few prompts."""
+
+    def reading(self) -> Reading:
+        return Reading(self.params["prompts"], self.params["data"].max_tokens + self.params["max_new_tokens"])
 
 
 class Compare(Stage, kind="compare", version=5, asks_model=False):

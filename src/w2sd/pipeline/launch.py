@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import socket
@@ -15,7 +14,7 @@ from typing import Any
 from w2sd.atomic import write_json
 from w2sd.config import RunConfig, describe
 from w2sd.errors import StageFailed
-from w2sd.parts.trainer import Resolved, Trainer
+from w2sd.parts.trainer import Resolved, Trainer, has_gpu
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
@@ -42,12 +41,21 @@ def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] 
     return {name: states[name] for name in plan}
 
 
-def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, already: Collection[str] = ()) -> None:
+def launch(
+    plan: Plan,
+    states: dict[str, str],
+    run: RunConfig,
+    store: Store,
+    execute: Callable[[dict[str, Any], dict[str, Any], Store, Advance], None],
+    already: Collection[str] = (),
+) -> None:
     """Compute the stages that are to do; a stage that fails leaves those in the store that finished.
+
+    `execute` is the worker's: a stage that needs no process of its own is run by it in this one.
 
     In order, except that a stage which another run is at waits for as long as there is something else to do.
     """
-    execute = _in_process if run.settings.launch == "process" or run.trainer.is_shared else _inline
+    is_apart = run.settings.launch == "process" or run.trainer.is_shared
     renewed = _renewed(plan, run.settings.force) - set(already)
     pending = {name: plan[name] for name in plan if states[name] == "to do"}
     with StageTable(plan, states) as table:
@@ -70,7 +78,10 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                     try:
                         for upstream in stage.inputs.values():
                             store.find(upstream.key)  # checked here, once, and in none of the processes that read them
-                        execute(stage, run, store, table.advance)
+                        if is_apart:
+                            _in_process(stage, run, store, table.advance)
+                        else:
+                            execute(stage.spec(), runtime(stage, run), store, table.advance)
                     except BaseException as error:
                         store.drop_empty_work(key)
                         table.finish(name, "failed" if isinstance(error, Exception) else "stopped")
@@ -115,17 +126,11 @@ def _trainer(stage: Stage, run: RunConfig) -> Resolved:
     """The trainer that was asked for, with what it leaves to the machine decided for the model of this stage."""
     if not stage.asks_model:
         return run.trainer.resolve(has_gpu=False)
-    processor = importlib.import_module("w2sd.stages.engine")  # by name: planning knows no torch
-    return run.trainer.resolve(processor.has_gpu(), getattr(stage.origin.get("model"), "is_pretrained", False))
-
-
-def _inline(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
-    worker = importlib.import_module("w2sd.worker")  # by name: only here does the planner's process meet torch
-    worker.execute(stage.spec(), runtime(stage, run), store, advance)
+    return run.trainer.resolve(has_gpu(), getattr(stage.origin.get("model"), "is_pretrained", False))
 
 
 def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
-    """The same in an interpreter of its own, or in several: memory and devices are free again when the stage ends."""
+    """Run a stage in an interpreter of its own, or in several: when it ends, memory and devices are free again."""
     work = store.work(stage.key)
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(stage, run), "store": str(store.root)})
     is_shared = run.trainer.is_shared and stage.is_shared

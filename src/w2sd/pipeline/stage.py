@@ -16,10 +16,21 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from w2sd.config import describe
-from w2sd.data.pairs import draw
+from w2sd.conflicts.base import adds_rows
+from w2sd.data.pairs import classes_of, draw
 from w2sd.data.tally import Tally
 from w2sd.identity import canonical, digest, identity
 from w2sd.parts.trainer import Resolved
+
+FACETS = {"w2s": ("helpful", "unrelated"), "test": ("helpful_test",)}  # knobs of a source for its other facets
+
+
+class Reading(NamedTuple):
+    """How much text a stage reads, as far as knobs tell. None: not known before it runs."""
+
+    rows: int | None  # at most; documents in `pretrain`
+    length: int | None  # tokens of a text, at most
+    times: int = 1  # texts that are read for each row
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +49,8 @@ class Stage:
     asks_model: ClassVar[bool] = True  # it loads a model, and so needs a device
     reads_language: ClassVar[bool] = False  # it uses the output embedding of its model
     reads_parts: ClassVar[bool] = False  # it reads rows of every part of its split
-    reads_facets: ClassVar[bool] = False  # it reads rows of every facet of its split
+    facets_of: ClassVar[tuple[str, ...]] = ()  # splits of which it reads rows of every facet
+    texts: ClassVar[int] = 2  # that it reads of a pair
 
     def __init_subclass__(cls, **declared: Any) -> None:
         """Take what a kind declares beside its base class as its class variables."""
@@ -60,6 +72,28 @@ class Stage:
     def origin(self) -> Mapping[str, Any]:
         """The parameters that name its model: those of the training that it asks, or else its own."""
         return self.inputs["model"].params if "model" in self.inputs else self.params
+
+    def reading(self) -> Reading:
+        """Return how much text is read where that is rows of a split; other kinds say it themselves."""
+        data, rows, conflict = self.params["data"], self._rows(), self.params.get("conflict")
+        if rows is not None and adds_rows(conflict):
+            ratio = getattr(conflict, "ratio", None)  # somebody's own conflict may have no such knob
+            rows = None if ratio is None else rows + round(ratio * rows)
+        epochs = self.params["fit"].epochs if self.trains else 1
+        return Reading(rows, data.max_tokens, epochs * (1 if classes_of(data) else self.texts))
+
+    def _rows(self) -> int | None:
+        """Return how many rows of its split it reads, if the source has a knob for its size or a limit."""
+        data, split = self.params["data"], self.params["split"]
+        declared, limit = getattr(data, split, None), getattr(data, "limit", 0)
+        rows = declared if isinstance(declared, int) else limit
+        if not rows:
+            return None
+        if split == "w2s" and self.reads_parts:
+            rows *= data.w2s_parts
+        facets = FACETS.get(split, ()) if split in self.facets_of else ()
+        others = [getattr(data, facet, 0) for facet in facets]
+        return rows + sum(other if isinstance(other, int) else limit for other in others if other)
 
     def spec(self) -> dict[str, Any]:
         """Everything another process needs to run this stage, as JSON."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from w2sd.conflicts.base import adds_rows
-from w2sd.data.pairs import classes_of
 from w2sd.errors import within
 from w2sd.pipeline.stage import Stage
 
-FACETS = {"w2s": ("helpful", "unrelated"), "test": ("helpful_test",)}  # knobs of a source for its other facets
 WEIGHT, TRAINED = 4, 16  # bytes per weight in single precision; with its gradient and AdamW's two moments
 
 # Names of the sizes in a config.json, where an architecture has names of its own.
@@ -24,7 +21,7 @@ class Workload(NamedTuple):
     """None: not known before the stage runs."""
 
     parameters: int | None
-    rows: int | None  # at most; documents in `pretrain`
+    rows: int | None  # as in `Reading`
     memory: int | None  # bytes, at least: weights, and of all that are trained gradients and moments; no activations
     flops: float | None  # at most: every text is as long as `data.max_tokens` allows
 
@@ -42,48 +39,14 @@ def workload(stage: Stage) -> Workload | None:
     of = size(config)
     parameters = None if of is None else of.parameters(is_language)
     trains_all = stage.trains and (adapter is None or getattr(adapter, "trains_all", False))
-    rows, length, reads = _reading(stage)
+    rows, length, times = stage.reading()
     if adapter is not None and adapter.reads_features:  # a head on vectors: no transformer is loaded
         return Workload(parameters, rows, 0, 0.0)
     memory = None if parameters is None else parameters * (TRAINED if trains_all else WEIGHT)
-    if of is None or rows is None or length is None or stage.kind == "refine":  # whose prompts hold other rows
+    if of is None or rows is None or length is None:
         return Workload(parameters, rows, memory, None)
-    needed = of.flops(rows * reads * length, length, training=stage.trains, language_model=is_language)
+    needed = of.flops(rows * times * length, length, training=stage.trains, language_model=is_language)
     return Workload(parameters, rows, memory, needed)
-
-
-def _reading(stage: Stage) -> tuple[int | None, int | None, int]:
-    """Return how many rows a stage reads, how long a text is at most, and how many texts it reads for each row."""
-    params = stage.params
-    if stage.kind == "pretrain":
-        rows, length = getattr(params["text"], "extent", (None, None))
-        return rows, length, params["model"].fit().epochs
-    if stage.kind == "zero_shot":
-        return 0, 0, 0  # a head is made of words
-    data = params["data"]
-    if stage.kind == "generate":
-        return params["prompts"], data.max_tokens + params["max_new_tokens"], 1
-    rows = _rows(stage, data, params["split"])
-    conflict = params.get("conflict")
-    if rows is not None and adds_rows(conflict):
-        ratio = getattr(conflict, "ratio", None)  # somebody's own conflict may have no such knob
-        rows = None if ratio is None else rows + round(ratio * rows)
-    texts = 1 if classes_of(data) or stage.kind == "sft" else 2  # the two answers of a pair
-    return rows, data.max_tokens, texts * (params["fit"].epochs if stage.trains else 1)
-
-
-def _rows(stage: Stage, data: Any, split: str) -> int | None:
-    """Return how many rows of a split a stage reads, if the source has a knob for its size or a limit."""
-    declared, limit = getattr(data, split, None), getattr(data, "limit", 0)
-    rows = declared if isinstance(declared, int) else limit
-    if not rows:
-        return None
-    if split == "w2s" and stage.reads_parts:
-        rows *= data.w2s_parts
-    if stage.reads_facets or (stage.kind == "evaluate" and split == "test"):
-        others = [getattr(data, facet, 0) for facet in FACETS.get(split, ())]
-        rows += sum(other if isinstance(other, int) else limit for other in others if other)
-    return rows
 
 
 class Size(NamedTuple):

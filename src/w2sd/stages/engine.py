@@ -77,11 +77,6 @@ def settle(trainer: Resolved, precision: str) -> None:
         tell_slow()
 
 
-def has_gpu() -> bool:
-    """Whether torch can compute on a GPU here: it knows best, since it is what would use it."""
-    return torch.cuda.is_available()
-
-
 @cache
 def keep_freed_memory() -> None:
     """Let glibc give what is freed to the next tensor, as a GPU's allocator does; elsewhere nothing changes.

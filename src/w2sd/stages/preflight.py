@@ -17,11 +17,10 @@ from w2sd.data.text import check_distinct, readable
 from w2sd.errors import Refused, require, within
 from w2sd.identity import target
 from w2sd.models.hub import Hub
-from w2sd.parts.trainer import Trainer, n_cores
+from w2sd.parts.trainer import Trainer, has_gpu, n_cores
 from w2sd.parts.words import Shown
 from w2sd.pipeline.store import Store
 from w2sd.stages.encoding import Encoding, context_of, encode_for
-from w2sd.stages.engine import has_gpu
 from w2sd.stages.refine import words_of
 
 
