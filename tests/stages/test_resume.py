@@ -300,6 +300,17 @@ def test_a_damaged_checkpoint_is_worth_as_much_as_none(
     assert_same(again, undisturbed[reward_student, True])
 
 
+def test_the_curve_of_a_stopped_run_is_that_of_a_whole_one(tmp_path: Path) -> None:
+    """Each step once, though the steps after the checkpoint were logged before the run was stopped."""
+    run(tmp_path / "whole", True)
+    run(tmp_path / "stopped", True, stop=3, every_s=SAVES_EVERY_STEP)
+    run(tmp_path / "stopped", True, stop=6)
+    run(tmp_path / "stopped", True)
+    whole, resumed = ((tmp_path / name / "logs" / "metrics.csv").read_text() for name in ("whole", "stopped"))
+    assert len(whole.splitlines()) == 1 + STEPS
+    assert resumed == whole
+
+
 @pytest.mark.parametrize("last", [2, 3, 5, 9])
 def test_a_run_that_is_told_to_end_saves_the_step_that_it_is_in(undisturbed: Any, last: int, tmp_path: Path) -> None:
     """By SIGTERM, as schedulers do: with a checkpoint that nothing else would have saved, and a code that is not 0."""

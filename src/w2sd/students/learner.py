@@ -107,6 +107,7 @@ class Learner(Reader, ABC):
     def __init__(self, model: nn.Module, fit: Fit, n_steps: int, log_every: int) -> None:
         super().__init__(model, fit)
         self.n_steps, self.log_every = n_steps, log_every
+        self.logged: list[tuple[int, dict[str, float]]] = []  # steps with their figures; part of every checkpoint
 
     @abstractmethod
     def losses(self, micro: Any) -> Tensor:
@@ -152,13 +153,29 @@ class Learner(Reader, ABC):
         """Log the figures of this step if it is the first, the last or a multiple of `log_every`.
 
         The loss is that of the one step, so that a training that was interrupted logs from there on what a whole one
-        logs (Lightning begins `metrics.csv` anew). Loggers are called directly: Lightning's `self.log` would repeat
-        these values at every step until the next ones.
+        logs. Loggers are called directly: Lightning's `self.log` would repeat these values at every step until the
+        next ones.
         """
         done = self.global_step
         if done in (1, self.n_steps) or done % self.log_every == 0:
-            for logger in self.loggers:
-                logger.log_metrics({"epoch": self.current_epoch, **figures}, step=done - 1)
+            self.logged.append((done - 1, {"epoch": self.current_epoch, **figures}))
+            self._tell(*self.logged[-1])
+
+    def _tell(self, step: int, figures: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["logged"] = self.logged
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint.get("logged", [])  # older checkpoints have none
+        self.logged = [(step, dict(figures)) for step, figures in kept]
+
+    def on_train_start(self) -> None:
+        """Tell a training that goes on what was logged before: its loggers have begun anew."""
+        for step, figures in self.logged:
+            self._tell(step, figures)
 
     def _sum(self, part: Tensor) -> Tensor:
         """The sum over all processes."""
