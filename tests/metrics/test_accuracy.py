@@ -105,10 +105,10 @@ def test_figures_by_hand() -> None:
 
 def test_figures_are_those_of_the_functions() -> None:
     tables = simulated(1000, (0.6, 0.7, 0.8))
-    metrics = measure_accuracy(tables, n_resamples=300, seed=5)
+    metrics = measure_accuracy(tables, n_resamples=300)
     correct = {role: (tables[role].p_correct > 0.5).astype(float) for role in ROLES}
     clusters = np.unique(tables["weak"].clusters, return_inverse=True)[1]
-    draws = clustered_bootstrap(correct, clusters, n_resamples=300, seed=5)
+    draws = clustered_bootstrap(correct, clusters, n_resamples=300)
     for role in ROLES:
         assert metrics[f"accuracy/{role}"] == accuracy(tables[role].p_correct)
         assert metrics[f"accuracy/{role}_se"] == clustered_standard_error(correct[role], tables["weak"].clusters)

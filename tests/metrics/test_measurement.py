@@ -13,11 +13,12 @@ import pytest
 from tests.builders import refused
 
 from w2sd.metrics import excess_flips as ef
+from w2sd.metrics import statistics
 from w2sd.metrics.arms import design
 from w2sd.metrics.excess_flips import Cells, Flips, count, flips, number, p_seed, p_spread
-from w2sd.metrics.measurement import RATIOS, measure_deception
+from w2sd.metrics.measurement import RATIOS, compare, measure_deception
 from w2sd.metrics.regions import KU, REGIONS, confident_errors, known_regions, regions
-from w2sd.metrics.statistics import mcnemar_exact, resample
+from w2sd.metrics.statistics import mcnemar_exact, resample, scale_of
 from w2sd.metrics.strata import difficulty_strata, length_bins, margin_bins
 from w2sd.predictions import Predictions, join, length_difference, select
 
@@ -264,6 +265,26 @@ def test_weights_are_repeated_rows() -> None:
         rows = np.repeat(np.arange(200), times)
         plain = ef.excess_flips(count(f[rows], c0[rows], region[rows], strata[rows]))
         assert found[sample] == pytest.approx(plain[0], abs=1e-9)
+
+
+def test_draws_are_made_once_for_all_figures_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables, draw, drawn = simulated(77), statistics._draw, []
+    monkeypatch.setattr(statistics, "_draw", lambda *given: drawn.append(given) or draw(*given))
+    kept = compare(tables)
+    assert len(drawn) == 1
+    monkeypatch.setattr(statistics, "_KEPT", 0)  # where memory would not hold them
+    assert compare(tables) == kept
+    assert len(drawn) > 2
+
+
+def test_every_figure_is_on_its_scale() -> None:
+    ends = ("_lo", "_hi", "_se", "_n_undefined")
+    for name, value in compare(simulated(300)).items():
+        if isinstance(value, int | float) and not name.endswith(ends):
+            lowest, highest = scale_of(name)
+            assert lowest <= value <= highest, name
+    assert scale_of("variance/bias_weak") == (-1, 0)
+    assert scale_of("variance/seeds/variance") == scale_of("variance/variance_weak") == (0, 0.25)
 
 
 def test_resamples_in_blocks_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

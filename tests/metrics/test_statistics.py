@@ -203,6 +203,7 @@ def test_bootstrap_in_blocks_is_the_same_bootstrap(monkeypatch: pytest.MonkeyPat
     x, clusters = clustered_rows(np.random.default_rng(10), 50)
     whole = clustered_bootstrap({"x": x}, clusters, n_resamples=100)["x"]
     monkeypatch.setattr("w2sd.metrics.statistics._BLOCK", 1000)
+    monkeypatch.setattr("w2sd.metrics.statistics._KEPT", 0)
     assert (clustered_bootstrap({"x": x}, clusters, n_resamples=100)["x"] == whole).all()
 
 

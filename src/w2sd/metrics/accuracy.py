@@ -68,7 +68,7 @@ def pgr_beyond_noise(weak: Column, student: Column, ceiling: Column, clusters: A
     return pgr(*means) if standard_error is not None and means[2] - means[0] > standard_error else None
 
 
-def measure_accuracy(joined: Mapping[str, Predictions], *, n_resamples: int = 2000, seed: int = 0) -> Metrics:
+def measure_accuracy(joined: Mapping[str, Predictions], *, n_resamples: int = 2000) -> Metrics:
     """Accuracies, gain and PGR of one student, with 95% intervals; undefined is None, never 0.
 
     Roles are over the same pairs in one order (`predictions.join`). All intervals come from one set of resampled
@@ -81,7 +81,7 @@ def measure_accuracy(joined: Mapping[str, Predictions], *, n_resamples: int = 20
     roles = [*ROLES, *(role for role in ("baseline", "zero_shot") if role in joined)]
     clusters = np.unique(joined["weak"].clusters, return_inverse=True)[1]
     correct = {role: correctness(joined[role].p_correct) for role in roles}
-    draws = clustered_bootstrap(correct, clusters, n_resamples=n_resamples, seed=seed)
+    draws = clustered_bootstrap(correct, clusters, n_resamples=n_resamples)
 
     metrics: Metrics = {}
     for role in roles:

@@ -7,9 +7,8 @@ one cluster are not independent, so standard errors and resamples are those of w
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ Weights = NDArray[np.int8]
 
 _LEVEL = 0.95  # of intervals
 _BLOCK = 2**24  # weights at a time, a byte each; one sample of more rows than this is a block by itself
+_KEPT = 2**28  # bytes of draws that are kept for the next figures of a file, which are many
 
 
 def mcnemar_exact(a: int, b: int) -> float:
@@ -75,13 +75,30 @@ def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int | Sequence[
     This is the one bootstrap: every interval over the rows of a file is made of these weights, so that all figures are
     paired. Clusters are codes from 0 on.
     """
-    rng, n_clusters = np.random.default_rng(seed), int(clusters.max()) + 1
+    n_clusters, block = int(clusters.max()) + 1, max(1, _BLOCK // len(clusters))
     yield np.ones((len(clusters), 1), dtype=np.int8)
-    block = max(1, _BLOCK // len(clusters))
+    if n_clusters * n_resamples > _KEPT:
+        blocks = _draw(n_clusters, n_resamples, seed, block)
+    else:
+        drawn = _drawn(n_clusters, n_resamples, seed)
+        blocks = (drawn[:, start : start + block] for start in range(0, n_resamples, block))
+    for times in blocks:
+        yield times[clusters]
+
+
+@lru_cache(maxsize=1)
+def _drawn(n_clusters: int, n_resamples: int, seed: int | Sequence[int]) -> Weights:
+    """All draws of `_draw` at once: what is drawn depends on no row, so all figures of a file share it."""
+    return np.concatenate(list(_draw(n_clusters, n_resamples, seed, max(1, _BLOCK // n_clusters))), axis=1)
+
+
+def _draw(n_clusters: int, n_resamples: int, seed: int | Sequence[int], block: int) -> Iterator[Weights]:
+    """How often each cluster is drawn in each resample, [clusters, resamples]; the size of blocks changes nothing."""
+    rng = np.random.default_rng(seed)
     for start in range(0, n_resamples, block):
         drawn = rng.integers(n_clusters, size=(min(block, n_resamples - start), n_clusters))
         times = np.stack([np.bincount(sample, minlength=n_clusters) for sample in drawn], dtype=np.int8)
-        yield np.ascontiguousarray(times.T)[clusters]
+        yield np.ascontiguousarray(times.T)
 
 
 def weigh(rows: NDArray[np.bool_], codes: NDArray[np.intp], n_codes: int, weights: Weights | None) -> Column:
@@ -185,17 +202,20 @@ class Scale(NamedTuple):
 SHARE, DIFFERENCE, POSITIVE = Scale(0.0, 1.0), Scale(-1.0, 1.0), Scale(0.0, math.inf)
 UNBOUNDED = Scale(-math.inf, math.inf)
 
-# The first pattern that matches the whole name decides. PGR and excess flips have no bounds of their own.
+# By the whole name, or by the first word of it that stands here. What does not, PGR for one, has no bounds.
 _SCALES = {
-    r".*/null/.*": UNBOUNDED,  # excess flips of a placebo, whose name is anybody's
-    r"gain|pgr_gap|curve/gap|tax/net|between/change|.*/(excess|excess_phi|blind_spot_change)": DIFFERENCE,
-    r".*/did": Scale(-2.0, 2.0),
-    r"(.*/)?(accuracy|agreement|rate|brier|ece|legal|error)(/.*)?": SHARE,
-    r".*/(score|base_rate|blind_spot|blind_spot_conditional|length_matched|margin_matched|seed_null|churn)": SHARE,
-    r".*/(q\d\d|disagreement|bias2)|variance/risk_\w+|(curve|stopping)/(truth|kept_truth|best|labels)": SHARE,
-    r"generation/(ended|repetition|distinct)/.*": SHARE,
-    r"n/.*|steps/.*|.*/(n|n_all|flips|reverse|lift|odds_ratio|rate_ratio|rate_ratio_mh|risk_ratio)": POSITIVE,
+    SHARE: "accuracy agreement rate brier ece legal error score base_rate blind_spot blind_spot_conditional churn "
+    "length_matched margin_matched seed_null q10 q25 q50 q75 q90 truth kept_truth best labels ended repetition "
+    "distinct bias2 disagreement misfit risk_student risk_weak",
+    DIFFERENCE: "gain pgr_gap gap net change excess excess_phi blind_spot_change correlation",
+    POSITIVE: "n steps n_all flips reverse lift odds_ratio rate_ratio rate_ratio_mh risk_ratio temperature",
+    Scale(-2.0, 2.0): "did",
+    Scale(0.0, 0.25): "variance_student variance_weak variance/seeds/variance",  # of confidences, which are shares
+    Scale(-0.25, 0.25): "covariance",
+    Scale(-1.0, 0.0): "bias_student bias_weak",
+    UNBOUNDED: "null",  # what follows is the name of a placebo, which is anybody's
 }
+_SCALE_OF = {word: scale for scale, words in _SCALES.items() for word in words.split()}
 
 
 def scale_of(name: str) -> Scale:
@@ -208,7 +228,7 @@ def scale_of(name: str) -> Scale:
     """
     if is_p_value(name):
         return SHARE
-    return next((scale for pattern, scale in _SCALES.items() if re.fullmatch(pattern, name)), UNBOUNDED)
+    return next((_SCALE_OF[word] for word in (name, *name.split("/")) if word in _SCALE_OF), UNBOUNDED)
 
 
 def is_p_value(name: str) -> bool:
