@@ -194,7 +194,7 @@ def test_who_reads_the_truth_is_told_by_what_they_declare(asked: Callable[..., R
         ("adapter", "w2sd.parts.fit.Fit", "Adapter adapter=OPTION"),
         ("generative", "w2sd.parts.fit.Sft", "Generative GenerativeByModel generative=OPTION"),
         ("stopping", "w2sd.objectives.reward.RewardBCE", "Stopping stopping=OPTION"),
-        ("supervision", "w2sd.supervision.probed.Probed", "Supervision supervision=OPTION"),
+        ("supervision", "w2sd.supervision.cleaning.Probed", "Supervision supervision=OPTION"),
     ],
 )
 def test_a_part_of_another_group_is_refused(

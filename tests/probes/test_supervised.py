@@ -11,7 +11,7 @@ from tests.builders import refused
 
 from w2sd.supervision import probes
 from w2sd.supervision.base import Lesson
-from w2sd.supervision.probed import Filtered, Relabelled
+from w2sd.supervision.cleaning import Filtered, Relabelled
 from w2sd.supervision.probes import examples
 
 KINDS = ("knn", "logistic", "topological")

@@ -33,7 +33,7 @@ from w2sd.pipeline.store import Store
 from w2sd.predictions import read_predictions
 from w2sd.stages import features, training_targets
 from w2sd.supervision.base import Lesson
-from w2sd.supervision.probed import Filtered, Relabelled
+from w2sd.supervision.cleaning import Filtered, Relabelled
 from w2sd.world import ladder
 
 SMALL = [

@@ -38,8 +38,8 @@ from w2sd.predictions import read_predictions, write_predictions
 from w2sd.stages import compare, engine, evaluate, label, pretrain, train, training_targets
 from w2sd.students.student import RewardStudent
 from w2sd.supervision.base import Lesson, Supervision
+from w2sd.supervision.cleaning import Filtered
 from w2sd.supervision.oracle import Gold, NoisyGold, OracleConfident, Synthetic
-from w2sd.supervision.probed import Filtered
 from w2sd.supervision.teacher import Confident, Hard, Soft, TwoStage
 
 OVERRIDES = [

@@ -35,7 +35,7 @@ from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.plan import plan
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, preflight
-from w2sd.stages.callbacks import Watch
+from w2sd.stages.callbacks import EarlyStopping
 from w2sd.stages.train import Training, hold_out
 from w2sd.students.student import ClassStudent, RewardStudent
 
@@ -57,7 +57,7 @@ def backbone() -> GPT2Model:
 
 def trained(
     folder: Path, by: str, stop: int | None = None, save: bool = False, undecided: int = 0
-) -> tuple[ClassStudent, Watch, Task]:
+) -> tuple[ClassStudent, EarlyStopping, Task]:
     """Train on the first half of the texts, watched on the second, whose first labels may be undecided."""
     for name in ("out", "work", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def trained(
     rows = ItemRows(TEXTS[:N], 16, targets_NC=np.eye(2)[SAID[:N]])
     soft = np.where(np.eye(2)[SAID[N:]] > 0, 0.7, 0.3)
     soft[:undecided] = 0.5
-    watch = Watch(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
+    watch = EarlyStopping(ItemRows(TEXTS[N:], 16), soft, np.eye(2)[RIGHT[N:]], Stopping(by), EVERY, STEPS)
     with suppress(Killed):
         engine.train(task, student, Loader(rows, Shuffled(N, 8, 0)), [watch])
     return student, watch, task
@@ -94,7 +94,7 @@ def shares(student: ClassStudent) -> tuple[float, float]:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ClassStudent, Watch, Task]]:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[ClassStudent, EarlyStopping, Task]]:
     return {by: trained(tmp_path_factory.mktemp(by), by) for by in ("labels", "truth", "nothing")}
 
 
@@ -118,7 +118,7 @@ def test_what_has_learnt_nothing_is_not_kept(watched: Any) -> None:
     """However well it does: here nothing that comes later does as well."""
     _, watch, _ = watched["labels"]
     worse = [look._replace(labels=1 / (1 + look.step)) for look in watch.curve]
-    again = Watch(watch.rows, np.eye(2), np.eye(2), Stopping("labels"), EVERY, STEPS)
+    again = EarlyStopping(watch.rows, np.eye(2), np.eye(2), Stopping("labels"), EVERY, STEPS)
     again.curve = worse
     assert again.best == worse[1]
 
@@ -134,8 +134,8 @@ def test_the_curve_is_written_and_the_look_that_counts_is_told(watched: Any) -> 
     assert read_json(task.out / "curve.json") == [look._asdict() for look in watch.curve]
 
 
-def watch_of(how: Stopping, every: int = 1) -> Watch:
-    return Watch(ItemRows(TEXTS[N:], 16), np.eye(2)[SAID[N:]], np.eye(2)[RIGHT[N:]], how, every, STEPS)
+def watch_of(how: Stopping, every: int = 1) -> EarlyStopping:
+    return EarlyStopping(ItemRows(TEXTS[N:], 16), np.eye(2)[SAID[N:]], np.eye(2)[RIGHT[N:]], how, every, STEPS)
 
 
 def test_the_last_step_is_looked_at_wherever_it_falls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ class Horizon(pl.Callback):
             trainer.should_stop = True
 
 
-class Watch(pl.Callback):
+class EarlyStopping(pl.Callback):
     """Looks at held-out rows before the first step, every so many steps, and after the last.
 
     The weights that a training begins with are looked at and never kept, however well a new head happens to do.

@@ -24,7 +24,7 @@ from w2sd.parts.stopping import Stopping
 from w2sd.pipeline.checks import check_holdout, check_threshold
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine, reference
-from w2sd.stages.callbacks import Watch
+from w2sd.stages.callbacks import EarlyStopping
 from w2sd.stages.encoding import can_pack, encode_for, rows_for
 from w2sd.stages.features import states_of, width_of
 from w2sd.stages.training_targets import hinted, lessons, right_option
@@ -149,7 +149,7 @@ def run(task: Task) -> dict[str, Any]:
         training, held = hold_out(training, stopping, params["split"])
         right = np.eye(held.targets_NK.shape[1])[[right_option(each) for each in held.examples]]
         every = max(1, round(stopping.every * training.n_steps / params["fit"].epochs))
-        watch = Watch(rows_of(task, held), held.targets_NK, right, stopping, every, training.n_steps)
+        watch = EarlyStopping(rows_of(task, held), held.targets_NK, right, stopping, every, training.n_steps)
     rows = rows_of(task, training)
     with _too_few():
         check_threshold(params["objective"], len(rows), training.targets_NK.shape[1], params["split"])

@@ -23,7 +23,7 @@ from w2sd.parts.fit import Fit
 KNOB = "trainer.micro_tokens"
 
 
-def shrink(batch: Batch, place: int, example: str) -> None:
+def halve_micro_tokens(batch: Batch, place: int, example: str) -> None:
     """Halve the budget of these rows, from now on, until it cuts up the piece at `place`, which did not fit.
 
     A generous budget thus finds its own size. Not in a group of processes: the others would wait for a step that this
@@ -90,7 +90,7 @@ class Reader(pl.LightningModule):
                 return done
             except torch.OutOfMemoryError:
                 pass  # until here its traceback holds all that was made
-            shrink(batch, len(done), self.example)
+            halve_micro_tokens(batch, len(done), self.example)
             pieces[:] = self.transfer_batch_to_device(batch.rows[batch.indices], self.device, 0)
 
 

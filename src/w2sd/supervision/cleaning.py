@@ -1,4 +1,4 @@
-"""Weak labels beside what a probe on the student's own features makes of them: to leave rows out, or to relabel them.
+"""Cleaning of weak labels by a probe on the student's own features: rows are left out, or relabelled.
 
 A probe is fitted to weak labels and sees no truth. Where the features of a strong model hold the right answer more
 plainly than the errors of a weak one, it disagrees with the weak label where that is wrong. As in EleutherAI's
