@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from w2sd.chess import position
 from w2sd.chess.position import CLASS, MOVES, START, Position, from_words, mirrored, mirrored_move, read, words
 from w2sd.data import reading
+from w2sd.data.balance import first
 from w2sd.data.pairs import MIN_ROWS, SPLITS, Item, Table, clean_items, reasons
 from w2sd.data.sources import check, part_of, split_of
 from w2sd.errors import Refused, choose, require
@@ -95,12 +95,7 @@ class ChessPuzzles:
         bad: dict[str, list[str]] = {"broken_fen": [], "illegal_move": [], "missing_answer": []}
         items = list(self._items(bad))
         rows, dropped = clean_items(items)
-        kept, counts = [], Counter[tuple[str, int]]()
-        for item in rows:
-            part = part_of(item.cluster, self.w2s_parts) if item.split == "w2s" else 0
-            counts[item.split, part] += 1
-            if not self.limit or counts[item.split, part] <= self.limit:
-                kept.append(item._replace(part=part))
+        kept = first(rows, lambda item: (item.split, item.part), lambda _: self.limit or len(rows))
         dropped = {reason: len(rows) for reason, rows in bad.items()} | dropped | {"over_limit": len(rows) - len(kept)}
         for split in SPLITS:
             found = sum(item.split == split for item in kept)
@@ -134,7 +129,8 @@ class ChessPuzzles:
             shown = turned if self.orient else puzzle
             name, split = digest("chess", str(shown.reached)), split_of(cluster, self.split_seed)
             label, stratum = CLASS[shown.answer], band(row.get("Rating"))
-            yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum, where=where)
+            part = part_of(cluster, self.w2s_parts) if split == "w2s" else 0
+            yield Item(name, cluster, split, shown.text(self.form), label, stratum=stratum, part=part, where=where)
 
     def _tell(self, bad: dict[str, list[str]], n_good: int) -> None:
         if n_bad := sum(map(len, bad.values())):

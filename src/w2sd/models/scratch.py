@@ -31,15 +31,11 @@ class Text:
     tokenizer: str  # a folder
     context: int
     VERSION: ClassVar[int] = 1
+    seed: ClassVar[int] = 0  # it has no randomness of its own to add to the model's
 
     def identity(self) -> dict[str, Any]:
         digests = {"text": content(Path(self.path).expanduser()), "tokenizer": _digest_folder(self.tokenizer)}
         return {"VERSION": self.VERSION, "context": self.context, **digests}
-
-    @property
-    def seed(self) -> int:
-        """A text has no randomness of its own to add to the model's."""
-        return 0
 
     def documents(self, model: Any) -> Corpus:
         """Rows of `context` tokens and a weight of 1 for each; the last, shorter row is left out."""
@@ -73,7 +69,10 @@ class Text:
 class FromScratch(ABC):
     """How a model begins that has an architecture and a seed: with random weights, or as it was pretrained here."""
 
-    init_seed: int
+    @property
+    @abstractmethod
+    def init_seed(self) -> int:
+        """What decides random weights."""
 
     @abstractmethod
     def open_config(self) -> PretrainedConfig:
@@ -90,19 +89,22 @@ class FromScratch(ABC):
         """From `base` where it was pretrained, else with random weights that `init_seed` decides."""
         from transformers import AutoModel
 
-        return self._begin(AutoModel) if base is None else load_backbone(base / "model")
+        return self.begin(AutoModel, self.init_seed) if base is None else load_backbone(base / "model")
 
     def open_language_model(self, base: Path | None) -> PreTrainedModel:
         """The whole causal language model, likewise."""
         from transformers import AutoModelForCausalLM
 
-        return self._begin(AutoModelForCausalLM) if base is None else load_language_model(base / "model")
+        if base is None:
+            return self.begin(AutoModelForCausalLM, self.init_seed)
+        return load_language_model(base / "model")
 
-    def _begin(self, auto: Any) -> PreTrainedModel:
+    def begin(self, auto: Any, random: int) -> PreTrainedModel:
+        """With random weights that this number decides."""
         import torch
 
         with torch.random.fork_rng():
-            torch.manual_seed(self.init_seed)
+            torch.manual_seed(random)
             model = auto.from_config(self.open_config())
             self.relate(model)
         return model

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM
 
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.models.prepare import checkpoint_layers, compile_layers, silence_dropout, with_fewer_kernels
-from w2sd.models.scratch import FromScratch
 from w2sd.pipeline.stage import Task
 from w2sd.stages import engine
 from w2sd.students.language import DocumentRows, LanguageLearner
@@ -21,11 +19,7 @@ def run(task: Task) -> dict[str, Any]:
     fit = part.fit()
     tokens, weights = text.documents(part)
     rows = DocumentRows(tokens, weights, task.trainer.micro_tokens)
-    with torch.random.fork_rng():
-        torch.manual_seed(task.stream)
-        model = AutoModelForCausalLM.from_config(part.open_config())
-        if isinstance(part, FromScratch):
-            part.relate(model)
+    model = part.begin(AutoModelForCausalLM, task.stream)
     silence_dropout(with_fewer_kernels(model))
     if task.trainer.checkpointing:
         checkpoint_layers(model)

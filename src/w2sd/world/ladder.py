@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.errors import Refused, require
-from w2sd.models.hub import load_backbone, load_language_model
+from w2sd.models.scratch import FromScratch
 from w2sd.parts.fit import Fit, pretraining
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 TOPICS = 8
 ENTITIES = 384
@@ -62,7 +61,7 @@ COVERAGE = (0.25, 0.5, 0.75, 1.0)  # the share of entities whose hazard each run
 
 
 @dataclass(frozen=True)
-class Rung:
+class Rung(FromScratch):
     """One model of the ladder: how big it is, how it is pretrained, and (by its number) which facts it is taught."""
 
     rung: int  # 0 (weakest) to 3; decides the pretraining corpus
@@ -110,16 +109,6 @@ class Rung:
 
     def open_tokenizer(self) -> PreTrainedTokenizerBase:
         return tokenizer(self.words)
-
-    def open_backbone(self, base: Path | None) -> PreTrainedModel:
-        """The pretrained transformer without its language-model head."""
-        assert base is not None  # a rung is always pretrained here
-        return load_backbone(base / "model")
-
-    def open_language_model(self, base: Path | None) -> PreTrainedModel:
-        """The whole causal language model, as it was pretrained or trained further."""
-        assert base is not None
-        return load_language_model(base / "model")
 
     def sizes(self) -> dict[str, Any]:
         """The architecture and its sizes, by their names in a config.json."""
