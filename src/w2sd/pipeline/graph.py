@@ -160,8 +160,8 @@ class Graph:
     def features(self, role: str, model: Any, split: str, layer: str, inputs: Mapping[str, Stage]) -> Stage:
         """What a model makes of every row of a split before it is trained on any: all arms share it."""
         reads = {"data": self.rows_of(split), "split": split, "model": model, "layer": layer}
-        base = _base(inputs)
-        return self.add(f"{role}_{split}_{layer}", Features, reads | {"precision": self.run.fit.precision}, base)
+        reads["precision"] = self.run.fit.precision
+        return self.add(f"{role}_{split}_{layer}", Features, reads, _base(inputs))
 
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.
@@ -184,16 +184,14 @@ class Graph:
         if not self.run.objective.needs_reference:
             return {}
         reads = {"data": self.rows_of(split), "split": split, "precision": self.run.fit.precision}
-        base = _base(inputs)
         reads |= {name: params[name] for name in ("model", "append_eos")}
-        return {"reference": self.add(f"{role}_{split}", Reference, reads, base)}
+        return {"reference": self.add(f"{role}_{split}", Reference, reads, _base(inputs))}
 
     def zero_shot(self, model: Any, inputs: Mapping[str, Stage]) -> Stage:
         """A model as a classifier that nobody has trained: its head is made of words."""
-        run = self.run
-        parts = {"model": model, "head": run.head, "objective": run.objective, "adapter": run.adapter}
-        reads = {"data": self.rows_of("test"), "fit": run.fit, "seed": run.settings.teacher_seed}
-        return self.add("strong", ZeroShot, parts | reads, inputs)
+        reads = {name: getattr(self.run, name) for name in ("head", "objective", "adapter", "fit")}
+        reads |= {"model": model, "data": self.rows_of("test"), "seed": self.run.settings.teacher_seed}
+        return self.add("strong", ZeroShot, reads, inputs)
 
     def label(self, role: str, teacher: Stage) -> Stage:
         """What a model thinks of every w2s row, of whatever facet and part: all arms then share one artifact."""
@@ -208,8 +206,7 @@ class Graph:
         reads |= {"refinement": self.run.refinement, "context": self.run.data.max_tokens}
         if self.run.stopping is not None:
             reads["holdout"] = self.run.stopping.holdout
-        base = _base(inputs)
-        return self.add(role, Refine, reads, {**base, "labels": labels})
+        return self.add(role, Refine, reads, {**_base(inputs), "labels": labels})
 
     def evaluate(self, role: str, trained: Stage, *, split: str = "test", **references: Stage) -> Stage:
         inputs = {"model": trained, **self.read_before(role, trained, split), **references}
