@@ -80,14 +80,14 @@ def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int | Sequence[
     if n_clusters * n_resamples > _KEPT:
         blocks = _draw(n_clusters, n_resamples, seed, block)
     else:
-        drawn = _drawn(n_clusters, n_resamples, seed)
+        drawn = _drawn(n_clusters, n_resamples, seed if isinstance(seed, int) else tuple(seed))
         blocks = (drawn[:, start : start + block] for start in range(0, n_resamples, block))
     for times in blocks:
         yield times[clusters]
 
 
 @lru_cache(maxsize=1)
-def _drawn(n_clusters: int, n_resamples: int, seed: int | Sequence[int]) -> Weights:
+def _drawn(n_clusters: int, n_resamples: int, seed: int | tuple[int, ...]) -> Weights:
     """All draws of `_draw` at once: what is drawn depends on no row, so all figures of a file share it."""
     return np.concatenate(list(_draw(n_clusters, n_resamples, seed, max(1, _BLOCK // n_clusters))), axis=1)
 
