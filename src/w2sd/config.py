@@ -96,7 +96,9 @@ def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise Refused(f"{path}._target_", name, "a dataclass")
     if name.startswith(OURS) and cls.__module__ != module:
-        raise Refused(f"{path}._target_", name, "a class by the module that defines it", nearest=f"{cls.__module__}.{cls_name}")
+        raise Refused(
+            f"{path}._target_", name, "a class by the module that defines it", nearest=f"{cls.__module__}.{cls_name}"
+        )
     if inspect.isabstract(cls):
         raise Refused(f"{path}._target_", name, "a class derived from it: this one leaves something to be filled in")
     return cls
