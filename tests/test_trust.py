@@ -141,6 +141,10 @@ FOLDERS = {  # what the experiment says, and the knob that is refused
         f"hydra: {{callbacks: {{show_sweep: {{x: {NOTE}}}}}}}",
         "hydra.callbacks.show_sweep.x._target_",
     ),
+    "a method of our own": (
+        "hydra: {callbacks: {x: {_target_: w2sd.cli.ShowSweep.on_multirun_end}}}",
+        "hydra.callbacks.x._target_",
+    ),
     "one in a list": (
         f"hydra: {{callbacks: {{show_sweep: {{x: [{NOTE}]}}}}}}",
         "hydra.callbacks.show_sweep.x.0._target_",

@@ -130,7 +130,8 @@ def _answer(words: list[str]) -> str | None:
 
 def _start(flags: Namespace) -> None:
     """Run the jobs that are asked for, or show their configuration; whatever else Hydra can show, it shows itself."""
-    if flags.info or flags.hydra_help or flags.shell_completion or flags.run + flags.multirun + bool(flags.cfg) > 1:
+    is_one = flags.run + flags.multirun + bool(flags.cfg) <= 1 and (flags.cfg or not flags.resolve)
+    if flags.info or flags.hydra_help or flags.shell_completion or not is_one:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
         return
     given = typed(flags.overrides)

@@ -82,25 +82,22 @@ class Composer(ConfigLoaderImpl):
 
     def _check(self, hydra: DictConfig) -> None:
         """Refuse what Hydra itself would run, or change of this process, that the command line does not set."""
-        trusted = (*RUN_BY_HYDRA, *map(str, self.given.get("trusted") or ()))
+        trusted = prefixes if isinstance(prefixes := self.given.get("trusted"), list) else []
         for part in ("callbacks", "launcher", "sweeper"):
             plain = OmegaConf.to_container(hydra[part], resolve=True) if OmegaConf.is_config(hydra[part]) else None
             for knob, target in _targets(f"hydra.{part}", plain):
                 accepted = f"one of {', '.join(RUN_BY_HYDRA)}, or what the command line trusts: trusted=[PREFIX]"
-                require(isinstance(target, str) and target.startswith(trusted), knob, target, accepted)
+                require(target in RUN_BY_HYDRA or str(target).startswith((*map(str, trusted),)), knob, target, accepted)
         for part in ("hydra_logging", "job_logging"):
             root = OmegaConf.select(hydra, f"{part}.root")
             require(root is None, f"hydra.{part}", root, f"hydra/{part}=none where there is a --config-dir")
         for knob in OmegaConf.select(hydra, "sweeper.params") or ():
-            own = not knob.lstrip("+~").startswith("hydra")
+            own = not str(knob).lstrip("+~").startswith("hydra")
             require(own, "hydra.sweeper.params", knob, "knobs of w2sd; those of Hydra belong on the command line")
-        settings = {f"env_set.{name}": value for name, value in hydra.job.env_set.items() if value != os.getenv(name)}
-        for name, value in {**settings, "chdir": hydra.job.chdir}.items():
-            is_typed = f"hydra.job.{name}" in self.given
-            require(not value or is_typed, f"hydra.job.{name}", value, "what the command line sets")
-        subdir = hydra.output_subdir
-        is_typed = subdir is None or "hydra.output_subdir" in self.given
-        require(is_typed, "hydra.output_subdir", subdir, "what the command line sets")
+        variables = {f"job.env_set.{name}": value for name, value in hydra.job.env_set.items()}
+        for name, value in {**variables, "job.chdir": hydra.job.chdir, "output_subdir": hydra.output_subdir}.items():
+            is_typed = value in (None, False) or f"hydra.{name}" in self.given
+            require(is_typed, f"hydra.{name}", value, "what the command line sets")
 
 
 def _targets(knob: str, node: Any) -> Iterator[tuple[str, Any]]:
