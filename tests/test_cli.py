@@ -44,8 +44,6 @@ def w2sd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """The command as a function."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; this puts it back afterwards
     monkeypatch.setattr(cli, "failed", [])
-    # Hydra composes everything once more, only to learn its mode: half of the time of these tests.
-    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None, raising=False)
 
     def call(*words: str) -> Said:
         pairs._read.cache_clear()

@@ -305,11 +305,14 @@ TARGETS = {
     "a prefix without its dot": ("w2sd_evil.Fit", "w2sd trusted"),
     "no text": (3, "w2sd trusted"),
     "nothing": (None, "w2sd trusted"),
-    "no such module": ("w2sd.nowhere.Fit", "w2sd.nowhere"),
+    "the command": ("w2sd.__main__.X", "w2sd trusted"),
+    "no place of parts": ("w2sd.config.Settings", "w2sd trusted"),
+    "a walk out of one": ("w2sd.parts.fit.math.inf", "w2sd.parts.fit.math"),
+    "no such module": ("w2sd.parts.nowhere.Fit", "w2sd.parts.nowhere"),
     "no such class": ("w2sd.parts.fit.Fitt", "w2sd.parts.fit Fitt"),
-    "not a dataclass": ("w2sd.errors.Refused", "dataclass"),
-    "a function": ("w2sd.config.build", "dataclass"),
-    "an instance": ("w2sd.config.TRUSTED", "dataclass"),
+    "not a dataclass": ("w2sd.parts.chain.Refused", "dataclass"),
+    "a function": ("w2sd.parts.chain.require", "dataclass"),
+    "an instance": ("w2sd.parts.trainer.AUTO", "dataclass"),
 }
 
 
@@ -317,6 +320,11 @@ TARGETS = {
 def test_a_target_that_is_no_trusted_dataclass_is_refused(name: Any, accepted: str) -> None:
     with refused("fit._target_", name, accepted):
         build({"_target_": name}, "fit")
+
+
+def test_a_class_is_named_by_the_module_that_defines_it() -> None:
+    with refused("weak._target_", "w2sd.world.game.Rung", "module", "w2sd.world.ladder.Rung"):
+        build({"_target_": "w2sd.world.game.Rung"}, "weak")
 
 
 def test_a_class_that_is_only_a_base_is_refused() -> None:

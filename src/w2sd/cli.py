@@ -12,12 +12,16 @@ import shlex
 import sys
 import textwrap
 import traceback
+from argparse import Namespace
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -30,7 +34,7 @@ from w2sd.atomic import read_json
 from w2sd.config import RunConfig, oracles, read, takes
 from w2sd.data import pairs
 from w2sd.errors import Refused, StageFailed, require
-from w2sd.overrides import options, parse, refusal
+from w2sd.overrides import Composer, options, parse, refusal, typed
 from w2sd.parts.trainer import AUTO
 from w2sd.pipeline.checks import at_hand, check_installed, check_nodes, check_rows
 from w2sd.pipeline.launch import launch, survey
@@ -79,8 +83,8 @@ def main() -> int:
         with exit_on_signals():
             if answer := _answer(sys.argv[1:]):
                 print(answer)
-                return 0
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+            else:
+                _start(parse(sys.argv[1:]))
     except SystemExit as end:
         if name := SIGNAL_NAMES.get(end.code):  # type: ignore[arg-type]  # of no other code
             print(f"w2sd: ended by {name}; the same command goes on from its last checkpoint", file=sys.stderr)
@@ -109,6 +113,9 @@ def _answer(words: list[str]) -> str | None:
     if "--version" in words:
         return f"w2sd {__version__}"
     flags = parse(words)
+    for flag in ("config_path", "config_name", "experimental_rerun"):  # another root, or a pickle
+        value = getattr(flags, flag)
+        require(value is None, f"--{flag.replace('_', '-')}", value, "--config-dir FOLDER for options of your own")
     own = [Path(flags.config_dir)] if flags.config_dir else []
     require(all(folder.is_dir() for folder in own), "--config-dir", flags.config_dir, "a folder that exists")
     if flags.help:
@@ -119,6 +126,27 @@ def _answer(words: list[str]) -> str | None:
     if match := re.search(r"(?:^| )(\+?(\w+)@[\w.]+=)\S*$", line):  # a group in a place, in which Hydra finds nothing
         return " ".join(f"{match[1]}{option}" for option in options(*(folder / match[2] for folder in (CONF, *own))))
     return None
+
+
+def _start(flags: Namespace) -> None:
+    """Run the jobs that are asked for, or show their configuration; whatever else Hydra can show, it shows itself."""
+    is_one = flags.run + flags.multirun + bool(flags.cfg) <= 1 and (flags.cfg or not flags.resolve)
+    if flags.info or flags.hydra_help or flags.shell_completion or not is_one:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
+        return
+    given = typed(flags.overrides)
+    require("hydra.searchpath" not in given, "hydra.searchpath", given.get("hydra.searchpath"), "--config-dir FOLDER")
+    with hydra.initialize_config_dir(str(CONF), job_name="w2sd", version_base="1.3"):
+        app = GlobalHydra.instance().hydra
+        assert app is not None
+        app.config_loader = Composer(app.config_loader.get_search_path(), flags.config_dir, given)
+        if flags.cfg:
+            app.show_cfg("config", flags.overrides, flags.cfg, flags.package, flags.resolve)
+            return
+        is_sweep = flags.multirun or given.get("hydra.mode") == "MULTIRUN"
+        words = [*flags.overrides, f"hydra.mode={'MULTIRUN' if is_sweep else 'RUN'}"]
+        task = partial(run, given=given if flags.config_dir else None)
+        (app.multirun if is_sweep else app.run)(config_name="config", task_function=task, overrides=words)
 
 
 def show_help(*own: Path) -> str:
@@ -136,11 +164,14 @@ def show_help(*own: Path) -> str:
     return HELP.format(options="\n".join(lines), values=values)
 
 
-def run(cfg: DictConfig) -> float:
-    """One job. In a sweep, one that is refused or fails ends itself and not the sweep."""
+def run(cfg: DictConfig, given: Mapping[str, Any] | None = None) -> float:
+    """One job. In a sweep, one that is refused or fails ends itself and not the sweep.
+
+    `given` is what the command line sets where the rest may come from a folder of options.
+    """
     try:
         try:
-            return _run(cfg)
+            return _run(cfg, given)
         except BrokenPipeError:
             raise
         except OSError as error:  # a store that cannot be written, a full disk
@@ -156,7 +187,7 @@ def run(cfg: DictConfig) -> float:
         sys.exit(_say(error))
 
 
-def _run(cfg: DictConfig) -> float:
+def _run(cfg: DictConfig, given: Mapping[str, Any] | None) -> float:
     jobs, is_sweep = str(cfg.jobs), HydraConfig.get().mode == RunMode.MULTIRUN
     if not is_sweep:
         _refuse_part_of_sweep()
@@ -164,7 +195,7 @@ def _run(cfg: DictConfig) -> float:
     if is_sweep and not takes(jobs, HydraConfig.get().job.num):
         print(f"[w2sd] job {HydraConfig.get().job.num}: not of the share jobs={jobs}", file=sys.stderr)
         return math.nan  # whatever may be wrong with it: another share is to say so
-    config = read(cfg)
+    config = read(cfg, given)
     store = Store(config.settings.store)
     if is_sweep:
         print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)

@@ -29,7 +29,9 @@ from w2sd.parts.trainer import Trainer
 from w2sd.parts.words import InContext, Shown, WordHead
 from w2sd.supervision.base import Supervision
 
-TRUSTED = ("w2sd.",)
+# Where our parts are defined. No other module is imported because a configuration or a record names it.
+PLACES = ("chess", "conflicts", "data", "logger", "models", "objectives", "parts", "supervision", "world")
+OURS = tuple(f"w2sd.{place}." for place in PLACES)
 NOT_RECORDED = "not recorded"  # the value of a knob that the version which made a record did not have
 
 
@@ -50,10 +52,9 @@ def build(node: Any, path: str, trusted: Iterable[str] = ()) -> Any:
 
 
 def known_class(node: Any) -> type | None:
-    """The class of a recorded part, if it is one of ours that is still there."""
-    name = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+    """The class of a recorded part, if it is one of ours that is still there: a record makes nothing else imported."""
     try:
-        return _locate(name, "", ()) if name.startswith("w2sd.") else None
+        return _locate(node.get("_target_"), "", ()) if isinstance(node, Mapping) else None
     except Refused:
         return None
 
@@ -84,7 +85,7 @@ def describe(part: Any) -> Any:
 
 
 def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
-    prefixes = (*TRUSTED, *trusted)
+    prefixes = (*OURS, *trusted)
     if not isinstance(name, str) or not name.startswith(prefixes):
         raise Refused(f"{path}._target_", name, f"a class under {', '.join(prefixes)} (add yours to trusted=[...])")
     module, _, cls_name = name.rpartition(".")
@@ -94,6 +95,10 @@ def _locate(name: Any, path: str, trusted: Iterable[str]) -> type:
         raise Refused(f"{path}._target_", name, f"a class that can be imported ({error})") from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise Refused(f"{path}._target_", name, "a dataclass")
+    if name.startswith(OURS) and cls.__module__ != module:
+        raise Refused(
+            f"{path}._target_", name, "a class by the module that defines it", nearest=f"{cls.__module__}.{cls_name}"
+        )
     if inspect.isabstract(cls):
         raise Refused(f"{path}._target_", name, "a class derived from it: this one leaves something to be filled in")
     return cls
@@ -227,9 +232,14 @@ class RunConfig(NamedTuple):
 GROUPS = tuple(part for part in RunConfig._fields if part != "settings")
 
 
-def read(cfg: DictConfig) -> RunConfig:
-    """The run that a composed configuration asks for."""
+def read(cfg: DictConfig, typed: Mapping[str, Any] | None = None) -> RunConfig:
+    """The run that a composed configuration asks for.
+
+    `typed` is what the command line sets, by key, where the rest may come from a folder of somebody else's options.
+    """
     values = _plain(cfg)
+    if typed is not None:
+        _require_typed(values, typed)
     parts = {group: values.pop(group, None) for group in GROUPS}
     settings = merge(Settings, values, "")
     hints = get_type_hints(RunConfig)
@@ -237,6 +247,17 @@ def read(cfg: DictConfig) -> RunConfig:
         **{group: _part(group, node, hints[group], settings.trusted) for group, node in parts.items()},
         settings=settings,
     )
+
+
+def _require_typed(node: Mapping[str, Any], typed: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse what lets other people's code run unless the command line sets it: `trusted`, and `trust_remote_code`."""
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            _require_typed(value, typed, f"{key}.")
+        elif (key == "trusted" or name == "trust_remote_code") and value and typed.get(key) != value:
+            text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value).lower()
+            raise Refused(key, value, "what the command line sets, not a folder of options", nearest=f"{key}={text}")
 
 
 def _part(group: str, node: Any, hint: Any, trusted: list[str]) -> Any:

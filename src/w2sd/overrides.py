@@ -1,21 +1,33 @@
-"""Errors of Hydra about flags and overrides, as one line: the knob, the value, what is accepted, the nearest word."""
+"""What the command line sets and what a folder of options may set; Hydra's errors about them, as one line."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from w2sd.errors import Refused, nearest
+from w2sd.errors import Refused, nearest, require
 
+# What Hydra may make an instance of without `trusted`: our callback, and those of its plugins that run nothing else.
+RUN_BY_HYDRA = (
+    "w2sd.cli.ShowSweep",
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+)
 QUOTED = """KEY=VALUE, and quotes inside the shell's round what has any of []{}(),:= in it: 'KEY="{VALUE}"'"""
 
 
@@ -35,6 +47,66 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args(words)
+
+
+def typed(words: list[str]) -> dict[str, Any]:
+    """Return what the command line sets, by key; a sweep over several values sets none."""
+    overrides = OverridesParser.create().parse_overrides(words)
+    return {each.key_or_group: each.value() for each in overrides if not each.is_sweep_override()}
+
+
+class Composer(ConfigLoaderImpl):
+    """Composes every configuration as Hydra does; refuses what would load other files, or run code that nobody typed.
+
+    `folder` holds somebody's options beside ours; `given` is what the command line sets.
+    """
+
+    def __init__(self, search_path: ConfigSearchPath, folder: str | None, given: Mapping[str, Any]) -> None:
+        if folder is not None:  # where Hydra puts it
+            place = f"file://{os.path.abspath(folder)}"
+            search_path.prepend("command-line", place, SearchPathQuery(provider="schema"))
+        super().__init__(search_path)
+        self.given = given
+        self.all_is_ours = folder is None
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        """Compose, before Hydra makes callbacks, launchers and loggers of the result; each job of a sweep as well."""
+        config = super().load_configuration(*args, **kwargs)
+        for group, option in config.hydra.runtime.choices.items():
+            chosen = [str(each) for each in option] if OmegaConf.is_list(option) else [str(option)]
+            is_inside = not any(".." in word.split("/") or os.path.isabs(word) for word in (group, *chosen))
+            require(is_inside, group, option, "an option inside conf/ or the folder of --config-dir")
+        if not self.all_is_ours:
+            self._check(config.hydra)
+        return config
+
+    def _check(self, hydra: DictConfig) -> None:
+        """Refuse what Hydra itself would run, or change of this process, that the command line does not set."""
+        trusted = prefixes if isinstance(prefixes := self.given.get("trusted"), list) else []
+        for part in ("callbacks", "launcher", "sweeper"):
+            plain = OmegaConf.to_container(hydra[part], resolve=True) if OmegaConf.is_config(hydra[part]) else None
+            for knob, target in _targets(f"hydra.{part}", plain):
+                accepted = f"one of {', '.join(RUN_BY_HYDRA)}, or what the command line trusts: trusted=[PREFIX]"
+                require(target in RUN_BY_HYDRA or str(target).startswith((*map(str, trusted),)), knob, target, accepted)
+        for part in ("hydra_logging", "job_logging"):
+            root = OmegaConf.select(hydra, f"{part}.root")
+            require(root is None, f"hydra.{part}", root, f"hydra/{part}=none where there is a --config-dir")
+        for knob in OmegaConf.select(hydra, "sweeper.params") or ():
+            own = not str(knob).lstrip("+~").startswith("hydra")
+            require(own, "hydra.sweeper.params", knob, "knobs of w2sd; those of Hydra belong on the command line")
+        variables = {f"job.env_set.{name}": value for name, value in hydra.job.env_set.items()}
+        for name, value in {**variables, "job.chdir": hydra.job.chdir, "output_subdir": hydra.output_subdir}.items():
+            is_typed = value in (None, False) or f"hydra.{name}" in self.given
+            require(is_typed, f"hydra.{name}", value, "what the command line sets")
+
+
+def _targets(knob: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """List every `_target_` in a node, at any depth, with its knob."""
+    below = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in below:
+        if name == "_target_":
+            yield f"{knob}._target_", value
+        yield from _targets(f"{knob}.{name}", value)
 
 
 def refusal(error: Exception, conf: Path) -> Refused:

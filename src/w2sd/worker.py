@@ -1,4 +1,4 @@
-"""Run one stage and commit its artifact: in this process, or as `python -m w2sd.worker spec.json`."""
+"""Run one stage and commit its artifact: in this process, or as `python -m w2sd.worker spec.json PREFIX...`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def execute(
     Its inputs are taken as they are: whoever launches it has checked their digests, once for all processes.
     """
     trusted = runtime["trusted"]
-    params = {name: build(node, name, trusted) for name, node in spec["params"].items()}
+    params, origin = (
+        {name: build(node, name, trusted) for name, node in nodes.items()}
+        for nodes in (spec["params"], runtime["origin"])
+    )
     inputs = {role: store.folder(key) for role, key in spec["inputs"].items()}
     wall, cpu = time.perf_counter(), time.process_time()
     reset_peak()
@@ -61,6 +64,7 @@ def execute(
         kind=spec["kind"],
         trains=spec["trains"],
         params=params,
+        origin=origin,
         inputs=inputs,
         out=Path(os.devnull),  # a folder to nobody: to write there is an error
         work=store.work(spec["key"]),
@@ -69,7 +73,6 @@ def execute(
         name=runtime["name"],
         logs=Path(runtime["out"]) / "logs" / f"{spec['kind']}-{spec['key']}",
         advance=advance,
-        trusted=trusted,
         rank=rank,
         measured=measured,
         tokens=store.tokens,
@@ -142,9 +145,10 @@ def _cuda() -> Any:
 def main(argv: list[str] | None = None) -> int:
     """The entry point of a worker process; speaks of its progress and its failure on standard output.
 
+    Which prefixes are trusted it hears from whoever started it, and not from a file.
     Of a group that torchrun started, the first process speaks of progress, any of failure.
     """
-    [path] = argv if argv is not None else sys.argv[1:]
+    path, *trusted = argv if argv is not None else sys.argv[1:]
     job = read_json(Path(path))
     rank = int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
@@ -154,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         with exit_on_signals():
-            execute(job["stage"], job["runtime"], Store(job["store"]), advance, rank)
+            execute(job["stage"], job["runtime"] | {"trusted": trusted}, Store(job["store"]), advance, rank)
     except (Refused, StageFailed) as error:
         _say(f"@failed {error}")
         return 1

@@ -151,9 +151,10 @@ def test_kept_tokens_are_asked_for_where_nothing_is_added_to_them(
 
     monkeypatch.setattr(evaluate, "encode_for", encode)
     params = pairs[f"evaluate/{role}"].params
+    origin = pairs[f"train/{role}"].params
     inputs = {"model": bench.folder(pairs, f"train/{role}"), "weak": bench.folder(pairs, "evaluate/weak")}
     task: Any = SimpleNamespace(
-        kind="evaluate", params=params, inputs=inputs, trainer=Resolved(), tokens=tmp_path, trusted=()
+        kind="evaluate", params=params, origin=origin, inputs=inputs, trainer=Resolved(), tokens=tmp_path
     )
     with pytest.raises(Stopped):
         evaluate.prepare(task, data.read(params["data"]).split("test"), {})

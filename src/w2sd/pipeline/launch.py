@@ -112,10 +112,12 @@ def _renewed(plan: Plan, force: list[str]) -> set[str]:
 
 
 def runtime(stage: Stage, run: RunConfig) -> dict[str, Any]:
-    """What a stage needs to know and what its result must not depend on."""
+    """What a stage needs to know beside its own parameters; its key tells of none of it."""
+    origin = stage.inputs["model"].params if "model" in stage.inputs else {}
     return {
         "trainer": describe(_trainer(stage, run)),
         "logger": describe(run.logger),
+        "origin": {name: describe(value) for name, value in origin.items()},
         "name": run.settings.name,
         "out": str(Path(run.settings.out).expanduser().absolute()),
         "trusted": list(run.settings.trusted),
@@ -132,10 +134,12 @@ def _trainer(stage: Stage, run: RunConfig) -> Resolved:
 def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
     """Run a stage in an interpreter of its own, or in several: when it ends, memory and devices are free again."""
     work = store.work(stage.key)
-    write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(stage, run), "store": str(store.root)})
+    settings = runtime(stage, run)
+    trusted = settings.pop("trusted")  # said on the worker's command line: other people may write to the store
+    write_json(work / "spec.json", {"stage": stage.spec(), "runtime": settings, "store": str(store.root)})
     is_shared = run.trainer.is_shared and stage.is_shared
     python = torchrun(run.trainer, stage.key) if is_shared else [sys.executable]
-    command = [*python, "-m", "w2sd.worker", str(work / "spec.json")]
+    command = [*python, "-m", "w2sd.worker", str(work / "spec.json"), *trusted]
     # A terminal tells a whole group of processes of Ctrl-C. The worker is in another one and hears of it from here
     # alone: told twice, it would be disturbed while it ends.
     apart: Any = {"process_group": 0, "stdin": subprocess.DEVNULL}

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from w2sd.config import describe
@@ -143,7 +144,7 @@ class Task(NamedTuple):
     name: str  # the experiment
     logs: Path
     advance: Callable[[int, int], None]
-    trusted: Sequence[str] = ()  # prefixes of a user's own modules
+    origin: Mapping[str, Any] = MappingProxyType({})  # the parameters of the training that made its model, if one did
     rank: int = 0  # which process of the group this is
     measured: Callable[[Stretch], dict[str, Any]] = lambda stretch: {}  # takes what a pass over some data took
     trains: bool = False  # as its kind declares

@@ -12,7 +12,6 @@ import torch
 from safetensors.numpy import save_file
 
 from w2sd.atomic import read_json
-from w2sd.config import build
 from w2sd.conflicts.base import NoConflict
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.pairs import CONFLICTING, drops_long, read
@@ -82,12 +81,10 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     it is measured.
     """
     trained = task.inputs["model"]
-    spec = read_json(trained / "spec.json")
-    params = spec["params"]
-    objective, fit = (build(params[part], part, task.trusted) for part in ("objective", "fit"))
+    objective, fit, model = (task.origin[part] for part in ("objective", "fit", "model"))
     data, n_given = task.params["data"], len(examples)
     kind = kind_of(objective, data)
-    is_probe = build(params["adapter"], "adapter", task.trusted).reads_features
+    is_probe = task.origin["adapter"].reads_features
     model_type: Any = Probe if is_probe else kind.model_type
     student = kind(model_type.load(trained), objective, NoConflict(), fit)
     student.requires_grad_(False)
@@ -97,14 +94,13 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     if len(examples) < n_given and not drops_long(data):
         raise StageFailed(f"{task.kind}: {n_given - len(examples)} of {n_given} rows lack a prediction to compare with")
     if is_probe:
-        model = build(params["model"], "model", task.trusted)
         config, tokenizer = model.open_config(), model.open_tokenizer()
     else:
         config, tokenizer = student.model.backbone.config, load_tokenizer(trained / "model")
-    hint = build(params.get("hint"), "hint", task.trusted)
+    hint = task.origin.get("hint")
     examples, shown = hinted(task, hint, "weak", examples, hints)
     kept = task.tokens if hint is None else None  # there are the rows as they are without one
-    encoded = encode_for(config, tokenizer, data, shown, params.get("append_eos"), kept)
+    encoded = encode_for(config, tokenizer, data, shown, task.origin.get("append_eos"), kept)
     examples = [examples[i] for i in encoded.kept]
     right = np.array([right_option(example) for example in examples])
     known: dict[str, Any] = {}
@@ -113,8 +109,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     else:
         known["is_packed"] = can_pack(task, student.model, encoded, fit.precision)
     if objective.needs_reference:
-        model = build(params["model"], "model", task.trusted)
-        origin = spec["inputs"].get("base") or reference.known_by(model, None)
+        origin = read_json(trained / "spec.json")["inputs"].get("base") or reference.known_by(model, None)
         known["references"] = reference.join(task.inputs["reference"], origin, examples, encoded)
     rows = rows_for(task, encoded, examples, **known)
     columns = {
@@ -126,7 +121,7 @@ def prepare(task: Task, examples: list[Any], references: Mapping[str, Path], hin
     reading = task.params.get("reading", OWN)
     student.examine(Examination(uid, cluster, torch.from_numpy(right), columns, reading))
     loader = Loader(rows, in_length_order(rows.lengths))
-    return Scored(student, loader, examples, encoded, params["model"].get("rung") if hasattr(data, "known") else None)
+    return Scored(student, loader, examples, encoded, getattr(model, "rung", None) if hasattr(data, "known") else None)
 
 
 def write(task: Task, scored: Scored, name: str = PREDICTIONS) -> None:
