@@ -73,6 +73,7 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                     if again := damaged.intersection(broken):
                         store.find(min(again))  # which says what is wrong: to compute it once more would not help
                     damaged.update(broken)
+                    done.difference_update(broken)
                     states = survey(plan, store, run.settings.force, done, damaged - done)
                     pending = {name: plan[name] for name in plan if states[name] == "to do"}
                     table.note(name, "an input is damaged or gone, and computed again")

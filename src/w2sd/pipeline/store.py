@@ -208,7 +208,7 @@ def _spec(folder: Path) -> dict[str, Any]:
         spec = read_sealed(folder / "spec.json")
         if folder.name != f"{spec['kind']}-{spec['key']}":
             raise ValueError(f"{folder} holds another artifact")
-        return {**spec, "digests": dict(spec["digests"])}
+        return {**spec, "inputs": dict(spec.get("inputs", {})), "digests": dict(spec["digests"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(folder / "spec.json", folder) from error
 

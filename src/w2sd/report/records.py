@@ -99,7 +99,7 @@ def _job(path: Path) -> Job:
         if job.id != path.stem or not _is_well_formed(job):
             raise ValueError(f"{path} is not the record of a job")
         return job
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise Damaged(path, path) from error
 
 
