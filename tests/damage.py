@@ -1,8 +1,8 @@
 """What reports make of a damaged store: flipped bytes, and some seventy other kinds of damage.
 
-`python -m tests.damage` flips 150 bytes each in records of jobs, specs, verdicts and their specs, and makes a page over
-every kind of damage to a record, a spec, the figures and the verdict. Each report has to be as without the damage, or to
-name the file and be as without it in everything that it still tells.
+`python -m tests.damage` flips a bit 150 times each in records of jobs, specs, verdicts and their specs; makes a report
+over every kind of damage to a record, a spec, figures and a verdict; and a page where it is a record. Each report has
+to be as without the damage, or to name the file and be as without it in everything that it still tells.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.report.writing import FakeStore
-
 from w2sd.atomic import DIGEST, read_sealed, write_sealed
 from w2sd.pipeline.store import Store
 from w2sd.report import cli, curves, results, verdicts

@@ -1,4 +1,4 @@
-"""A report over a damaged store is the right one, or says what is damaged; `python -m tests.damage` is the long form."""
+"""A report over a damaged store is right, or says what is damaged; `python -m tests.damage` is the long form."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 from tests.builders import assert_refusal
 from tests.report.writing import read
 
+from w2sd.cli import show
 from w2sd.report.cli import main
 
 
@@ -121,6 +122,14 @@ def test_a_store_in_which_every_job_is_damaged_is_refused_with_the_remedy(
     code, _, error = run(capsys, "--store", str(fake.root), "--out", str(tmp_path / "out"))
     assert code == 2
     assert_refusal(error, "store", str(fake.root), f"{path} damaged delete", program="w2sd-report")
+
+
+def test_the_damaged_record_of_another_job_does_not_end_a_run(fake: Any, tmp_path: Path, capsys: Any) -> None:
+    own, other = fake.add(seed=0), fake.add(seed=1)
+    (fake.root / f"jobs/{other['id']}.json").write_bytes(bytes(range(256)))
+    show(fake.root, tmp_path, job=own["id"])
+    assert f"{other['id']}.json is damaged" in capsys.readouterr().out
+    assert f"{other['id']}.json is damaged" in read(tmp_path / "index.html").text
 
 
 def test_gc_deletes_nothing_while_it_cannot_know_what_is_needed(sweep: Any, capsys: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,18 +80,16 @@ class Damages(list[str]):
 
 
 def read_jobs(store: Path, damages: Damages | None = None) -> list[Job]:
-    """Every job of the store, in the order in which they finished; damaged records end it unless they can be noted."""
+    """Every job of the store, in the order in which they finished; damaged records are noted, or else refused."""
     jobs = []
     for path in sorted((store / "jobs").glob("*.json")):
-        if damages is None:
+        with nullcontext() if damages is None else damages.noted():
             jobs.append(_job(path))
-        else:
-            with damages.noted():
-                jobs.append(_job(path))
     return sorted(jobs, key=lambda job: (job.finished, job.id))
 
 
 def _job(path: Path) -> Job:
+    """The job of a record; whatever else is in the file counts as damage."""
     try:
         content = read_sealed(path)
         known = {name: content[name] for name in Job.__dataclass_fields__ if content.get(name) is not None}
