@@ -92,18 +92,17 @@ class Store:
     def file(self, kind: str, key: str, name: str) -> Path:
         """One file of a finished artifact, checked against its digest; what lies beside it is not read."""
         folder = self.path(kind, key)
-        if not folder.is_dir():
+        if not self.has_remains(kind, key):
             raise self._gone(key)
         return _check(folder, name, _spec(folder)["digests"])
 
     def read(self, kind: str, key: str, name: str) -> Any:
         """The content of such a file if it is JSON; None where the artifact is gone."""
-        return read_json(self.file(kind, key, name)) if self.path(kind, key).is_dir() else None
+        return read_json(self.file(kind, key, name)) if self.has_remains(kind, key) else None
 
     def spec(self, kind: str, key: str) -> dict[str, Any] | None:
         """What an artifact was made of; None where it is gone."""
-        folder = self.path(kind, key)
-        return _spec(folder) if folder.is_dir() else None
+        return _spec(self.path(kind, key)) if self.has_remains(kind, key) else None
 
     def work(self, key: str) -> Path:
         """The folder that survives an interruption of this stage."""
