@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from w2sd.atomic import read_json
+from w2sd.atomic import read_sealed
 from w2sd.errors import Refused
 from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME, is_seed
@@ -31,7 +31,7 @@ OF_LABELS = ("label/weak", "reference/weak_w2s")
 def costs(root: Path) -> dict[str, list[dict[str, float]]]:
     """By objective, for each job of the store: the CPU-seconds of the student's arm by kind of stage."""
     store, found, machines = Store(root), defaultdict(list), set()
-    jobs = [read_json(path) for path in sorted((root / "jobs").glob("*.json"))]
+    jobs = [read_sealed(path) for path in sorted((root / "jobs").glob("*.json"))]
     refuse_mixed(root, jobs)
     for job in jobs:
         cost = dict.fromkeys(KINDS, 0.0)

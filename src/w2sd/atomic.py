@@ -1,14 +1,16 @@
-"""Write files whole or not at all: JSON in one form, and the digests of files."""
+"""Write files whole or not at all: JSON in one form, with or without a digest in it, and the digests of files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+DIGEST = b',\n "digest": '  # of a sealed file, after its other fields
 
 
 def read_json(path: Path) -> Any:
@@ -17,9 +19,38 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON in one form (sorted, indented, no NaN), atomically."""
-    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     with beside(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+        part.write_text(_text(content) + "\n", encoding="utf-8")
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as `write_json` does, with a last field `digest`: the SHA-256 of all bytes before it."""
+    body = _text(content).removesuffix("\n}").encode()
+    with beside(path) as part:
+        part.write_bytes(body + _seal(body))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return the mapping that `write_sealed` wrote, without its digest; ValueError where one byte is not as written."""
+    if not path.is_file():  # a pipe would keep its reader waiting
+        raise ValueError(f"{path} is not a file")
+    raw = path.read_bytes()
+    body = raw.rpartition(DIGEST)[0]
+    if raw != body + _seal(body):
+        raise ValueError(f"{path} is not as it was written")
+    try:
+        content: dict[str, Any] = json.loads(body + b"\n}")
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
+    return content
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _seal(body: bytes) -> bytes:
+    return DIGEST + f'"{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def test_an_artifact_says_what_made_it_and_keeps_what_may_differ_apart(
     assert read_json(folder / "metrics.json") == {"n": 1}
     spec = read_json(folder / "spec.json")
     assert {name: spec[name] for name in plan["label/weak"].spec()} == plan["label/weak"].spec()
-    assert set(spec) == {*plan["label/weak"].spec(), "digests", "created", "git"}
+    assert set(spec) == {*plan["label/weak"].spec(), "digests", "created", "git", "digest"}
     runtime = read_json(folder / "runtime.json")
     memory = {"memory/peak_rss_mb", "memory/peak_gpu_mb"}
     assert {"seconds", "cpu_seconds", *memory, "hardware", "versions", "trainer"} == set(runtime)
@@ -196,6 +196,9 @@ class Shelf:
 
     def has(self, kind: str, key: str) -> bool:
         return key in self.keys
+
+    def has_remains(self, kind: str, key: str) -> bool:
+        return False
 
 
 def wanted(plan: Plan, there: set[str], force: list[str]) -> set[str]:
@@ -379,12 +382,63 @@ def test_stages_that_ask_a_model_take_the_gpu_that_is_there(
     assert told["trainer"]["accelerator"] == accelerator
 
 
-def test_a_damaged_input_stops_the_stage_that_reads_it(kitchen: Kitchen, run: RunConfig, store: Store) -> None:
+@pytest.mark.parametrize("file", ["spec.json", "dish.json", "runtime.json"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_artifact_is_made_again_and_nothing_else(
+    kitchen: Kitchen, run: RunConfig, store: Store, name: str, file: str
+) -> None:
+    """Whether or not what was made from it is there: a report may read it."""
     plan = menu()
     go(plan, run, store)
-    (store.path("train", plan["train/student"].key) / "dish.json").write_text("{}")
-    with pytest.raises(StageFailed, match=r"dish\.json\b.*\bdelete\b"):
-        go(plan, run, store, ["compare"])
+    path = store.path(plan[name].kind, plan[name].key) / file
+    path.write_bytes(path.read_bytes()[:-3] + b"~\n}")
+    kitchen.cooked.clear()
+    assert [each for each, state in go(plan, run, store).items() if state == "to do"] == [name]
+    assert [x for _, x in kitchen.cooked] == [NAMES.index(name)]
+    assert store.find(plan[name].key)
+
+
+def weigh(task: Any) -> None:
+    """Leave weights as well."""
+    (task.out / "model.safetensors").write_bytes(b"0123")
+
+
+def test_damaged_weights_are_made_again_by_the_run_that_reads_them(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planning does not read them. What they are made from is gone, and made again too."""
+    plan, cook = menu(), kitchen.run
+    module = sys.modules["w2sd.stages.train"]
+    monkeypatch.setattr(module, "run", lambda task: weigh(task) or cook(task))
+    go(plan, run, store)
+    before = store.find(plan["compare"].key)
+    weights = store.path("train", plan["train/weak"].key) / "model.safetensors"
+    weights.write_bytes(b"0124")
+    shutil.rmtree(store.path("pretrain", plan["pretrain/weak"].key))
+    kitchen.cooked.clear()
+    assert go(plan, run, store, ["label"])["train/weak"] == "cached"
+    assert [x for _, x in kitchen.cooked] == [0, 1, 3, 4, 5]
+    assert weights.read_bytes() == b"0123"
+    assert store.find(plan["compare"].key) == before
+
+
+def test_an_input_that_is_damaged_again_stops_the_run(
+    kitchen: Kitchen, run: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, cook = menu(), kitchen.run
+    weights = store.path("train", plan["train/weak"].key) / "model.safetensors"
+    execute = launching._inline
+
+    def spoil(stage: Stage, *rest: Any) -> None:
+        execute(stage, *rest)
+        if stage.key == plan["train/weak"].key:
+            weights.write_bytes(b"0124")
+
+    monkeypatch.setattr(sys.modules["w2sd.stages.train"], "run", lambda task: weigh(task) or cook(task))
+    monkeypatch.setattr(launching, "_inline", spoil)
+    with pytest.raises(StageFailed, match=r"model\.safetensors\b.*\bdelete\b"):
+        go(plan, run, store)
+    assert [x for _, x in kitchen.cooked].count(1) == 2
 
 
 # --- two runs at a time -----------------------------------------------------------------------------------------------

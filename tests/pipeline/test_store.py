@@ -19,7 +19,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from w2sd.atomic import digest_file, read_json, write_json
+from w2sd.atomic import digest_file, read_json, read_sealed, write_json, write_sealed
 from w2sd.errors import StageFailed
 from w2sd.pipeline.store import Store
 
@@ -175,6 +175,40 @@ def test_damage_to_any_file_is_found_when_it_is_read(store: Store, name: str, da
     assert message == f"store: {place / name} is damaged; delete {place} and run again"
 
 
+@pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("name", [*PAYLOAD, "spec.json"])
+def test_a_damaged_artifact_is_not_there_but_leaves_remains(
+    store: Store, name: str, damage: Callable[[Path], Any]
+) -> None:
+    assert not store.has_remains("train", KEY)
+    damage(commit(store) / name)
+    assert (store.has("train", KEY), store.has_remains("train", KEY)) == (False, True)
+    commit(store)
+    assert store.has("train", KEY)
+
+
+def test_weights_are_checked_when_they_are_read_and_not_in_planning(store: Store) -> None:
+    flip(commit(store, payload={"model.safetensors": b"0123"}) / "model.safetensors")
+    assert store.has("train", KEY)
+    assert not store.has("train", KEY, weights=True)
+    assert "model.safetensors is damaged" in failure(lambda: store.find(KEY))
+
+
+@pytest.mark.parametrize("name", ["train-ba9876543210", f"label-{KEY}"])
+def test_an_artifact_under_the_name_of_another_is_damaged(store: Store, name: str) -> None:
+    kind, _, key = name.partition("-")
+    shutil.copytree(commit(store), store.path(kind, key))
+    assert not store.has(kind, key)
+    assert f"{name}/spec.json is damaged" in failure(lambda: store.spec(kind, key))
+
+
+def test_a_copy_beside_an_artifact_is_not_taken_for_it(store: Store) -> None:
+    place = commit(store)
+    for n in range(5):
+        shutil.copytree(place, place.with_name(f"copy-{n}-of-{place.name}"))
+    assert store.folder(KEY) == place
+
+
 @pytest.mark.parametrize("name", [*PAYLOAD, "spec.json"])
 def test_an_artifact_that_lacks_a_file_is_not_there(store: Store, name: str) -> None:
     (commit(store) / name).unlink()
@@ -222,11 +256,28 @@ def test_a_file_that_was_not_committed_is_not_part_of_an_artifact(store: Store) 
 def test_json_is_read_as_it_was_committed(store: Store) -> None:
     place = commit(store)
     assert store.read("train", KEY, "metrics.json") == {}
-    assert store.spec("train", KEY) == read_json(place / "spec.json")
+    assert store.spec("train", KEY) == read_sealed(place / "spec.json")
     (place / "metrics.json").write_text('{"pgr": 1.0}')
     assert "metrics.json is damaged" in failure(lambda: store.read("train", KEY, "metrics.json"))
     (place / "spec.json").write_text("{}")
     assert "spec.json is damaged" in failure(lambda: store.spec("train", KEY))
+
+
+def test_no_byte_of_a_sealed_file_can_change_without_a_word(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.json", {"id": "ü", "n": 10, "x": [1.5, None], "y": {"digest": "z"}}
+    write_sealed(path, content)
+    written = path.read_bytes()
+    assert read_sealed(path) == content
+    assert json.loads(written) == {**content, "digest": hashlib.sha256(written.rpartition(b",\n")[0]).hexdigest()}
+    for place in range(len(written)):
+        for bit in range(8):
+            path.write_bytes(written[:place] + bytes([written[place] ^ 1 << bit]) + written[place + 1 :])
+            with pytest.raises(ValueError, match="not as it was written"):
+                read_sealed(path)
+        for changed in (written[:place], written[place + 1 :], written[: place + 1] + written[place:]):
+            path.write_bytes(changed)
+            with pytest.raises(ValueError, match="not as it was written"):
+                read_sealed(path)
 
 
 def test_what_is_gone_reads_as_nothing_and_has_no_files(store: Store) -> None:
@@ -348,15 +399,15 @@ def test_a_job_is_recorded_under_its_id_and_again_in_its_place(store: Store) -> 
     assert [store.record(job) for job in (first, second, {"id": "demo-4567"})] == [None, first, None]
     jobs = store.root / "jobs"
     assert sorted(path.name for path in jobs.iterdir()) == ["demo-0123.json", "demo-4567.json"]
-    assert read_json(jobs / "demo-0123.json") == {"id": "demo-0123", "compare": "other"}
+    assert read_sealed(jobs / "demo-0123.json") == {"id": "demo-0123", "compare": "other"}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"id": "demo"}', "[" * 100_000])
 def test_a_record_that_cannot_be_read_is_replaced(store: Store, content: str) -> None:
     (store.root / "jobs").mkdir(parents=True)
     (store.root / "jobs" / "demo.json").write_text(content)
     assert store.record({"id": "demo"}) is None
-    assert read_json(store.root / "jobs" / "demo.json") == {"id": "demo"}
+    assert read_sealed(store.root / "jobs" / "demo.json") == {"id": "demo"}
 
 
 def test_json_has_one_form(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_many_groups_show_the_first_and_say_so(fake: Any, monkeypatch: pytest.Mo
 def test_jobs_that_nobody_watched_have_no_curve(fake: Any, tmp_path: Path) -> None:
     fake.add()
     (job,) = read_jobs(fake.root)
-    assert records.curve(job, Store(fake.root)) == []
+    assert records.curve(job, Store(fake.root), records.Damages()) == []
     assert curves.TITLE not in read(write_page(fake.root, tmp_path)).text
 
 

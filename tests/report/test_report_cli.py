@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from tests.builders import assert_refusal
+from tests.report.writing import read
 
+from w2sd.cli import show
 from w2sd.report.cli import main
 
 
@@ -88,11 +90,50 @@ def test_an_empty_store_says_what_to_run(empty: Path, capsys: Any, monkeypatch: 
     assert not empty.exists()
 
 
-def test_a_damaged_store_is_one_line_and_another_exit_code(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+def test_damaged_files_are_left_out_and_told_here_and_on_the_page(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+    paths = sorted((sweep.root / "artifacts").glob("compare-*/metrics.json"))[:2]
+    for path in paths:
+        path.write_text("{}")
+    code, said, _ = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"))
+    page = read(tmp_path / "out/index.html").text
+    assert code == 0
+    for line in ["Left out: 2 damaged files.", *(f"{p} is damaged; delete {p.parent} and run again" for p in paths)]:
+        assert line in page
+        assert line in said.splitlines()
+    assert (tmp_path / "out/results.csv").read_text().count("\n") == 5
+
+
+def test_of_many_damaged_files_some_are_named(sweep: Any, tmp_path: Path, capsys: Any) -> None:
+    for path in sorted((sweep.root / "artifacts").glob("*/runtime.json")):
+        path.write_text("")
+    code, said, _ = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"))
+    n = len(list((sweep.root / "artifacts").iterdir()))
+    lines = said.splitlines()
+    start = lines.index(f"Left out: {n} damaged files.")
+    assert (code, lines[start + 11 :][:1]) == (0, [f"And {n - 10} more."])
+    assert all(line.endswith("and run again") for line in lines[start + 1 : start + 11])
+
+
+def test_a_store_in_which_every_job_is_damaged_is_refused_with_the_remedy(
+    fake: Any, tmp_path: Path, capsys: Any
+) -> None:
+    path = fake.root / "jobs" / f"{fake.add()['id']}.json"
+    path.write_text("{")
+    code, _, error = run(capsys, "--store", str(fake.root), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert_refusal(error, "store", str(fake.root), f"{path} damaged delete", program="w2sd-report")
+
+
+def test_the_damaged_record_of_another_job_does_not_end_a_run(fake: Any, tmp_path: Path, capsys: Any) -> None:
+    own, other = fake.add(seed=0), fake.add(seed=1)
+    (fake.root / f"jobs/{other['id']}.json").write_bytes(bytes(range(256)))
+    show(fake.root, tmp_path, job=own["id"])
+    assert f"{other['id']}.json is damaged" in capsys.readouterr().out
+    assert f"{other['id']}.json is damaged" in read(tmp_path / "index.html").text
+
+
+def test_gc_deletes_nothing_while_it_cannot_know_what_is_needed(sweep: Any, capsys: Any) -> None:
     path = next((sweep.root / "artifacts").glob("compare-*/metrics.json"))
-    path.write_text("{}")
-    code, _, error = run(capsys, "--store", str(sweep.root), "--out", str(tmp_path / "out"))
-    assert (code, error) == (1, f"w2sd-report: store: {path} is damaged; delete {path.parent} and run again\n")
     (path.parent / "spec.json").write_text("{}")
     code, _, error = run(capsys, "gc", "--store", str(sweep.root), "--yes")
     assert (code, error) == (

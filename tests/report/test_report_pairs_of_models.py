@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.report.writing import read, write_page
 
+from w2sd.atomic import read_sealed
+from w2sd.pipeline.store import Store
 from w2sd.report import figures, pairs_of_models, results, scaling
 from w2sd.report.cli import main
 from w2sd.report.pairs_of_models import EQUAL, NO_GAP, ModelPair
@@ -106,10 +107,8 @@ def test_methods_that_every_job_took_by_name_are_called_so(fake: Any) -> None:
     for n, (method, supervision) in enumerate((("naive", "Soft"), ("hard", "Hard"))):
         for weak in "sm":
             add_pair(fake, weak, "l", 0.75, supervision={"_target_": f"w2sd.supervision.base.{supervision}"})
-            path = fake.root / f"jobs/job-{fake.n:03}.json"
-            job = json.loads(path.read_text())
-            named = {"choices": {"method": method}, "overrides": [f"method={method}"]}
-            path.write_text(json.dumps({**job, **named}))
+            job = read_sealed(fake.root / f"jobs/job-{fake.n:03}.json")
+            Store(fake.root).record({**job, "choices": {"method": method}, "overrides": [f"method={method}"]})
         assert pairs_of_models.methods_of(results.load(fake.root)) == ["method"] * n
     add_pair(fake, "s", "m", 0.65, supervision={"_target_": "w2sd.supervision.oracle.Gold"})
     assert pairs_of_models.methods_of(results.load(fake.root)) == ["supervision"]

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from tests.builders import refused
 
 from w2sd.config import NOT_RECORDED
-from w2sd.errors import StageFailed
 from w2sd.parts.fit import Fit
+from w2sd.pipeline.store import Store
 from w2sd.report import knobs, results
-
-
-def every_stage(store: Path) -> pd.DataFrame:
-    return results.stages(store, "job-001")
+from w2sd.report.records import Damages
 
 
 def test_one_row_per_job_with_knobs_and_metrics(sweep: Any) -> None:
@@ -58,7 +52,7 @@ def test_names_are_not_copied_for_every_row(sweep: Any) -> None:
 def test_an_empty_store_is_an_empty_frame(empty: Any) -> None:
     frame = results.load(empty)
     assert len(frame) == 0
-    assert frame.attrs == {"knobs": [], "metrics": [], "remarks": [], "missing": 0}
+    assert frame.attrs == {"knobs": [], "metrics": [], "remarks": [], "missing": 0, "damages": []}
 
 
 def test_unknown_metrics_and_words_are_carried_along(fake: Any) -> None:
@@ -78,7 +72,7 @@ def test_a_knob_with_the_name_of_another_column_keeps_both(fake: Any) -> None:
 
 def test_stages_come_from_cause_to_effect(fake: Any) -> None:
     job = fake.add()
-    stages = results.stages(fake.root, job["id"])
+    stages = results.stages(fake.root, job["id"], damages=Damages())
     place = {stage: position for position, stage in enumerate(stages["stage"])}
     assert place["pretrain/weak"] < place["train/weak"] < place["label/weak"] < place["train/student"]
     assert place["train/student"] < place["evaluate/student"] < place["compare"] == 9
@@ -86,22 +80,17 @@ def test_stages_come_from_cause_to_effect(fake: Any) -> None:
     assert list(stages["cpu_seconds"]) == [2.25] * 10
 
 
-def test_a_broken_record_is_one_line_that_names_the_file(fake: Any) -> None:
-    fake.add()
-    (fake.root / "jobs/job-009.json").write_text('{"id": "job-009",')
-    with refused("store", str(fake.root / "jobs/job-009.json"), "JSON"):
-        results.load(fake.root)
-    (fake.root / "jobs/job-009.json").write_text('{"id": "job-009"}')
-    with refused("store", str(fake.root / "jobs/job-009.json"), "record"):
-        results.load(fake.root)
-
-
-@pytest.mark.parametrize(("file", "read"), [("metrics", results.load), ("runtime", every_stage)])
-def test_an_artifact_that_was_changed_is_not_reported(fake: Any, file: str, read: Callable[[Path], Any]) -> None:
-    path = fake.root / f"artifacts/compare-{fake.add()['compare']}/{file}.json"
+@pytest.mark.parametrize(("file", "n_jobs"), [("metrics", 1), ("runtime", 2)])
+def test_nothing_is_taken_from_an_artifact_that_was_changed(fake: Any, file: str, n_jobs: int) -> None:
+    job, _ = fake.add(seed=0), fake.add(seed=1)
+    path = fake.root / f"artifacts/compare-{job['compare']}/{file}.json"
     path.write_text(path.read_text().replace("0.62", "0.99").replace("1.5", "0.5"))
-    with pytest.raises(StageFailed, match=rf"{file}\.json\b.*\bdelete\b"):
-        read(fake.root)
+    frame = results.load(fake.root)
+    stages = results.stages(fake.root, job["id"], damages=frame.attrs["damages"])
+    assert len(frame) == n_jobs
+    assert stages["seconds"].iloc[-1] is None or file == "metrics"
+    assert frame.attrs["damages"] == [f"{path} is damaged; delete {path.parent} and run again"]
+    assert frame.attrs["missing"] == 0
 
 
 def test_what_was_set_by_hand_tells_jobs_apart(sweep: Any) -> None:
@@ -118,8 +107,7 @@ def test_knobs_that_nobody_set_are_found_where_needed(fake: Any) -> None:
 
 def test_a_part_is_named_by_the_option_taken_for_it(fake: Any) -> None:
     job = fake.add()
-    path = fake.root / f"jobs/{job['id']}.json"
-    path.write_text(json.dumps({**job, "choices": {"conflict": "none", "hydra/launcher": "basic"}}))
+    Store(fake.root).record({**job, "choices": {"conflict": "none", "hydra/launcher": "basic"}})
     frame = results.load(fake.root)
     assert (frame["conflict"].iloc[0], frame["fit"].iloc[0]) == ("none", "Fit")
 
@@ -137,7 +125,7 @@ def test_of_jobs_of_one_configuration_the_last_counts(fake: Any) -> None:
     fake.add(seed=1)
     path = fake.root / "jobs" / f"{first['id']}.json"
     again = {**first, "id": "job-later", "finished": "2032-01-01T00:00:00+00:00"}  # measured by a later version
-    (fake.root / "jobs" / "job-later.json").write_text(json.dumps(again))
+    Store(fake.root).record(again)
     assert list(results.load(fake.root)["id"]) == ["job-002", "job-later"]
     path.unlink()
     assert list(results.load(fake.root)["seed"]) == [1, 0]

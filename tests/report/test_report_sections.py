@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 from tests.report.writing import read, write_page
 
-from w2sd.atomic import read_json
-from w2sd.errors import StageFailed
+from w2sd.atomic import read_json, read_sealed
 from w2sd.pipeline.store import Store
 from w2sd.report import results
+from w2sd.report.records import Damages
 from w2sd.report.sections import HEADS
 from w2sd.report.sections import throughput_table as table
 from w2sd.report.verdicts import rule
@@ -46,7 +45,8 @@ ROWS: list[dict[str, Any]] = [
 def say(fake: Any, job: dict[str, Any], **answers: list[str]) -> dict[str, str]:
     """Give a job samples: the answers of each role to the prompts `prompt <0>`, `prompt <1>`, ...; their keys."""
     place = fake.root / f"artifacts/compare-{job['compare']}"
-    spec, metrics, runtime = (read_json(place / f"{name}.json") for name in ("spec", "metrics", "runtime"))
+    spec = read_sealed(place / "spec.json")
+    metrics, runtime = (read_json(place / f"{name}.json") for name in ("metrics", "runtime"))
     keys = {}
     for role, texts in answers.items():
         keys[role] = f"{job['compare'][:8]}{role:_<4}"[:12]
@@ -102,10 +102,13 @@ def test_jobs_without_samples_have_no_section(fake: Any, tmp_path: Path) -> None
 
 
 def test_samples_that_were_changed_are_not_reported(fake: Any, tmp_path: Path) -> None:
-    keys = say(fake, fake.add(), student=["as it was"])
-    (fake.root / f"artifacts/generate-{keys['student']}/samples.jsonl").write_text("{}\n")
-    with pytest.raises(StageFailed, match=r"samples\.jsonl"):
-        write_page(fake.root, tmp_path / "out")
+    keys = say(fake, fake.add(), student=["as it was"], weak=["as they were"])
+    path = fake.root / f"artifacts/generate-{keys['student']}/samples.jsonl"
+    path.write_text(path.read_text().replace("as it was", "otherwise"))
+    text = read(write_page(fake.root, tmp_path / "out")).text
+    assert f"{path} is damaged" in text
+    assert "otherwise" not in text
+    assert "as they were" in text
 
 
 def test_samples_are_no_arms(planted: Any, tmp_path: Path) -> None:
@@ -153,7 +156,7 @@ def test_slow_stages_keep_their_decimals() -> None:
 
 def test_stages_of_a_version_that_did_not_measure_have_no_table(fake: Any, tmp_path: Path) -> None:
     job = fake.add()
-    assert table(results.stages(fake.root, job["id"])) is None
+    assert table(results.stages(fake.root, job["id"], damages=Damages())) is None
     assert "tokens/s" not in read(write_page(fake.root, tmp_path)).text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +106,9 @@ def test_new_predictions_under_an_old_key_are_judged_again(fake: Any, judge: Jud
     verdicts.rule(results.load(fake.root), fake.root)
     store = Store(fake.root)
     inputs = store.spec("compare", job["compare"])["inputs"]  # type: ignore[index]
-    twin, other = (store.path("evaluate", inputs[f"twin_{n}"]) for n in (1, 2))
-    shutil.rmtree(twin)
-    shutil.copytree(other, twin)
+    twin, other = (inputs[f"twin_{n}"] for n in (1, 2))
+    predictions = store.file("evaluate", other, "predictions.parquet").read_bytes()
+    with store.writing({"kind": "evaluate", "key": twin, "inputs": {}}) as folder:
+        (folder / "predictions.parquet").write_bytes(predictions)
     verdicts.rule(results.load(fake.root), fake.root)
     assert judge.n == 2

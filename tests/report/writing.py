@@ -118,7 +118,7 @@ class FakeStore:
             "sweep": sweep,
             "finished": CREATED.format(self.n),
         }
-        write(self.root / "jobs" / f"{job['id']}.json", job)
+        Store(self.root).record(job)
         return job
 
     def add_conflict(

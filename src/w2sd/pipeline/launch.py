@@ -21,19 +21,23 @@ from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Store
 
 
-def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
+def survey(
+    plan: Plan, store: Store, force: list[str], already: Collection[str] = (), damaged: Collection[str] = ()
+) -> dict[str, str]:
     """For every stage whether it is `cached`, `to do`, or `not needed`: gone, with all that was made from it there.
 
     A forced stage is to do, and so is everything made from it; not again what was made `already`, by an earlier job of
-    the same sweep.
+    the same sweep. So is what is damaged, needed or not, for a report may read it; `damaged` adds keys to what planning
+    sees of that.
     """
     renewed = _renewed(plan, force) - set(already)
     states: dict[str, str] = {}
     used = {upstream.key for stage in plan.values() for upstream in stage.inputs.values()}
     needed = {stage.key for stage in plan.values()} - used  # the ends of the graph are what the run is for
     for name, stage in reversed(plan.items()):
-        there = store.has(stage.kind, stage.key)
-        if stage.key in renewed or (stage.key in needed and not there):
+        there = stage.key not in damaged and store.has(stage.kind, stage.key)
+        is_lost = not there and (stage.key in needed or store.has_remains(stage.kind, stage.key))
+        if stage.key in renewed or is_lost:
             states[name] = "to do"
             needed |= {upstream.key for upstream in stage.inputs.values()}
         else:
@@ -53,11 +57,13 @@ def launch(
 
     `execute` is the worker's: a stage that needs no process of its own is run by it in this one.
 
-    In order, except that a stage which another run is at waits for as long as there is something else to do.
+    In order, except that a stage which another run is at waits for as long as there is something else to do. An input
+    that turns out to be damaged is computed again, once.
     """
     is_apart = run.settings.launch == "process" or run.trainer.is_shared
     renewed = _renewed(plan, run.settings.force) - set(already)
     pending = {name: plan[name] for name in plan if states[name] == "to do"}
+    done, damaged = set(already), set[str]()
     with StageTable(plan, states) as table:
         while pending:
             ready = _ready(pending)
@@ -68,16 +74,23 @@ def launch(
 
             with store.lock([*ready], note) as key:
                 name = ready[key]
-                stage = pending.pop(name)
-                if key not in renewed and store.has(stage.kind, key):  # since the survey
+                stage = pending[name]
+                if key not in renewed and store.has(stage.kind, key, weights=True):  # since the survey
                     table.finish(name, "cached")
+                elif broken := _broken(stage, store):  # checked here, once, and in none of the processes that read them
+                    if again := damaged.intersection(broken):
+                        store.find(min(again))  # which says what is wrong: to compute it once more would not help
+                    damaged.update(broken)
+                    done.difference_update(broken)
+                    states = survey(plan, store, run.settings.force, done, damaged - done)
+                    pending = {name: plan[name] for name in plan if states[name] == "to do"}
+                    table.note(name, "an input is damaged or gone, and computed again")
+                    continue
                 else:
                     table.start(name)
                     if key in renewed:
                         store.forget(key)
                     try:
-                        for upstream in stage.inputs.values():
-                            store.find(upstream.key)  # checked here, once, and in none of the processes that read them
                         if is_apart:
                             _in_process(stage, run, store, table.advance)
                         else:
@@ -87,9 +100,16 @@ def launch(
                         table.finish(name, "failed" if isinstance(error, Exception) else "stopped")
                         raise
                     table.finish(name)
+            done.add(key)
+            del pending[name]
             for name in [name for name, other in pending.items() if other.key == key]:
                 table.finish(name, "cached")
                 del pending[name]
+
+
+def _broken(stage: Stage, store: Store) -> list[str]:
+    """The keys of the inputs of a stage that are gone or damaged."""
+    return [each.key for each in stage.inputs.values() if not store.has(each.kind, each.key, weights=True)]
 
 
 def _ready(pending: Plan) -> dict[str, str]:

@@ -10,11 +10,14 @@
 
 An artifact is written beside its place and committed by one rename: it is there completely or not at all. The rename
 gives correctness; the lock only saves work, so a file system with unreliable locks costs time and never a result.
-`spec.json` holds a digest of every other file, which is checked when the artifact is read.
+`spec.json` holds a digest of every other file and, as a record of a run does, one of itself: all are checked when they
+are read. Planning checks them too, but for weights and features (`.safetensors`): gigabytes that the stage which reads
+them checks.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -25,10 +28,22 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from w2sd.atomic import digest_file, read_json, write_json
+from w2sd.atomic import digest_file, read_json, read_sealed, write_sealed
 from w2sd.errors import Refused, StageFailed
 
 POLL_S = 0.2  # between two looks at locks that others have
+HEAVY = ".safetensors"  # files that only stages read
+
+
+class Damaged(StageFailed):
+    """A file of the store that is not what was written there; says what to delete."""
+
+    def __init__(self, file: Path, owner: Path) -> None:
+        super().__init__(file, owner)  # as arguments, so that it survives a trip between processes
+        self.file, self.owner = file, owner
+
+    def __str__(self) -> str:
+        return f"store: {self.file} is damaged; delete {self.owner} and run again"
 
 
 class Store:
@@ -41,13 +56,21 @@ class Store:
         """Where the artifact of this stage is, or would be."""
         return self.root / "artifacts" / f"{kind}-{key}"
 
-    def has(self, kind: str, key: str) -> bool:
-        """Whether the artifact is complete: its spec and every file the spec names are there."""
+    def has(self, kind: str, key: str, *, weights: bool = False) -> bool:
+        """Whether the artifact is there and sound; of `HEAVY` files it is only asked whether they are there, or all."""
         folder = self.path(kind, key)
         try:
-            return all((folder / name).is_file() for name in read_json(folder / "spec.json")["digests"])
-        except (OSError, ValueError, KeyError, TypeError):
+            digests = _spec(folder)["digests"]
+            for name in digests:
+                if weights or not name.endswith(HEAVY):
+                    _check(folder, name, digests)
+            return all((folder / name).is_file() for name in digests)
+        except Damaged:
             return False
+
+    def has_remains(self, kind: str, key: str) -> bool:
+        """Whether there is anything in the place of this artifact, sound or not."""
+        return os.path.lexists(self.path(kind, key))
 
     def folder(self, key: str) -> Path:
         """The folder of a finished artifact, without a look at its files."""
@@ -69,18 +92,17 @@ class Store:
     def file(self, kind: str, key: str, name: str) -> Path:
         """One file of a finished artifact, checked against its digest; what lies beside it is not read."""
         folder = self.path(kind, key)
-        if not folder.is_dir():
+        if not self.has_remains(kind, key):
             raise self._gone(key)
         return _check(folder, name, _spec(folder)["digests"])
 
     def read(self, kind: str, key: str, name: str) -> Any:
         """The content of such a file if it is JSON; None where the artifact is gone."""
-        return read_json(self.file(kind, key, name)) if self.path(kind, key).is_dir() else None
+        return read_json(self.file(kind, key, name)) if self.has_remains(kind, key) else None
 
     def spec(self, kind: str, key: str) -> dict[str, Any] | None:
         """What an artifact was made of; None where it is gone."""
-        folder = self.path(kind, key)
-        return _spec(folder) if folder.is_dir() else None
+        return _spec(self.path(kind, key)) if self.has_remains(kind, key) else None
 
     def work(self, key: str) -> Path:
         """The folder that survives an interruption of this stage."""
@@ -113,7 +135,7 @@ class Store:
             yield draft
             files = sorted(path for path in draft.rglob("*") if path.is_file())
             digests = {path.relative_to(draft).as_posix(): digest_file(path) for path in files}
-            write_json(draft / "spec.json", {**spec, "digests": digests})
+            write_sealed(draft / "spec.json", {**spec, "digests": digests})
             draft.chmod(0o755)  # mkdtemp makes private folders; a store may be shared
             self._replace(draft, place)
         finally:
@@ -121,7 +143,8 @@ class Store:
         self.forget(spec["key"])
 
     def _folder(self, key: str) -> Path | None:
-        return next((self.root / "artifacts").glob(f"*-{key}"), None)
+        named = (self.root / "artifacts").glob(f"*-{key}")
+        return next((path for path in named if path.name.partition("-")[2] == key), None)  # no copy of another name
 
     def _look_anew(self) -> None:
         """Know what other machines have committed: NFS may answer from memory until something in the folder changes."""
@@ -173,29 +196,30 @@ class Store:
         place.parent.mkdir(parents=True, exist_ok=True)
         old = None
         with suppress(OSError, ValueError):
-            old = read_json(place)
-        write_json(place, job)
-        return old if isinstance(old, dict) else None
+            old = read_sealed(place)
+        write_sealed(place, job)
+        return old
 
 
 def _spec(folder: Path) -> dict[str, Any]:
-    """The spec of an artifact that is there, with a digest of each of its files."""
+    """The spec of an artifact, with a digest of each of its files; one of another artifact counts as damaged."""
     try:
-        spec: dict[str, Any] = read_json(folder / "spec.json")
-        return {**spec, "digests": dict(spec["digests"])}
+        spec = read_sealed(folder / "spec.json")
+        if folder.name != f"{spec['kind']}-{spec['key']}":
+            raise ValueError(f"{folder} holds another artifact")
+        return {**spec, "inputs": dict(spec.get("inputs", {})), "digests": dict(spec["digests"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, "spec.json") from error
+        raise Damaged(folder / "spec.json", folder) from error
 
 
 def _check(folder: Path, name: str, digests: dict[str, str]) -> Path:
     """The file of this name, if it is what was committed."""
-    if not (folder / name).is_file() or digest_file(folder / name) != digests.get(name):
-        raise _damaged(folder, name)
-    return folder / name
-
-
-def _damaged(folder: Path, name: str) -> StageFailed:
-    return StageFailed(f"store: {folder / name} is damaged; delete {folder} and run again")
+    try:
+        if (folder / name).is_file() and digest_file(folder / name) == digests.get(name):
+            return folder / name
+    except OSError as error:
+        raise Damaged(folder / name, folder) from error
+    raise Damaged(folder / name, folder)
 
 
 def require_writable(knob: str, value: str) -> None:

@@ -108,6 +108,8 @@ def present(
         print(f"left out: {missing} job{'s' * (missing > 1)} whose results are no longer in the store")
     with page.turn(out):
         index = page.write(frame, store, out, by=by, metrics=metrics, rulings=rulings)
+    for line in frame.attrs["damages"].lines():
+        print(line)
     print(f"page: {index}")
 
 

@@ -101,10 +101,11 @@ def read(frame: pd.DataFrame, store: Path) -> tuple[pd.DataFrame, dict[str, Curv
     """The jobs whose student was watched, with what their curves say as metrics; and the curves by job."""
     if "stopping/step" not in frame or "fit.epochs" not in frame:
         return frame.iloc[:0], {}
-    records = {job.id: job for job in read_jobs(store)}
+    damages = frame.attrs["damages"]
+    records = {job.id: job for job in read_jobs(store, damages)}
     found = {}
     for job in frame.to_dict("records"):
-        looks = curve(records[job["id"]], Store(store))
+        looks = curve(records[job["id"]], Store(store), damages)
         if looks and looks[-1].step:
             per_step = float(job["fit.epochs"]) / looks[-1].step
             epochs, labels, truth = (np.array(column, dtype=float) for column in zip(*looks, strict=True))

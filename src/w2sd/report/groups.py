@@ -67,7 +67,9 @@ def _measured(frame: pd.DataFrame, store: Store) -> tuple[pd.DataFrame, list[dic
     for place, (target, key) in enumerate(zip(targets, frame["compare"], strict=True)):
         if not target or target.endswith(".NoConflict"):
             continue
-        roles = (store.spec("compare", key) or {}).get("inputs") or {}
+        roles: dict[str, str] = {}
+        with frame.attrs["damages"].noted():
+            roles = (store.spec("compare", key) or {}).get("inputs") or {}
         if "baseline" in roles:
             there.append(place)
             inputs.append({role: of for role, of in roles.items() if not role.startswith(SAMPLES)})

@@ -121,15 +121,16 @@ def write(
         _replace(out / "groups.csv", tables.to_csv(groups, metrics).encode())
     else:
         (out / "groups.csv").unlink(missing_ok=True)  # of an earlier report
+    damages = frame.attrs["damages"]
     contents = Contents(
         jobs=frame,
-        stages=results.stages(store, *frame["id"]),
-        flags=[*sentences.flags(frame), *deceptions.flags(rulings)],
+        stages=results.stages(store, *frame["id"], damages=damages),
         tables=shown,
         figures=figures.draw(rows, knobs.unit(frame)),
         deception=_deception(rulings),
         analyses=analyses.make(frame, store, varying, pairs),
         sampled=sections.read_samples(frame, store),
+        flags=[*damages.lines(), *sentences.flags(frame), *deceptions.flags(rulings)],  # when all has been read
     )
     _replace(out / "results.csv", _to_csv(frame).encode())
     written = (f"### {title}\n\n{tables.to_markdown(table)}" for title, table in contents.all_tables().items())

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from w2sd.atomic import read_json
-from w2sd.errors import Refused
+from w2sd.atomic import read_sealed
 from w2sd.parts.stopping import CURVE, TRUTH, Look
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Damaged, Store
 
 MODELS = {"weak": "train/weak", "strong": "train/ceiling"}
 STUDENT = "train/student"
 REFINED = "refine/student"
 OF_REFINED = ("accuracy", "kept", "shown")  # of labels: right, as the teacher said, examples seen on average
+MOST = 10  # damaged files that are named
 VERDICT = "verdict"  # the kind of artifact that holds one
 
 
@@ -51,29 +53,67 @@ def _in_words(group: str, part: dict[str, Any]) -> str:
     return next((said for knob, said in words.items() if part.get(knob) == TRUTH), f"{group} {cls}")
 
 
-def read_jobs(store: Path) -> list[Job]:
-    """Every job of the store, in the order in which they finished."""
-    jobs = [_job(path) for path in (store / "jobs").glob("*.json")]
+class Damages(list[str]):
+    """What a report left out because it is damaged: a line for each file, with the remedy."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Damages:
+        return self  # pandas copies `attrs` in depth: all parts of a report add to one list
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note a damaged file that ends the block."""
+        try:
+            yield
+        except Damaged as damage:
+            self.note(damage)
+
+    def note(self, damage: Damaged) -> None:
+        """Take down a damaged file, each once."""
+        if (line := str(damage).removeprefix("store: ")) not in self:
+            self.append(line)
+
+    def lines(self) -> list[str]:
+        """How many files there are, and the first of them."""
+        n, more = len(self), len(self) - MOST
+        head = [f"Left out: {n} damaged file{'s' * (n > 1)}."] if n else []
+        return [*head, *self[:MOST], *[f"And {more} more."] * (more > 0)]
+
+
+def read_jobs(store: Path, damages: Damages | None = None) -> list[Job]:
+    """Every job of the store, in the order in which they finished; damaged records are noted, or else refused."""
+    jobs = []
+    for path in sorted((store / "jobs").glob("*.json")):
+        with nullcontext() if damages is None else damages.noted():
+            jobs.append(_job(path))
     return sorted(jobs, key=lambda job: (job.finished, job.id))
 
 
 def _job(path: Path) -> Job:
-    """The job of a record; one that cannot be read is refused by the name of its file."""
+    """The job of a record; whatever else is in the file counts as damage."""
     try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise Refused("store", str(path), f"readable JSON ({' '.join(str(error).split())})") from error
-    try:
+        content = read_sealed(path)
         known = {name: content[name] for name in Job.__dataclass_fields__ if content.get(name) is not None}
-        return Job(**{**known, "overrides": tuple(known.get("overrides", ()))})
-    except (AttributeError, TypeError) as error:
-        raise Refused("store", str(path), f"the record of a job ({error})") from error
+        job = Job(**{**known, "overrides": tuple(known.get("overrides", ()))})
+        if job.id != path.stem or not _is_well_formed(job):
+            raise ValueError(f"{path} is not the record of a job")
+        return job
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise Damaged(path, path) from error
 
 
-def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _is_well_formed(job: Job) -> bool:
+    """Whether every field holds what a report takes it for."""
+    if not all(isinstance(table, dict) for table in (job.config, job.choices, job.stages, *job.stages.values())):
+        return False
+    named = (at.get(part) for at in job.stages.values() for part in ("kind", "key"))
+    texts = (job.id, job.name, job.compare, job.command, job.finished, job.sweep or "")
+    return all(isinstance(text, str) for text in (*texts, *job.oracles, *job.overrides, *job.choices.values(), *named))
+
+
+def measures(job: Job, store: Store, known: dict[str, dict[str, Any]], damages: Damages) -> dict[str, Any]:
     """`parameters/weak`, `parameters/strong`; `stopping/…` where the student was watched, `refined/…` where its labels
     were refined; `data/dropped_long_training` where pairs to train on were too long, by the worst-off model; less what
-    is gone.
+    is gone or damaged.
 
     `known` keeps what was read, by key: jobs share most of their trainings.
     """
@@ -83,7 +123,9 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
         if at is None:
             return {}
         if at["key"] not in known:
-            known[at["key"]] = store.read(at["kind"], at["key"], "metrics.json") or {}
+            known[at["key"]] = {}
+            with damages.noted():
+                known[at["key"]] = store.read(at["kind"], at["key"], "metrics.json") or {}
         return known[at["key"]]
 
     sizes = {f"parameters/{role}": read(stage).get("n/parameters") for role, stage in MODELS.items()}
@@ -94,10 +136,11 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]]) -> dict[s
     return {name: value for name, value in (sizes | refined | dropped).items() if value is not None} | watched
 
 
-def curve(job: Job, store: Store) -> list[Look]:
-    """What was seen of the student, step by step; nothing where nobody looked or the artifact is gone."""
-    at = job.stages.get(STUDENT)
-    spec = store.spec(at["kind"], at["key"]) if at else None
-    if at is None or spec is None or CURVE not in spec["digests"]:
-        return []
-    return [Look(**look) for look in store.read(at["kind"], at["key"], CURVE)]
+def curve(job: Job, store: Store, damages: Damages) -> list[Look]:
+    """What was seen of the student, step by step; nothing where nobody looked or the artifact is gone or damaged."""
+    at, looks = job.stages.get(STUDENT), []
+    with damages.noted():
+        spec = store.spec(at["kind"], at["key"]) if at else None
+        if at is not None and spec is not None and CURVE in spec["digests"]:
+            looks = store.read(at["kind"], at["key"], CURVE)
+    return [Look(**look) for look in looks]

@@ -14,7 +14,7 @@ from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import canonical
 from w2sd.pipeline.store import Store
 from w2sd.report.knobs import RUNTIME, order, overridden, same, telling, text
-from w2sd.report.records import Job, measures, read_jobs
+from w2sd.report.records import Damages, Job, measures, read_jobs
 
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides", "reads_truth")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
@@ -49,7 +49,8 @@ def load(
     Columns: `IDENTITY`, the resolved configuration (a part is also there as a whole, by its option), the metrics,
     among them what the job's trainings tell (`trained.measures`).
     `attrs` names them: `knobs`, `metrics` (numbers), `remarks` (metrics that are words), and counts in `missing` the
-    jobs that are left out because their results are no longer in the store. A knob that a record lacks because its
+    jobs that are left out because their results are no longer in the store. `damages` are the damaged files: those that
+    were left out here, and those that whatever reads more of these jobs adds. A knob that a record lacks because its
     version did not have it yet reads `not recorded`; one that has the name of another column is given as
     `config.<knob>`; `method`, which sets other knobs, is one where every job took one. Of jobs of one configuration,
     which a later version of w2sd measures anew, only the last is there.
@@ -58,25 +59,29 @@ def load(
     knobs: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
     identities: list[dict[str, Any]] = []
-    missing = 0
+    missing, damages = 0, Damages()
     trainings: dict[str, dict[str, Any]] = {}
     latest: dict[str, Job] = {}
-    for job in read_jobs(Path(store)):
+    for job in read_jobs(Path(store), damages):
         if name in (None, job.name) and sweep in (None, job.sweep) and (wanted is None or job.id in wanted):
             latest.pop(_asked_for(job), None)
             latest[_asked_for(job)] = job
     has_methods = all("method" in job.choices for job in latest.values())
     for job in latest.values():
-        measured = _measured(Store(store), job.compare)
-        if measured is None:
-            missing += 1
+        measured: dict[str, Any] = {}
+        with damages.noted():
+            measured = _measured(Store(store), job.compare) or {}
+            missing += not measured
+        if not measured:
             continue
         identities.append({column: getattr(job, column) for column in IDENTITY})
         knobs.append({key: value for key, value in _flatten(recorded(job.config), job.choices) if key != "name"})
         if has_methods:
             knobs[-1]["method"] = job.choices["method"]
-        metrics.append(measured | measures(job, Store(store), trainings))
-    return _assemble(identities, knobs, metrics, missing)
+        metrics.append(measured | measures(job, Store(store), trainings, damages))
+    frame = _assemble(identities, knobs, metrics)
+    frame.attrs |= {"missing": missing, "damages": damages}
+    return frame
 
 
 def _measured(store: Store, compare: str) -> dict[str, Any] | None:
@@ -87,20 +92,20 @@ def _measured(store: Store, compare: str) -> dict[str, Any] | None:
     return {figure: value for name in names for figure, value in store.read("compare", compare, name).items()}
 
 
-def stages(store: Path, *jobs: str) -> pd.DataFrame:
+def stages(store: Path, *jobs: str, damages: Damages) -> pd.DataFrame:
     """The stages of these jobs, each job's from cause to effect: what each cost, and where and with what it ran.
 
-    Columns: `STAGE`; a value is None where the artifact is gone or does not tell. A stage that jobs share is there
-    once for each of them.
+    Columns: `STAGE`; a value is None where the artifact is gone, damaged or does not tell. A stage that jobs share is
+    there once for each of them.
     """
-    records = {record.id: record for record in read_jobs(Path(store))}
+    records = {record.id: record for record in read_jobs(Path(store), damages)}
     known: dict[str, dict[str, Any]] = {}  # a sweep shares most of its stages: each is read once
     rows = []
     for job in jobs:
         named = records[job].stages if job in records else {}
         for at in named.values():
             if at["key"] not in known:
-                known[at["key"]] = _stage(Store(store), at["kind"], at["key"])
+                known[at["key"]] = _stage(Store(store), at["kind"], at["key"], damages)
         own = [{"stage": name, **known[at["key"]]} for name, at in named.items()]
         rows += sorted(own, key=lambda row: (_depth(row["key"], known), row["created"] or "", row["stage"]))
     return pd.DataFrame(rows, columns=STAGE, dtype=object)
@@ -125,6 +130,7 @@ def pick(store: Path, name: str | None, conditions: Sequence[str]) -> pd.DataFra
     """The jobs of this experiment, or of every one, that meet the conditions: at least one."""
     frame = load(store)
     gone = f" ({n} recorded, their results are gone)" if (n := frame.attrs["missing"]) else ""
+    gone += "".join(f"; {line}" for line in frame.attrs["damages"].lines())
     accepted = f"a store with finished jobs: run `w2sd -m experiment=demo` first, or name another store{gone}"
     require(len(frame) > 0, "store", str(store), accepted)
     if name is not None:
@@ -170,7 +176,7 @@ def _asked_for(job: Job) -> str:
 
 
 def _assemble(
-    identities: list[dict[str, Any]], knobs: list[dict[str, Any]], metrics: list[dict[str, Any]], missing: int
+    identities: list[dict[str, Any]], knobs: list[dict[str, Any]], metrics: list[dict[str, Any]]
 ) -> pd.DataFrame:
     measured = pd.DataFrame(metrics, dtype=object)
     remarks = [
@@ -183,7 +189,7 @@ def _assemble(
     who = pd.DataFrame(identities, columns=list(IDENTITY), dtype=object)
     frame = pd.concat([who, settings, measured[remarks], *(_numeric(measured[name]) for name in numbers)], axis=1)
     names = {"knobs": settings.columns, "metrics": numbers, "remarks": remarks}
-    frame.attrs = {**{kind: Names(columns) for kind, columns in names.items()}, "missing": missing}
+    frame.attrs = {kind: Names(columns) for kind, columns in names.items()}
     return frame
 
 
@@ -211,9 +217,12 @@ def _depth(key: str, known: dict[str, dict[str, Any]]) -> int:
     return 1 + max((_depth(upstream, known) for upstream in inputs.values()), default=0)
 
 
-def _stage(store: Store, kind: str, key: str) -> dict[str, Any]:
-    spec = store.spec(kind, key) or {}
-    runtime = store.read(kind, key, "runtime.json") or {}
+def _stage(store: Store, kind: str, key: str, damages: Damages) -> dict[str, Any]:
+    spec: dict[str, Any] = {}
+    runtime: dict[str, Any] = {}
+    with damages.noted():
+        spec = store.spec(kind, key) or {}
+        runtime = store.read(kind, key, "runtime.json") or {}
     hardware = runtime.get("hardware") or {}
     return {
         "kind": kind,

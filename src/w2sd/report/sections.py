@@ -17,6 +17,7 @@ from w2sd.pipeline.plan import SAMPLED, SAMPLES
 from w2sd.pipeline.store import Store
 from w2sd.report import knobs, notation, results
 from w2sd.report.estimates import of_job, per_job
+from w2sd.report.records import Damages
 from w2sd.report.style import details, grid, section, table
 from w2sd.report.tables import Table
 
@@ -48,7 +49,7 @@ def read_samples(frame: pd.DataFrame, store: Path) -> list[Sampled]:
     found: dict[str, Sampled] = {}
     for name, job in zip(names, results.rows(frame), strict=True):
         if name not in found and len(found) < MOST:
-            answers = _answers(Store(store), job["compare"])
+            answers = _answers(Store(store), job["compare"], frame.attrs["damages"])
             if answers:
                 roles = [role for role in SAMPLED if any(role in said for said in answers.values())]
                 found[name] = Sampled(name, answers, {role: _figures(job, role) for role in roles})
@@ -157,16 +158,18 @@ def machines(stages: pd.DataFrame) -> str:
     return details("Versions and hardware", grid(("", ""), rows, n_labels=2)) if rows else ""
 
 
-def _answers(store: Store, compare: str) -> dict[str, dict[str, str]]:
-    """What each model of a job said, by prompt and role; nothing of stages that are gone."""
+def _answers(store: Store, compare: str, damages: Damages) -> dict[str, dict[str, str]]:
+    """What each model of a job said, by prompt and role; nothing of stages that are gone or damaged."""
     answers: dict[str, dict[str, str]] = {}
-    inputs = (store.spec("compare", compare) or {}).get("inputs") or {}
+    inputs: dict[str, str] = {}
+    with damages.noted():
+        inputs = (store.spec("compare", compare) or {}).get("inputs") or {}
     for role in SAMPLED:
-        key = inputs.get(f"{SAMPLES}{role}")
-        if key is None or not store.has("generate", key):
-            continue
-        lines = store.file("generate", key, "samples.jsonl").read_text(encoding="utf-8")
-        for row in map(json.loads, lines.rstrip("\n").split("\n")):
+        key, lines = inputs.get(f"{SAMPLES}{role}"), ""
+        with damages.noted():
+            if key is not None and store.spec("generate", key) is not None:
+                lines = store.file("generate", key, "samples.jsonl").read_text(encoding="utf-8")
+        for row in map(json.loads, filter(None, lines.split("\n"))):
             answers.setdefault(row["prompt"], {})[role] = row["text"]
     return answers
 

@@ -16,7 +16,7 @@ from w2sd.errors import Refused, StageFailed
 from w2sd.identity import canonical
 from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.verdict import VERSION, Verdict, holm, judge
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Damaged, Store
 from w2sd.predictions import PREDICTIONS, Predictions, join, length_difference, read_predictions, select
 from w2sd.report import knobs, notation, tables
 from w2sd.report.groups import Group, groups, worlds_and_seeds
@@ -191,6 +191,8 @@ def _judge(group: Group, store: Path) -> Verdict:
         params = {**RULE, "drops_pairs": _drops_pairs(group), "replicates": [who for who, _ in members]}
         return cached(Store(store), params, inputs, lambda: judge(replicates(group, store), **RULE))
     except (Refused, StageFailed) as problem:
+        if isinstance(problem, Damaged):
+            group.jobs.attrs["damages"].note(problem)
         return Verdict("not_testable", str(problem), "these jobs again, for what they left in the store")
 
 
