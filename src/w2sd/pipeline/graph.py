@@ -133,7 +133,8 @@ class Graph:
             "stream": stream,
             "seed": seed,
         }
-        optional = {"stopping": self.run.stopping, "head": self.run.head, "hint": hint}
+        weak = self.run.weak if conflict is not None and conflict.needs_blind_spots else None
+        optional = {"stopping": self.run.stopping, "head": self.run.head, "hint": hint, "weak": weak}
         params |= {name: part for name, part in optional.items() if part is not None}
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
