@@ -83,6 +83,15 @@ class Conflict:
         return None
 
 
+def blind_spots(conflict: Conflict, data: Any, weak: Any) -> IsBlind | None:
+    """Which rows `weak` was never taught to decide, for a conflict that needs to know; refuses data that do not say."""
+    if not conflict.needs_blind_spots:
+        return None
+    if not hasattr(data, "known") or not hasattr(weak, "rung"):
+        raise Refused("conflict", type(conflict).__name__, "data=world and model@weak a rung of it, of which it is known")
+    return lambda pairs: ~data.known(pairs, weak.rung)
+
+
 def adds_rows(conflict: Conflict | None) -> bool:
     """Whether it has rows of its own for a student to read."""
     return conflict is not None and type(conflict).extra is not Conflict.extra

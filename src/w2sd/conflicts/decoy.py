@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Inverted(ExtraRows):
     """Rows with inverted labels from anywhere: as many errors as are planted, and no place for them."""
 
+    ratio: float = 0.125  # extra rows per training row
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = TARGET
     labels: ClassVar[str] = INVERTED
@@ -38,6 +39,7 @@ class InvertedTopics(ExtraRows):
     The topics (prompts) of a data set are drawn by their names.
     """
 
+    ratio: float = 0.125  # extra rows per training row
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = TARGET
     labels: ClassVar[str] = INVERTED
@@ -55,22 +57,16 @@ class InvertedTopics(ExtraRows):
         blind = [topic for topic in drawn if all(flags[topic])][:2]
         if len(known) < 2 or len(blind) < 2:
             raise Refused("conflict", "topics", "data with two prompts that the weak model knows and two that it does not")
-        half = self.ratio / 2
-        return Extra(
-            [
-                row
-                for topics in (known, blind)
-                for row in take([row for row in rows if row.prompt in topics], half, n_rows, self.draws)
-            ],
-            self.labels,
-        )
+        harmed = [[row for row in rows if row.prompt in topics] for topics in (known, blind)]
+        in_turn = [row for both in zip(*harmed, strict=False) for row in both]
+        return Extra(take(in_turn, self.ratio, n_rows, self.draws), self.labels)
 
 
 @dataclass(frozen=True)
 class UnsureLabels(Conflict):
     """Weak labels inverted at random, the likelier the less sure the weak model is: with chance rate * 4 p (1 - p)."""
 
-    rate: float = 0.5
+    rate: float = 0.5  # chance where the weak model is undecided
     VERSION: ClassVar[int] = 1
     is_placebo: ClassVar[bool] = True
 
@@ -86,7 +82,7 @@ class UnsureLabels(Conflict):
 class FewerSteps(Conflict):
     """A training that is cut short: a share of its optimiser steps."""
 
-    share_of_steps: float = 0.5
+    share_of_steps: float = 0.5  # of the optimiser steps of a whole training
     VERSION: ClassVar[int] = 1
     is_placebo: ClassVar[bool] = True
 
@@ -98,7 +94,7 @@ class FewerSteps(Conflict):
 class MoreImitation(Conflict):
     """Weak labels that are surer of themselves: their logits times `factor`."""
 
-    factor: float = 2.0
+    factor: float = 2.0  # of the logits of the weak labels
     VERSION: ClassVar[int] = 1
     is_placebo: ClassVar[bool] = True
 

@@ -21,14 +21,11 @@ class Planted(ExtraRows):
     from others: there it is the control that must not be found.
     """
 
+    ratio: float = 0.125  # extra rows per training row
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = TARGET
     labels: ClassVar[str] = INVERTED
     needs_blind_spots: ClassVar[bool] = True
-
-    @property
-    def reads_truth(self) -> bool:
-        return True
 
     def placebos(self) -> dict[str, Conflict]:
         return {"more_data": MoreData(self.ratio, self.match_steps)}

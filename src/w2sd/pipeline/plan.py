@@ -111,7 +111,6 @@ class _Experiment(Graph):
     def arm(self, role: str, *, seed: int, conflict: Any, supervision: Any = None) -> Stage:
         """The last student of the chain: a fold over the models between weak and strong."""
         run = self.run
-        stream = _stream(role, conflict)
         supervision = supervision or run.supervision
         on_the_way = supervision.first_stage or supervision  # only the last student has a first one before it
         teacher_role, teacher = "weak", self.weak
@@ -122,16 +121,14 @@ class _Experiment(Graph):
             part = 0 if run.chain.reuse_prompts else hop
             here = conflict if run.chain.conflict_everywhere else NoConflict()
             teacher_role = f"{role}_hop_{hop}"
-            teacher = self.teach(
-                teacher_role, model, on_the_way, inputs, seed=seed, stream=stream, part=part, conflict=here
-            )
+            teacher = self.teach(teacher_role, model, on_the_way, inputs, seed=seed, part=part, conflict=here)
         inputs = dict(self.strong_base)
         if supervision.needs_teacher:
             inputs["labels"] = self.refine(role, self.label(teacher_role, teacher), self.strong_base)
         if first := supervision.first_stage:
-            student = self.teach(f"{role}_first", run.strong, first, inputs, seed=seed, stream=stream, conflict=NoConflict())
+            student = self.teach(f"{role}_first", run.strong, first, inputs, seed=seed, conflict=NoConflict())
             inputs["second_labels"] = self.label(f"{role}_first", student)
-        how = {"seed": seed, "stream": stream, "conflict": conflict, "hint": run.hint}
+        how = {"seed": seed, "stream": _stream(role, conflict), "conflict": conflict, "hint": run.hint}
         return self.teach(role, run.strong, supervision, inputs, **how)
 
     def teach(self, role: str, model: Any, supervision: Any, inputs: dict[str, Any], **how: Any) -> Stage:
@@ -144,10 +141,10 @@ class _Experiment(Graph):
 
 
 def _stream(role: str, conflict: Any) -> str:
-    """The stream of random numbers of an arm: no two arms of a seed draw the same ones, or they would not be independent.
+    """The stream of random numbers of an arm: arms that are compared draw different ones under one seed.
 
-    A baseline is no arm: arms of all conflicts share it.
+    The baselines are shared by all arms, and none of these.
     """
-    if role.startswith(("baseline", "twin_")):
-        return "baseline"
-    return f"{'gold ' * role.startswith('gold_')}{'baseline' if role == 'gold_baseline' else type(conflict).__name__}"
+    if role.startswith(("baseline", "twin_", "gold_baseline")):
+        return role.rstrip("_0123456789").replace("twin", "baseline")
+    return f"{'gold_' if role.startswith('gold_') else ''}{type(conflict).__name__}"

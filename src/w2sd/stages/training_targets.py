@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.conflicts.base import COIN, INVERTED, SOURCE, Conflict, Extra, IsBlind
+from w2sd.conflicts.base import COIN, INVERTED, SOURCE, Conflict, Extra, blind_spots
 from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, draw, texts_of
 from w2sd.errors import Refused, StageFailed, within
 from w2sd.identity import digest
@@ -33,15 +33,10 @@ def lessons(task: Task, table: Table, conflict: Conflict) -> tuple[list[Any], Fl
     if type(conflict).relabel is not Conflict.relabel:
         draws = np.array([draw(str(task.params["seed"]), pair.id) for pair in own])
         targets_NK = conflict.relabel(targets_NK, draws)
-    extra = conflict.extra(table, len(own), blind_spots(task.params["data"], task.params.get("weak")))
+    extra = conflict.extra(table, len(own), blind_spots(conflict, task.params["data"], task.params.get("weak")))
     labels = extra_targets(task, extra)
     added = [pair for pair in extra.pairs if pair.id in labels]
     return own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own)
-
-
-def blind_spots(data: Any, weak: Any) -> IsBlind | None:
-    """Which rows this weak model was never taught to decide; None without one."""
-    return None if weak is None else lambda pairs: ~data.known(pairs, weak.rung)
 
 
 def supervised(task: Task, examples: list[Any]) -> tuple[list[Any], Floats]:
