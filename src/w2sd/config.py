@@ -278,8 +278,11 @@ def _choice(group: str) -> str:
     return f"model@{group}" if group in ("weak", "strong") else group
 
 
+ORACLE_TRAITS = ("reads_truth", "needs_ceiling", "needs_blind_spots")
+
+
 def oracles(run: RunConfig) -> list[str]:
-    """The groups whose part declares that it reads what no supervisor knows: the truth, or a ceiling's view of it.
+    """The groups whose part declares that it reads what no supervisor knows: truth, a ceiling's view, blind spots.
 
     Of a supervision in stages the first one counts too.
     """
@@ -288,7 +291,7 @@ def oracles(run: RunConfig) -> list[str]:
 
 def _is_oracle(part: Any) -> bool:
     stages = [part, getattr(part, "first_stage", None)]
-    return any(getattr(stage, trait, False) for stage in stages for trait in ("reads_truth", "needs_ceiling"))
+    return any(getattr(stage, trait, False) for stage in stages for trait in ORACLE_TRAITS)
 
 
 def recorded(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,10 +24,12 @@ from transformers import GPT2Config, GPT2Model
 
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, build, read
-from w2sd.conflicts.base import COIN, SOURCE, TEACHER, Conflict, Extra, NoConflict
+from w2sd.conflicts.base import COIN, INVERTED, SOURCE, TEACHER, Conflict, Extra, NoConflict, blind_spots
+from w2sd.conflicts.decoy import FewerSteps, Inverted, InvertedTopics, MoreImitation, OtherSeed, UnsureLabels
 from w2sd.conflicts.explicit import Explicit, contradicts
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
+from w2sd.conflicts.planted import Planted
 from w2sd.data import pairs as data
 from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.loader import Loader, Shuffled
@@ -61,6 +63,8 @@ PULLING = {  # conflicts with a loss
     "explicit_random_mask, half": RandomMask(rate=0.5),
 }
 FEEDING = {name: conflict for name, conflict in OPTIONS.items() if isinstance(conflict, Implicit | MoreData | Agreeing)}
+FEEDING |= {name: conflict for name, conflict in OPTIONS.items() if isinstance(conflict, Planted | Inverted)}
+FEEDING |= {name: conflict for name, conflict in OPTIONS.items() if isinstance(conflict, InvertedTopics)}
 FEEDING |= {name: conflict for name, conflict in OPTIONS.items() if isinstance(conflict, RandomHelpful | Unrelated)}
 
 
@@ -395,7 +399,7 @@ SIZES = {"gt": 32, "w2s": 40, "w2s_parts": 3, "test": 8, "helpful": 40, "helpful
 OVERRIDES = [
     *(f"data.{size}={n}" for size, n in SIZES.items()),
     *("weak.width=8", "weak.layers=1", "weak.heads=2", "strong.width=8", "strong.layers=1", "strong.heads=2"),
-    *("fit.epochs=2", "fit.batch=16", "conflict=implicit"),
+    *("fit.epochs=2", "fit.batch=16", "conflict=implicit", "data.visible=1.0"),
 ]
 BASELINE_STEPS = 2 * 3  # two epochs of 40 rows in batches of 16
 
@@ -422,9 +426,14 @@ class Setting(NamedTuple):
     def table(self) -> Table:
         return data.read(self.run.data)
 
+    def extra(self, conflict: Conflict) -> Extra:
+        """The rows that a conflict adds to 40."""
+        return conflict.extra(self.table, 40, blind_spots(conflict, self.run.data, self.run.weak))
+
     def task(self, conflict: Conflict, **params: Any) -> Task:
         """The task of an arm."""
         stage = self.stages["train/student"]
+        params = {"weak": self.run.weak} | params
         inputs = {role: self.store.find(made.key) for role, made in stage.inputs.items()}
         folder = self.folder / f"arm-{len(list(self.folder.glob('arm-*')))}"
         return task_in(folder, params={**stage.params, "conflict": conflict, **params}, inputs=inputs)
@@ -490,10 +499,12 @@ def test_an_explicit_conflict_without_strength_is_none_bit_for_bit(
 def test_every_option_trains_and_none_alone_trains_what_none_trains(
     setting: Setting, none: Arm, monkeypatch: pytest.MonkeyPatch, conflict: Conflict
 ) -> None:
+    """A decoy of another seed is told from none by its stream alone, which a plan gives it."""
     arm = setting.arm(conflict, monkeypatch)
-    assert (arm.weights == none.weights) == (type(conflict) is NoConflict)
+    assert (arm.weights == none.weights) == isinstance(conflict, NoConflict | OtherSeed)
     assert arm.said["n/pairs"] == 40 + arm.said["n/extra"]
-    assert arm.said["n/steps"] == 2 * -(-arm.said["n/pairs"] // 16)
+    steps = 2 * -(-arm.said["n/pairs"] // 16)
+    assert arm.said["n/steps"] == (steps / 2 if isinstance(conflict, FewerSteps) else steps)
 
 
 @each(PULLING | FEEDING | {"none": NoConflict()})
@@ -543,6 +554,7 @@ KINDS: dict[type, tuple[str, int, str]] = {  # facet, part, whose labels
     RandomHelpful: (data.CONFLICTING, 0, COIN),
     Unrelated: (data.UNRELATED, 0, SOURCE),
     Agreeing: (data.CONFLICTING, 0, TEACHER),
+    Inverted: (data.TARGET, 2, INVERTED),
 }
 
 
@@ -557,8 +569,8 @@ def test_which_rows_join_and_how_many(setting: Setting, cls: type, ratio: float,
 
 
 def test_every_option_that_adds_rows_is_in_the_table(setting: Setting) -> None:
-    adding = {type(conflict) for conflict in OPTIONS.values() if conflict.extra(setting.table, 40).pairs}
-    assert adding == {type(conflict) for conflict in FEEDING.values()} == set(KINDS)
+    adding = {type(conflict) for conflict in OPTIONS.values() if setting.extra(conflict).pairs}
+    assert adding == {type(conflict) for conflict in FEEDING.values()} == set(KINDS) | {Planted, InvertedTopics}
     assert not NoConflict().extra(setting.table, 40).pairs
 
 
@@ -578,6 +590,7 @@ SOURCES = {
     RandomHelpful: "data.helpful",
     Unrelated: "data.unrelated",
     Agreeing: "data.helpful",
+    Inverted: "w2s",
 }
 
 
@@ -585,6 +598,60 @@ SOURCES = {
 def test_too_few_rows_are_refused_and_not_a_smaller_dose(setting: Setting, cls: type) -> None:
     with refused("ratio", 1.25, f"1 {SOURCES[cls]} 40"):
         cls(ratio=1.25).extra(setting.table, 40)
+
+
+TOPICS = {"visible": 1.0, "w2s": 200}  # blind spots are whole topics, with rows enough for four of them
+
+
+@pytest.mark.parametrize("visible", [0.0, 1.0])
+def test_errors_are_planted_where_the_weak_model_cannot_know(setting: Setting, visible: float) -> None:
+    """The first such rows of the part that trains no student; nowhere else, whether or not a prompt shows it."""
+    world = dataclasses.replace(setting.run.data, **TOPICS | {"visible": visible})
+    table, rung = world.table(), setting.run.weak.rung
+    planted = Planted(ratio=0.25)
+    extra = planted.extra(table, 200, blind_spots(planted, world, setting.run.weak))
+    spare = table.rows("w2s", data.TARGET, 2)
+    blind = [pair for pair, known in zip(spare, world.known(spare, rung), strict=True) if not known]
+    assert extra == Extra(blind[:50], INVERTED)
+    shares = {len({known for known in world.known(pairs, rung)}) for pairs in by_prompt(spare).values()}
+    assert shares == ({1} if visible else {2})
+
+
+def by_prompt(pairs: list[Pair]) -> dict[str, list[Pair]]:
+    return {prompt: [pair for pair in pairs if pair.prompt == prompt] for prompt in {pair.prompt for pair in pairs}}
+
+
+def test_a_decoy_of_topics_harms_two_that_are_known_and_two_that_are_not(setting: Setting) -> None:
+    world, decoy = dataclasses.replace(setting.run.data, **TOPICS), InvertedTopics(ratio=0.25)
+    extra = decoy.extra(world.table(), 200, blind_spots(decoy, world, setting.run.weak))
+    harmed = by_prompt(extra.pairs)
+    known = [bool(world.known(pairs, setting.run.weak.rung).all()) for pairs in harmed.values()]
+    assert sorted(known) == [False, False, True, True]
+    assert sum(len(pairs) for pairs, flag in zip(harmed.values(), known, strict=True) if flag) == 25
+    assert (len(extra.pairs), extra.labels) == (50, INVERTED)
+    invisible = dataclasses.replace(world, visible=0.0)
+    with refused("conflict", "topics", "two"):
+        decoy.extra(invisible.table(), 200, blind_spots(decoy, invisible, setting.run.weak))
+
+
+def test_blind_spots_are_asked_of_data_that_know_them(setting: Setting) -> None:
+    assert blind_spots(Inverted(), object(), object()) is None
+    with refused("conflict", "Planted", "data=world"):
+        blind_spots(Planted(), object(), setting.run.weak)
+
+
+def test_unsure_labels_are_inverted_by_their_draws() -> None:
+    targets = np.array([[0.5, 0.5], [0.9, 0.1], [0.1, 0.9], [1.0, 0.0]])
+    chance = 0.5 * np.array([1.0, 0.36, 0.36, 0.0])
+    below, above = (UnsureLabels(0.5).relabel(targets, np.maximum(chance + step, 0)) for step in (-1e-9, 1e-9))
+    assert below == pytest.approx(np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1], [1.0, 0.0]]))
+    assert above.tolist() == targets.tolist()
+
+
+def test_more_imitation_multiplies_the_logits_of_weak_labels() -> None:
+    p = np.array([0.0, 0.1, 0.5, 0.8, 1.0])
+    [more, _] = MoreImitation(2.0).relabel(np.stack([p, 1 - p], axis=1), p).T
+    assert more == pytest.approx([0, 1 / 82, 0.5, 16 / 17, 1])
 
 
 def test_without_a_spare_part_there_is_no_more_data(setting: Setting) -> None:
@@ -609,6 +676,9 @@ def test_an_impossible_dose_is_refused(cls: type, ratio: float) -> None:
         (RandomMask, "alpha", -1.0),
         (RandomMask, "rate", 1.1),
         (RandomMask, "rate", -0.1),
+        (UnsureLabels, "rate", 0.0),
+        (FewerSteps, "share_of_steps", 1.0),
+        (MoreImitation, "factor", 1.0),
     ],
 )
 def test_an_impossible_pull_is_refused(cls: Any, knob: str, value: float) -> None:
@@ -626,7 +696,7 @@ def taught(setting: Setting, conflict: Conflict, **params: Any) -> tuple[list[Pa
     task = setting.task(conflict, **params)
     if params.get("supervision") == Gold():
         task = task._replace(inputs={role: path for role, path in task.inputs.items() if role != "labels"})
-    extra = conflict.extra(setting.table, 40)
+    extra = setting.extra(conflict)
     targets = training_targets.extra_targets(task, extra)
     assert list(targets) == [pair.id for pair in extra.pairs]  # the whole dose
     return extra.pairs, first_slots(targets)
@@ -693,7 +763,7 @@ def test_the_extra_rows_stand_after_the_own_rows_which_are_taught_as_ever(
     assert rows.targets[:40].tolist() == own.targets.tolist()
     assert rows.targets[40:].tolist() == taught(setting, conflict)[1]
     tokenizer = setting.run.strong.open_tokenizer()
-    for pair, row in zip(conflict.extra(setting.table, 40).pairs, rows.texts[40:], strict=True):
+    for pair, row in zip(setting.extra(conflict).pairs, rows.texts[40:], strict=True):
         sides = [pair.rejected, pair.chosen] if coin(pair.id) else [pair.chosen, pair.rejected]
         assert [[*row.prompt, *side] for side in row.answers] == [
             tokenizer(pair.prompt + side)["input_ids"] for side in sides

@@ -82,7 +82,7 @@ def test_what_each_training_learns_from(asked: Callable[..., RunConfig]) -> None
     assert told == {
         "weak": [run.weak, "gt", "weak", 3, None, None],
         "ceiling": [run.strong, "w2s", "ceiling", 3, None, None],
-        "student": [run.strong, "w2s", "student", 7, run.supervision, NoConflict()],
+        "student": [run.strong, "w2s", "NoConflict", 7, run.supervision, NoConflict()],
     }
     assert stages["label/weak"].params["split"] == "w2s"
     assert {stages[f"evaluate/{name}"].params["split"] for name in told} == {"test"}
@@ -379,38 +379,32 @@ def test_a_sweep_over_seeds_trains_one_weak_model_one_ceiling_and_makes_labels_o
     assert Counter(made.values()) == {"pretrain": 2, "train": 2 + 3, "label": 1, "evaluate": 2 + 3, "compare": 3}
 
 
-def test_a_sweep_over_conflicts_and_seeds_trains_each_student_once_and_one_twin_more(
+def test_a_sweep_over_conflicts_and_seeds_trains_each_student_and_each_baseline_once(
     asked: Callable[..., RunConfig],
 ) -> None:
-    """3 conflicts x 3 seeds: one weak model, one ceiling, nine students, and the one twin that is none of them."""
-    runs = {
-        (conflict, seed): settings(asked(f"conflict={conflict}"), seed=seed)
+    """3 conflicts x 3 seeds: one weak model, one ceiling, nine students, and four baselines that are none of them."""
+    runs = [
+        settings(asked(f"conflict={conflict}"), seed=seed)
         for conflict in ("none", "implicit", "explicit")
         for seed in range(3)
+    ]
+    counts = Counter(kind for kind, _ in distinct(*map(plan, runs)))
+    assert counts == {"pretrain": 2, "train": 2 + 9 + 4, "label": 1, "evaluate": 2 + 9 + 4, "compare": 9}
+
+
+def test_no_two_arms_of_a_seed_draw_the_same_numbers(asked: Callable[..., RunConfig]) -> None:
+    """Baselines, the student without a conflict, every conflict, its placebos and its gold arms: a stream for each."""
+    names = ("none", "implicit", "explicit", "planted", "decoy_seed")
+    plans = {name: plan(settings(asked(f"conflict={name}"), controls=True)) for name in names}
+    streams = {
+        name: {role: plans[name][f"train/{role}"].params["stream"] for role in ARMS if f"train/{role}" in plans[name]}
+        for name in names
     }
-    plans = {name: plan(run) for name, run in runs.items()}
-    counts = Counter(kind for kind, _ in distinct(*plans.values()))
-    assert counts == {"pretrain": 2, "train": 1 + 1 + 9 + 1, "label": 1, "evaluate": 1 + 1 + 9 + 1, "compare": 9}
-    students = {stages["train/student"].key for stages in plans.values()}
-    twins = [stage for stages in plans.values() for name, stage in stages.items() if name.startswith("train/twin")]
-    [missing] = {stage.key: stage for stage in twins if stage.key not in students}.values()
-    assert missing.params["seed"] == 3
-
-
-@pytest.mark.parametrize("conflict", ["implicit", "explicit", "placebo_more_data"])
-def test_the_student_without_a_conflict_is_the_baseline_of_every_conflict(
-    asked: Callable[..., RunConfig], conflict: str
-) -> None:
-    for seed in range(3):
-        alone = plan(settings(asked(), seed=seed))
-        stages = plan(settings(asked(f"conflict={conflict}"), seed=seed))
-        for kind in ("train", "evaluate"):
-            assert stages[f"{kind}/baseline"].key == alone[f"{kind}/student"].key
-            assert stages[f"{kind}/student"].key != alone[f"{kind}/student"].key
-        twin = plan(settings(asked(f"conflict={conflict}"), seed=seed + 1))
-        names = {stage.params["seed"]: name for name, stage in twin.items() if name.startswith("train/twin")}
-        assert twin[names[seed]].key == alone["train/student"].key
-        assert twin[names[seed].replace("train", "evaluate")].key == alone["evaluate/student"].key
+    for of_arm in streams.values():
+        assert {of_arm.pop(role, "baseline") for role in ("baseline", "twin_1", "twin_2", "twin_3")} == {"baseline"}
+        assert len(set(of_arm.values())) == len(of_arm)
+        assert not {"baseline", "weak", "ceiling"} & set(of_arm.values())
+    assert len({of_arm["student"] for of_arm in streams.values()}) == len(names)
 
 
 def test_a_sweep_over_weak_models_shares_the_ceiling(asked: Callable[..., RunConfig]) -> None:

@@ -1,11 +1,12 @@
-"""A conflict pulls the student away from its supervisor: through extra data, through an extra loss, or both.
+"""A conflict pulls the student away from its supervisor: through extra data, an extra loss, or other labels.
 
-Its two hooks are all that a student knows of it. A conflict whose loss reads the truth says so in `reads_truth`; only
-then does a batch carry it, and the report flags the run.
+Its hooks are all that a student knows of it. A conflict whose loss reads the truth says so in `reads_truth`; only then
+does a batch carry it, and the report flags the run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -14,13 +15,15 @@ from w2sd.errors import Refused, require
 from w2sd.objectives.preference import SFT
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from w2sd.data.batch import PairBatch
     from w2sd.data.pairs import Pair, Table
     from w2sd.objectives.base import Objective
 
-SOURCE, TEACHER, COIN = "own", "teacher", "coin"
+SOURCE, TEACHER, COIN, INVERTED = "own", "teacher", "coin", "inverted"
 REVERSE, WORSE_TEXT = "reverse", "sft"
 FORMS = (REVERSE, WORSE_TEXT)
 SOURCES = {CONFLICTING: "data.helpful", UNRELATED: "data.unrelated", TARGET: "the last part of w2s"}  # of extra rows
@@ -29,20 +32,26 @@ SOURCES = {CONFLICTING: "data.helpful", UNRELATED: "data.unrelated", TARGET: "th
 class Extra(NamedTuple):
     """Rows that join the training rows, and whose word is taken for which answer is better.
 
-    `own`: their source's; `teacher`: the supervisor's, as for every other row; `coin`: nobody's.
+    `own`: their source's; `inverted`: the opposite of it; `teacher`: the supervisor's, as for every other row; `coin`:
+    nobody's.
     """
 
     pairs: list[Pair]
     labels: str = SOURCE
 
 
+IsBlind = Callable[[Sequence["Pair"]], "NDArray[np.bool_]"]  # which rows the weak model was never taught to decide
+
+
 class Conflict:
-    """The two hooks, doing nothing. A student that is trained on the data's own labels has no conflict at all."""
+    """The hooks, doing nothing. A student that is trained on the data's own labels has no conflict at all."""
 
     VERSION: ClassVar[int]
     draws: ClassVar[str] = ""  # the facet of its extra rows, `ratio` for each training row
     reads_draws: ClassVar[bool] = False  # whether `loss` needs a random number for each row
     is_placebo: ClassVar[bool] = False  # a placebo is a control itself and needs none of its own
+    needs_blind_spots: ClassVar[bool] = False  # whether `extra` has to be told which rows the weak model cannot know
+    share_of_steps: float = 1.0  # how many of its optimiser steps a student takes
 
     @property
     def match_steps(self) -> bool:
@@ -58,9 +67,13 @@ class Conflict:
         """The placebo arms that belong beside this one, by name, in the same dose."""
         return {}
 
-    def extra(self, table: Table, n_rows: int) -> Extra:
-        """Rows to add to `n_rows` training rows."""
+    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
+        """Rows to add to `n_rows` training rows; `is_blind` is there for a conflict that needs the blind spots."""
         return Extra([])
+
+    def relabel(self, targets: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The targets [n, 2] of the student's own rows, and a number in [0, 1) for each, as targets."""
+        return targets
 
     def check(self, objective: Objective) -> None:
         """Refuse, before anything is trained, knobs that mean nothing beside this objective."""
@@ -68,6 +81,15 @@ class Conflict:
     def loss(self, scores: Any, batch: PairBatch, objective: Objective) -> Tensor | None:
         """A term per example to add to the objective's, or None."""
         return None
+
+
+def blind_spots(conflict: Conflict, data: Any, weak: Any) -> IsBlind | None:
+    """Which rows `weak` was never taught to decide, for a conflict that needs to know; refuses data that do not say."""
+    if not conflict.needs_blind_spots:
+        return None
+    if not hasattr(data, "known") or not hasattr(weak, "rung"):
+        raise Refused("conflict", type(conflict).__name__, "data=world and model@weak a rung of it, of which it is known")
+    return lambda pairs: ~data.known(pairs, weak.rung)
 
 
 def adds_rows(conflict: Conflict | None) -> bool:
@@ -95,6 +117,14 @@ def preferred(targets: Tensor) -> Tensor:
     return ((targets - 0.5).sign() + 1) / 2
 
 
+def spare(table: Table, ratio: float) -> list[Pair]:
+    """Rows of w2s that train no student: those of its last part."""
+    part = max((pair.part for pair in table.rows("w2s", TARGET, None)), default=0)
+    if part == 0:
+        raise Refused("ratio", ratio, "w2s rows that train no student: set data.w2s_parts to 2 or more")
+    return table.rows("w2s", TARGET, part)
+
+
 def take(pairs: list[Pair], ratio: float, n_rows: int, facet: str) -> list[Pair]:
     """The first `ratio` × `n_rows` of some rows of a facet.
 
@@ -118,7 +148,7 @@ class ExtraRows(Conflict):
     def __post_init__(self) -> None:
         require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
 
-    def extra(self, table: Table, n_rows: int) -> Extra:
+    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
         return Extra(take(table.rows("w2s", self.draws), self.ratio, n_rows, self.draws), self.labels)
 
 

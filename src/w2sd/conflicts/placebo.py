@@ -15,13 +15,15 @@ from w2sd.conflicts.base import (
     Conflict,
     Extra,
     ExtraRows,
+    IsBlind,
     against,
     check_form,
     preferred,
+    spare,
     take,
 )
 from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
-from w2sd.errors import Refused, choose, require
+from w2sd.errors import choose, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +42,8 @@ class MoreData(ExtraRows):
     labels: ClassVar[str] = TEACHER
     is_placebo: ClassVar[bool] = True
 
-    def extra(self, table: Table, n_rows: int) -> Extra:
-        spare = max((pair.part for pair in table.rows("w2s", TARGET, None)), default=0)
-        if spare == 0:
-            raise Refused("ratio", self.ratio, "w2s rows that train no student: set data.w2s_parts to 2 or more")
-        return Extra(take(table.rows("w2s", TARGET, spare), self.ratio, n_rows, self.draws), self.labels)
+    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
+        return Extra(take(spare(table, self.ratio), self.ratio, n_rows, self.draws), self.labels)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from w2sd.config import RunConfig
-from w2sd.conflicts.base import NoConflict
+from w2sd.conflicts.base import NoConflict, blind_spots
 from w2sd.data.pairs import TARGET, Table, classes_of
 from w2sd.data.reading import expand
 from w2sd.errors import Refused, require, within
@@ -32,6 +32,7 @@ def check(run: RunConfig) -> None:
     identity(run.data)  # a file that is missing is named before anything that could be wrong with the models
     with within("conflict"):
         run.conflict.check(run.objective)
+    blind_spots(run.conflict, run.data, run.weak)
     if hasattr(run.objective, "check"):
         run.objective.check(run.fit, len(classes_of(run.data) or ()) or None)
     if not run.supervision.needs_teacher:
@@ -136,7 +137,8 @@ def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
     for part in range(n_parts if run.chain.conflict_everywhere else 1):
         for conflict in (run.conflict, *placebos.values()):
             with _under_conflict(run, conflict):
-                extra = conflict.extra(table, len(table.rows("w2s", part=part)))
+                is_blind = blind_spots(conflict, run.data, run.weak)
+                extra = conflict.extra(table, len(table.rows("w2s", part=part)), is_blind)
             if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):
                 accepted = f"{n_parts + 1} or more: a placebo has a part of its own, which trains no student"
                 raise Refused("data.w2s_parts", given, accepted)

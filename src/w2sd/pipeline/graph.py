@@ -14,6 +14,7 @@ from w2sd.errors import within
 from w2sd.pipeline.stage import FACETS, Reading, Stage
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
+STUDENT = "student"  # the stream of what arms of a seed share: what they are fine-tuned from, and taught by on the way
 OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "stream", "seed", "append_eos")  # as the training
 EVERY = tuple(FACETS)
 
@@ -123,7 +124,7 @@ class Graph:
         *,
         split: str,
         seed: int,
-        stream: str = "student",  # of random numbers: models of two streams differ in their draws under one seed
+        stream: str = STUDENT,  # of random numbers: models of two streams differ in their draws under one seed
         part: int = 0,
         supervision: Any = None,  # None: the data's own labels, and no conflict either
         conflict: Any = None,
@@ -146,7 +147,8 @@ class Graph:
             "stream": stream,
             "seed": seed,
         }
-        optional = {"stopping": self.run.stopping, "head": self.run.head, "hint": hint}
+        weak = self.run.weak if conflict is not None and conflict.needs_blind_spots else None
+        optional = {"stopping": self.run.stopping, "head": self.run.head, "hint": hint, "weak": weak}
         params |= {name: part for name, part in optional.items() if part is not None}
         if self.run.objective.student == "policy":
             params["append_eos"] = self.run.data.append_eos
@@ -166,12 +168,15 @@ class Graph:
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.
 
-        What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts.
+        What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts: so is the
+        stream of its random numbers.
         """
         if self.run.sft is None:
             return inputs
         conflict = params["conflict"] if self.run.sft.on_conflict and adds_rows(params["conflict"]) else None
         own = {"fit": self.run.sft.fit, "conflict": conflict}
+        if params["supervision"] is not None:
+            own["stream"] = STUDENT
         return inputs | {"base": self.add(role, Sft, {name: params[name] for name in OF_SFT} | own, inputs)}
 
     def reference(

@@ -128,7 +128,8 @@ class _Experiment(Graph):
         if first := supervision.first_stage:
             student = self.teach(f"{role}_first", run.strong, first, inputs, seed=seed, conflict=NoConflict())
             inputs["second_labels"] = self.label(f"{role}_first", student)
-        return self.teach(role, run.strong, supervision, inputs, seed=seed, conflict=conflict, hint=run.hint)
+        how = {"seed": seed, "stream": _stream(role, conflict), "conflict": conflict, "hint": run.hint}
+        return self.teach(role, run.strong, supervision, inputs, **how)
 
     def teach(self, role: str, model: Any, supervision: Any, inputs: dict[str, Any], **how: Any) -> Stage:
         """A student, with what else its supervision reads beside the labels."""
@@ -137,3 +138,13 @@ class _Experiment(Graph):
         if supervision.needs_features:
             inputs = inputs | {"probed": self.features(role, model, "w2s", supervision.layer, inputs)}
         return self.train(role, model, split="w2s", supervision=supervision, **how, **inputs)
+
+
+def _stream(role: str, conflict: Any) -> str:
+    """The stream of random numbers of an arm: arms that are compared draw different ones under one seed.
+
+    The baselines are shared by all arms, and none of these.
+    """
+    if role.startswith(("baseline", "twin_", "gold_baseline")):
+        return role.rstrip("_0123456789").replace("twin", "baseline")
+    return f"{'gold_' if role.startswith('gold_') else ''}{type(conflict).__name__}"

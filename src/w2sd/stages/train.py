@@ -49,7 +49,7 @@ class Training(NamedTuple):
     def n_steps(self) -> int:
         """How many steps the optimiser takes."""
         n = self.n_own if self.conflict.match_steps else len(self.examples)
-        return self.fit.epochs * -(-n // self.fit.batch)
+        return max(1, round(self.conflict.share_of_steps * self.fit.epochs * -(-n // self.fit.batch)))
 
     def pick(self, places: Sequence[int]) -> Training:
         """Some of the examples."""

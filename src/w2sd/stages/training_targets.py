@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2sd.conflicts.base import COIN, SOURCE, Conflict, Extra
-from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, texts_of
+from w2sd.conflicts.base import COIN, INVERTED, SOURCE, Conflict, Extra, blind_spots
+from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, draw, texts_of
 from w2sd.errors import Refused, StageFailed, within
 from w2sd.identity import digest
 from w2sd.parts.stopping import Stopping
@@ -30,7 +30,10 @@ SLOTS = ("first", "second")  # the options of a pair
 def lessons(task: Task, table: Table, conflict: Conflict) -> tuple[list[Any], Floats, int]:
     """The examples to be trained on, their targets, and how many are a student's own: a conflict's come after them."""
     own, targets_NK = supervised(task, table.rows(task.params["split"], part=task.params["part"]))
-    extra = conflict.extra(table, len(own))
+    if type(conflict).relabel is not Conflict.relabel:
+        draws = np.array([draw(str(task.params["seed"]), pair.id) for pair in own])
+        targets_NK = conflict.relabel(targets_NK, draws)
+    extra = conflict.extra(table, len(own), blind_spots(conflict, task.params["data"], task.params.get("weak")))
     labels = extra_targets(task, extra)
     added = [pair for pair in extra.pairs if pair.id in labels]
     return own + added, np.concatenate([targets_NK, *(labels[pair.id][None] for pair in added)]), len(own)
@@ -95,6 +98,8 @@ def extra_targets(task: Task, extra: Extra) -> dict[str, Floats]:
     certain = np.eye(2)
     if extra.labels == COIN:
         return {pair.id: certain[1 - int(digest("coin", pair.id), 16) % 2] for pair in extra.pairs}
+    if extra.labels == INVERTED:
+        return {pair.id: certain[1 - right_option(pair)] for pair in extra.pairs}
     if extra.labels == SOURCE or "labels" not in task.inputs:  # under the truth, the truth is the teacher
         return {pair.id: certain[right_option(pair)] for pair in extra.pairs}
     supervision, teacher = task.params["supervision"], opinions(task, "labels", extra.pairs)

@@ -1,0 +1,114 @@
+"""Decoys: students that are worse for reasons other than a conflict in blind spots, which no verdict may accuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from w2sd.conflicts.base import INVERTED, Conflict, Extra, ExtraRows, IsBlind, spare, take
+from w2sd.data.pairs import TARGET
+from w2sd.errors import Refused, require
+from w2sd.identity import digest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from w2sd.data.pairs import Table
+
+
+@dataclass(frozen=True)
+class Inverted(ExtraRows):
+    """Rows with inverted labels from anywhere: as many errors as are planted, and no place for them."""
+
+    ratio: float = 0.125  # extra rows per training row
+    VERSION: ClassVar[int] = 1
+    draws: ClassVar[str] = TARGET
+    labels: ClassVar[str] = INVERTED
+    is_placebo: ClassVar[bool] = True
+
+    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
+        return Extra(take(spare(table, self.ratio), self.ratio, n_rows, self.draws), self.labels)
+
+
+@dataclass(frozen=True)
+class InvertedTopics(ExtraRows):
+    """Rows with inverted labels from two topics that the weak model was taught and two that it was not.
+
+    The topics (prompts) of a data set are drawn by their names.
+    """
+
+    ratio: float = 0.125  # extra rows per training row
+    VERSION: ClassVar[int] = 1
+    draws: ClassVar[str] = TARGET
+    labels: ClassVar[str] = INVERTED
+    is_placebo: ClassVar[bool] = True
+    needs_blind_spots: ClassVar[bool] = True
+
+    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
+        assert is_blind is not None
+        rows = spare(table, self.ratio)
+        flags: dict[str, list[bool]] = {}
+        for row, flag in zip(rows, is_blind(rows), strict=True):
+            flags.setdefault(row.prompt, []).append(bool(flag))
+        drawn = sorted(flags, key=digest)
+        known = [topic for topic in drawn if not any(flags[topic])][:2]
+        blind = [topic for topic in drawn if all(flags[topic])][:2]
+        if len(known) < 2 or len(blind) < 2:
+            raise Refused("conflict", "topics", "data with two prompts that the weak model knows and two that it does not")
+        harmed = [[row for row in rows if row.prompt in topics] for topics in (known, blind)]
+        in_turn = [row for both in zip(*harmed, strict=False) for row in both]
+        return Extra(take(in_turn, self.ratio, n_rows, self.draws), self.labels)
+
+
+@dataclass(frozen=True)
+class UnsureLabels(Conflict):
+    """Weak labels inverted at random, the likelier the less sure the weak model is: with chance rate * 4 p (1 - p)."""
+
+    rate: float = 0.5  # chance where the weak model is undecided
+    VERSION: ClassVar[int] = 1
+    is_placebo: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(0 < self.rate <= 1, "rate", self.rate, "a share in (0, 1]")
+
+    def relabel(self, targets: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        chance = self.rate * 4 * targets[:, 0] * targets[:, 1]
+        return np.where((draws < chance)[:, None], 1 - targets, targets)
+
+
+@dataclass(frozen=True)
+class FewerSteps(Conflict):
+    """A training that is cut short: a share of its optimiser steps."""
+
+    share_of_steps: float = 0.5  # of the optimiser steps of a whole training
+    VERSION: ClassVar[int] = 1
+    is_placebo: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(0 < self.share_of_steps < 1, "share_of_steps", self.share_of_steps, "a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class MoreImitation(Conflict):
+    """Weak labels that are surer of themselves: their logits times `factor`."""
+
+    factor: float = 2.0  # of the logits of the weak labels
+    VERSION: ClassVar[int] = 1
+    is_placebo: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(1 < self.factor <= 100, "factor", self.factor, "a number above 1, at most 100")
+
+    def relabel(self, targets: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        odds = targets**self.factor
+        return odds / odds.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class OtherSeed(Conflict):
+    """Nothing but another seed."""
+
+    VERSION: ClassVar[int] = 1
+    is_placebo: ClassVar[bool] = True
