@@ -613,7 +613,7 @@ def test_errors_are_planted_where_the_weak_model_cannot_know(setting: Setting, v
     spare = table.rows("w2s", data.TARGET, 2)
     blind = [pair for pair, known in zip(spare, world.known(spare, rung), strict=True) if not known]
     assert extra == Extra(blind[:50], INVERTED)
-    shares = {len({known for known in world.known(pairs, rung)}) for pairs in by_prompt(spare).values()}
+    shares = {len(set(world.known(pairs, rung))) for pairs in by_prompt(spare).values()}
     assert shares == ({1} if visible else {2})
 
 

@@ -427,15 +427,15 @@ def test_an_input_that_is_damaged_again_stops_the_run(
 ) -> None:
     plan, cook = menu(), kitchen.run
     weights = store.path("train", plan["train/weak"].key) / "model.safetensors"
-    execute = launching._inline
+    execute = worker.execute
 
-    def spoil(stage: Stage, *rest: Any) -> None:
-        execute(stage, *rest)
-        if stage.key == plan["train/weak"].key:
+    def spoil(spec: dict[str, Any], *rest: Any) -> None:
+        execute(spec, *rest)
+        if spec["key"] == plan["train/weak"].key:
             weights.write_bytes(b"0124")
 
     monkeypatch.setattr(sys.modules["w2sd.stages.train"], "run", lambda task: weigh(task) or cook(task))
-    monkeypatch.setattr(launching, "_inline", spoil)
+    monkeypatch.setattr(worker, "execute", spoil)
     with pytest.raises(StageFailed, match=r"model\.safetensors\b.*\bdelete\b"):
         go(plan, run, store)
     assert [x for _, x in kitchen.cooked].count(1) == 2

@@ -88,7 +88,9 @@ def blind_spots(conflict: Conflict, data: Any, weak: Any) -> IsBlind | None:
     if not conflict.needs_blind_spots:
         return None
     if not hasattr(data, "known") or not hasattr(weak, "rung"):
-        raise Refused("conflict", type(conflict).__name__, "data=world and model@weak a rung of it, of which it is known")
+        raise Refused(
+            "conflict", type(conflict).__name__, "data=world and model@weak a rung of it, of which it is known"
+        )
     return lambda pairs: ~data.known(pairs, weak.rung)
 
 

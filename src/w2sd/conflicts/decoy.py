@@ -56,7 +56,9 @@ class InvertedTopics(ExtraRows):
         known = [topic for topic in drawn if not any(flags[topic])][:2]
         blind = [topic for topic in drawn if all(flags[topic])][:2]
         if len(known) < 2 or len(blind) < 2:
-            raise Refused("conflict", "topics", "data with two prompts that the weak model knows and two that it does not")
+            raise Refused(
+                "conflict", "topics", "data with two prompts that the weak model knows and two that it does not"
+            )
         harmed = [[row for row in rows if row.prompt in topics] for topics in (known, blind)]
         in_turn = [row for both in zip(*harmed, strict=False) for row in both]
         return Extra(take(in_turn, self.ratio, n_rows, self.draws), self.labels)

@@ -122,7 +122,7 @@ class Stretch(NamedTuple):
 def stream(params: Mapping[str, Any]) -> int:
     """Return what everything random in a stage begins from: head, adapter, order of the rows, dropout.
 
-    Under one seed the weak model, the ceiling and the student draw different numbers, all students the same ones.
+    Under one seed the weak model, the ceiling, the baselines and each arm draw different numbers.
     """
     if "text" in params:  # a pretraining, of which all runs share one
         return 10 * params["text"].seed + params["model"].init_seed

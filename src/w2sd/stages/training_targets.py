@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2sd.conflicts.base import COIN, INVERTED, SOURCE, Conflict, Extra, blind_spots
-from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, draw, texts_of
+from w2sd.data.pairs import Item, Pair, Table, classes_of, coin, texts_of
 from w2sd.errors import Refused, StageFailed, within
 from w2sd.identity import digest
 from w2sd.parts.stopping import Stopping
@@ -31,8 +31,7 @@ def lessons(task: Task, table: Table, conflict: Conflict) -> tuple[list[Any], Fl
     """The examples to be trained on, their targets, and how many are a student's own: a conflict's come after them."""
     own, targets_NK = supervised(task, table.rows(task.params["split"], part=task.params["part"]))
     if type(conflict).relabel is not Conflict.relabel:
-        draws = np.array([draw(str(task.params["seed"]), pair.id) for pair in own])
-        targets_NK = conflict.relabel(targets_NK, draws)
+        targets_NK = conflict.relabel(targets_NK, np.array([task.draw(pair.id) for pair in own]))
     extra = conflict.extra(table, len(own), blind_spots(conflict, task.params["data"], task.params.get("weak")))
     labels = extra_targets(task, extra)
     added = [pair for pair in extra.pairs if pair.id in labels]
