@@ -184,7 +184,7 @@ def test_every_format_gives_every_column(tmp_path: Path, suffix: str) -> None:
         ("id,margin,predicted\na,1,-1\n", ("p.csv:2: predicted", "-1")),
         ("id,margin,n_chosen\na,1,1e19\n", ("p.csv:2: n_chosen", "1e19")),
         ("id,margin\na,1_5\n", ("p.csv:2: margin", "1_5", "number")),
-        ("id,margin\na,1\nb,high\na,2\n\"", ("p.csv:4: id", "a", "p.csv:2")),  # and its last line is not read
+        ('id,margin\na,1\nb,high\na,2\n"', ("p.csv:4: id", "a", "p.csv:2")),  # and its last line is not read
     ],
 )
 def test_what_a_data_file_may_not_hold_neither_may_predictions(

@@ -101,7 +101,8 @@ def parquet(path: Path, name: str) -> Iterator[ParquetFile]:
             require(not (again := _twice(table.schema_arrow.names)), name, again, "columns of different names")
             groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
             sizes = (max(group.total_byte_size, 8 * group.num_rows * group.num_columns) for group in groups)
-            _require_growth(sum(sizes), path.stat().st_size, name)
+            if sum(sizes) > SMALL + GROWTH * (size := path.stat().st_size):
+                raise _too_much(name, size)
             yield table
     except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -163,7 +164,8 @@ def _read_csv(file: Binary, name: str) -> Iterator[Row]:
         nonlocal size
         for text in _lines(file, name, ""):
             size += len(text)
-            _require_short(size, f"{name}:{line}", text)
+            if size > ROW:
+                raise _too_long(f"{name}:{line}", text)
             yield text
 
     reader = csv.reader(lines(), strict=True)
@@ -188,8 +190,10 @@ def _lines(file: Binary, name: str, newline: str) -> Iterator[str]:
             if not (line := text.readline(ROW + 1)):
                 return
             total += len(line)
-            _require_short(len(line), f"{name}:{number}", line)
-            _require_growth(total, size, name)
+            if len(line) > ROW:
+                raise _too_long(f"{name}:{number}", line)
+            if total > SMALL + GROWTH * size:
+                raise _too_much(name, size)
             try:
                 line.encode()
             except UnicodeEncodeError:
@@ -197,13 +201,12 @@ def _lines(file: Binary, name: str, newline: str) -> Iterator[str]:
             yield line
 
 
-def _require_short(length: int, where: str, text: str) -> None:
-    require(length <= ROW, where, text[:80], f"a row of at most {ROW:,} characters")
+def _too_long(where: str, text: str) -> Refused:
+    return Refused(where, text[:80], f"a row of at most {ROW:,} characters")
 
 
-def _require_growth(inside: int, size: int, name: str) -> None:
-    most = SMALL + GROWTH * size
-    require(inside <= most, name, f"more than {most:,} bytes in a file of {size:,}", f"at most {GROWTH} times its size")
+def _too_much(name: str, size: int) -> Refused:
+    return Refused(name, f"{size:,} bytes", f"a file that holds at most {GROWTH} times its size and {SMALL:,} bytes")
 
 
 READERS: dict[str, Callable[[Binary, str], Iterator[Row]]] = {
