@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench report lock clean
+.PHONY: help setup demo test test-all check bench report lock dist clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -67,6 +67,15 @@ lock:  ## renew requirements.lock (needs uv): no release younger than a week, no
 	echo "torch==$(TORCH)" | uv pip compile -q --universal --generate-hashes --no-header --no-annotate --extra dev \
 	  --python-version 3.11 --exclude-newer "$$(date -u -d '7 days ago' +%F)" --constraint - \
 	  $(CUDA_PACKAGES:%=--no-emit-package %) --upgrade -o requirements.lock pyproject.toml
+
+SBOM = dist/w2sd-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml).cdx.json
+dist:  ## the wheel, and beside it a bill of materials (CycloneDX): what the lock pins, and torch, which it leaves out
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" \
+	  && "$$tools/bin/python" -m pip --disable-pip-version-check -qq wheel --no-deps -w dist . \
+	  && "$$tools/bin/python" -m pip --disable-pip-version-check -qq install cyclonedx-bom==7.5.0 \
+	  && { cat requirements.lock; echo "torch==$(TORCH)"; } | "$$tools/bin/cyclonedx-py" requirements \
+	    --pyproject pyproject.toml --mc-type library --output-reproducible -o $(SBOM) -
+	@ls dist
 
 clean:  ## remove what was built here, but never the store
 	rm -rf $(VENV) report build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -151,7 +151,7 @@ def test_files_without_what_is_needed_are_refused(tmp_path: Path) -> None:
     with refused(f"{path}: columns", ["id", "p_corect"], "p_correct", "p_corect"):
         read_predictions(path)
     pq.write_table(pa.table([["a"], ["b"], [0.9]], names=["id", "id", "p_correct"]), path)
-    with refused(str(path), ["id", "id", "p_correct"]):
+    with refused(str(path), "id"):
         read_predictions(path)
     pq.write_table(pa.table({"id": ["a"], "cluster": ["a"], "margin": ["high"], "p_correct": [0.9]}), path)
     with refused(f"{path}[0]: margin", "high"):
@@ -182,6 +182,9 @@ def test_every_format_gives_every_column(tmp_path: Path, suffix: str) -> None:
         ("id,margin,margin\na,1,2\n", ("p.csv:1", "margin")),
         ("id,margin,known\na,1,perhaps\n", ("p.csv:2: known", "perhaps")),
         ("id,margin,predicted\na,1,-1\n", ("p.csv:2: predicted", "-1")),
+        ("id,margin,n_chosen\na,1,1e19\n", ("p.csv:2: n_chosen", "1e19")),
+        ("id,margin\na,1_5\n", ("p.csv:2: margin", "1_5", "number")),
+        ('id,margin\na,1\nb,high\na,2\n"', ("p.csv:4: id", "a", "p.csv:2")),  # and its last line is not read
     ],
 )
 def test_what_a_data_file_may_not_hold_neither_may_predictions(
@@ -191,9 +194,23 @@ def test_what_a_data_file_may_not_hold_neither_may_predictions(
     Path("p.csv").write_text(text)
     with refused(*refusal):
         read_predictions("p.csv")
-    Path("p.jsonl").write_text('{"id": "a", "margin": 1, "margin": 2}\n')
-    with refused("p.jsonl:1"):
-        read_predictions("p.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("row", "refusal"),
+    [
+        ('{"id": "a", "margin": 1, "margin": 2}', ("", ANY, "margin")),
+        ('{"id": "a", "margin": 1, "known": ' + "[" * 100_000 + "]" * 100_000 + "}", ("", ANY, "levels")),
+        ('{"id": ["a"], "margin": 1}', (": id", ["a"], "text")),
+        ('{"id": "a", "margin": 1' + "0" * 400 + "}", (": margin", 10**400, "number")),
+        ('{"margin": 1}\n{"margin": 1}\n"', (": columns", ["margin"], "id")),  # and its last line is not read
+    ],
+)
+def test_a_line_of_json_that_is_no_prediction_is_refused(tmp_path: Path, row: str, refusal: tuple[Any, ...]) -> None:
+    path, (place, *rest) = tmp_path / "p.jsonl", refusal
+    path.write_text(row)
+    with refused(f"{path}{place}" if place == ": columns" else f"{path}:1{place}", *rest):
+        read_predictions(path)
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_files_that_cannot_be_read_are_refused(run: Run, files: Path) -> None:
     (files / "folder.csv").mkdir()
     _refused(run(student="folder.csv"), "folder.csv", ANY, "a file")
     (files / "latin.csv").write_bytes(b"id,p_correct\n\xe9,0.5\n")
-    _refused(run(student="latin.csv"), "latin.csv", ANY, "a file")
+    _refused(run(student="latin.csv"), "latin.csv:2", ANY, "UTF-8")
     write(files / "cut.parquet", {"id": [str(i) for i in range(12)], "p_correct": V27["student"]})
     whole = (files / "cut.parquet").read_bytes()
     (files / "cut.parquet").write_bytes(whole[: len(whole) // 2])

@@ -181,7 +181,12 @@ def _read(path: str) -> Predictions:
 
 def _read_rows(path: str) -> _Rows:
     """A file of lines: a column is there if any row has it."""
-    rows = list(reading.read(reading.expand(path), path))
+    rows, ids = [], set[str]()
+    for place, row in reading.read(reading.expand(path), path):
+        rows.append((place, row))
+        ids.add(str(row.get("id")))
+        if len(ids) < len(rows):  # `_check` refuses this row, so that no other is read
+            break
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [row.get(name) for _, row in rows] for name in (*REQUIRED, *OPTIONAL) if name in names}
     return _Rows(path, names, columns, lambda n: rows[n][0], len(rows))
@@ -189,17 +194,9 @@ def _read_rows(path: str) -> _Rows:
 
 def _read_parquet(path: str) -> _Rows:
     """A Parquet file column by column: the values of thousands of rows never become Python objects one by one."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(reading.expand(path)) as file:
-            names = file.schema_arrow.names
-            require(len(set(names)) == len(names), path, names, "columns of different names")
-            return _of_table(path, file.read([name for name in (*REQUIRED, *OPTIONAL) if name in names]), names)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Refused(path, reason, "a readable Parquet file") from None
+    with reading.parquet(reading.expand(path), path) as file:
+        names = file.schema_arrow.names
+        return _of_table(path, file.read([name for name in (*REQUIRED, *OPTIONAL) if name in names]), names)
 
 
 def _of_table(path: str, table: pyarrow.Table, names: Sequence[str] | None = None) -> _Rows:
@@ -308,15 +305,16 @@ def _convert(rows: _Rows, name: str, to: Callable[[Any], Any]) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool | float) or value is None or not str(value):
+    if isinstance(value, bool) or not isinstance(value, str | int | np.integer) or value == "":
         raise ValueError("a text or a whole number")
     return str(value)
 
 
 def _number(value: Any, accepted: str) -> float:
     try:
-        return math.nan if isinstance(value, bool | np.bool_) else float(value)
-    except (TypeError, ValueError):
+        is_number = not isinstance(value, bool | np.bool_) and "_" not in str(value)  # Python reads 1_5 as 15
+        return float(value) if is_number else math.nan
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(accepted) from None
 
 

@@ -18,6 +18,7 @@ import pytest
 from tests.builders import refused
 from tests.data.reading import anywhere, some, write
 
+from w2sd.data import reading
 from w2sd.data.sources import Files
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -62,7 +63,7 @@ HEADER = b"prompt,chosen,rejected\n"
 BROKEN: list[tuple[str, bytes, str | None, Any, str]] = [  # file, its bytes; the refusal's place, value, accepted
     ("x.jsonl", json.dumps(GOOD).encode() + b'\n\n{"no\n', ":3", '{"no\n', "JSON"),
     ("x.jsonl", b'["a"]\n', ":1", ["a"], "JSON"),
-    ("x.jsonl", b'\n{"\xff": 1}', ":2", '{"\ufffd": 1}', "JSON utf-8"),
+    ("x.jsonl", b'\n{"\xff": 1}', ":2", '{"\udcff": 1}', "UTF-8"),
     ("x.jsonl", json.dumps({**GOOD, "chosen": " "}).encode(), ":1", " ", "chosen"),
     ("x.jsonl", json.dumps({**GOOD, "chosen": 3}).encode(), ":1", 3, "chosen"),
     ("x.jsonl", json.dumps(GOOD).encode() + b'\n{"a": 1}', ":2", ["a"], "prompt"),
@@ -72,9 +73,10 @@ BROKEN: list[tuple[str, bytes, str | None, Any, str]] = [  # file, its bytes; th
     ("x.csv", HEADER + b'"two\nlines",a,b\n\np,a\n', ":5", "2 cells", "3"),
     ("x.csv", b"prompt,chosen,chosen,rejected\np,a,c,b\n", ":1", "chosen", ""),
     ("x.jsonl", b'{"a": 1, "a": 2}', ":1", '{"a": 1, "a": 2}', "JSON a"),
-    ("x.csv", HEADER + b'"p,a,b\n', ":2", "unexpected end of data", "CSV"),
+    ("x.jsonl", b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", ":1", ANY, "64"),
+    ("x.csv", HEADER + b'p,a,b\n"p,a,b\np,a,b\n', ":3", "unexpected end of data", "CSV"),
     ("x.csv", HEADER + b"p,a,\n", ":2", "", "rejected"),
-    ("x.csv", HEADER + b"\xff,a,b\n", "", ANY, ""),
+    ("x.csv", HEADER + b"\xff,a,b\n", ":2", "\udcff,a,b\n", "UTF-8"),
     ("x.csv.gz", b"{}", "", ANY, ""),
     ("x.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-9], "", ANY, ""),
     ("x.parquet", b"PAR1", "", ANY, ""),
@@ -117,3 +119,79 @@ def test_columns_without_a_name_can_be_several(tmp_path: Path) -> None:
     with wide.open("w", newline="") as file:
         csv.writer(file).writerows([[*GOOD, "", ""], *([*row.values(), "", ""] for row in some(20))])
     assert anywhere(Files(path=str(wide)).table()) == anywhere(Files(path=plain).table())
+
+
+def test_a_row_of_json_may_have_as_many_levels_as_is_said(tmp_path: Path) -> None:
+    path, row = tmp_path / "x.jsonl", '{"a": ' + "[" * 63 + "]" * 63 + "}\n"
+    path.write_text(row)
+    assert len(list(reading.read(path, "x"))) == 1
+    path.write_text(row + row.replace("[]", "[{}]"))
+    with refused("x:2", ANY, "64"):
+        list(reading.read(path, "x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "place"),
+    [
+        ("x.jsonl", b'{"a": 1}\n{"a": "' + b"x" * 40 + b'"}\n', ":2"),
+        ("x.csv", b"a\n" + b"x" * 40 + b"\n", ":2"),
+        ("x.csv", b"a\nx\n" + b'"x\n' + b"x\n" * 40 + b'"\n', ":3"),
+        ("x.csv", b'a\nx\n"x",' + b'"\n",' * 40, ":3"),
+        ("x.csv.gz", gzip.compress(bytes(1000), mtime=0), ":1"),
+        ("x.jsonl.gz", gzip.compress(bytes(1000), mtime=0), ":1"),
+    ],
+)
+def test_a_row_has_a_longest_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, place: str
+) -> None:
+    monkeypatch.setattr(reading, "ROW", 32)
+    (tmp_path / name).write_bytes(data)
+    with refused("x" + place, ANY, "32"):
+        list(reading.read(tmp_path / name, "x"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv.gz", ".parquet"])
+def test_a_file_that_holds_far_more_than_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = Path(write(tmp_path / f"x{suffix}", [GOOD] * 20_000))
+    monkeypatch.setattr(reading, "SMALL", 0)
+    with refused("x", ANY, "100"):
+        list(reading.read(path, "x"))
+    monkeypatch.setattr(reading, "SMALL", 2**22)
+    assert len(list(reading.read(path, "x"))) == 20_000
+
+
+BOMBS = """
+import resource, sys
+from w2sd.data.reading import read
+from w2sd.data.sources import Files
+from w2sd.errors import Refused
+from w2sd.predictions import Path, read_predictions
+list(read(Path(sys.argv[1]), "good"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[2:]:
+    for reader in (lambda path: Files(path=path).table(), read_predictions):
+        try:
+            reader(path)
+        except Refused as refusal:
+            print(refusal.knob)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_gibibyte_of_zeros_takes_little_memory(tmp_path: Path) -> None:
+    member = gzip.compress(bytes(2**26), compresslevel=6)
+    zeros = [tmp_path / "x.jsonl.gz", tmp_path / "x.csv.gz"]
+    for path in zeros:
+        path.write_bytes(member * 16)
+    long = pyarrow.table({"id": pyarrow.array([bytes(2**27)], pyarrow.binary()).cast(pyarrow.string())})
+    pyarrow.parquet.write_table(long, tmp_path / "x.parquet", compression="zstd", use_dictionary=False)
+    good = write(tmp_path / "good.parquet", some(10))
+    paths = [*map(str, zeros), str(tmp_path / "x.parquet")]
+    command = [sys.executable, "-c", BOMBS, good, *paths]
+    *knobs, kibibytes = run(command, capture_output=True, text=True, check=True).stdout.split()
+    places = [f"{path}:1" for path in paths[:2]] + paths[2:]
+    assert knobs == [place for place in places for _ in range(2)]
+    assert int(kibibytes) < 500 * 1024

@@ -1,4 +1,8 @@
-"""Local files: where they are, what they are known by, and their raw rows, whatever the format."""
+"""Local files: where they are, what they are known by, and their raw rows, whatever the format.
+
+Rows are read one after the other, and a file that would need far more memory than its size says is refused: `ROW`,
+`NESTED` and `GROWTH` are the limits.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,25 @@ import gzip
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from io import BufferedReader, TextIOWrapper
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from w2sd.atomic import digest_file
 from w2sd.errors import Refused, nearest, require
 
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+ROW = 2**22  # characters of a row
+NESTED = 64  # levels of a JSON row
+GROWTH = 100  # how many times its own size a file may hold, beyond SMALL
+SMALL = 2**26  # bytes
 Row = tuple[str, Mapping[str, Any]]  # where it stands (FILE:LINE), what it says
 Binary = BufferedReader | gzip.GzipFile
 
@@ -66,7 +80,7 @@ def read(path: Path, name: str) -> Iterator[Row]:
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
             yield from reader(file, name)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise Refused(name, str(error), "a file that can be read to its end") from error
 
 
@@ -77,15 +91,46 @@ def _reader(path: Path, knob: str, value: str) -> Callable[[Binary, str], Iterat
     raise Refused(knob, value, "a file that ends in " + ", ".join(READERS))
 
 
+@contextmanager
+def parquet(path: Path, name: str) -> Iterator[ParquetFile]:
+    """A Parquet file whose columns have different names and fit into memory; what cannot be read of it is refused."""
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            require(not (again := _twice(table.schema_arrow.names)), name, again, "columns of different names")
+            groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
+            sizes = (max(group.total_byte_size, 8 * group.num_rows * group.num_columns) for group in groups)
+            if sum(sizes) > SMALL + GROWTH * (size := path.stat().st_size):
+                raise _too_much(name, size)
+            yield table
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Refused(name, reason, "a Parquet file that can be read to its end") from error
+
+
+def _read_parquet(file: Binary, name: str) -> Iterator[Row]:
+    number = 0
+    with parquet(Path(file.name), name) as table:
+        for batch in table.iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                yield f"{name}[{number}]", row
+                number += 1
+
+
 def _read_jsonl(file: Binary, name: str) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(file, name, "\n"), 1):
         where = f"{name}:{number}"
         if not line.strip():
             continue
         try:
             row = json.loads(line, object_pairs_hook=_once)
+            if line.count("[") + line.count("{") > NESTED and _is_deep(row):
+                raise RecursionError
         except ValueError as error:
-            raise Refused(where, line[:80].decode(errors="replace"), f"one JSON object a line ({error})") from None
+            raise Refused(where, line[:80], f"one JSON object a line ({error})") from None
+        except RecursionError:
+            raise Refused(where, line[:80], f"a JSON object of at most {NESTED} levels") from None
         require(isinstance(row, dict), where, row, "a JSON object")
         yield where, row
 
@@ -99,39 +144,69 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _twice(names: Sequence[str]) -> str | None:
     """The first name that is there again; columns without a name, as spreadsheets leave them, can be several."""
-    return next((name for number, name in enumerate(names) if name and name in names[:number]), None)
+    n = Counter(names)
+    return next((name for name in names if name and n[name] > 1), None)
+
+
+def _is_deep(row: Any) -> bool:
+    level = [row]
+    for _ in range(NESTED):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+    return bool(level)
 
 
 def _read_csv(file: Binary, name: str) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # the module's own limit of 128 Ki is shorter than some dialogues
-    with TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        reader = csv.reader(text, strict=True)
-        try:
-            header = next(reader, [])
-            require(not (again := _twice(header)), f"{name}:1", again, "columns of different names")
-            line = reader.line_num + 1  # of the record, which may span several lines
-            for cells in reader:
-                where, line = f"{name}:{line}", reader.line_num + 1
-                if cells:
-                    require(len(cells) == len(header), where, f"{len(cells)} cells", f"{len(header)}, as in the header")
-                    yield where, dict(zip(header, cells, strict=True))
-        except csv.Error as error:
-            raise Refused(f"{name}:{reader.line_num}", str(error), "CSV with a header, and quotes that close") from None
+    csv.field_size_limit(ROW)  # the module's own limit of 128 Ki is shorter than some dialogues
+    size, line = 0, 1  # of the record, which may span several lines: its characters, and where it begins
 
+    def lines() -> Iterator[str]:
+        nonlocal size
+        for text in _lines(file, name, ""):
+            size += len(text)
+            if size > ROW:
+                raise _too_long(f"{name}:{line}", text)
+            yield text
 
-def _read_parquet(file: Binary, name: str) -> Iterator[Row]:
-    import pyarrow.parquet
-
-    number = 0
+    reader = csv.reader(lines(), strict=True)
     try:
-        table = pyarrow.parquet.ParquetFile(file)
-        require(not (again := _twice(table.schema_arrow.names)), name, again, "columns of different names")
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
-                yield f"{name}[{number}]", row
-                number += 1
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from error
+        header = next(reader, [])
+        require(not (again := _twice(header)), f"{name}:1", again, "columns of different names")
+        size, line = 0, reader.line_num + 1
+        for cells in reader:
+            where, size, line = f"{name}:{line}", 0, reader.line_num + 1
+            if cells:
+                require(len(cells) == len(header), where, f"{len(cells)} cells", f"{len(header)}, as in the header")
+                yield where, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise Refused(f"{name}:{line}", str(error), "CSV with a header, and quotes that close") from None
+
+
+def _lines(file: Binary, name: str, newline: str) -> Iterator[str]:
+    """The lines of a text in UTF-8, of which none is longer than a row may be."""
+    size, total = os.fstat(file.fileno()).st_size, 0
+    with TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline) as text:
+        for number in count(1):
+            if not (line := text.readline(ROW + 1)):
+                return
+            total += len(line)
+            if len(line) > ROW:
+                raise _too_long(f"{name}:{number}", line)
+            if total > SMALL + GROWTH * size:
+                raise _too_much(name, size)
+            try:
+                line.encode()
+            except UnicodeEncodeError:
+                raise Refused(f"{name}:{number}", line[:80], "text in UTF-8") from None
+            yield line
+
+
+def _too_long(where: str, text: str) -> Refused:
+    return Refused(where, text[:80], f"a row of at most {ROW:,} characters")
+
+
+def _too_much(name: str, size: int) -> Refused:
+    return Refused(name, f"{size:,} bytes", f"a file that holds at most {GROWTH} times its size and {SMALL:,} bytes")
 
 
 READERS: dict[str, Callable[[Binary, str], Iterator[Row]]] = {
