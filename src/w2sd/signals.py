@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from signal import SIGINT, SIGPIPE, SIGTERM
 from typing import Any
 
@@ -14,6 +18,8 @@ TERMINATED = 128 + SIGTERM  # the exit code that a shell gives a process which a
 INTERRUPTED = 128 + SIGINT
 PIPE_CLOSED = 128 + SIGPIPE
 SIGNAL_NAMES = {TERMINATED: "SIGTERM", INTERRUPTED: "Ctrl-C"}
+POLL_S = 1.0  # between two looks at whether a parent is there
+GRACE_S = 5.0  # for a last checkpoint, once it is not
 
 
 @contextmanager
@@ -59,3 +65,26 @@ def exit_on_closed_pipe() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it exits
         raise SystemExit(PIPE_CLOSED) from None
+
+
+@cache
+def end_with(parent: int, pipe: int | None = None) -> None:
+    """End this process by SIGTERM, then at once, when its parent has ended or the other end of a pipe is closed.
+
+    A parent that SIGKILL ends can tell nobody, and Linux alone tells for it (PR_SET_PDEATHSIG, and that when the thread
+    ends which started the child). The pipe is for a parent's parent: the run that started torchrun.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent and not _is_closed(pipe):
+            time.sleep(POLL_S)
+        os.kill(os.getpid(), SIGTERM)
+        time.sleep(GRACE_S)
+        os._exit(TERMINATED)
+
+    threading.Thread(target=watch, name="end_with", daemon=True).start()
+
+
+def _is_closed(pipe: int | None) -> bool:
+    """Whether the other end of a pipe, on which nothing ever comes, is closed."""
+    return pipe is not None and bool(select.select([pipe], [], [], 0)[0])

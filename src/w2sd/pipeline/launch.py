@@ -19,7 +19,7 @@ from w2sd.parts.trainer import Resolved, Trainer
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Lock, Store
 
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
@@ -58,8 +58,8 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                 for name in ready.values():
                     table.note(name, "another run is at it; waiting")
 
-            with store.lock([*ready], note) as key:
-                name = ready[key]
+            with store.lock([*ready], note) as lock:
+                key, name = lock.key, ready[lock.key]
                 stage = pending.pop(name)
                 if key not in renewed and store.has(stage.kind, key):  # since the survey
                     table.finish(name, "cached")
@@ -70,7 +70,7 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
                     try:
                         for upstream in stage.inputs.values():
                             store.find(upstream.key)  # checked here, once, and in none of the processes that read them
-                        execute(stage, run, store, table.advance)
+                        execute(stage, run, store, table.advance, lock)
                     except BaseException as error:
                         store.drop_empty_work(key)
                         table.finish(name, "failed" if isinstance(error, Exception) else "stopped")
@@ -119,13 +119,17 @@ def _trainer(stage: Stage, run: RunConfig) -> Resolved:
     return run.trainer.resolve(processor.has_gpu(), getattr(stage.origin.get("model"), "is_pretrained", False))
 
 
-def _inline(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
+def _inline(stage: Stage, run: RunConfig, store: Store, advance: Advance, _: Lock) -> None:
     worker = importlib.import_module("w2sd.worker")  # by name: only here does the planner's process meet torch
     worker.execute(stage.spec(), runtime(stage, run), store, advance)
 
 
-def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
-    """The same in an interpreter of its own, or in several: memory and devices are free again when the stage ends."""
+def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance, lock: Lock) -> None:
+    """The same in an interpreter of its own, or in several: memory and devices are free again when the stage ends.
+
+    The worker holds the stage's lock too. Its standard input is a pipe on which nothing comes; when that is closed,
+    this process has ended, and the worker ends, and with it every process of a group, which has the same one.
+    """
     work = store.work(stage.key)
     write_json(work / "spec.json", {"stage": stage.spec(), "runtime": runtime(stage, run), "store": str(store.root)})
     is_shared = run.trainer.is_shared and stage.is_shared
@@ -133,7 +137,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
     command = [*python, "-m", "w2sd.worker", str(work / "spec.json")]
     # A terminal tells a whole group of processes of Ctrl-C. The worker is in another one and hears of it from here
     # alone: told twice, it would be disturbed while it ends.
-    apart: Any = {"process_group": 0, "stdin": subprocess.DEVNULL}
+    apart: Any = {"process_group": 0, "stdin": subprocess.PIPE, "pass_fds": [lock.descriptor]}
     with (
         (work / "worker.log").open("a") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **apart) as process,
