@@ -32,6 +32,7 @@ from w2sd.errors import Refused, StageFailed
 from w2sd.pipeline import locks
 
 POLL_S = 0.2  # between two looks at locks that others have
+DAY_S = 86400  # no file takes longer to write, whichever machine writes it
 HOST = os.uname().nodename
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -132,20 +133,27 @@ class Store:
         self.forget(spec["key"])
 
     def sweep(self) -> None:
-        """Remove the drafts and locks of processes of this machine that were killed.
+        """Remove what killed processes left: drafts and locks of this machine, work that is done, and half files.
 
-        An artifact that one of them was about to replace goes back to its place. Drafts of other machines stay: not
-        every network file system shows whether their locks are held.
+        An artifact that was about to be replaced goes back to its place. Drafts of other machines stay: not every
+        network file system shows whether their locks are held.
         """
         for draft in (self.root / "tmp").glob(f"*@{glob.escape(HOST)}-*"):
-            with suppress(OSError):  # a store that can only be read; another run that sweeps too
+            with suppress(OSError):  # here and below: a store that can only be read; another run that sweeps too
                 if (descriptor := locks.take(draft / "lock")) is not None:
                     self.clear(draft)
                     os.close(descriptor)
-        for path in (self.root / "locks").glob("*.lock"):
+        done = [path.name for path in (self.root / "work").glob("*") if self._folder(path.name)]
+        for key in {*done, *(path.stem for path in (self.root / "locks").glob("*.lock"))}:
             with suppress(OSError):
-                if (descriptor := locks.take(path)) is not None:
-                    locks.give_up(path, descriptor)
+                if (lock := self._free([key])) is not None:
+                    if key in done:
+                        self.forget(key)
+                    self._give_up(lock)
+        for part in (path for folder in ("jobs", "tokens") for path in (self.root / folder).glob("*.part")):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > DAY_S:
+                    part.unlink()
 
     def clear(self, draft: Path) -> None:
         """Remove a draft. What it was to replace goes back where nothing has taken its place."""
@@ -203,13 +211,16 @@ class Store:
             self._look_anew()
             yield lock
         finally:
-            locks.give_up(self._lock_file(lock.key), lock.descriptor)
+            self._give_up(lock)
 
     def _free(self, keys: Sequence[str]) -> Lock | None:
         for key in keys:
             if (descriptor := locks.take(self._lock_file(key))) is not None:
                 return Lock(key, descriptor)
         return None
+
+    def _give_up(self, lock: Lock) -> None:
+        locks.give_up(self._lock_file(lock.key), lock.descriptor)
 
     def _lock_file(self, key: str) -> Path:
         return self.root / "locks" / f"{key}.lock"
