@@ -22,17 +22,23 @@ POLL_S = 1.0  # between two looks at whether a parent is there
 GRACE_S = 5.0  # for a last checkpoint, once it is not
 
 
+told: list[int] = []  # the exit code, once a signal has told this process to end
+
+
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into SystemExit, so that locks are released and drafts removed; a second Ctrl-C kills.
 
-    Ctrl-C raises SIGTERM: a training, which handles SIGTERM itself, saves a checkpoint first.
+    Ctrl-C raises SIGTERM: a training, which handles SIGTERM itself, saves a checkpoint first. A library may lose the
+    exception (C code that asks for an attribute does) or wrap it in its own: the exit is the same, if later.
     """
     previous = {number: signal.getsignal(number) for number in (SIGTERM, SIGINT)}
     is_interrupted = False
+    told.clear()
 
     def terminate(*_: Any) -> None:
-        raise SystemExit(TERMINATED)
+        told.append(INTERRUPTED if is_interrupted else TERMINATED)
+        end_if_told()
 
     def interrupt(*_: Any) -> None:
         nonlocal is_interrupted
@@ -45,13 +51,22 @@ def exit_on_signals() -> Iterator[None]:
         signal.signal(SIGINT, interrupt)
     try:
         yield
-    except SystemExit as end:
-        if is_interrupted and end.code == TERMINATED:
+        end_if_told()
+    except BaseException as error:
+        if is_interrupted and isinstance(error, SystemExit) and error.code == TERMINATED:  # a training has ended
             raise SystemExit(INTERRUPTED) from None
+        if told:
+            raise SystemExit(told[0]) from None
         raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def end_if_told() -> None:
+    """End now if a signal has told this process to, and a library has lost it."""
+    if told:
+        raise SystemExit(told[0])
 
 
 @contextmanager

@@ -70,10 +70,13 @@ def test_no_process_outlives_the_one_that_started_it(
         run = subprocess.Popen(command, stdout=said, stderr=said)
     deadline = time.monotonic() + 60
     while len(list(store.glob("work/*/pid_*"))) < n_workers:
-        assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "said").read_text()
+        assert run.poll() is None, (tmp_path / "said").read_text()
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     family = below(run.pid)
-    [root] = [pid for pid, args in family.items() if "torch.distributed.run" in args] if killed == "agent" else [run.pid]
+    [root] = (
+        [pid for pid, args in family.items() if "torch.distributed.run" in args] if killed == "agent" else [run.pid]
+    )
     os.kill(root, signal.SIGKILL)
     since = time.monotonic()
     workers = {int(path.name.removeprefix("pid_")) for path in store.glob("work/*/pid_*")}

@@ -222,9 +222,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["before", "between the renames", "after"])
-def test_a_replacement_that_is_killed_loses_nothing(
-    store: Store, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replacement_that_is_killed_loses_nothing(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the three renames the first fails, since something is there, and the others replace it."""
     before = files(commit(store))
     with monkeypatch.context() as patched:

@@ -1,4 +1,4 @@
-"""A full disk is one line that names the store, whichever library meets it first, and the run goes on when there is room."""
+"""A full disk is known, whichever library meets it, and the stage is made when there is room."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_disk_that_is_full_is_known_from_any_library(name: str, tmp_path: Path
         with store.writing({"kind": "train", "key": "0123456789ab"}) as out:
             WRITERS[name](out)
 
-    with pytest.raises(Exception) as caught, little_room():  # noqa: PT012
+    with pytest.raises(Exception) as caught, little_room():
         commit()
     assert is_full(caught.value)
     assert not [*tmp_path.glob("artifacts/*"), *tmp_path.glob("tmp/*")]

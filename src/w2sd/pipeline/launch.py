@@ -20,6 +20,7 @@ from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
 from w2sd.pipeline.store import Lock, Store
+from w2sd.signals import end_if_told
 
 
 def survey(plan: Plan, store: Store, force: list[str], already: Collection[str] = ()) -> dict[str, str]:
@@ -52,6 +53,7 @@ def launch(plan: Plan, states: dict[str, str], run: RunConfig, store: Store, alr
     pending = {name: plan[name] for name in plan if states[name] == "to do"}
     with StageTable(plan, states) as table:
         while pending:
+            end_if_told()
             ready = _ready(pending)
 
             def note(ready: dict[str, str] = ready) -> None:

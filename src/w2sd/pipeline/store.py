@@ -3,7 +3,7 @@
     STORE/artifacts/<kind>-<key>/   spec.json · metrics.json · runtime.json · payload (of compare: diagnostics.json;
                                     of a verdict, which reports make: spec.json · verdict.json)
     STORE/work/<key>/               what an interrupted stage can resume from; goes when the artifact is committed
-    STORE/tmp/<kind>-<key>@<host>-*/  an artifact being written: new/ · lock, held by its writer · old/, what it replaces
+    STORE/tmp/<kind>-<key>@<host>-*/ an artifact being written: new/ · lock, held by its writer · old/, what it replaces
     STORE/locks/<key>.lock          there while a stage runs, so that concurrent runs share it
     STORE/jobs/<id>.json            one record per finished run
     STORE/tokens/<hash>.safetensors the rows of a split as one tokenizer has them; may go at any time
@@ -150,7 +150,9 @@ class Store:
                     if key in done:
                         self.forget(key)
                     self._give_up(lock)
-        for part in (path for folder in ("jobs", "tokens") for path in (self.root / folder).glob("*.part")):
+        for part in (
+            path for folder in ("artifacts", "jobs", "tokens") for path in (self.root / folder).glob("*.part")
+        ):
             with suppress(OSError):
                 if time.time() - part.stat().st_mtime > DAY_S:
                     part.unlink()
@@ -180,7 +182,7 @@ class Store:
 
     def _look_anew(self) -> None:
         """Know what other machines have committed: NFS may answer from memory until something in the folder changes."""
-        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.root / "artifacts", prefix="."):
+        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.root / "artifacts", suffix=".part"):
             pass  # of a store that can only be read there is nothing else to try
 
     def _gone(self, key: str) -> StageFailed:
@@ -276,7 +278,7 @@ def require_writable(knob: str, value: str) -> None:
 def is_full(error: BaseException | None) -> bool:
     """Whether a disk was full, whichever library met it and whatever that one made of the system's error.
 
-    >>> is_full(OSError(28, "No space left on device")), is_full(Exception("I/O error (os error 28)")), is_full(OSError())
+    >>> is_full(OSError(28, "No space left on device")), is_full(Exception("I/O (os error 28)")), is_full(OSError())
     (True, True, False)
     """
     if error is None:
