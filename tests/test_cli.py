@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
@@ -657,6 +658,25 @@ def test_bugs_are_not_dressed_up(
     monkeypatch.setattr(cli, "launch", broken)
     with pytest.raises(ValueError, match="a bug"):
         w2sd("seed=0")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), Exception("I/O error: No space left (os error 28)")]
+)
+def test_a_full_disk_is_one_line_that_names_the_store(
+    w2sd: Callable[..., Said], launches: Launches, here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fill(*_: Any) -> None:
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("what a library makes of it") from cause
+
+    monkeypatch.setattr(cli, "launch", fill)
+    said = w2sd("seed=0", f"store={here / 'store'}")
+    assert said.code == 1
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith(f"w2sd: store: the disk of {here / 'store'} is full; ")
 
 
 def test_the_store_of_the_environment_is_used(

@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from w2sd.signals import TERMINATED, exit_on_signals
+from w2sd.signals import TERMINATED, end_if_told, exit_on_signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -93,3 +94,33 @@ def test_another_exit_keeps_its_code() -> None:
         sys.exit(1)
 
     assert exit_code(work) == 1
+
+
+@CODES
+def test_a_library_that_loses_or_wraps_the_exception_changes_nothing_about_the_exit(number: int, code: int) -> None:
+    class Lost:
+        def __del__(self) -> None:
+            with suppress(SystemExit):
+                send(number)
+
+    def wrap() -> None:
+        try:
+            send(number)
+        except SystemExit as end:
+            raise ValueError("what a library makes of it") from end
+
+    assert exit_code(Lost) == code
+    assert exit_code(wrap) == code
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_stage_is_not_begun_where_the_exception_was_lost(is_told: bool) -> None:
+    begun = []
+
+    def work() -> None:
+        with suppress(SystemExit):
+            send(signal.SIGTERM if is_told else 0)
+        end_if_told()
+        begun.append("stage")
+
+    assert (exit_code(work), begun) == ((143, []) if is_told else (None, ["stage"]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,9 +64,23 @@ def beside(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         yield part
+        sync(part)
         part.replace(path)
+        sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk: what is there now survives a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # as some network file systems answer for a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def digest_file(path: Path) -> str:

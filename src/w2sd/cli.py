@@ -6,6 +6,7 @@ The task returns one float (PGR), which is what a Hydra sweeper optimises.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import re
 import shlex
@@ -40,8 +41,8 @@ from w2sd.pipeline.checks import at_hand, check_installed, check_nodes, check_ro
 from w2sd.pipeline.launch import launch, survey
 from w2sd.pipeline.plan import Plan, plan
 from w2sd.pipeline.progress import show_plan, show_replaced
-from w2sd.pipeline.store import Store, require_writable
-from w2sd.signals import SIGNAL_NAMES, exit_on_closed_pipe, exit_on_signals
+from w2sd.pipeline.store import Store, is_full, no_room, require_writable, unwritable
+from w2sd.signals import SIGNAL_NAMES, end_with, exit_on_closed_pipe, exit_on_signals
 from w2sd.worker import execute
 
 HERE = Path(__file__).parent
@@ -169,13 +170,19 @@ def run(cfg: DictConfig, given: Mapping[str, Any] | None = None) -> float:
 
     `given` is what the command line sets where the rest may come from a folder of options.
     """
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with(parent.pid)  # a process of a launcher that runs several jobs at a time
     try:
         try:
             return _run(cfg, given)
         except BrokenPipeError:
             raise
-        except OSError as error:  # a store that cannot be written, a full disk
-            raise StageFailed(f"{error.filename or 'file system'}: {error.strerror or error}") from error
+        except Exception as error:
+            if is_full(error):
+                raise no_room(cfg.store) from error
+            if isinstance(error, OSError):  # a store that cannot be written
+                raise StageFailed(f"{error.filename or 'file system'}: {error.strerror or error}") from error
+            raise
     except (Refused, StageFailed) as error:
         here = HydraConfig.get()
         if here.mode == RunMode.MULTIRUN and not here.launcher._target_.endswith("BasicLauncher"):
@@ -200,7 +207,10 @@ def _run(cfg: DictConfig, given: Mapping[str, Any] | None) -> float:
     if is_sweep:
         print(f"[w2sd] job {HydraConfig.get().job.num}: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr)
     stages = plan(config)
+    if not config.settings.plan_only:
+        store.sweep()
     states = survey(stages, store, config.settings.force, made)
+    is_complete = "to do" not in states.values()
     is_at_hand = at_hand(config.data)
     asks_models = any(state == "to do" and stages[name].asks_model for name, state in states.items())
     if asks_models:
@@ -214,20 +224,21 @@ def _run(cfg: DictConfig, given: Mapping[str, Any] | None) -> float:
             if asks_models and not is_at_hand:
                 print("Rows were not read: whether there are enough of them is checked when the run starts")
         return math.nan
-    for knob in ("store", "out"):
+    is_read_only = is_complete and unwritable(config.settings.store) is not None
+    for knob in ("out",) if is_read_only else ("store", "out"):
         require_writable(knob, getattr(config.settings, knob))
     job = f"{config.settings.name}-{stages['compare'].key}"
-    is_new = "to do" in states.values() or not (store.root / "jobs" / f"{job}.json").exists()
+    is_new = not is_complete or not (store.root / "jobs" / f"{job}.json").exists()
     if is_new:
         config.logger.check()
     if asks_models:
         _check_inputs(config)
-    if "to do" in states.values():
+    if not is_complete:
         launch(stages, states, config, store, execute, made)
         made.update(stages[name].key for name, state in states.items() if state == "to do")
     else:
         print("[w2sd] every stage was found in the store; nothing to compute", file=sys.stderr)
-    return _conclude(config, cfg, stages, store, job, is_new)
+    return _conclude(config, cfg, stages, store, job, is_new, is_read_only)
 
 
 def _refuse_part_of_sweep() -> None:
@@ -250,8 +261,10 @@ def _check_inputs(config: RunConfig) -> None:
         print(f"[w2sd] trainer.accelerator=auto: {preflight.device(config.trainer)}", file=sys.stderr)
 
 
-def _conclude(config: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_new: bool) -> float:
-    """Record the job, log its summary if that is new, show the table and write the page."""
+def _conclude(
+    config: RunConfig, cfg: DictConfig, stages: Plan, store: Store, name: str, is_new: bool, is_read_only: bool
+) -> float:
+    """Record the job where that can be, log its summary if that is new, show the table and write the page."""
     compare = stages["compare"]
     folder = store.find(compare.key)
     metrics = read_json(folder / "metrics.json")
@@ -270,7 +283,9 @@ def _conclude(config: RunConfig, cfg: DictConfig, stages: Plan, store: Store, na
         "sweep": sweep,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    if (old := store.record(job)) is not None:
+    if is_read_only:
+        print(f"[w2sd] {store.root} can only be read: this job is not recorded there", file=sys.stderr)
+    elif (old := store.record(job)) is not None:
         from w2sd.report.knobs import RUNTIME
 
         if line := show_replaced(job, old, [*RUNTIME, "debug", "hydra"]):

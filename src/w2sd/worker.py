@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import stat
 import subprocess
 import sys
 import time
@@ -21,8 +22,8 @@ from w2sd.data.tally import Tally
 from w2sd.errors import Refused, StageFailed
 from w2sd.parts.trainer import Trainer
 from w2sd.pipeline.stage import Stretch, Task
-from w2sd.pipeline.store import Store
-from w2sd.signals import exit_on_signals
+from w2sd.pipeline.store import Store, is_full, no_room
+from w2sd.signals import end_with, exit_on_signals
 
 PACKAGES = [
     "torch",
@@ -162,6 +163,10 @@ def main(argv: list[str] | None = None) -> int:
     except (Refused, StageFailed) as error:
         _say(f"@failed {error}")
         return 1
+    except Exception as error:
+        if is_full(error):
+            _say(f"@failed {no_room(job['store'])}")
+        raise
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -197,4 +202,5 @@ def _cpu_name() -> str:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid(), pipe=sys.stdin.fileno() if stat.S_ISFIFO(os.fstat(0).st_mode) else None)
     sys.exit(main())

@@ -592,6 +592,8 @@ def run(task):
         raise RuntimeError("bug")
     if task.params["x"] == 15:
         os.kill(os.getpid(), 9)
+    if task.params["x"] == 16:
+        raise Exception("No space left on device (os error 28)")
     task.advance(3, 3)
     (task.out / "dish.json").write_text(str(os.getpid()))
     return {"trainer": task.trainer.threads, "logs": task.logs.name, "inputs": sorted(task.inputs)}
@@ -642,14 +644,15 @@ def test_a_stage_in_its_own_process_commits_the_same_artifact_and_passes_its_pro
         (13, r"^the loss is nan at step 13$"),
         (14, r"^train: .*\b1\b.*/work/{key}/worker\.log$"),
         (15, r"^train: .*-9\b.*/work/{key}/worker\.log$"),
+        (16, r"^store: the disk of {store} is full; .*$"),
     ],
-    ids=["failed", "bug", "killed"],
+    ids=["failed", "bug", "killed", "full"],
 )
 def test_a_failure_in_a_process_is_one_line_and_what_it_wrote_is_kept(
     apart: RunConfig, store: Store, x: int, message: str
 ) -> None:
     stage = Train({"x": x})
-    with pytest.raises(StageFailed, match=message.replace("{key}", stage.key)):
+    with pytest.raises(StageFailed, match=message.replace("{key}", stage.key).replace("{store}", str(store.root))):
         go({"train/weak": stage}, apart, store)
     assert not store.has("train", stage.key)
     log = (store.work(stage.key) / "worker.log").read_text()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +25,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from tests.builders import refused
 from w2sd.atomic import digest_file, read_json, read_sealed, write_json, write_sealed
 from w2sd.errors import StageFailed
+from w2sd.pipeline import locks
 from w2sd.pipeline.store import Store
 
 KEY = "0123456789ab"
@@ -151,6 +159,168 @@ def test_two_writers_of_one_artifact_leave_one_complete_artifact(store: Store) -
 def test_kinds_with_one_key_do_not_mix(store: Store) -> None:
     commit(store)
     assert not store.has("label", KEY)
+
+
+def test_everything_is_on_the_disk_before_the_rename_and_the_rename_before_the_old_artifact_goes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a power loss leaves the old artifact or the new one, and no file without its content."""
+    commit(store)
+    done: list[str] = []
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def note(what: str, path: Path) -> None:
+        done.append(f"{what} {re.sub('^tmp/[^/]*', 'draft', path.relative_to(store.root).as_posix())}")
+
+    monkeypatch.setattr("w2sd.pipeline.store.sync", lambda path: note("sync", path))
+    monkeypatch.setattr(Path, "rename", lambda path, place: (note("rename", path), rename(path, place)))
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **how: (note("remove", path), rmtree(path, **how)))
+    place = commit(store)
+    names = [path.relative_to(place).as_posix() for path in place.rglob("*") if path.name != "spec.json"]
+    assert sorted(done[: len(names) + 1]) == sorted([f"sync draft/new/{name}" for name in names] + ["sync draft/new"])
+    there = f"artifacts/{place.name}"
+    replaced = ["rename draft/new", f"rename {there}", "rename draft/new", "sync artifacts", "rename draft/old"]
+    assert done[len(names) + 1 :] == [*replaced, "remove draft", f"remove work/{KEY}"]
+
+
+def test_json_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace = Path.replace
+    monkeypatch.setattr("w2sd.atomic.sync", lambda path: done.append(f"sync {path.name.partition('.')[0]}"))
+    monkeypatch.setattr(Path, "replace", lambda part, place: (done.append("replace"), replace(part, place)))
+    (tmp_path / "folder").mkdir()
+    write_json(tmp_path / "folder/file.json", 1)
+    assert done == ["sync file", "replace", "sync folder"]
+
+
+def killed(call: Callable[[], Any]) -> None:
+    """Do something in a process of its own that SIGKILL ends, there if not before."""
+    if (child := os.fork()) == 0:
+        try:
+            call()
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def die_within(context: AbstractContextManager[Any]) -> None:
+    with context:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """End the process in place of the rename of this number."""
+    renames = iter(range(100))
+    rename = Path.rename
+
+    def renamed(path: Path, place: Path) -> Path:
+        if next(renames) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(path, place)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["before", "between the renames", "after"])
+def test_a_replacement_that_is_killed_loses_nothing(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the three renames the first fails, since something is there, and the others replace it."""
+    before = files(commit(store))
+    with monkeypatch.context() as patched:
+        killing(patched, number)
+        killed(lambda: commit(store, payload={"metrics.json": b"new"}))
+    assert store.has("train", KEY) == (number < 2)
+    store.sweep()
+    assert files(store.find(KEY)) == before
+    assert not list((store.root / "tmp").iterdir())
+
+
+def test_a_replacement_that_is_told_to_end_puts_back_what_it_was_to_replace(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(commit(store))
+    rename = Path.rename
+
+    def end(path: Path, place: Path) -> Path:
+        if path.name == "new" and not place.exists():
+            raise SystemExit(143)
+        return rename(path, place)
+
+    monkeypatch.setattr(Path, "rename", end)
+    with pytest.raises(SystemExit):
+        commit(store, payload={"metrics.json": b"new"})
+    assert files(store.find(KEY)) == before
+    assert not list((store.root / "tmp").iterdir())
+
+
+# --- what killed processes leave --------------------------------------------------------------------------------------
+
+
+def test_the_draft_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not(store: Store) -> None:
+    killed(lambda: die_within(store.writing(SPEC)))
+    assert len(list((store.root / "tmp").iterdir())) == 1
+    with store.writing(SPEC) as out:
+        store.sweep()
+        assert [*(store.root / "tmp").iterdir()] == [out.parent]
+    assert store.find(KEY)
+
+
+def test_the_draft_of_another_machine_is_not_swept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("w2sd.pipeline.store.HOST", "elsewhere")
+    killed(lambda: die_within(store.writing(SPEC)))
+    for host, n_left in (("where", 1), ("else", 1), ("elsewhere", 0)):
+        monkeypatch.setattr("w2sd.pipeline.store.HOST", host)
+        store.sweep()
+        assert len(list((store.root / "tmp").iterdir())) == n_left
+
+
+def test_a_draft_that_was_swept_before_it_was_locked_is_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, swept = locks.take, []
+
+    def late(path: Path) -> int | None:
+        if not swept:
+            swept.append(path)
+            shutil.rmtree(path.parent)
+        return take(path)
+
+    monkeypatch.setattr(locks, "take", late)
+    commit(store)
+    assert store.find(KEY)
+    assert len(swept) == 1
+
+
+def test_the_lock_file_of_a_killed_process_is_swept_and_that_of_a_living_one_is_not(store: Store) -> None:
+    killed(lambda: die_within(store.lock(["ba9876543210"], interrupt)))
+    assert len(list((store.root / "locks").iterdir())) == 1
+    with store.lock([KEY], interrupt):
+        store.sweep()
+        assert [path.stem for path in (store.root / "locks").iterdir()] == [KEY]
+
+
+def test_what_a_finished_stage_had_to_go_on_from_is_swept_and_that_of_an_unfinished_one_is_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in (KEY, "ba9876543210"):
+        (store.work(key) / "last.ckpt").write_text("step 7")
+    monkeypatch.setattr(Store, "forget", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    killed(lambda: commit(store))
+    monkeypatch.undo()
+    with store.lock([KEY], interrupt):  # forced, and running
+        store.sweep()
+        assert (store.work(KEY) / "last.ckpt").exists()
+    store.sweep()
+    assert [path.name for path in (store.root / "work").iterdir()] == ["ba9876543210"]
+
+
+def test_half_a_record_is_swept_when_nobody_can_be_writing_it(store: Store) -> None:
+    parts = [store.root / "jobs" / f"demo.json.{n}.part" for n in (1, 2)]
+    parts[0].parent.mkdir(parents=True)
+    for part in parts:
+        part.touch()
+    os.utime(parts[0], (time.time() - 2 * 86400,) * 2)
+    store.sweep()
+    assert [part.exists() for part in parts] == [False, True]
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -330,6 +500,52 @@ def test_a_free_lock_is_taken_without_waiting(store: Store) -> None:
     for _ in range(2):
         with store.lock([KEY], interrupt):
             pass
+
+
+def test_a_lock_that_was_given_up_leaves_no_file(store: Store) -> None:
+    with store.lock([KEY], interrupt):
+        assert [path.name for path in (store.root / "locks").iterdir()] == [f"{KEY}.lock"]
+    assert not list((store.root / "locks").iterdir())
+
+
+def test_a_file_that_was_removed_between_opening_and_locking_it_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that wait for a third would otherwise lock two files of one name."""
+    path, flock = tmp_path / "lock", fcntl.flock
+    first = locks.take(path)
+    assert first is not None
+
+    def slow(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        locks.give_up(path, first)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    second = locks.take(path)
+    assert second is not None
+    assert os.path.samestat(os.fstat(second), path.stat())
+    assert locks.take(path) is None
+
+
+def test_a_child_that_inherits_a_lock_holds_it_after_its_parent(tmp_path: Path) -> None:
+    held = locks.take(tmp_path / "lock")
+    assert held is not None
+    with subprocess.Popen(["sleep", "60"], pass_fds=[held]) as child:
+        os.close(held)
+        assert locks.take(tmp_path / "lock") is None
+        child.kill()
+    assert locks.take(tmp_path / "lock") is not None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with refused("store", str(store.root / "locks" / f"{KEY}.lock"), "locks"), store.lock([KEY], interrupt):
+        pass
 
 
 def test_the_second_holder_waits_until_the_first_is_done_and_says_so_once(store: Store) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.builders import comparisons
+from tests.builders import assert_refusal, comparisons
 from w2sd import cli
 
 pytestmark = pytest.mark.smoke
@@ -117,6 +117,31 @@ def test_a_second_run_computes_nothing_and_imports_no_torch(undisturbed: Ran) ->
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "every stage was found in the store" in again.stderr
+
+
+def test_a_store_that_can_only_be_read_is_as_good_where_nothing_is_missing(undisturbed: Ran, tmp_path: Path) -> None:
+    store = shutil.copytree(undisturbed.store, tmp_path / "store")
+    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && '
+    words = ["unshare", "-m", "sh", "-c", mount + 'exec "$@"', str(store)]
+    if subprocess.run([*words, "true"], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+
+    def do(module: str, *arguments: str) -> tuple[int, str]:
+        program = f"import sys; from {module} import main; sys.exit(main())"
+        done = subprocess.run([*words, sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    code, said = do("w2sd.cli", *arguments(tmp_path))
+    assert (code, said.splitlines()[1:]) == (0, [f"[w2sd] {store} can only be read: this job is not recorded there"])
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert do("w2sd.cli", "plan_only=true", *arguments(tmp_path))[0] == 0
+    assert do("w2sd.report.cli", "--store", str(store), "--out", str(tmp_path / "page"))[0] == 0
+    assert (tmp_path / "page" / "index.html").is_file()
+    code, said = do("w2sd.cli", "seed=1", *arguments(tmp_path))
+    assert code == 2
+    assert_refusal(said, "store", str(store))
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_ended_and_killed_in_pretraining_resumes_and_gives_the_same_bytes(

@@ -18,7 +18,8 @@ from w2sd.parts.trainer import Resolved, Trainer, has_gpu
 from w2sd.pipeline.plan import Plan
 from w2sd.pipeline.progress import Advance, StageTable
 from w2sd.pipeline.stage import Stage
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Lock, Store
+from w2sd.signals import end_if_told
 
 
 def survey(
@@ -66,14 +67,15 @@ def launch(
     done, damaged = set(already), set[str]()
     with StageTable(plan, states) as table:
         while pending:
+            end_if_told()
             ready = _ready(pending)
 
             def note(ready: dict[str, str] = ready) -> None:
                 for name in ready.values():
                     table.note(name, "another run is at it; waiting")
 
-            with store.lock([*ready], note) as key:
-                name = ready[key]
+            with store.lock([*ready], note) as lock:
+                key, name = lock.key, ready[lock.key]
                 stage = pending[name]
                 if key not in renewed and store.has(stage.kind, key, weights=True):  # since the survey
                     table.finish(name, "cached")
@@ -92,7 +94,7 @@ def launch(
                         store.forget(key)
                     try:
                         if is_apart:
-                            _in_process(stage, run, store, table.advance)
+                            _in_process(stage, run, store, table.advance, lock)
                         else:
                             execute(stage.spec(), runtime(stage, run), store, table.advance)
                     except BaseException as error:
@@ -151,8 +153,12 @@ def _trainer(stage: Stage, run: RunConfig) -> Resolved:
     return run.trainer.resolve(has_gpu(), getattr(stage.origin.get("model"), "is_pretrained", False))
 
 
-def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) -> None:
-    """Run a stage in an interpreter of its own, or in several: when it ends, memory and devices are free again."""
+def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance, lock: Lock) -> None:
+    """Run a stage in an interpreter of its own, or in several: when it ends, memory and devices are free again.
+
+    The worker holds the stage's lock too. Its standard input is a pipe on which nothing comes; when that is closed,
+    this process has ended, and the worker ends, and with it every process of a group, which has the same one.
+    """
     work = store.work(stage.key)
     settings = runtime(stage, run)
     trusted = settings.pop("trusted")  # said on the worker's command line: other people may write to the store
@@ -162,7 +168,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance) ->
     command = [*python, "-m", "w2sd.worker", str(work / "spec.json"), *trusted]
     # A terminal tells a whole group of processes of Ctrl-C. The worker is in another one and hears of it from here
     # alone: told twice, it would be disturbed while it ends.
-    apart: Any = {"process_group": 0, "stdin": subprocess.DEVNULL}
+    apart: Any = {"process_group": 0, "stdin": subprocess.PIPE, "pass_fds": [lock.descriptor]}
     with (
         (work / "worker.log").open("a") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **apart) as process,

@@ -3,36 +3,41 @@
     STORE/artifacts/<kind>-<key>/   spec.json · metrics.json · runtime.json · payload (of compare: diagnostics.json;
                                     of a verdict, which reports make: spec.json · verdict.json)
     STORE/work/<key>/               what an interrupted stage can resume from; goes when the artifact is committed
-    STORE/tmp/                      artifacts being written
-    STORE/locks/<key>.lock          held while a stage runs, so that concurrent runs share it
+    STORE/tmp/<kind>-<key>@<host>-*/ an artifact being written: new/ · lock, held by its writer · old/, what it replaces
+    STORE/locks/<key>.lock          there while a stage runs, so that concurrent runs share it
     STORE/jobs/<id>.json            one record per finished run
     STORE/tokens/<hash>.safetensors the rows of a split as one tokenizer has them; may go at any time
 
-An artifact is written beside its place and committed by one rename: it is there completely or not at all. The rename
-gives correctness; the lock only saves work, so a file system with unreliable locks costs time and never a result.
-`spec.json` holds a digest of every other file and, as a record of a run does, one of itself: all are checked when they
-are read. Planning checks them too, but for weights and features (`.safetensors`): gigabytes that the stage which reads
-them checks.
+An artifact is written beside its place, brought to the disk, and committed by one rename: it is there completely or not
+at all. The rename gives correctness; the lock only saves work, so a file system with unreliable locks costs time and
+never a result. `spec.json` holds a digest of every other file and, as a record of a run does, one of itself: all are
+checked when they are read. Planning checks them too, but for weights and features (`.safetensors`): gigabytes that the
+stage which reads them checks.
 """
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
-from w2sd.atomic import digest_file, read_json, read_sealed, write_sealed
+from w2sd.atomic import digest_file, read_json, read_sealed, sync, write_sealed
 from w2sd.errors import Refused, StageFailed
+from w2sd.pipeline import locks
 
 POLL_S = 0.2  # between two looks at locks that others have
 HEAVY = ".safetensors"  # files that only stages read
+DAY_S = 86400  # no file takes longer to write, whichever machine writes it
+HOST = os.uname().nodename
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Damaged(StageFailed):
@@ -44,6 +49,13 @@ class Damaged(StageFailed):
 
     def __str__(self) -> str:
         return f"store: {self.file} is damaged; delete {self.owner} and run again"
+
+
+class Lock(NamedTuple):
+    """The right to run a stage, which every process that inherits the descriptor has too."""
+
+    key: str
+    descriptor: int
 
 
 class Store:
@@ -130,17 +142,61 @@ class Store:
         place = self.path(spec["kind"], spec["key"])
         for folder in (place.parent, self.root / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f"{place.name}-", dir=self.root / "tmp"))
+        with self._draft(place.name) as draft:
+            (out := draft / "new").mkdir()
+            yield out
+            paths = sorted(out.rglob("*"))
+            digests = {path.relative_to(out).as_posix(): digest_file(path) for path in paths if path.is_file()}
+            write_sealed(out / "spec.json", {**spec, "digests": digests})
+            for path in (*paths, out):
+                sync(path)
+            self._replace(out, place)
+        self.forget(spec["key"])
+
+    def sweep(self) -> None:
+        """Remove what killed processes left: drafts and locks of this machine, work that is done, and half files.
+
+        An artifact that was about to be replaced goes back to its place. Drafts of other machines stay: not every
+        network file system shows whether their locks are held.
+        """
+        for draft in (self.root / "tmp").glob(f"*@{glob.escape(HOST)}-*"):
+            with suppress(OSError):  # here and below: a store that can only be read; another run that sweeps too
+                if (descriptor := locks.take(draft / "lock")) is not None:
+                    self.clear(draft)
+                    os.close(descriptor)
+        done = [path.name for path in (self.root / "work").glob("*") if self._folder(path.name)]
+        for key in {*done, *(path.stem for path in (self.root / "locks").glob("*.lock"))}:
+            with suppress(OSError):
+                if (lock := self._free([key])) is not None:
+                    if key in done:
+                        self.forget(key)
+                    self._give_up(lock)
+        for part in (
+            path for folder in ("artifacts", "jobs", "tokens") for path in (self.root / folder).glob("*.part")
+        ):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > DAY_S:
+                    part.unlink()
+
+    def clear(self, draft: Path) -> None:
+        """Remove a draft. What it was to replace goes back where nothing has taken its place."""
+        with suppress(OSError):  # mostly there is nothing, or something in its place
+            (draft / "old").rename(self.root / "artifacts" / draft.name.partition("@")[0])
+        shutil.rmtree(draft, ignore_errors=True)
+
+    @contextmanager
+    def _draft(self, name: str) -> Iterator[Path]:
+        """A folder in tmp/ that is this process's while it holds the lock in it."""
+        descriptor = None
+        while descriptor is None:
+            draft = Path(tempfile.mkdtemp(prefix=f"{name}@{HOST}-", dir=self.root / "tmp"))
+            with suppress(FileNotFoundError):  # another run swept it before it was locked
+                descriptor = locks.take(draft / "lock")
         try:
             yield draft
-            files = sorted(path for path in draft.rglob("*") if path.is_file())
-            digests = {path.relative_to(draft).as_posix(): digest_file(path) for path in files}
-            write_sealed(draft / "spec.json", {**spec, "digests": digests})
-            draft.chmod(0o755)  # mkdtemp makes private folders; a store may be shared
-            self._replace(draft, place)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        self.forget(spec["key"])
+            self.clear(draft)
+            os.close(descriptor)
 
     def _folder(self, key: str) -> Path | None:
         named = (self.root / "artifacts").glob(f"*-{key}")
@@ -148,23 +204,22 @@ class Store:
 
     def _look_anew(self) -> None:
         """Know what other machines have committed: NFS may answer from memory until something in the folder changes."""
-        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.root / "artifacts", prefix="."):
+        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.root / "artifacts", suffix=".part"):
             pass  # of a store that can only be read there is nothing else to try
 
     def _gone(self, key: str) -> StageFailed:
         return StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
 
-    def _replace(self, draft: Path, place: Path) -> None:
+    def _replace(self, out: Path, place: Path) -> None:
         try:
-            draft.rename(place)
+            out.rename(place)
         except OSError:  # a forced stage, or a twin that finished first: the newer result takes the place
-            old = Path(tempfile.mkdtemp(prefix="old-", dir=self.root / "tmp"))
-            place.rename(old / "artifact")
-            draft.rename(place)
-            shutil.rmtree(old, ignore_errors=True)
+            place.rename(out.with_name("old"))  # from where `clear` puts it back unless the next line succeeds
+            out.rename(place)
+        sync(place.parent)
 
     @contextmanager
-    def lock(self, keys: Sequence[str], waiting: Callable[[], None]) -> Iterator[str]:
+    def lock(self, keys: Sequence[str], waiting: Callable[[], None]) -> Iterator[Lock]:
         """The right to run the first of these stages that is free.
 
         Calls `waiting` once if other runs have all of them at the moment.
@@ -178,17 +233,21 @@ class Store:
             lock = self._free(keys)
         try:
             self._look_anew()
-            yield Path(lock.lock_file).stem
+            yield lock
         finally:
-            lock.release()
+            self._give_up(lock)
 
-    def _free(self, keys: Sequence[str]) -> FileLock | None:
+    def _free(self, keys: Sequence[str]) -> Lock | None:
         for key in keys:
-            lock = FileLock(self.root / "locks" / f"{key}.lock")
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
-                return lock
+            if (descriptor := locks.take(self._lock_file(key))) is not None:
+                return Lock(key, descriptor)
         return None
+
+    def _give_up(self, lock: Lock) -> None:
+        locks.give_up(self._lock_file(lock.key), lock.descriptor)
+
+    def _lock_file(self, key: str) -> Path:
+        return self.root / "locks" / f"{key}.lock"
 
     def record(self, job: dict[str, Any]) -> dict[str, Any] | None:
         """Keep the record of a finished run. Returns the one whose place it takes, if that could be read."""
@@ -222,11 +281,37 @@ def _check(folder: Path, name: str, digests: dict[str, str]) -> Path:
     raise Damaged(folder / name, folder)
 
 
-def require_writable(knob: str, value: str) -> None:
-    """Refuse a folder in which nothing can be written or that cannot be made; leaves nothing behind."""
+def unwritable(value: str) -> str | None:
+    """Why nothing can be written in a folder, or it cannot be made; None where it can. Leaves nothing behind."""
     folder = Path(value).expanduser().absolute()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()  # permissions do not tell: root has them on a read-only disk
     except OSError as error:
-        raise Refused(knob, value, f"a folder that can be written ({there}: {error.strerror})") from error
+        return f"{there}: {error.strerror}"
+    return None
+
+
+def require_writable(knob: str, value: str) -> None:
+    """Refuse a folder in which nothing can be written or that cannot be made."""
+    if (reason := unwritable(value)) is not None:
+        raise Refused(knob, value, f"a folder that can be written ({reason})")
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a disk was full, whichever library met it and whatever that one made of the system's error.
+
+    >>> is_full(OSError(28, "No space left on device")), is_full(Exception("I/O (os error 28)")), is_full(OSError())
+    (True, True, False)
+    """
+    if error is None:
+        return False
+    [*written] = map(int, re.findall(r"\(os error (\d+)\)", str(error)))  # by safetensors and tokenizers
+    number = getattr(error, "errno", None)
+    return not {number, *written}.isdisjoint(FULL) or is_full(error.__cause__ or error.__context__)
+
+
+def no_room(root: str | Path) -> StageFailed:
+    """The failure of a stage, or of a run, that a full disk ended."""
+    remedy = "make room there, or for out=, and give the same command again: it goes on from what is kept"
+    return StageFailed(f"store: the disk of {Store(root).root} is full; {remedy}")

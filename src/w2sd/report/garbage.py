@@ -10,10 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
 from w2sd.errors import StageFailed, require
 from w2sd.metrics.verdict import VERSION
+from w2sd.pipeline import locks
 from w2sd.pipeline.store import Store
 from w2sd.report.records import VERDICT, read_jobs
 
@@ -39,12 +38,11 @@ def find(store: Path) -> list[Leftover]:
 def held(store: Path) -> set[str]:
     """The keys of the stages that are running at the moment."""
     keys = set()
-    for lock in sorted((store / "locks").glob("*.lock")):
-        try:
-            with FileLock(lock, timeout=0):
-                pass
-        except Timeout:
-            keys.add(lock.stem)
+    for path in (store / "locks").glob("*.lock"):
+        if (lock := locks.take(path)) is None:
+            keys.add(path.stem)
+        else:
+            locks.give_up(path, lock)
     return keys
 
 
@@ -72,7 +70,9 @@ def why_kept(leftover: Leftover, running: set[str], may_go_on: bool) -> str:
 def delete(store: Path, leftover: Leftover) -> bool:
     """Remove one folder unless a stage has taken its lock in the meantime; says whether it is gone."""
     with _locked(store, leftover.key) as free:
-        if free:
+        if free and leftover.path.parent.name == "tmp":
+            Store(store).clear(leftover.path)
+        elif free:
             grave = store / "tmp" / f"gone-{os.getpid()}-{leftover.path.name}"
             grave.parent.mkdir(exist_ok=True)
             leftover.path.rename(grave)  # out of sight in one step: no reader ever meets half an artifact
@@ -109,16 +109,14 @@ def _locked(store: Path, key: str | None) -> Iterator[bool]:
         yield True
         return
     (store / "locks").mkdir(exist_ok=True)
-    lock = FileLock(store / "locks" / f"{key}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    path = store / "locks" / f"{key}.lock"
+    if (lock := locks.take(path)) is None:
         yield False
         return
     try:
         yield True
     finally:
-        lock.release()
+        locks.give_up(path, lock)
 
 
 def _folders(parent: Path) -> list[Path]:

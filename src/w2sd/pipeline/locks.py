@@ -1,0 +1,38 @@
+"""Locks of a store: a file that one process at a time holds, and that goes when it is given up."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from errno import ENOSYS, EOPNOTSUPP
+from pathlib import Path
+
+from w2sd.errors import Refused
+
+
+def take(path: Path) -> int | None:
+    """Return the descriptor of a lock that is held from now on; None where another process holds it.
+
+    The kernel frees it when the last process that has the descriptor ends: a child that inherits it holds it too.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (ENOSYS, EOPNOTSUPP):
+                raise Refused("store", str(path), "a file system with locks (Lustre: mounted with -o flock)") from error
+            raise
+        os.close(descriptor)  # whoever gave it up removed the file after we had opened it: others lock a new one
+
+
+def give_up(path: Path, descriptor: int) -> None:
+    """Free a lock. Its file goes first, while nobody else can have locked it."""
+    path.unlink(missing_ok=True)
+    os.close(descriptor)
