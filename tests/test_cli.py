@@ -573,7 +573,9 @@ class Launches:
         self.stores: list[Path] = []
         self.failing: dict[int, str] = {}
 
-    def launch(self, stages: Plan, states: dict[str, str], run: RunConfig, store: Any, made: set[str]) -> None:
+    def launch(
+        self, stages: Plan, states: dict[str, str], run: RunConfig, store: Any, execute: Any, made: set[str]
+    ) -> None:
         self.seeds.append(run.settings.seed)
         self.stores.append(store.root)
         if run.settings.seed in self.failing:
@@ -628,7 +630,9 @@ def test_a_sweep_is_refused_before_its_first_job(w2sd: Callable[..., Said], laun
 def test_a_job_of_a_sweep_whose_stages_are_those_of_another_says_so(
     w2sd: Callable[..., Said], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def launch(stages: Plan, states: dict[str, str], run: RunConfig, store: Store, made: set[str]) -> None:
+    def launch(
+        stages: Plan, states: dict[str, str], run: RunConfig, store: Store, execute: Any, made: set[str]
+    ) -> None:
         with store.writing(stages["compare"].spec()) as folder:
             (folder / "metrics.json").write_text('{"pgr": null}')
             (folder / "diagnostics.json").write_text("{}")

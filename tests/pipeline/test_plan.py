@@ -82,7 +82,7 @@ def test_what_each_training_learns_from(asked: Callable[..., RunConfig]) -> None
     assert told == {
         "weak": [run.weak, "gt", "weak", 3, None, None],
         "ceiling": [run.strong, "w2s", "ceiling", 3, None, None],
-        "student": [run.strong, "w2s", "NoConflict", 7, run.supervision, NoConflict()],
+        "student": [run.strong, "w2s", "student", 7, run.supervision, NoConflict()],
     }
     assert stages["label/weak"].params["split"] == "w2s"
     assert {stages[f"evaluate/{name}"].params["split"] for name in told} == {"test"}

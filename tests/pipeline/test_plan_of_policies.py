@@ -50,17 +50,17 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
         "compare": "4f9da686cfaf",
     },
     ("conflict=implicit", "controls=true"): {
-        "train/student": "5491fae79837",
-        "train/gold_conflict": "64f68789bb61",
-        "compare": "e357f75c07e1",  # in which all of them are
+        "train/student": "426e216b2dc6",
+        "train/gold_conflict": "4f29a47950ad",
+        "compare": "6206ce8b3c7f",  # in which all of them are
     },
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
-        "train/student": "4731e5e00583",
-        "train/gold_conflict": "b62b0c7bbc01",
-        "compare": "1c280d640a25",
+        "train/student": "ec99a302c095",
+        "train/gold_conflict": "07dda418f82c",
+        "compare": "644c59057c89",
     },
-    ("conflict=explicit_random_mask",): {"compare": "2fad6c138a01"},
-    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "1ce8ac18ea07"},
+    ("conflict=explicit_random_mask",): {"compare": "f755a2b6e0e7"},
+    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "ec0dd9906518"},
 }
 
 

@@ -27,7 +27,7 @@ from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict
 from w2sd.errors import choose
 from w2sd.pipeline.checks import check
-from w2sd.pipeline.graph import Compare, Graph
+from w2sd.pipeline.graph import STUDENT, Compare, Graph
 from w2sd.pipeline.stage import Stage
 from w2sd.supervision.oracle import Gold
 
@@ -145,6 +145,8 @@ def _stream(role: str, conflict: Any) -> str:
 
     The baselines are shared by all arms, and none of these.
     """
-    if role.startswith(("baseline", "twin_", "gold_baseline")):
-        return role.rstrip("_0123456789").replace("twin", "baseline")
+    if role.startswith(("baseline", "twin_")):
+        return "baseline"
+    if isinstance(conflict, NoConflict):
+        return "gold_baseline" if role == "gold_baseline" else STUDENT
     return f"{'gold_' if role.startswith('gold_') else ''}{type(conflict).__name__}"
