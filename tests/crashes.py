@@ -74,7 +74,7 @@ def go(place: Store, run: RunConfig, *force: str) -> None:
     plan = stages()
     run = run._replace(settings=run.settings.__class__(**{**vars(run.settings), "force": list(force)}))
     place.sweep()
-    launch.launch(plan, launch.survey(plan, place, run.settings.force), run, place)
+    launch.launch(plan, launch.survey(plan, place, run.settings.force), run, place, worker.execute)
     place.record({"id": "job", "stages": [stage.key for stage in plan.values()]})
 
 

@@ -255,7 +255,8 @@ def test_two_nodes_train_as_two_devices_do(folder: Path, tmp_path: Path, monkeyp
         shutil.copytree(devices.find(upstream.key), nodes.path(upstream.kind, upstream.key))
     monkeypatch.setenv("PYTHONPATH", str(Path(w2sd.__file__).parents[1]))
     trainer = replace(run.trainer, nodes=2, strategy="fsdp2")  # as in REAL
-    launching._in_process(trained, run._replace(trainer=trainer), nodes, lambda *_: None)
+    with nodes.lock([trained.key], lambda: None) as lock:
+        launching._in_process(trained, run._replace(trainer=trainer), nodes, lambda *_: None, lock)
     [step] = steps.read_text().splitlines()
     assert step.split()[0] == "--nodes=2"
     one, two = (store.find(trained.key) for store in (devices, nodes))
