@@ -79,7 +79,7 @@ def belief_beside_weak(world: World, y: Floats) -> float:
 
 
 def belief_beside_weak_and_truth(world: World, y: Floats) -> float:
-    """The same, with one shift toward or away from the truth in both regions: a loss that is alike everywhere cancels."""
+    """The same, with one shift toward or away from the truth in both regions: a loss alike everywhere cancels."""
     ku, kk = (world.region == code for code in (KU, KK))
     at, weak = ku | kk, np.clip(world.weak, -FAR, FAR)
     columns = [column * square for square in (ku, kk) for column in (world.believed, weak)]
@@ -121,7 +121,7 @@ def noised(world: World, y: Floats, dose: float, rng: np.random.Generator) -> Fl
 
 
 def noised_where_unsure(world: World, y: Floats, dose: float, rng: np.random.Generator) -> Floats:
-    """The student with noise in proportion to the weak model's uncertainty, until its accuracy on kk is about `dose`."""
+    """The student with noise in proportion to the weak model's uncertainty, down to about `dose` on kk."""
     p = _sigmoid(world.weak)
     return _degraded(world, y, 4 * p * (1 - p) * rng.normal(size=y.shape), dose)
 

@@ -50,6 +50,7 @@ def task(chain: Chain, tmp_path: Path) -> Callable[..., Task]:
             logger=Csv(),
             name="test",
             advance=lambda done, total: None,
+            origin=stage.origin,
             **folders,
         )
 

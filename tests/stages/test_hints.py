@@ -123,7 +123,7 @@ def test_training_reads_the_hardened_labels_that_it_is_taught_by(
     monkeypatch.setattr(train, "encode_for", encode)
     folder = bench.folder(stages, "label/weak")
     params = dict(stages["train/student"].params)
-    task: Any = SimpleNamespace(params=params, inputs={"labels": folder}, trainer=Resolved(), tokens=folder)
+    task: Any = SimpleNamespace(params=params, inputs={"labels": folder}, trainer=Resolved(), tokens=folder, stream=0)
     model = (RewardModel if which == "pairs" else HeadedModel).load(bench.folder(stages, "train/student"))
     with pytest.raises(Stopped):
         train.prepare(task, model, TOKENIZER)
