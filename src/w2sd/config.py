@@ -278,7 +278,7 @@ def _choice(group: str) -> str:
     return f"model@{group}" if group in ("weak", "strong") else group
 
 
-ORACLE_TRAITS = ("reads_truth", "needs_ceiling", "needs_blind_spots")
+ORACLE_TRAITS = ("reads_truth", "needs_ceiling", "needs_blind_spots", "inverts_truth")
 
 
 def oracles(run: RunConfig) -> list[str]:

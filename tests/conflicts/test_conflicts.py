@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import GPT2Config, GPT2Model
 
 from w2sd.cli import CONF
-from w2sd.config import RunConfig, build, read
+from w2sd.config import RunConfig, build, oracles, read
 from w2sd.conflicts.base import COIN, INVERTED, SOURCE, TEACHER, Conflict, Extra, NoConflict, blind_spots
 from w2sd.conflicts.decoy import FewerSteps, Inverted, InvertedTopics, MoreImitation, OtherSeed, UnsureLabels
 from w2sd.conflicts.explicit import Explicit, contradicts
@@ -632,6 +632,18 @@ def test_a_decoy_of_topics_harms_two_that_are_known_and_two_that_are_not(setting
     invisible = dataclasses.replace(world, visible=0.0)
     with refused("conflict", "topics", "two"):
         decoy.extra(invisible.table(), 200, blind_spots(decoy, invisible, setting.run.weak))
+
+
+@pytest.mark.parametrize("conflict", [Planted(ratio=0.9), InvertedTopics(ratio=0.9)])
+def test_too_few_blind_rows_are_refused_by_what_they_are(setting: Setting, conflict: Inverted) -> None:
+    world = dataclasses.replace(setting.run.data, **TOPICS)
+    with refused("ratio", 0.9, "blind 200"):
+        conflict.extra(world.table(), 200, blind_spots(conflict, world, setting.run.weak))
+
+
+@pytest.mark.parametrize("conflict", [Inverted(), InvertedTopics(), Planted()])
+def test_inverted_labels_are_an_oracle_s(setting: Setting, conflict: Inverted) -> None:
+    assert oracles(setting.run._replace(conflict=conflict)) == ["conflict"]
 
 
 def test_blind_spots_are_asked_of_data_that_know_them(setting: Setting) -> None:

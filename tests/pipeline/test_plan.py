@@ -407,6 +407,35 @@ def test_no_two_arms_of_a_seed_draw_the_same_numbers(asked: Callable[..., RunCon
     assert len({of_arm["student"] for of_arm in streams.values()}) == len(names)
 
 
+def test_every_dose_of_a_conflict_has_a_stream_of_its_own(asked: Callable[..., RunConfig]) -> None:
+    """At every hop of a chain too, where the conflict is there."""
+    words = ["conflict=planted", "chain=bootstrap", "chain.conflict_everywhere=true"]
+    plans = [plan(asked(*words, f"conflict.ratio={ratio}")) for ratio in (0.125, 0.06)]
+    for name in ("student", "student_hop_1"):
+        streams = {stages[f"train/{name}"].params["stream"] for stages in plans}
+        assert len(streams) == 2
+        assert not streams & {"student", "baseline"}
+    assert {stages["train/baseline_hop_1"].params["stream"] for stages in plans} == {"student"}
+
+
+def test_a_fine_tuning_that_sees_planted_errors_is_told_the_blind_spots(asked: Callable[..., RunConfig]) -> None:
+    words = ["objective=simpo", "supervision=hard", "fit=world_policy", "conflict=planted"]
+    run, alone = asked(*words, "sft.on_conflict=true"), plan(asked(*words))
+    stages = plan(run)
+    assert stages["sft/student"].params["weak"] == run.weak
+    assert stages["sft/student"].params["stream"] == stages["train/student"].params["stream"]
+    assert alone["sft/student"].key == alone["sft/baseline"].key
+
+
+@pytest.mark.parametrize("conflict", ["decoy_unsure", "decoy_imitation"])
+def test_a_decoy_that_changes_how_sure_labels_are_needs_labels_that_are_unsure(
+    asked: Callable[..., RunConfig], conflict: str
+) -> None:
+    plan(asked(f"conflict={conflict}"))
+    with refused("supervision", "w2sd.supervision.teacher.Hard", "soft"):
+        plan(asked(f"conflict={conflict}", "supervision=hard"))
+
+
 def test_a_sweep_over_weak_models_shares_the_ceiling(asked: Callable[..., RunConfig]) -> None:
     runs = [asked(f"model@weak={rung}") for rung in ("world_xs", "world_s", "world_m")]
     made = {stage.key: name for run in runs for name, stage in plan(run).items()}

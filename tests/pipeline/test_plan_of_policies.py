@@ -50,17 +50,17 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
         "compare": "4f9da686cfaf",
     },
     ("conflict=implicit", "controls=true"): {
-        "train/student": "426e216b2dc6",
-        "train/gold_conflict": "4f29a47950ad",
-        "compare": "6206ce8b3c7f",  # in which all of them are
+        "train/student": "5ed0e0a30dcf",
+        "train/gold_conflict": "efd62606dcd3",
+        "compare": "914a290e0c1b",  # in which all of them are
     },
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
-        "train/student": "ec99a302c095",
-        "train/gold_conflict": "07dda418f82c",
-        "compare": "644c59057c89",
+        "train/student": "e7024eb828a5",
+        "train/gold_conflict": "be7c9545e3c9",
+        "compare": "bf4ffc6d69a5",
     },
-    ("conflict=explicit_random_mask",): {"compare": "f755a2b6e0e7"},
-    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "ec0dd9906518"},
+    ("conflict=explicit_random_mask",): {"compare": "dfd2a67c926b"},
+    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "5e32b082f5b4"},
 }
 
 

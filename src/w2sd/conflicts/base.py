@@ -51,6 +51,7 @@ class Conflict:
     reads_draws: ClassVar[bool] = False  # whether `loss` needs a random number for each row
     is_placebo: ClassVar[bool] = False  # a placebo is a control itself and needs none of its own
     needs_blind_spots: ClassVar[bool] = False  # whether `extra` has to be told which rows the weak model cannot know
+    inverts_truth: ClassVar[bool] = False  # whether its rows have the opposite of their own labels
     share_of_steps: float = 1.0  # how many of its optimiser steps a student takes
 
     @property
@@ -127,18 +128,6 @@ def spare(table: Table, ratio: float) -> list[Pair]:
     return table.rows("w2s", TARGET, part)
 
 
-def take(pairs: list[Pair], ratio: float, n_rows: int, facet: str) -> list[Pair]:
-    """The first `ratio` × `n_rows` of some rows of a facet.
-
-    Where there are fewer, the ratio is refused: a smaller dose is another arm.
-    """
-    wanted = round(ratio * n_rows)
-    if len(pairs) < wanted:
-        most = f"at most {len(pairs) / n_rows:.3g}: {SOURCES[facet]} has {len(pairs)} rows for {n_rows} training rows"
-        raise Refused("ratio", ratio, most)
-    return pairs[:wanted]
-
-
 @dataclass(frozen=True)
 class ExtraRows(Conflict):
     """Rows of some kind, `ratio` per training row."""
@@ -150,8 +139,18 @@ class ExtraRows(Conflict):
     def __post_init__(self) -> None:
         require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
 
+    def pool(self, table: Table, is_blind: IsBlind | None) -> list[Pair]:
+        """The rows of which the first ones are added."""
+        return table.rows("w2s", self.draws)
+
     def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
-        return Extra(take(table.rows("w2s", self.draws), self.ratio, n_rows, self.draws), self.labels)
+        """The first `ratio` × `n_rows` of the pool; too few are refused: a smaller dose is another arm."""
+        pool, wanted = self.pool(table, is_blind), round(self.ratio * n_rows)
+        if len(pool) < wanted:
+            source = SOURCES[self.draws] + (", where the weak model is blind," if self.needs_blind_spots else "")
+            most = f"at most {len(pool) / n_rows:.3g}: {source} has {len(pool)} rows for {n_rows} training rows"
+            raise Refused("ratio", self.ratio, most)
+        return Extra(pool[:wanted], self.labels)
 
 
 @dataclass(frozen=True)

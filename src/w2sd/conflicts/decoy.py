@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from w2sd.conflicts.base import INVERTED, Conflict, Extra, ExtraRows, IsBlind, spare, take
+from w2sd.conflicts.base import INVERTED, Conflict, ExtraRows, IsBlind, spare
 from w2sd.data.pairs import TARGET
 from w2sd.errors import Refused, require
 from w2sd.identity import digest
@@ -15,7 +15,7 @@ from w2sd.identity import digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from w2sd.data.pairs import Table
+    from w2sd.data.pairs import Pair, Table
 
 
 @dataclass(frozen=True)
@@ -26,29 +26,26 @@ class Inverted(ExtraRows):
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = TARGET
     labels: ClassVar[str] = INVERTED
+    inverts_truth: ClassVar[bool] = True
     is_placebo: ClassVar[bool] = True
 
-    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
-        return Extra(take(spare(table, self.ratio), self.ratio, n_rows, self.draws), self.labels)
+    def pool(self, table: Table, is_blind: IsBlind | None) -> list[Pair]:
+        return spare(table, self.ratio)
 
 
 @dataclass(frozen=True)
-class InvertedTopics(ExtraRows):
-    """Rows with inverted labels from two topics that the weak model was taught and two that it was not.
+class InvertedTopics(Inverted):
+    """Rows with inverted labels from two topics that the weak model was taught and two that it was not, in turn.
 
     The topics (prompts) of a data set are drawn by their names.
     """
 
-    ratio: float = 0.125  # extra rows per training row
     VERSION: ClassVar[int] = 1
-    draws: ClassVar[str] = TARGET
-    labels: ClassVar[str] = INVERTED
-    is_placebo: ClassVar[bool] = True
     needs_blind_spots: ClassVar[bool] = True
 
-    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
-        assert is_blind is not None
-        rows = spare(table, self.ratio)
+    def pool(self, table: Table, is_blind: IsBlind | None) -> list[Pair]:
+        assert is_blind is not None  # as it needs the blind spots
+        rows = super().pool(table, is_blind)
         flags: dict[str, list[bool]] = {}
         for row, flag in zip(rows, is_blind(rows), strict=True):
             flags.setdefault(row.prompt, []).append(bool(flag))
@@ -56,12 +53,10 @@ class InvertedTopics(ExtraRows):
         known = [topic for topic in drawn if not any(flags[topic])][:2]
         blind = [topic for topic in drawn if all(flags[topic])][:2]
         if len(known) < 2 or len(blind) < 2:
-            raise Refused(
-                "conflict", "topics", "data with two prompts that the weak model knows and two that it does not"
-            )
+            accepted = "data with two prompts that the weak model knows and two that it does not"
+            raise Refused("conflict", "topics", accepted)
         harmed = [[row for row in rows if row.prompt in topics] for topics in (known, blind)]
-        in_turn = [row for both in zip(*harmed, strict=False) for row in both]
-        return Extra(take(in_turn, self.ratio, n_rows, self.draws), self.labels)
+        return [row for both in zip(*harmed, strict=False) for row in both]
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class UnsureLabels(Conflict):
 
 @dataclass(frozen=True)
 class FewerSteps(Conflict):
-    """A training that is cut short: a share of its optimiser steps."""
+    """A shorter training: a share of the optimiser steps, over which the learning rate falls to its end."""
 
     share_of_steps: float = 0.5  # of the optimiser steps of a whole training
     VERSION: ClassVar[int] = 1

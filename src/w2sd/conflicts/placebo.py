@@ -13,14 +13,12 @@ from w2sd.conflicts.base import (
     REVERSE,
     TEACHER,
     Conflict,
-    Extra,
     ExtraRows,
     IsBlind,
     against,
     check_form,
     preferred,
     spare,
-    take,
 )
 from w2sd.data.pairs import CONFLICTING, TARGET, UNRELATED
 from w2sd.errors import choose, require
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from w2sd.data.batch import PairBatch
-    from w2sd.data.pairs import Table
+    from w2sd.data.pairs import Pair, Table
     from w2sd.objectives.base import Objective
 
 
@@ -42,8 +40,8 @@ class MoreData(ExtraRows):
     labels: ClassVar[str] = TEACHER
     is_placebo: ClassVar[bool] = True
 
-    def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:
-        return Extra(take(spare(table, self.ratio), self.ratio, n_rows, self.draws), self.labels)
+    def pool(self, table: Table, is_blind: IsBlind | None) -> list[Pair]:
+        return spare(table, self.ratio)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from w2sd.config import RunConfig
-from w2sd.conflicts.base import NoConflict, blind_spots
+from w2sd.conflicts.base import Conflict, NoConflict, blind_spots
 from w2sd.data.pairs import TARGET, Table, classes_of
 from w2sd.data.reading import expand
 from w2sd.errors import Refused, require, within
@@ -22,6 +22,7 @@ from w2sd.identity import identity, target
 from w2sd.parts.stopping import Stopping
 from w2sd.parts.trainer import Trainer
 from w2sd.parts.words import Shown
+from w2sd.supervision.teacher import Soft
 
 MIN_HELD = 2  # rows on either side of a holdout
 SMALL = 4_000_000  # bytes of a file that is read in about a second
@@ -33,6 +34,9 @@ def check(run: RunConfig) -> None:
     with within("conflict"):
         run.conflict.check(run.objective)
     blind_spots(run.conflict, run.data, run.weak)
+    if type(run.conflict).relabel is not Conflict.relabel and not isinstance(run.supervision, Soft):
+        accepted = f"soft beside conflict={target(run.conflict)}, which changes how sure weak labels are"
+        raise Refused("supervision", target(run.supervision), accepted)
     if hasattr(run.objective, "check"):
         run.objective.check(run.fit, len(classes_of(run.data) or ()) or None)
     if not run.supervision.needs_teacher:

@@ -175,7 +175,9 @@ class Graph:
             return inputs
         conflict = params["conflict"] if self.run.sft.on_conflict and adds_rows(params["conflict"]) else None
         own = {"fit": self.run.sft.fit, "conflict": conflict}
-        if params["supervision"] is not None:
+        if conflict is not None:
+            own |= {name: params[name] for name in ("weak",) if name in params}
+        elif params["supervision"] is not None:
             own["stream"] = STUDENT
         return inputs | {"base": self.add(role, Sft, {name: params[name] for name in OF_SFT} | own, inputs)}
 

@@ -26,6 +26,7 @@ from typing import Any
 from w2sd.config import RunConfig
 from w2sd.conflicts.base import NoConflict
 from w2sd.errors import choose
+from w2sd.identity import canonical, digest, identity
 from w2sd.pipeline.checks import check
 from w2sd.pipeline.graph import STUDENT, Compare, Graph
 from w2sd.pipeline.stage import Stage
@@ -121,7 +122,10 @@ class _Experiment(Graph):
             part = 0 if run.chain.reuse_prompts else hop
             here = conflict if run.chain.conflict_everywhere else NoConflict()
             teacher_role = f"{role}_hop_{hop}"
-            teacher = self.teach(teacher_role, model, on_the_way, inputs, seed=seed, part=part, conflict=here)
+            how = {"seed": seed, "part": part, "conflict": here}
+            if not isinstance(here, NoConflict):
+                how["stream"] = _stream(role, here)
+            teacher = self.teach(teacher_role, model, on_the_way, inputs, **how)
         inputs = dict(self.strong_base)
         if supervision.needs_teacher:
             inputs["labels"] = self.refine(role, self.label(teacher_role, teacher), self.strong_base)
@@ -143,10 +147,10 @@ class _Experiment(Graph):
 def _stream(role: str, conflict: Any) -> str:
     """The stream of random numbers of an arm: arms that are compared draw different ones under one seed.
 
-    The baselines are shared by all arms, and none of these.
+    Every conflict has one, in every dose. The baselines are shared by all arms, and none of these.
     """
     if role.startswith(("baseline", "twin_")):
         return "baseline"
     if isinstance(conflict, NoConflict):
         return "gold_baseline" if role == "gold_baseline" else STUDENT
-    return f"{'gold_' if role.startswith('gold_') else ''}{type(conflict).__name__}"
+    return f"{'gold_' if role.startswith('gold_') else ''}{digest(canonical(identity(conflict)))}"

@@ -156,5 +156,5 @@ class Task(NamedTuple):
         return stream(self.params)
 
     def draw(self, id: str) -> float:
-        """Return the number in [0, 1) that a student's seed draws for this id, whatever else its stream drew."""
-        return draw(str(self.params["seed"]), id)
+        """Return the number in [0, 1) that stream and seed draw for this id, whatever else they drew."""
+        return draw(self.params["stream"], str(self.params["seed"]), id)
