@@ -27,7 +27,7 @@ NOTHING_RIGHT = "a no-conflict student gets nothing right"
 class Replicate(NamedTuple):
     """Everything that was predicted for one seed in one world (or data set), under the roles of `measure_deception`.
 
-    `baseline` is the student without conflict of the same seed; all replicates of a world have the same ids in the
+    `baseline` is a student without conflict; all replicates of a world have the same ids in the
     same order. `strata` and `lengths` are as there: true difficulty and difference in response length, if known.
     """
 

@@ -129,7 +129,7 @@ CAPTIONS = {
     "one cannot tell.",
     "excess_flips": "Flips into what the strong model knows and the weak does not, beyond what chance would "
     "put there by difficulty alone; below the student, what the same measurement says of each control.",
-    "conflicts": "Accuracy of the student under each conflict, beside the same student without it.",
+    "conflicts": "Accuracy of the student under each conflict, beside its baseline, a student without one.",
     "gap": "Excess flips of each pair of models over its capability gap, with the largest mean of its controls "
     "(hollow) and the trend, weighted by the errors of the excess.",
     "boundary": "How often a training pair flips, by the weak model's confidence in its truth. Pointwise, an explicit "
