@@ -296,6 +296,17 @@ def test_clusters_and_strata_belong_to_pairs(run: Run, files: Path) -> None:
     _refused(run(), "student.csv.cluster", "b", "'a' 0 weak.csv")
 
 
+def test_ids_are_compared_before_clusters_are_shared(run: Run, files: Path) -> None:
+    write(files / "student.csv", {"id": range(1, 13), "p_correct": V27["student"], "cluster": ["a", "b"] * 6})
+    _refused(run(), "weak.csv.id", "0", "weak.csv student.csv 2")
+
+
+def test_figures_that_are_no_numbers_are_one_line(run: Run, files: Path) -> None:
+    for role, p in V27.items():
+        write(files / f"{role}.csv", {"id": range(12), "margin": [1e308 if each >= 0.5 else -1e308 for each in p]})
+    _refused(run(), "--json", ANY, "finite")
+
+
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
     [

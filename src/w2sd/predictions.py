@@ -76,10 +76,11 @@ def read_all(paths: Sequence[str]) -> dict[str, Predictions]:
     A file without clusters, strata or token counts takes them from the first file that has them.
     """
     tables = {path: _read(path) for path in dict.fromkeys(paths)}
+    for path, table in tables.items():
+        _require_same_ids(path, table, paths[0], tables[paths[0]])
     clustered = next((table for table in tables.values() if table.clusters), tables[paths[0]])
     cluster = dict(zip(clustered.ids, clustered.clusters or clustered.ids, strict=True))
     for path, table in tables.items():
-        _require_same_ids(path, table, paths[0], tables[paths[0]])
         if not table.clusters:
             tables[path] = table._replace(clusters=[cluster[id] for id in table.ids])
     joined = join(tables)

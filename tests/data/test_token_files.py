@@ -14,6 +14,7 @@ import pytest
 from families import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from w2sd.data import token_cache
 from w2sd.data.pairs import SPLITS, Pair, Table, read
@@ -99,6 +100,18 @@ def test_a_damaged_file_is_told_of_and_made_again(
     [line] = said()
     assert line.startswith(f"{path} cannot be read; its tokens are made again (")
     assert path.read_bytes() == sound
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [([[1, 1, 9]], [[0, 0]]), ([[1, 1, -1]], [[0, 0]]), ([[1, 1]], [[0, 0]]), ([[1, 1, 1]], [[0]]), ([[1, 1, 1]], [])],
+)
+def test_what_is_no_rows_of_tokens_is_not_taken_for_some(tmp_path: Path, sizes: Any, said: Any) -> None:
+    """A digest of its own does not make it one."""
+    arrays = {"ids": np.arange(3, dtype=np.int32)}
+    arrays |= {"sizes": np.array(sizes, np.int32), "said": np.array(said, np.int32)}
+    save_file(arrays, tmp_path / "file", {"digest": token_cache._digest(arrays)})
+    assert load(tmp_path / "file") is None
 
 
 def test_a_folder_that_takes_no_files_costs_no_result(tmp_path: Path, said: Callable[[], list[str]]) -> None:

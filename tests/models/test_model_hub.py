@@ -17,7 +17,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from w2sd.models.heads import RewardModel
-from w2sd.models.hub import Hub, load_tokenizer
+from w2sd.models.hub import Hub, load_backbone, load_tokenizer
 from w2sd.models.scratch import ARCHITECTURES, Scratch
 
 TEXT = "\n\nHuman: why so?\n\nAssistant: no! 漢字 yes yes"
@@ -400,3 +400,15 @@ def test_a_place_on_a_ladder_does_not_change_what_a_model_is(folder: Path) -> No
 def test_a_ladder_and_a_height_there_come_together(ladder: str, height: float) -> None:
     with refused("height", height):
         Hub(ladder=ladder, height=height)
+
+
+def test_a_model_of_the_store_brings_no_code_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if somebody would answer yes: nobody is asked."""
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}, "model_type": "evil"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with refused("store", str(folder), "code"):
+        load_backbone(folder)
+    assert not (folder / "ran").exists()

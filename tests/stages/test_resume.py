@@ -287,7 +287,11 @@ def put_words(path: Path) -> None:
     path.write_text("no checkpoint")
 
 
-@pytest.mark.parametrize("damage", [truncate, overwrite, scramble, empty, put_words])
+def put_another(path: Path) -> None:
+    torch.save({"epoch": 0}, path)
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, scramble, empty, put_words, put_another])
 def test_a_damaged_checkpoint_is_worth_as_much_as_none(
     undisturbed: Any, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

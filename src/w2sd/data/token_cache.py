@@ -40,11 +40,16 @@ def load(path: Path) -> list[Row | None] | None:
             arrays = {name: file.get_tensor(name) for name in ("ids", "sizes", "said")}
             if (file.metadata() or {}).get("digest") != _digest(arrays):
                 raise ValueError("its content has changed")
+        sizes, said = arrays["sizes"], arrays["said"]
+        are_rows = len(sizes) == len(said) == 0 or (sizes.shape, said.shape) == ((len(said), 3), (len(said), 2))
+        are_ids = {array.dtype for array in arrays.values()} == {np.dtype(np.int32)}
+        if not (are_rows and are_ids and (sizes >= 0).all() and sizes.sum() == len(arrays["ids"])):
+            raise ValueError("these are no rows of tokens")
     except (OSError, SafetensorError, ValueError) as error:
         _tell("%s cannot be read; its tokens are made again (%s)", path, error)
         return None
-    sides = iter(np.split(arrays["ids"], arrays["sizes"].ravel().cumsum())[:-1])
-    rows = zip(sides, sides, sides, arrays["said"].astype(bool).tolist(), strict=True)
+    sides = iter(np.split(arrays["ids"], sizes.ravel().cumsum())[:-1])
+    rows = zip(sides, sides, sides, said.astype(bool).tolist(), strict=True)
     return [Row(prompt, chosen, rejected, *flags) if len(prompt) else None for prompt, chosen, rejected, flags in rows]
 
 

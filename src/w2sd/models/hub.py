@@ -156,7 +156,10 @@ class Hub:
 
 
 def load_backbone(place: Any, **options: Any) -> PreTrainedModel:
-    """A transformer in float32 with every one of its weights from `place`; missing weights are an error, not noise."""
+    """A transformer in float32 with every one of its weights from `place`; missing weights are an error, not noise.
+
+    Without options it comes out of the store, which brings no code along.
+    """
     from transformers import AutoModel
 
     return _load(AutoModel, place, **options)
@@ -170,6 +173,9 @@ def load_language_model(place: Any, **options: Any) -> PreTrainedModel:
 
 
 def _load(auto: Any, place: Any, **options: Any) -> PreTrainedModel:
+    if not options:
+        with _readable("store", str(place), "a model without code of its own"):
+            return _load(auto, place, trust_remote_code=False)
     model, info = auto.from_pretrained(
         place, use_safetensors=True, dtype="float32", output_loading_info=True, **options
     )
@@ -189,7 +195,7 @@ def _open_tokenizer(place: Any, **options: Any) -> PreTrainedTokenizerBase:
     path = Path(place) / "tokenizer_config.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") == "TokenizersBackend":
         return PreTrainedTokenizerFast.from_pretrained(place)
-    return AutoTokenizer.from_pretrained(place, **options)
+    return AutoTokenizer.from_pretrained(place, **{"trust_remote_code": False, **options})
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:

@@ -147,7 +147,9 @@ def _readable(checkpoint: Path) -> str | None:
     if not checkpoint.exists():
         return None
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if missing := {"state_dict", "loops", "optimizer_states", "global_step"} - set(found):
+            raise ValueError(f"it lacks {min(missing)}")
     except Exception as error:
         reason = str(error).partition("\n")[0]
         logging.getLogger(__name__).warning("%s cannot be read; the stage begins again (%s)", checkpoint, reason)
