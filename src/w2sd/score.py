@@ -158,8 +158,6 @@ def _pool(students: Sequence[Metrics]) -> Metrics:
 def _write(path: str, metrics: Mapping[str, Any]) -> None:
     try:
         Path(path).write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except ValueError:  # sums of margins that are near the largest number
-        raise Refused("--json", path, "margins whose figures are finite numbers") from None
     except OSError as error:
         raise Refused("--json", path, f"a file that can be written ({error.strerror})") from None
 
