@@ -69,9 +69,8 @@ class Inside(ConfigRepository):
         if source is not None:
             place = os.path.realpath if source.provider == OWN else os.path.abspath  # installers may link our own files
             folder = Path(place(source.path))
-            group, _, option = config_path.partition("/")
             is_inside = Path(place(folder / f"{config_path.removesuffix('.yaml')}.yaml")).is_relative_to(folder)
-            require(is_inside, group or "defaults", option, "an option inside conf/ or the folder of --config-dir")
+            require(is_inside, "config", config_path, "an option inside conf/ or the folder of --config-dir")
         return super().load_config(config_path)
 
 
@@ -98,21 +97,19 @@ class Composer(ConfigLoaderImpl):
             raise Refused("config", str(error), "YAML in UTF-8, not nested without end") from error
         if not self.all_is_ours:
             # A reference may have another value later, when Hydra has set more of the configuration: none is resolved.
-            plain: Any = OmegaConf.to_container(config, resolve=False)
-            self._check(plain["hydra"])
+            self._check(OmegaConf.to_container(config.hydra, resolve=False))
         return config
 
     def _process_config_searchpath(
         self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
     ) -> None:
-        given = [each.value() for each in parsed_overrides if each.key_or_group == "hydra.searchpath"]
-        require(not given, "hydra.searchpath", *given[:1] or [None], "--config-dir FOLDER")
+        for each in parsed_overrides:
+            require(each.key_or_group != "hydra.searchpath", each.key_or_group, each.value(), "--config-dir FOLDER")
 
     def _check(self, hydra: Any) -> None:
         """Refuse what Hydra itself would run, or change of this process, that the command line does not set."""
         trusted = prefixes if isinstance(prefixes := self.given.get("trusted"), list) else []
-        require(isinstance(hydra, dict), "hydra", hydra, "values, and no reference to them")
-        for part in ("callbacks", "launcher", "sweeper", "hydra_logging", "job_logging", "job"):
+        for part in ("callbacks", "launcher", "sweeper", "hydra_logging", "job_logging"):
             require(isinstance(hydra[part], dict), f"hydra.{part}", hydra[part], "values, and no reference to them")
         for part in ("callbacks", "launcher", "sweeper"):
             for knob, target in _targets(f"hydra.{part}", hydra[part]):
