@@ -116,12 +116,8 @@ class Composer(ConfigLoaderImpl):
                 accepted = f"one of {', '.join(RUN_BY_HYDRA)}, or what the command line trusts: trusted=[PREFIX]"
                 require(target in RUN_BY_HYDRA or str(target).startswith((*map(str, trusted),)), knob, target, accepted)
         for part in ("hydra_logging", "job_logging"):
-            require(
-                hydra[part].get("root", "") is None,
-                f"hydra.{part}",
-                hydra[part],
-                f"hydra/{part}=none where there is a --config-dir",
-            )
+            accepted = f"hydra/{part}=none where there is a --config-dir"
+            require(hydra[part].get("root", "") is None, f"hydra.{part}", hydra[part], accepted)
         for knob in hydra["sweeper"].get("params") or ():
             own = not str(knob).lstrip("+~").startswith("hydra")
             require(own, "hydra.sweeper.params", knob, "knobs of w2sd; those of Hydra belong on the command line")
