@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +85,12 @@ def test_a_record_makes_no_module_imported_but_those_of_our_parts(name: Any, her
     assert not (here / "ran").exists()
 
 
+def test_a_record_that_names_a_module_with_torch_does_not_import_it() -> None:
+    program = "import sys; from w2sd.config import known_class\n"
+    program += "assert known_class({'_target_': 'w2sd.models.heads.X'}) is None; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_a_part_of_ours_is_known() -> None:
     assert known_class(describe(Fit())) is Fit
 
@@ -134,6 +141,9 @@ COPY = "{_target_: shutil.copyfile, src: modules/strange.py, dst: ran}"
 NOTE = "{_target_: strange.Note}"
 LOG = "{version: 1, root: {handlers: [x]}, handlers: {x: {(): strange.Note}}}"
 HANDLER = "{version: 1, root: {handlers: [x]}, handlers: {x: {class: logging.FileHandler, filename: ran}}}"
+LATER = "${oc.select:hydra.runtime.output_dir,null}"  # set when Hydra begins the job
+MISSING = LOG.replace("{handlers: [x]}", "'???'")
+LATE = LOG.replace("{handlers: [x]}", f"'{LATER}'")
 FOLDERS = {  # what the experiment says, and the knob that is refused
     "a callback": (f"hydra: {{callbacks: {{x: {COPY}}}}}", "hydra.callbacks.x._target_"),
     "one of a module": (f"hydra: {{callbacks: {{x: {NOTE}}}}}", "hydra.callbacks.x._target_"),
@@ -149,15 +159,30 @@ FOLDERS = {  # what the experiment says, and the knob that is refused
         f"hydra: {{callbacks: {{show_sweep: {{x: [{NOTE}]}}}}}}",
         "hydra.callbacks.show_sweep.x.0._target_",
     ),
-    "one by reference": (f"x: {NOTE}\nhydra: {{callbacks: {{x: '${{x}}'}}}}", "hydra.callbacks.x._target_"),
+    "one by reference": (f"x: {NOTE}\nhydra: {{callbacks: {{x: '${{x}}'}}}}", "hydra.callbacks.x"),
     "one that is decoded": (
         "hydra: {callbacks: {x: '${oc.decode:\"{_target_: strange.Note}\"}'}}",
+        "hydra.callbacks.x",
+    ),
+    "one that shows later": (
+        f"hydra: {{callbacks: {{x: {{_target_: '{LATER}'}}}}}}",
         "hydra.callbacks.x._target_",
     ),
+    "all by reference": (f"x: {{y: {NOTE}}}\nhydra: {{callbacks: '${{x}}'}}", "hydra.callbacks"),
     "a launcher": ("hydra: {launcher: {_target_: hydra_plugins.strange.Note}}", "hydra.launcher._target_"),
     "a factory": (f"hydra: {{job_logging: {LOG}}}", "hydra.job_logging"),
     "a factory before the job": (f"hydra: {{hydra_logging: {LOG}}}", "hydra.hydra_logging"),
     "a file for logs": (f"hydra: {{job_logging: {HANDLER}}}", "hydra.job_logging"),
+    "a factory by reference": (f"x: {LOG}\nhydra: {{hydra_logging: '${{x}}'}}", "hydra.hydra_logging"),
+    "a factory with a root that is missing": (
+        f"x: {MISSING}\nhydra: {{hydra_logging: '${{x}}'}}",
+        "hydra.hydra_logging",
+    ),
+    "a factory with a root that shows later": (f"hydra: {{job_logging: {LATE}}}", "hydra.job_logging"),
+    "a folder to be in that shows later": (f"hydra: {{job: {{chdir: '{LATER}'}}}}", "hydra.job.chdir"),
+    "an environment that shows later": (f"hydra: {{job: {{env_set: {{X: '{LATER}'}}}}}}", "hydra.job.env_set.X"),
+    "environments by reference": ("x: {X: y}\nhydra: {job: {env_set: '${x}'}}", "hydra.job.env_set"),
+    "a folder for configurations that shows later": (f"hydra: {{output_subdir: '{LATER}'}}", "hydra.output_subdir"),
     "an environment": ("hydra: {job: {env_set: {PYTHONPATH: /tmp}}}", "hydra.job.env_set.PYTHONPATH"),
     "another folder to be in": ("hydra: {job: {chdir: true}, run: {dir: modules}}", "hydra.job.chdir"),
     "a folder for configurations": ("hydra: {output_subdir: modules}", "hydra.output_subdir"),
@@ -219,6 +244,35 @@ def test_a_folder_of_options_runs_no_code(refusal: Callable[..., Refused], here:
     assert refusal(how, "--config-dir", "mine", "experiment=own", "plan_only=true").knob == knob
     assert not (here / "ran").exists()
     assert (os.environ.get("PYTHONPATH"), os.getcwd()) == (before, str(here))
+
+
+@pytest.mark.parametrize(
+    "flags", [("--info", "all"), ("--info", "config"), ("--cfg", "all"), ("--hydra-help",)], ids=" ".join
+)
+def test_nor_does_it_where_hydra_shows_something(
+    refusal: Callable[..., Refused], here: Path, flags: tuple[str, ...]
+) -> None:
+    option(f"hydra: {{hydra_logging: {LOG}}}")
+    error = refusal(*flags, "--config-dir", "mine", "experiment=own")
+    assert error.knob == ("--config-dir" if flags == ("--hydra-help",) else "hydra.hydra_logging")
+    assert not (here / "ran").exists()
+
+
+def test_nor_does_it_where_words_are_completed(
+    refusal: Callable[..., Refused], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option(f"hydra: {{hydra_logging: {LOG}}}")
+    line = "w2sd experiment=own "
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert refusal("--config-dir", "mine", "-sc", "query=bash").knob == "hydra.hydra_logging"
+    assert not (here / "ran").exists()
+
+
+def test_help_about_hydra_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["w2sd", "--hydra-help"])
+    assert cli.main() == 0
+    assert "--multirun" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", [f"hydra: {{job_logging: {LOG}}}", "hydra: {job: {chdir: true}}"])
@@ -286,7 +340,37 @@ def test_no_option_is_read_from_outside_of_the_folders(
     option("defaults: [override /fit: ../../outside]")
     error = refusal("--config-dir", "mine", *words, "plan_only=true")
     group = "fit" if words[0] in ("experiment=own", "fit=../../outside") else "experiment"
-    assert (error.knob, error.value) == (group, "../../outside")
+    assert (error.knob, error.value) == ("config", f"{group}/../../outside")
+
+
+@pytest.mark.parametrize("word", ["../../outside", "/../outside", "../link/outside", "linked"])
+def test_no_list_of_defaults_leads_out_of_the_folders(refusal: Callable[..., Refused], here: Path, word: str) -> None:
+    option("seed: 1", "outside.yaml")
+    option(f"defaults: ['{word}@_global_']")
+    (here / "mine/link").symlink_to(here)
+    (here / "mine/experiment/linked.yaml").symlink_to(here / "outside.yaml")
+    error = refusal("--config-dir", "mine", "experiment=own", "plan_only=true")
+    assert (error.knob, error.value) == ("config", word[1:] if word.startswith("/") else f"experiment/{word}")
+
+
+def test_a_list_of_defaults_may_lead_to_another_group(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    option("defaults: ['../others/seed@_global_']")
+    option("seed: 1", "mine/others/seed.yaml")
+    monkeypatch.setattr(sys, "argv", ["w2sd", "--config-dir", "mine", "experiment=own", "plan_only=true"])
+    assert cli.main() == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"name: \xff", b"x: " + 3000 * b"[" + 3000 * b"]", b"defaults: [/experiment/own]"],
+    ids=["not UTF-8", "nested", "its own default"],
+)
+def test_an_option_that_cannot_be_read_is_refused_in_one_line(
+    refusal: Callable[..., Refused], here: Path, text: bytes
+) -> None:
+    option("")
+    (here / "mine/experiment/own.yaml").write_bytes(text)
+    assert refusal("--config-dir", "mine", "experiment=own", "plan_only=true").knob == "config"
 
 
 @pytest.mark.parametrize("flag", ["--config-name", "--config-path", "--experimental-rerun"])
@@ -295,6 +379,7 @@ def test_another_root_of_the_configuration_is_refused(refusal: Callable[..., Ref
     assert (error.knob, error.value) == (flag, "mine")
 
 
-def test_another_search_path_is_refused(refusal: Callable[..., Refused], here: Path) -> None:
-    assert refusal("hydra.searchpath=[pkg://strange]").knob == "hydra.searchpath"
+@pytest.mark.parametrize("flags", [(), ("-m",), ("--info", "searchpath"), ("--info", "defaults"), ("--hydra-help",)])
+def test_another_search_path_is_refused(refusal: Callable[..., Refused], here: Path, flags: tuple[str, ...]) -> None:
+    assert refusal(*flags, "hydra.searchpath=[pkg://strange]").knob == "hydra.searchpath"
     assert not (here / "ran").exists()

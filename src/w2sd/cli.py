@@ -22,6 +22,7 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -32,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from w2sd import __version__
 from w2sd.atomic import read_json
-from w2sd.config import RunConfig, oracles, read, takes
+from w2sd.config import CONF, RunConfig, oracles, read, takes
 from w2sd.data import pairs
 from w2sd.errors import Refused, StageFailed, require
 from w2sd.overrides import Composer, options, parse, refusal, typed
@@ -44,9 +45,6 @@ from w2sd.pipeline.progress import show_plan, show_replaced
 from w2sd.pipeline.store import Store, is_full, no_room, require_writable, unwritable
 from w2sd.signals import SIGNAL_NAMES, end_with, exit_on_closed_pipe, exit_on_signals
 from w2sd.worker import execute
-
-HERE = Path(__file__).parent
-CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if place.is_dir())  # in a wheel, in a checkout
 
 HELP = """\
 w2sd: a test bench for weak-to-strong generalisation and deception.
@@ -130,17 +128,29 @@ def _answer(words: list[str]) -> str | None:
 
 
 def _start(flags: Namespace) -> None:
-    """Run the jobs that are asked for, or show their configuration; whatever else Hydra can show, it shows itself."""
-    is_one = flags.run + flags.multirun + bool(flags.cfg) <= 1 and (flags.cfg or not flags.resolve)
-    if flags.info or flags.hydra_help or flags.shell_completion or not is_one:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run)()
-        return
+    """Run the jobs that are asked for, or show what Hydra knows of them; all of it is composed by the `Composer`."""
+    actions = ("run", "multirun", "cfg", "info", "hydra_help", "shell_completion")
+    is_one = sum(bool(getattr(flags, action)) for action in actions) <= 1 and (flags.cfg or not flags.resolve)
+    accepted = "one of --run, -m, --cfg, --info, --hydra-help and -sc; --resolve with --cfg only"
+    require(is_one, "command line", shlex.join(sys.argv[1:]), accepted)
+    is_own = (
+        flags.hydra_help and flags.config_dir
+    )  # that help is composed without conf/config.yaml: nothing to check by
+    require(not is_own, "--config-dir", flags.config_dir, "no folder with --hydra-help")
     given = typed(flags.overrides)
-    require("hydra.searchpath" not in given, "hydra.searchpath", given.get("hydra.searchpath"), "--config-dir FOLDER")
     with hydra.initialize_config_dir(str(CONF), job_name="w2sd", version_base="1.3"):
         app = GlobalHydra.instance().hydra
         assert app is not None
         app.config_loader = Composer(app.config_loader.get_search_path(), flags.config_dir, given)
+        if flags.hydra_help:
+            app.hydra_help("config", get_args_parser(), flags)
+            return
+        if flags.info:
+            app.show_info(flags.info, "config", flags.overrides)
+            return
+        if flags.shell_completion:
+            app.shell_completion("config", flags.overrides)
+            return
         if flags.cfg:
             app.show_cfg("config", flags.overrides, flags.cfg, flags.package, flags.resolve)
             return

@@ -32,6 +32,8 @@ from w2sd.supervision.base import Supervision
 # Where our parts are defined. No other module is imported because a configuration or a record names it.
 PLACES = ("chess", "conflicts", "data", "logger", "models", "objectives", "parts", "supervision", "world")
 OURS = tuple(f"w2sd.{place}." for place in PLACES)
+HERE = Path(__file__).parent
+CONF = next(place for place in (HERE / "conf", HERE.parents[1] / "conf") if place.is_dir())  # in a wheel, in a checkout
 NOT_RECORDED = "not recorded"  # the value of a knob that the version which made a record did not have
 
 
@@ -53,10 +55,20 @@ def build(node: Any, path: str, trusted: Iterable[str] = ()) -> Any:
 
 def known_class(node: Any) -> type | None:
     """The class of a recorded part, if it is one of ours that is still there: a record makes nothing else imported."""
+    name = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(name, str) or name.rpartition(".")[0] not in _modules_of_options():
+        return None
     try:
-        return _locate(node.get("_target_"), "", ()) if isinstance(node, Mapping) else None
+        return _locate(name, "", ())
     except Refused:
         return None
+
+
+@functools.cache
+def _modules_of_options() -> frozenset[str]:
+    """The modules that options in `conf/` name; others of ours may take seconds to import, with torch."""
+    texts = (path.read_text() for path in CONF.rglob("*.yaml"))
+    return frozenset(module for text in texts for module in re.findall(r"_target_: *([\w.]+)\.\w+", text))
 
 
 def mark_unrecorded(node: Any) -> Any:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,6 +32,7 @@ RUN_BY_HYDRA = (
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
 )
+OWN = "command-line"  # Hydra's name for the folder of --config-dir
 QUOTED = """KEY=VALUE, and quotes inside the shell's round what has any of []{}(),:= in it: 'KEY="{VALUE}"'"""
 
 
@@ -55,6 +60,20 @@ def typed(words: list[str]) -> dict[str, Any]:
     return {each.key_or_group: each.value() for each in overrides if not each.is_sweep_override()}
 
 
+class Inside(ConfigRepository):
+    """Loads options that lie inside of the folders they are looked for in, and no others."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Load an option, unless `..` or a link of a folder that is not ours leads out."""
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is not None:
+            place = os.path.realpath if source.provider == OWN else os.path.abspath  # installers may link our own files
+            folder = Path(place(source.path))
+            is_inside = Path(place(folder / f"{config_path.removesuffix('.yaml')}.yaml")).is_relative_to(folder)
+            require(is_inside, "config", config_path, "an option inside conf/ or the folder of --config-dir")
+        return super().load_config(config_path)
+
+
 class Composer(ConfigLoaderImpl):
     """Composes every configuration as Hydra does; refuses what would load other files, or run code that nobody typed.
 
@@ -64,49 +83,62 @@ class Composer(ConfigLoaderImpl):
     def __init__(self, search_path: ConfigSearchPath, folder: str | None, given: Mapping[str, Any]) -> None:
         if folder is not None:  # where Hydra puts it
             place = f"file://{os.path.abspath(folder)}"
-            search_path.prepend("command-line", place, SearchPathQuery(provider="schema"))
+            search_path.prepend(OWN, place, SearchPathQuery(provider="schema"))
         super().__init__(search_path)
+        self.repository = Inside(search_path)
         self.given = given
         self.all_is_ours = folder is None
 
     def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
         """Compose, before Hydra makes callbacks, launchers and loggers of the result; each job of a sweep as well."""
-        config = super().load_configuration(*args, **kwargs)
-        for group, option in config.hydra.runtime.choices.items():
-            chosen = [str(each) for each in option] if OmegaConf.is_list(option) else [str(option)]
-            is_inside = not any(".." in word.split("/") or os.path.isabs(word) for word in (group, *chosen))
-            require(is_inside, group, option, "an option inside conf/ or the folder of --config-dir")
+        try:
+            config = super().load_configuration(*args, **kwargs)
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise Refused("config", str(error), "YAML in UTF-8, not nested without end") from error
         if not self.all_is_ours:
-            self._check(config.hydra)
+            # A reference may have another value later, when Hydra has set more of the configuration: none is resolved.
+            self._check(OmegaConf.to_container(config.hydra, resolve=False))
         return config
 
-    def _check(self, hydra: DictConfig) -> None:
+    def _process_config_searchpath(
+        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
+    ) -> None:
+        for each in parsed_overrides:
+            require(each.key_or_group != "hydra.searchpath", each.key_or_group, each.value(), "--config-dir FOLDER")
+
+    def _check(self, hydra: Any) -> None:
         """Refuse what Hydra itself would run, or change of this process, that the command line does not set."""
         trusted = prefixes if isinstance(prefixes := self.given.get("trusted"), list) else []
+        for part in ("callbacks", "launcher", "sweeper", "hydra_logging", "job_logging"):
+            require(isinstance(hydra[part], dict), f"hydra.{part}", hydra[part], "values, and no reference to them")
         for part in ("callbacks", "launcher", "sweeper"):
-            plain = OmegaConf.to_container(hydra[part], resolve=True) if OmegaConf.is_config(hydra[part]) else None
-            for knob, target in _targets(f"hydra.{part}", plain):
+            for knob, target in _targets(f"hydra.{part}", hydra[part]):
                 accepted = f"one of {', '.join(RUN_BY_HYDRA)}, or what the command line trusts: trusted=[PREFIX]"
                 require(target in RUN_BY_HYDRA or str(target).startswith((*map(str, trusted),)), knob, target, accepted)
         for part in ("hydra_logging", "job_logging"):
-            root = OmegaConf.select(hydra, f"{part}.root")
-            require(root is None, f"hydra.{part}", root, f"hydra/{part}=none where there is a --config-dir")
-        for knob in OmegaConf.select(hydra, "sweeper.params") or ():
+            accepted = f"hydra/{part}=none where there is a --config-dir"
+            require(hydra[part].get("root", "") is None, f"hydra.{part}", hydra[part], accepted)
+        for knob in hydra["sweeper"].get("params") or ():
             own = not str(knob).lstrip("+~").startswith("hydra")
             require(own, "hydra.sweeper.params", knob, "knobs of w2sd; those of Hydra belong on the command line")
-        variables = {f"job.env_set.{name}": value for name, value in hydra.job.env_set.items()}
-        for name, value in {**variables, "job.chdir": hydra.job.chdir, "output_subdir": hydra.output_subdir}.items():
+        chdir, variables = hydra["job"]["chdir"], hydra["job"]["env_set"]
+        values = {"job.env_set": variables, "job.chdir": chdir, "output_subdir": hydra["output_subdir"]}
+        if isinstance(variables, dict):
+            values |= {"job.env_set": None, **{f"job.env_set.{name}": value for name, value in variables.items()}}
+        for name, value in values.items():
             is_typed = value in (None, False) or f"hydra.{name}" in self.given
             require(is_typed, f"hydra.{name}", value, "what the command line sets")
 
 
 def _targets(knob: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """List every `_target_` in a node, at any depth, with its knob."""
+    """List every `_target_` in a node, at any depth, and every reference, which may stand for one, with its knob."""
     below = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, value in below:
         if name == "_target_":
             yield f"{knob}._target_", value
         yield from _targets(f"{knob}.{name}", value)
+    if isinstance(node, str) and node.startswith("${") and node.endswith("}"):
+        yield knob, node
 
 
 def refusal(error: Exception, conf: Path) -> Refused:
