@@ -130,7 +130,7 @@ def fail_at(number: int, fault: str, root: Path) -> list[int]:
     def audit(event: str, args: tuple[Any, ...]) -> None:
         is_write = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
         is_below = str(args[0]).startswith(str(root))
-        is_named_within = event in ("os.remove", "os.rmdir") and args[1] != -1  # a folder that is open, by shutil.rmtree
+        is_named_within = event in ("os.remove", "os.rmdir") and args[1] != -1  # shutil.rmtree opens each folder
         if event == "fcntl.flock" or is_named_within or ((is_write or event in MUTATIONS) and is_below):
             step()
 

@@ -38,5 +38,5 @@ def give_up(path: Path, descriptor: int) -> None:
     """Free a lock, and remove its file unless another process holds it: a child that inherited it, or the next one."""
     os.close(descriptor)
     if (again := take(path)) is not None:
-        path.unlink()
+        path.unlink(missing_ok=True)
         os.close(again)

@@ -172,7 +172,9 @@ class Store:
                     if folder and self.has(folder.name.removesuffix(f"-{key}"), key, weights=True):
                         self.forget(key)
                     self._give_up(lock)
-        for part in self.root.glob("*/*.part"):
+        for part in (
+            path for folder in ("artifacts", "jobs", "tokens") for path in (self.root / folder).glob("*.part")
+        ):
             with suppress(OSError):
                 if time.time() - part.stat().st_mtime > DAY_S:
                     part.unlink()
@@ -210,16 +212,15 @@ class Store:
         return StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
 
     def _replace(self, out: Path, place: Path) -> None:
+        old = out.with_name("old")
         try:
             out.rename(place)
         except OSError:  # a forced stage, or a twin that finished first: the newer result takes the place
-            old = out.with_name("old")
             place.rename(old)  # from where `clear` puts it back unless the next line succeeds
             out.rename(place)
-            sync(place.parent)
+        sync(place.parent)
+        if old.exists():
             old.rename(out.with_name("gone"))  # from where it does not, though another writer may now empty the place
-        else:
-            sync(place.parent)
 
     def _make(self, folder: Path) -> None:
         if not folder.is_dir():
