@@ -129,7 +129,9 @@ def fail_at(number: int, fault: str, root: Path) -> list[int]:
 
     def audit(event: str, args: tuple[Any, ...]) -> None:
         is_write = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if event == "fcntl.flock" or ((is_write or event in MUTATIONS) and str(args[0]).startswith(str(root))):
+        is_below = str(args[0]).startswith(str(root))
+        is_named_within = event in ("os.remove", "os.rmdir") and args[1] != -1  # shutil.rmtree opens each folder
+        if event == "fcntl.flock" or is_named_within or ((is_write or event in MUTATIONS) and is_below):
             step()
 
     fsync = os.fsync
@@ -201,7 +203,7 @@ def random_kills(root: Path, seed: int, n_kills: int) -> Counter[str]:
     expected = content(root / "undisturbed/store")
     while counts["SIGKILL"] + counts["SIGTERM"] < n_kills:
         place = root / f"chain_{counts['chains']}"
-        code = None
+        code, kept = None, dict[str, bytes]()
         while code != 0:
             is_last = counts["SIGKILL"] + counts["SIGTERM"] >= n_kills
             fault, after = rng.choice([*ENDS]), rng.uniform(0.2, 4)
@@ -214,6 +216,9 @@ def random_kills(root: Path, seed: int, n_kills: int) -> Counter[str]:
             code = in_child(lambda place=place: chain(place), kill, log)  # type: ignore[misc]
             assert code in (0, ENDS[fault], -signal.Signals[fault]), (fault, after, code, log.read_text())
             counts[fault] += code != 0
+            found = content(place / "store")
+            counts["lost"] += not kept.items() <= found.items()
+            kept = found
         counts["chains"] += 1
         counts["other bytes"] += content(place / "store") != expected
         counts["left behind"] += bool(leftovers(place / "store"))

@@ -124,3 +124,4 @@ def test_a_stage_is_not_begun_where_the_exception_was_lost(is_told: bool) -> Non
         begun.append("stage")
 
     assert (exit_code(work), begun) == ((143, []) if is_told else (None, ["stage"]))
+    end_if_told()  # what comes after the work has been told nothing

@@ -56,17 +56,20 @@ def _seal(body: bytes) -> bytes:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[Path]:
+def beside(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A file to write that takes the place of `path` when the block is left; an exception leaves nothing of it behind.
 
     It is a file of its own for everyone who writes: where locks fail, another machine may be at the same thing.
+    One that is not `durable` may be lost with the power, and then be found empty.
     """
     part = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         yield part
-        sync(part)
+        if durable:
+            sync(part)
         part.replace(path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 

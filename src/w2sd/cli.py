@@ -180,8 +180,8 @@ def run(cfg: DictConfig, given: Mapping[str, Any] | None = None) -> float:
 
     `given` is what the command line sets where the rest may come from a folder of options.
     """
-    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
-        end_with(parent.pid)  # a process of a launcher that runs several jobs at a time
+    if (parent := multiprocessing.parent_process()) is not None:  # a launcher that runs several jobs at a time
+        end_with(os.getppid(), parent.sentinel)  # which a server of forks may stand between
     try:
         try:
             return _run(cfg, given)

@@ -34,7 +34,6 @@ def exit_on_signals() -> Iterator[None]:
     """
     previous = {number: signal.getsignal(number) for number in (SIGTERM, SIGINT)}
     is_interrupted = False
-    told.clear()
 
     def terminate(*_: Any) -> None:
         told.append(INTERRUPTED if is_interrupted else TERMINATED)
@@ -61,6 +60,7 @@ def exit_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        told.clear()
 
 
 def end_if_told() -> None:

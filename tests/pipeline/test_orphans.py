@@ -98,3 +98,36 @@ def test_no_process_outlives_the_one_that_started_it(
     if killed == "agent":
         assert run.wait() == 1
         assert re.search(r"^w2sd: pretrain: the worker ended with code -9; .*$", (tmp_path / "said").read_text(), re.M)
+
+
+JOB = """
+import multiprocessing, os, sys, time
+from w2sd import cli
+from w2sd.signals import POLL_S
+
+def _run(*_):
+    time.sleep(2 * POLL_S)
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+cli._run = _run
+
+if __name__ == "__main__":
+    job = multiprocessing.get_context(sys.argv[1]).Process(target=cli.run, args=(None,))
+    job.start()
+    job.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_job_of_any_launcher_lives_as_long_as_the_run_and_no_longer(method: str, tmp_path: Path) -> None:
+    """A server of forks is its parent as the system has it; the run is not."""
+    (tmp_path / "job.py").write_text(JOB)
+    with subprocess.Popen([sys.executable, str(tmp_path / "job.py"), method], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        job = int(run.stdout.readline())
+        run.kill()
+    since = time.monotonic()
+    while job in processes() and time.monotonic() - since < PATIENCE_S:
+        time.sleep(0.2)
+    assert job not in processes()

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from hypothesis import given, settings
 
 from tests.builders import refused
 from w2sd.atomic import digest_file, read_json, read_sealed, write_json, write_sealed
+from w2sd.data import token_cache
 from w2sd.errors import StageFailed
 from w2sd.pipeline import locks
 from w2sd.pipeline.store import Store
+from w2sd.report import page
 
 KEY = "0123456789ab"
 SPEC = {"kind": "train", "key": KEY, "params": {"x": 1}, "inputs": {}}
@@ -180,7 +183,33 @@ def test_everything_is_on_the_disk_before_the_rename_and_the_rename_before_the_o
     assert sorted(done[: len(names) + 1]) == sorted([f"sync draft/new/{name}" for name in names] + ["sync draft/new"])
     there = f"artifacts/{place.name}"
     replaced = ["rename draft/new", f"rename {there}", "rename draft/new", "sync artifacts", "rename draft/old"]
-    assert done[len(names) + 1 :] == [*replaced, "remove draft", f"remove work/{KEY}"]
+    put_back = "rename draft/old"  # where there is nothing any more
+    assert done[len(names) + 1 :] == [*replaced, put_back, "remove draft", f"remove work/{KEY}"]
+
+
+def test_the_folders_of_a_new_store_are_on_the_disk_before_what_is_in_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("w2sd.pipeline.store.sync", synced.append)
+    for n_new in (1, 0):
+        synced.clear()
+        commit(store)
+        assert synced[:n_new].count(store.root) == synced.count(store.root) == n_new
+        synced.clear()
+        store.record({"id": "demo"})
+        assert synced == [store.root] * n_new
+
+
+@pytest.mark.parametrize("save", [partial(token_cache.save, rows=[]), partial(page._replace, content=b"page")])
+def test_what_can_be_made_again_at_any_time_does_not_wait_for_the_disk(
+    save: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    save(tmp_path / "folder/file")
+    assert files(tmp_path).keys() == {"folder/file"}
+    assert synced == []
 
 
 def test_json_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +281,21 @@ def test_a_replacement_that_is_told_to_end_puts_back_what_it_was_to_replace(
     assert not list((store.root / "tmp").iterdir())
 
 
+def test_an_artifact_that_was_replaced_never_comes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where locks fail, another writer may be between its two renames, and the place empty, when a draft is removed."""
+    commit(store)
+    clear = Store.clear
+
+    def clear_late(store: Store, draft: Path) -> None:
+        store.path("train", KEY).rename(store.root / "elsewhere")
+        clear(store, draft)
+
+    monkeypatch.setattr(Store, "clear", clear_late)
+    commit(store, payload={"metrics.json": b"new"})
+    assert not store.has_remains("train", KEY)
+    assert files(store.root / "elsewhere")["metrics.json"] == b"new"
+
+
 # --- what killed processes leave --------------------------------------------------------------------------------------
 
 
@@ -309,8 +353,19 @@ def test_what_a_finished_stage_had_to_go_on_from_is_swept_and_that_of_an_unfinis
     with store.lock([KEY], interrupt):  # forced, and running
         store.sweep()
         assert (store.work(KEY) / "last.ckpt").exists()
+    shutil.rmtree(store.root / "locks")
     store.sweep()
     assert [path.name for path in (store.root / "work").iterdir()] == ["ba9876543210"]
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "weights.safetensors"])
+def test_what_the_stage_of_a_damaged_artifact_has_to_go_on_from_is_not_swept(store: Store, name: str) -> None:
+    """It was being computed again when it was killed."""
+    truncate(commit(store, payload={"metrics.json": b"{}", "weights.safetensors": b"1"}) / name)
+    with store.lock([KEY], interrupt):
+        (store.work(KEY) / "last.ckpt").write_text("step 7")
+    store.sweep()
+    assert (store.work(KEY) / "last.ckpt").exists()
 
 
 def test_half_a_record_is_swept_when_nobody_can_be_writing_it(store: Store) -> None:
@@ -508,8 +563,9 @@ def test_a_lock_that_was_given_up_leaves_no_file(store: Store) -> None:
     assert not list((store.root / "locks").iterdir())
 
 
+@pytest.mark.parametrize("is_made_anew", [False, True])
 def test_a_file_that_was_removed_between_opening_and_locking_it_is_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_made_anew: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes that wait for a third would otherwise lock two files of one name."""
     path, flock = tmp_path / "lock", fcntl.flock
@@ -518,7 +574,10 @@ def test_a_file_that_was_removed_between_opening_and_locking_it_is_no_lock(
 
     def slow(descriptor: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
+        os.link(path, tmp_path / ".nfs1")  # as NFS renames a file that is open
         locks.give_up(path, first)
+        if is_made_anew:
+            path.touch()
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", slow)
@@ -538,7 +597,7 @@ def test_a_child_that_inherits_a_lock_holds_it_after_its_parent(tmp_path: Path) 
     assert locks.take(tmp_path / "lock") is not None
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_refused(store: Store, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -546,6 +605,19 @@ def test_a_file_system_without_locks_is_refused(store: Store, number: int, monke
     monkeypatch.setattr(fcntl, "flock", flock)
     with refused("store", str(store.root / "locks" / f"{KEY}.lock"), "locks"), store.lock([KEY], interrupt):
         pass
+
+
+def test_a_lock_that_a_worker_holds_is_not_given_to_others_when_its_run_gives_it_up(store: Store) -> None:
+    """A run that is told to end twice does not wait for its worker."""
+    with store.lock([KEY], interrupt) as lock:
+        worker = subprocess.Popen(["sleep", "60"], pass_fds=[lock.descriptor])
+    with worker:
+        with pytest.raises(InterruptedError), store.lock([KEY], interrupt):
+            pass
+        worker.kill()
+    with store.lock([KEY], interrupt):
+        pass
+    assert not list((store.root / "locks").iterdir())
 
 
 def test_the_second_holder_waits_until_the_first_is_done_and_says_so_once(store: Store) -> None:

@@ -25,7 +25,7 @@ def save(path: Path, rows: list[Row | None]) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside(path) as part:
+        with beside(path, durable=False) as part:
             save_file(arrays, part, {"digest": _digest(arrays)})
     except (OSError, SafetensorError) as error:  # a full disk, a store that can only be read
         _tell("%s cannot be written; others will make these tokens again (%s)", path, error)

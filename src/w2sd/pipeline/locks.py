@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from errno import ENOSYS, EOPNOTSUPP
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
 from w2sd.errors import Refused
@@ -19,20 +19,24 @@ def take(path: Path) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:
+            if os.path.samestat(os.fstat(descriptor), path.stat()):  # on NFS a file that is open keeps a link
                 return descriptor
+        except FileNotFoundError:
+            pass
         except BlockingIOError:
             os.close(descriptor)
             return None
         except OSError as error:
             os.close(descriptor)
-            if error.errno in (ENOSYS, EOPNOTSUPP):
+            if error.errno in (ENOLCK, ENOSYS, EOPNOTSUPP):
                 raise Refused("store", str(path), "a file system with locks (Lustre: mounted with -o flock)") from error
             raise
         os.close(descriptor)  # whoever gave it up removed the file after we had opened it: others lock a new one
 
 
 def give_up(path: Path, descriptor: int) -> None:
-    """Free a lock. Its file goes first, while nobody else can have locked it."""
-    path.unlink(missing_ok=True)
+    """Free a lock, and remove its file unless another process holds it: a child that inherited it, or the next one."""
     os.close(descriptor)
+    if (again := take(path)) is not None:
+        path.unlink(missing_ok=True)
+        os.close(again)

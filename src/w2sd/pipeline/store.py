@@ -3,7 +3,8 @@
     STORE/artifacts/<kind>-<key>/   spec.json · metrics.json · runtime.json · payload (of compare: diagnostics.json;
                                     of a verdict, which reports make: spec.json · verdict.json)
     STORE/work/<key>/               what an interrupted stage can resume from; goes when the artifact is committed
-    STORE/tmp/<kind>-<key>@<host>-*/ an artifact being written: new/ · lock, held by its writer · old/, what it replaces
+    STORE/tmp/<kind>-<key>@<host>-*/ an artifact being written: new/ · lock, held by its writer · old/, what it is to
+                                    replace, or gone/, what it has replaced
     STORE/locks/<key>.lock          there while a stage runs, so that concurrent runs share it
     STORE/jobs/<id>.json            one record per finished run
     STORE/tokens/<hash>.safetensors the rows of a split as one tokenizer has them; may go at any time
@@ -140,8 +141,8 @@ class Store:
     def writing(self, spec: dict[str, Any]) -> Iterator[Path]:
         """A folder to write an artifact in; leaving the block commits it, an exception leaves nothing behind."""
         place = self.path(spec["kind"], spec["key"])
-        for folder in (place.parent, self.root / "tmp"):
-            folder.mkdir(parents=True, exist_ok=True)
+        (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+        self._make(place.parent)
         with self._draft(place.name) as draft:
             (out := draft / "new").mkdir()
             yield out
@@ -164,11 +165,11 @@ class Store:
                 if (descriptor := locks.take(draft / "lock")) is not None:
                     self.clear(draft)
                     os.close(descriptor)
-        done = [path.name for path in (self.root / "work").glob("*") if self._folder(path.name)]
-        for key in {*done, *(path.stem for path in (self.root / "locks").glob("*.lock"))}:
+        for key in {path.stem for name in ("work/*", "locks/*.lock") for path in self.root.glob(name)}:
             with suppress(OSError):
                 if (lock := self._free([key])) is not None:
-                    if key in done:
+                    folder = self._folder(key)
+                    if folder and self.has(folder.name.removesuffix(f"-{key}"), key, weights=True):
                         self.forget(key)
                     self._give_up(lock)
         for part in (
@@ -211,12 +212,20 @@ class Store:
         return StageFailed(f"store: no artifact {key} under {self.root}; run again to compute it")
 
     def _replace(self, out: Path, place: Path) -> None:
+        old = out.with_name("old")
         try:
             out.rename(place)
         except OSError:  # a forced stage, or a twin that finished first: the newer result takes the place
-            place.rename(out.with_name("old"))  # from where `clear` puts it back unless the next line succeeds
+            place.rename(old)  # from where `clear` puts it back unless the next line succeeds
             out.rename(place)
         sync(place.parent)
+        if old.exists():
+            old.rename(out.with_name("gone"))  # from where it does not, though another writer may now empty the place
+
+    def _make(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync(self.root)
 
     @contextmanager
     def lock(self, keys: Sequence[str], waiting: Callable[[], None]) -> Iterator[Lock]:
@@ -224,7 +233,6 @@ class Store:
 
         Calls `waiting` once if other runs have all of them at the moment.
         """
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
         lock = self._free(keys)
         if lock is None:
             waiting()
@@ -238,6 +246,7 @@ class Store:
             self._give_up(lock)
 
     def _free(self, keys: Sequence[str]) -> Lock | None:
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
         for key in keys:
             if (descriptor := locks.take(self._lock_file(key))) is not None:
                 return Lock(key, descriptor)
@@ -252,7 +261,7 @@ class Store:
     def record(self, job: dict[str, Any]) -> dict[str, Any] | None:
         """Keep the record of a finished run. Returns the one whose place it takes, if that could be read."""
         place = self.root / "jobs" / f"{job['id']}.json"
-        place.parent.mkdir(parents=True, exist_ok=True)
+        self._make(place.parent)
         old = None
         with suppress(OSError, ValueError):
             old = read_sealed(place)

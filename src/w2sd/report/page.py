@@ -264,5 +264,5 @@ def _to_csv(frame: pd.DataFrame) -> str:
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with beside(path) as part:
+    with beside(path, durable=False) as part:
         part.write_bytes(content)
