@@ -181,12 +181,7 @@ def _read(path: str) -> Predictions:
 
 def _read_rows(path: str) -> _Rows:
     """A file of lines: a column is there if any row has it."""
-    rows, ids = [], set[str]()
-    for place, row in reading.read(reading.expand(path), path):
-        rows.append((place, row))
-        ids.add(str(row.get("id")))
-        if len(ids) < len(rows):  # `_check` refuses this row, so that no other is read
-            break
+    rows = list(reading.read(reading.expand(path), path))
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [row.get(name) for _, row in rows] for name in (*REQUIRED, *OPTIONAL) if name in names}
     return _Rows(path, names, columns, lambda n: rows[n][0], len(rows))
@@ -194,9 +189,11 @@ def _read_rows(path: str) -> _Rows:
 
 def _read_parquet(path: str) -> _Rows:
     """A Parquet file column by column: the values of thousands of rows never become Python objects one by one."""
-    with reading.parquet(reading.expand(path), path) as file:
-        names = file.schema_arrow.names
-        return _of_table(path, file.read([name for name in (*REQUIRED, *OPTIONAL) if name in names]), names)
+    from pyarrow import Table
+
+    with reading.parquet(reading.expand(path), path, (*REQUIRED, *OPTIONAL)) as (names, batches):
+        [*parts] = batches
+        return _of_table(path, Table.from_batches(parts), names) if parts else _Rows(path, names, {}, str, 0)
 
 
 def _of_table(path: str, table: pyarrow.Table, names: Sequence[str] | None = None) -> _Rows:
