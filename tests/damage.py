@@ -317,9 +317,11 @@ def cases() -> Iterator[tuple[str, str, Callable[[Path], None]]]:
         yield f"runtime, {name}", "artifacts/train-*/runtime.json", damage
         yield f"verdict, {name}", "artifacts/verdict-*/verdict.json", damage
         yield f"spec of a verdict, {name}", "artifacts/verdict-*/spec.json", damage
-    yield "spec, itself as input", "artifacts/train-*/spec.json", lambda path: _sealed(
-        inputs={"model": read_sealed(path)["key"]}
-    )(path)
+    yield (
+        "spec, itself as input",
+        "artifacts/train-*/spec.json",
+        lambda path: _sealed(inputs={"model": read_sealed(path)["key"]})(path),
+    )
     for name, content in CONTENTS.items():
         for kind, file in (("compare", "metrics.json"), ("compare", "diagnostics.json"), ("train", "runtime.json")):
             yield f"committed {file}, {name}", f"artifacts/{kind}-*", _committed(file, content)

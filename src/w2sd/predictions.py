@@ -181,7 +181,12 @@ def _read(path: str) -> Predictions:
 
 def _read_rows(path: str) -> _Rows:
     """A file of lines: a column is there if any row has it."""
-    rows = list(reading.read(reading.expand(path), path))
+    rows, ids = [], set[str]()
+    for place, row in reading.read(reading.expand(path), path):
+        rows.append((place, row))
+        ids.add(str(row.get("id")))
+        if len(ids) < len(rows):  # `_check` refuses this row, so that no other is read
+            break
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [row.get(name) for _, row in rows] for name in (*REQUIRED, *OPTIONAL) if name in names}
     return _Rows(path, names, columns, lambda n: rows[n][0], len(rows))

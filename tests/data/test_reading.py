@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -20,6 +21,7 @@ from tests.data.reading import anywhere, some, write
 
 from w2sd.data import reading
 from w2sd.data.sources import Files
+from w2sd.predictions import read_predictions
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
 
@@ -166,6 +168,7 @@ BOMBS = """
 import resource, sys
 from w2sd.data.reading import read
 from w2sd.data.sources import Files
+from w2sd.predictions import read_predictions
 from w2sd.errors import Refused
 from w2sd.predictions import Path, read_predictions
 list(read(Path(sys.argv[1]), "good"))
