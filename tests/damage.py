@@ -17,11 +17,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.report.writing import FakeStore
-from w2sd.atomic import DIGEST, read_sealed, write_sealed
+from w2sd.atomic import DIGEST, digest_file, read_sealed, write_sealed
 from w2sd.pipeline.store import Store
 from w2sd.report import cli, curves, results, verdicts
 
@@ -31,6 +32,8 @@ FLIPPED = {
     "specs": "artifacts/[!v]*/spec.json",
     "specs of verdicts": "artifacts/verdict-*/spec.json",
     "verdicts": "artifacts/verdict-*/verdict.json",
+    "figures": "artifacts/*/metrics.json",
+    "runtimes": "artifacts/*/runtime.json",
 }
 NOTHING = ("nan", "None", "<NA>")  # what a report says where it has no value
 
@@ -41,7 +44,7 @@ class Report(NamedTuple):
     jobs: Mapping[str, Mapping[Any, str]]  # by id
     stages: Mapping[str, Mapping[Any, str]]  # by key
     looks: Mapping[str, Mapping[Any, str]]  # at students in training, by job
-    verdicts: list[Any]
+    verdicts: list[tuple[str, Any]]
     damages: list[str]
 
 
@@ -67,7 +70,7 @@ def report(root: Path) -> Report:
     frame = results.load(root)
     damages = frame.attrs["damages"]
     stages = results.stages(root, *frame["id"], damages=damages)
-    rulings = [(ruling.word, ruling.verdict) for ruling in verdicts.rule(frame, root)]
+    rulings = _verdicts(frame, root)
     _, watched = curves.read(frame, root)
     looks = {job: {name: repr(getattr(curve, name)) for name in ("labels", "truth")} for job, curve in watched.items()}
     return Report(_by(frame, "id"), _by(stages, "key"), looks, rulings, list(damages))
@@ -77,10 +80,31 @@ def _by(frame: Any, column: str) -> dict[str, dict[Any, str]]:
     return {row[column]: {name: str(value) for name, value in row.items()} for row in results.rows(frame)}
 
 
-def agrees(found: Report, whole: Report) -> bool:
-    """Whether a report tells nothing else than that of the whole store, and what it leaves out, if it does."""
+def verdicts_by_jobs(root: Path) -> dict[frozenset[str], list[tuple[str, Any]]]:
+    """Judge every selection of the jobs of a whole store, in a copy of it."""
+    with tempfile.TemporaryDirectory() as place:
+        copy = shutil.copytree(root, Path(place) / "store")
+        ids = list(results.load(copy)["id"])
+        selections = [chosen for n in range(len(ids) + 1) for chosen in combinations(ids, n)]
+        frames = {frozenset(chosen): results.load(copy, jobs=chosen) for chosen in selections if chosen}
+        return {frozenset(): []} | {jobs: _verdicts(frame, copy) for jobs, frame in frames.items()}
+
+
+def _verdicts(frame: Any, root: Path) -> list[tuple[str, Any]]:
+    return [(ruling.word, ruling.verdict) for ruling in verdicts.rule(frame, root)]
+
+
+def agrees(found: Report, whole: Report, judged: Mapping[frozenset[str], list[tuple[str, Any]]]) -> bool:
+    """Whether a report tells nothing else than that of the whole store, and what it leaves out, if it does.
+
+    Its verdicts are those of the jobs that are left, unless the damage is to what they are judged by.
+    """
     if not found.damages:
         return found == whole
+    own = [verdict for verdict in found.verdicts if "is damaged" not in str(verdict[1].reason)]
+    known_verdicts = judged[frozenset(found.jobs)]
+    if any(verdict not in known_verdicts for verdict in own):
+        return False
     return all(
         value in (known[row].get(name), *NOTHING)
         for rows, known in zip(found[:3], whole[:3], strict=True)
@@ -123,7 +147,7 @@ def flip(rng: random.Random) -> Callable[[Path], None]:
 
 def count_flips(root: Path, n: int, seed: int = 0) -> dict[str, Counter[str]]:
     """Flip a bit n times in each of `FLIPPED`: how many reports were the same, told of the damage, or were others."""
-    whole, rng, found = report(root), random.Random(seed), {}
+    whole, judged, rng, found = report(root), verdicts_by_jobs(root), random.Random(seed), {}
     for what, pattern in FLIPPED.items():
         paths, counts = sorted(root.glob(pattern)), Counter[str]()
         for _ in range(n):
@@ -131,7 +155,7 @@ def count_flips(root: Path, n: int, seed: int = 0) -> dict[str, Counter[str]]:
             with damaged(path, flip(rng)):
                 after = report(root)
             told = [line for line in after.damages if line.startswith(str(path))]
-            silent = not agrees(after, whole) or bool(after.damages) != bool(told)
+            silent = not agrees(after, whole, judged) or bool(after.damages) != bool(told)
             counts["silently other" if silent else "damage told" if told else "the same"] += 1
         found[what] = counts
     return found
@@ -155,6 +179,17 @@ def _sealed(**fields: Any) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         changed = {**read_sealed(path), **fields}
         write_sealed(path, {name: value for name, value in changed.items() if value is not None})
+
+    return damage
+
+
+def _committed(name: str, content: str) -> Callable[[Path], None]:
+    """Put other content into a file of an artifact, with its digest in the spec."""
+
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(content)
+        digests = read_sealed(folder / "spec.json")["digests"]
+        _sealed(digests={**digests, name: digest_file(folder / name)})(folder / "spec.json")
 
     return damage
 
@@ -248,6 +283,17 @@ SPECS = {
     "a list of digests": _sealed(digests=["metrics.json"]),
     "numbers as digests": _sealed(digests={"metrics.json": 1}),
     "text as inputs": _sealed(inputs="weak"),
+    "a list as an input": _sealed(inputs={"model": ["a"]}),
+    "pairs as inputs": _sealed(inputs=[["model", "a"]]),
+    "a number as date": _sealed(created=1),
+}
+CONTENTS = {
+    "a list": "[]",
+    "a number": "1",
+    "null": "null",
+    "text": "no JSON",
+    "half a surrogate": '"\\ud800"',
+    "100,000 lists in each other": "[" * 100_000 + "]" * 100_000,
 }
 FOLDERS = {
     "a file": _in_place(lambda path: path.write_text("{}")),
@@ -271,13 +317,23 @@ def cases() -> Iterator[tuple[str, str, Callable[[Path], None]]]:
         yield f"runtime, {name}", "artifacts/train-*/runtime.json", damage
         yield f"verdict, {name}", "artifacts/verdict-*/verdict.json", damage
         yield f"spec of a verdict, {name}", "artifacts/verdict-*/spec.json", damage
+    yield (
+        "spec, itself as input",
+        "artifacts/train-*/spec.json",
+        lambda path: _sealed(inputs={"model": read_sealed(path)["key"]})(path),
+    )
+    for name, content in CONTENTS.items():
+        for kind, file in (("compare", "metrics.json"), ("compare", "diagnostics.json"), ("train", "runtime.json")):
+            yield f"committed {file}, {name}", f"artifacts/{kind}-*", _committed(file, content)
+        yield f"committed verdict, {name}", "artifacts/verdict-*", _committed("verdict.json", content)
+    yield "committed verdict, without fields", "artifacts/verdict-*", _committed("verdict.json", "{}")
     for name, damage in FOLDERS.items():
         yield f"artifact, {name}", "artifacts/compare-*", damage
 
 
 def find_failures(root: Path, chosen: Iterator[tuple[str, str, Callable[[Path], None]]]) -> list[str]:
     """Make a report over each of these damages; return those over which none was made, or another one."""
-    whole, failures = report(root), []
+    whole, judged, failures = report(root), verdicts_by_jobs(root), []
     for name, pattern, damage in chosen:
         with damaged(sorted(root.glob(pattern))[0], damage):
             try:
@@ -285,7 +341,7 @@ def find_failures(root: Path, chosen: Iterator[tuple[str, str, Callable[[Path], 
             except Exception as error:  # whatever it is, there is no report
                 failures.append(f"{name}: {error!r}")
                 continue
-        if not agrees(found, whole):
+        if not agrees(found, whole, judged):
             failures.append(f"{name}: another report")
     return failures
 

@@ -195,9 +195,11 @@ def _read_rows(path: str) -> _Rows:
 
 def _read_parquet(path: str) -> _Rows:
     """A Parquet file column by column: the values of thousands of rows never become Python objects one by one."""
-    with reading.parquet(reading.expand(path), path) as file:
-        names = file.schema_arrow.names
-        return _of_table(path, file.read([name for name in (*REQUIRED, *OPTIONAL) if name in names]), names)
+    from pyarrow import Table
+
+    with reading.parquet(reading.expand(path), path, (*REQUIRED, *OPTIONAL)) as (names, batches):
+        [*parts] = batches
+        return _of_table(path, Table.from_batches(parts), names) if parts else _Rows(path, names, {}, str, 0)
 
 
 def _of_table(path: str, table: pyarrow.Table, names: Sequence[str] | None = None) -> _Rows:

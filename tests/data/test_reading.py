@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -20,6 +21,7 @@ from tests.data.reading import anywhere, some, write
 
 from w2sd.data import reading
 from w2sd.data.sources import Files
+from w2sd.predictions import read_predictions
 
 GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
 
@@ -166,6 +168,7 @@ BOMBS = """
 import resource, sys
 from w2sd.data.reading import read
 from w2sd.data.sources import Files
+from w2sd.predictions import read_predictions
 from w2sd.errors import Refused
 from w2sd.predictions import Path, read_predictions
 list(read(Path(sys.argv[1]), "good"))
@@ -195,3 +198,37 @@ def test_a_gibibyte_of_zeros_takes_little_memory(tmp_path: Path) -> None:
     places = [f"{path}:1" for path in paths[:2]] + paths[2:]
     assert knobs == [place for place in places for _ in range(2)]
     assert int(kibibytes) < 500 * 1024
+
+
+@pytest.mark.parametrize("reader", [read_predictions, lambda path: list(reading.read(path, str(path)))])
+def test_a_value_that_parquet_holds_once_counts_in_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Callable[[Path], Any]
+) -> None:
+    monkeypatch.setattr(reading, "SMALL", 2**16)
+    path, n = tmp_path / "x.parquet", 300
+
+    def keep(cluster: Any) -> None:
+        columns = {"id": [str(row) for row in range(n)], "margin": [1.0] * n, "cluster": [cluster] * n}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+
+    for cluster in ("x" * 10_000, [{"content": "x" * 10_000}]):
+        keep(cluster)
+        assert 100 * path.stat().st_size + 2**16 < 10_000 * n
+        with refused(str(path), f"{path.stat().st_size:,} bytes", "100"):
+            reader(path)
+    monkeypatch.setattr(reading, "ROW", 9_999)
+    with refused(str(path), "10,000 bytes", "9,999"):
+        reader(path)
+
+
+def test_parquet_may_have_as_many_levels_as_json(tmp_path: Path) -> None:
+    path, value = tmp_path / "x.parquet", "a"
+    for _ in range(63):
+        value = {"a": value}  # type: ignore[assignment]
+    for levels in (64, 65):
+        pyarrow.parquet.write_table(pyarrow.table({"a": [value]}), path)
+        if levels == 64:
+            assert next(reading.read(path, "x")) == ("x[0]", {"a": value})
+        value = {"a": value}  # type: ignore[assignment]
+    with refused("x", 64, "64"):
+        list(reading.read(path, "x"))

@@ -32,4 +32,12 @@ def test_a_report_is_made_over_every_kind_of_damage_to_a_record(store: Path) -> 
 def test_a_report_is_made_over_damage_to_artifacts(store: Path) -> None:
     others = [case for case in damage.cases() if case[1] != damage.RECORD]
     assert damage.find_failures(store, islice(others, 0, None, 9)) == []
-    assert damage.find_failures(store, (case for case in others if case[0].startswith("artifact"))) == []
+    chosen = (
+        "artifact",
+        "committed",
+        "spec, itself",
+        "spec, a list as an input",
+        "spec, pairs",
+        "spec, a number as date",
+    )
+    assert damage.find_failures(store, (case for case in others if case[0].startswith(chosen))) == []

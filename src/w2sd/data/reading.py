@@ -24,12 +24,13 @@ from w2sd.atomic import digest_file
 from w2sd.errors import Refused, nearest, require
 
 if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
+    import pyarrow
 
-ROW = 2**22  # characters of a row
+ROW = 2**22  # characters of a row; of a text in Parquet, its bytes
 NESTED = 64  # levels of a JSON row
 GROWTH = 100  # how many times its own size a file may hold, beyond SMALL
 SMALL = 2**26  # bytes
+BATCH = 1000  # rows of a Parquet file at a time
 Row = tuple[str, Mapping[str, Any]]  # where it stands (FILE:LINE), what it says
 Binary = BufferedReader | gzip.GzipFile
 
@@ -92,27 +93,80 @@ def _reader(path: Path, knob: str, value: str) -> Callable[[Binary, str], Iterat
 
 
 @contextmanager
-def parquet(path: Path, name: str) -> Iterator[ParquetFile]:
-    """A Parquet file whose columns have different names and fit into memory; what cannot be read of it is refused."""
+def parquet(
+    path: Path, name: str, wanted: Sequence[str] | None = None
+) -> Iterator[tuple[list[str], Iterator[pyarrow.RecordBatch]]]:
+    """The names of a Parquet file's columns, and its rows in batches; what cannot be read of it is refused.
+
+    Texts are read as the dictionaries that the file holds: a value that stands in every row is there once until all
+    the rows of a batch were weighed.
+    """
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
-            require(not (again := _twice(table.schema_arrow.names)), name, again, "columns of different names")
+            names, leaves = table.schema_arrow.names, [table.schema.column(n) for n in range(len(table.schema))]
+            require(not (again := _twice(names)), name, again, "columns of different names")
+            levels = max((_levels(kind) for kind in table.schema_arrow.types), default=0)
+            require(levels < NESTED, name, levels, f"rows of at most {NESTED} levels")
             groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
-            sizes = (max(group.total_byte_size, 8 * group.num_rows * group.num_columns) for group in groups)
-            if sum(sizes) > SMALL + GROWTH * (size := path.stat().st_size):
-                raise _too_much(name, size)
-            yield table
+            width = sum(max(8, leaf.length or 0) for leaf in leaves)
+            least = sum(max(group.total_byte_size, width * group.num_rows) for group in groups)
+            if least > (limit := SMALL + GROWTH * path.stat().st_size):
+                raise _too_much(name, path.stat().st_size)
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        columns = wanted and [column for column in wanted if column in names]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as table:
+            yield names, _batches(table.iter_batches(BATCH, columns=columns), name, path, limit)
     except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Refused(name, reason, "a Parquet file that can be read to its end") from error
 
 
+def _batches(
+    batches: Iterator[pyarrow.RecordBatch], name: str, path: Path, limit: int
+) -> Iterator[pyarrow.RecordBatch]:
+    """The batches with their texts written out, as long as all of them together are within the limit."""
+    import pyarrow
+
+    total = 0
+    for batch in batches:
+        total += sum(_weight(column, name) for column in batch.columns)
+        if total > limit:
+            raise _too_much(name, path.stat().st_size)
+        columns = [
+            column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+            for column in batch.columns
+        ]
+        yield pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _weight(column: pyarrow.Array, name: str) -> int:
+    """How many bytes a column has when its texts are written out; none of them is longer than a row may be."""
+    from pyarrow import compute, types
+
+    if types.is_struct(column.type):
+        return sum(_weight(part, name) for part in column.flatten())
+    if types.is_map(column.type):
+        return _weight(column.keys, name) + _weight(column.items, name)
+    if types.is_nested(column.type):
+        return _weight(column.flatten(), name)
+    if types.is_dictionary(column.type) and not types.is_primitive(column.type.value_type):
+        lengths = compute.binary_length(column.dictionary)
+        if (longest := compute.max(lengths).as_py() or 0) > ROW:
+            raise Refused(name, f"{longest:,} bytes", f"texts of at most {ROW:,} characters")
+        return compute.sum(compute.cast(lengths.take(column.indices), "int64")).as_py() or 0
+    return column.nbytes
+
+
+def _levels(kind: pyarrow.DataType) -> int:
+    return 1 + max((_levels(kind.field(n).type) for n in range(kind.num_fields)), default=0) if kind.num_fields else 0
+
+
 def _read_parquet(file: Binary, name: str) -> Iterator[Row]:
     number = 0
-    with parquet(Path(file.name), name) as table:
-        for batch in table.iter_batches(batch_size=1000):
+    with parquet(Path(file.name), name) as (_, batches):
+        for batch in batches:
             for row in batch.to_pylist():
                 yield f"{name}[{number}]", row
                 number += 1

@@ -24,7 +24,7 @@ Weights = NDArray[np.int8]
 
 _LEVEL = 0.95  # of intervals
 _BLOCK = 2**24  # weights at a time, a byte each; one sample of more rows than this is a block by itself
-_KEPT = 2**28  # bytes of draws that are kept for the next figures of a file, which are many
+_KEPT = 2**26  # bytes of draws that are kept for the next figures of a file, which are many
 
 
 def mcnemar_exact(a: int, b: int) -> float:

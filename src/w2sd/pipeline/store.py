@@ -104,14 +104,21 @@ class Store:
 
     def file(self, kind: str, key: str, name: str) -> Path:
         """One file of a finished artifact, checked against its digest; what lies beside it is not read."""
-        folder = self.path(kind, key)
-        if not self.has_remains(kind, key):
+        if (spec := self.spec(kind, key)) is None:
             raise self._gone(key)
-        return _check(folder, name, _spec(folder)["digests"])
+        return _check(self.path(kind, key), name, spec["digests"])
 
-    def read(self, kind: str, key: str, name: str) -> Any:
-        """The content of such a file if it is JSON; None where the artifact is gone."""
-        return read_json(self.file(kind, key, name)) if self.has_remains(kind, key) else None
+    def read(self, kind: str, key: str, name: str, shape: type = dict) -> Any:
+        """The content of such a file, JSON of this shape; None where the artifact is gone."""
+        if (spec := self.spec(kind, key)) is None:
+            return None
+        path = _check(self.path(kind, key), name, spec["digests"])
+        try:
+            if not isinstance(content := read_json(path), shape):
+                raise TypeError(f"{path} does not hold a {shape.__name__}")
+            return content
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise Damaged(path, path.parent) from error
 
     def spec(self, kind: str, key: str) -> dict[str, Any] | None:
         """What an artifact was made of; None where it is gone."""
@@ -275,8 +282,11 @@ def _spec(folder: Path) -> dict[str, Any]:
         spec = read_sealed(folder / "spec.json")
         if folder.name != f"{spec['kind']}-{spec['key']}":
             raise ValueError(f"{folder} holds another artifact")
-        return {**spec, "inputs": dict(spec.get("inputs", {})), "digests": dict(spec["digests"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        inputs, digests = spec.get("inputs", {}), spec["digests"]
+        if not all(isinstance(text, str) for text in (*inputs.values(), *digests.values(), spec.get("created", ""))):
+            raise ValueError(f"{folder} has inputs, digests or a date that are no text")
+        return {**spec, "inputs": inputs}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(folder / "spec.json", folder) from error
 
 

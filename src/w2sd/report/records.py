@@ -138,9 +138,15 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]], damages: 
 
 def curve(job: Job, store: Store, damages: Damages) -> list[Look]:
     """What was seen of the student, step by step; nothing where nobody looked or the artifact is gone or damaged."""
-    at, looks = job.stages.get(STUDENT), []
+    if (at := job.stages.get(STUDENT)) is None:
+        return []
     with damages.noted():
-        spec = store.spec(at["kind"], at["key"]) if at else None
-        if at is not None and spec is not None and CURVE in spec["digests"]:
-            looks = store.read(at["kind"], at["key"], CURVE)
-    return [Look(**look) for look in looks]
+        spec = store.spec(at["kind"], at["key"])
+        if spec is not None and CURVE in spec["digests"]:
+            looks = store.read(at["kind"], at["key"], CURVE, list)
+            try:
+                return [Look(**look) for look in looks]
+            except TypeError as error:
+                folder = store.path(at["kind"], at["key"])
+                raise Damaged(folder / CURVE, folder) from error
+    return []

@@ -211,10 +211,10 @@ def _flatten(config: dict[str, Any], choices: dict[str, str], prefix: str = "") 
             yield name, json.dumps(value) if isinstance(value, list) else value
 
 
-def _depth(key: str, known: dict[str, dict[str, Any]]) -> int:
-    """How many stages lie before this one on the longest way to it."""
-    inputs = known[key]["inputs"] if key in known else {}
-    return 1 + max((_depth(upstream, known) for upstream in inputs.values()), default=0)
+def _depth(key: str, known: dict[str, dict[str, Any]], passed: frozenset[str] = frozenset()) -> int:
+    """How many stages lie before this one on the longest way to it, which ends at a stage that it has passed."""
+    inputs = known[key]["inputs"] if key in known and key not in passed else {}
+    return 1 + max((_depth(upstream, known, passed | {key}) for upstream in inputs.values()), default=0)
 
 
 def _stage(store: Store, kind: str, key: str, damages: Damages) -> dict[str, Any]:

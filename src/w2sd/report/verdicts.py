@@ -71,7 +71,7 @@ def cached(store: Store, params: Mapping[str, Any], inputs: Mapping[str, str], j
     key = hashlib.sha256(canonical(content).encode()).hexdigest()[:12]
     specs = {evaluation: store.spec("evaluate", evaluation) for evaluation in inputs.values()}
     predictions = {evaluation: spec and spec["digests"].get(PREDICTIONS) for evaluation, spec in specs.items()}
-    with suppress(StageFailed):
+    with suppress(StageFailed, TypeError):
         if (store.spec(VERDICT, key) or {}).get("predictions") == predictions:
             return Verdict(**store.read(VERDICT, key, FILE))
     verdict = judge()
