@@ -295,6 +295,12 @@ CONTENTS = {
     "half a surrogate": '"\\ud800"',
     "100,000 lists in each other": "[" * 100_000 + "]" * 100_000,
 }
+FIGURES = {
+    "a list as figure": '{"pgr": [1]}',
+    "an object as figure": '{"pgr": {}}',
+    "a number beyond all": '{"pgr": 1' + "0" * 400 + "}",
+    "a column of the record": '{"id": 1}',
+}
 FOLDERS = {
     "a file": _in_place(lambda path: path.write_text("{}")),
     "a folder without files": _in_place(Path.mkdir),
@@ -326,6 +332,9 @@ def cases() -> Iterator[tuple[str, str, Callable[[Path], None]]]:
         for kind, file in (("compare", "metrics.json"), ("compare", "diagnostics.json"), ("train", "runtime.json")):
             yield f"committed {file}, {name}", f"artifacts/{kind}-*", _committed(file, content)
         yield f"committed verdict, {name}", "artifacts/verdict-*", _committed("verdict.json", content)
+    for name, content in FIGURES.items():
+        yield f"committed figures, {name}", "artifacts/compare-*", _committed("metrics.json", content)
+    yield "committed hardware, a list", "artifacts/train-*", _committed("runtime.json", '{"hardware": ["cpu"]}')
     yield "committed verdict, without fields", "artifacts/verdict-*", _committed("verdict.json", "{}")
     for name, damage in FOLDERS.items():
         yield f"artifact, {name}", "artifacts/compare-*", damage

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -861,3 +862,15 @@ def test_the_worker_is_told_to_end_by_the_run_alone(
         go({"train/weak": Train({"x": 1})}, apart, store)
     assert [process.poll() is not None for process in started] == [True]
     assert os.getpgrp() not in groups
+
+
+def test_a_worker_finds_no_modules_where_its_run_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.py").write_text("print('found')")
+    for path, found in ((["/nowhere"], False), (["", "/nowhere"], True), ([str(tmp_path)], True)):
+        monkeypatch.setattr(sys, "path", path)
+        told = launching.environment() | {"PYTHONPATH": ""}
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        done = subprocess.run([sys.executable, "-m", "other"], env=told, capture_output=True, text=True)
+        assert ("found" in done.stdout) == found

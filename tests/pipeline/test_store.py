@@ -751,3 +751,10 @@ def test_a_file_that_cannot_take_its_place_is_not_left_beside_it(tmp_path: Path)
 def test_a_digest_is_the_sha256_of_the_bytes(tmp_path: Path, size: int) -> None:
     (tmp_path / "file").write_bytes(b"a" * size)
     assert digest_file(tmp_path / "file") == hashlib.sha256(b"a" * size).hexdigest()
+
+
+def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="lock"):
+        locks.take(tmp_path / "lock")
+    assert not (tmp_path / "elsewhere").exists()

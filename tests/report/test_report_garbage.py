@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from tests.builders import assert_refusal
+from tests.builders import assert_refusal, refused
 
+from w2sd.report import garbage
 from w2sd.report.cli import main
 
 ORPHAN, RUNNING = "0a1b2c3d4e5f", "ffffffffffff"
@@ -122,3 +123,16 @@ def test_a_record_that_cannot_be_read_stops_it(store: Path, capsys: Any) -> None
     record = store / "jobs/job-002.json"
     assert capsys.readouterr().err == f"w2sd-report: store: {record} is damaged; delete {record} and run again\n"
     assert names(store) == before
+
+
+@pytest.mark.parametrize("name", ["artifacts", "work", "tmp", "tokens"])
+def test_nothing_is_deleted_through_a_link(tmp_path: Path, name: str) -> None:
+    store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    (elsewhere / "sub").mkdir(parents=True)
+    (store / "artifacts").mkdir(parents=True)
+    if (store / name).is_dir():
+        (store / name).rmdir()
+    (store / name).symlink_to(elsewhere)
+    with refused("store", str(store / name), "no link"):
+        garbage.find(store)
+    assert (elsewhere / "sub").is_dir()

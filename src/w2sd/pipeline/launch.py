@@ -168,7 +168,7 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance, lo
     command = [*python, "-m", "w2sd.worker", str(work / "spec.json"), *trusted]
     # A terminal tells a whole group of processes of Ctrl-C. The worker is in another one and hears of it from here
     # alone: told twice, it would be disturbed while it ends.
-    apart: Any = {"process_group": 0, "stdin": subprocess.PIPE, "pass_fds": [lock.descriptor]}
+    apart: Any = {"process_group": 0, "stdin": subprocess.PIPE, "pass_fds": [lock.descriptor], "env": environment()}
     with (
         (work / "worker.log").open("a") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **apart) as process,
@@ -183,6 +183,12 @@ def _in_process(stage: Stage, run: RunConfig, store: Store, advance: Advance, lo
         raise StageFailed(
             failure or f"{stage.kind}: the worker ended with code {code}; its log is {work / 'worker.log'}"
         )
+
+
+def environment() -> dict[str, str]:
+    """That of this process, for another one that must not find modules where this one does not: in the folder here."""
+    is_searched = os.getcwd() in map(os.path.abspath, sys.path)
+    return {**os.environ, **({} if is_searched else {"PYTHONSAFEPATH": "1"})}
 
 
 def _follow(process: subprocess.Popen[str], advance: Callable[[int, int], None]) -> str:

@@ -16,7 +16,7 @@ def take(path: Path) -> int | None:
     The kernel frees it when the last process that has the descriptor ends: a child that inherits it holds it too.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # a link may lead anywhere
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), path.stat()):  # on NFS a file that is open keeps a link

@@ -28,6 +28,9 @@ class Leftover(NamedTuple):
 def find(store: Path) -> list[Leftover]:
     """Artifacts that no job record leads to, verdicts on these, leftovers of runs that were cut off, and tokens."""
     require((store / "artifacts").is_dir(), "store", str(store), "a store of w2sd: a folder with artifacts/ in it")
+    for name in ("artifacts", "tmp", "work", "tokens"):
+        accepted = "a folder, and no link to one: gc deletes what is in it"
+        require(not (store / name).is_symlink(), "store", str(store / name), accepted)
     alive = _reachable(store)
     unreached = [path for path in _folders(store / "artifacts") if path.name.rpartition("-")[2] not in alive]
     tokens = [path for path in _folders(store) if path.name == "tokens"]  # which cost seconds to make again

@@ -12,10 +12,11 @@ import pandas as pd
 from w2sd.config import recorded
 from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import canonical
-from w2sd.pipeline.store import Store
+from w2sd.pipeline.store import Damaged, Store
 from w2sd.report.knobs import RUNTIME, order, overridden, same, telling, text
 from w2sd.report.records import Damages, Job, measures, read_jobs
 
+FAR = 1e300  # a figure beyond is none, and its sum with another may be no number
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides", "reads_truth")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
     "throughput/pairs_per_cpu_s": "pairs_per_cpu_s",
@@ -89,7 +90,17 @@ def _measured(store: Store, compare: str) -> dict[str, Any] | None:
     if (spec := store.spec("compare", compare)) is None:
         return None
     names = ["metrics.json", *(name for name in spec["digests"] if name == "diagnostics.json")]
-    return {figure: value for name in names for figure, value in store.read("compare", compare, name).items()}
+    return {figure: value for name in names for figure, value in _figures(store, compare, name).items()}
+
+
+def _figures(store: Store, compare: str, name: str) -> dict[str, Any]:
+    """The figures in a file: numbers that a table can hold, words, or None."""
+    figures = store.read("compare", compare, name)
+    for figure, value in figures.items():
+        is_number = isinstance(value, int | float) and abs(value) < FAR
+        if figure in IDENTITY or not (value is None or isinstance(value, str) or is_number):
+            raise Damaged(store.path("compare", compare) / name, store.path("compare", compare))
+    return dict(figures)
 
 
 def stages(store: Path, *jobs: str, damages: Damages) -> pd.DataFrame:
@@ -222,7 +233,10 @@ def _stage(store: Store, kind: str, key: str, damages: Damages) -> dict[str, Any
     runtime: dict[str, Any] = {}
     with damages.noted():
         spec = store.spec(kind, key) or {}
-        runtime = store.read(kind, key, "runtime.json") or {}
+        told = store.read(kind, key, "runtime.json") or {}
+        if not isinstance(told.get("hardware", {}), dict):
+            raise Damaged(store.path(kind, key) / "runtime.json", store.path(kind, key))
+        runtime = told
     hardware = runtime.get("hardware") or {}
     return {
         "kind": kind,
