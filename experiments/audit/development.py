@@ -134,7 +134,7 @@ def choose(students: pd.DataFrame) -> str:
             else f"{len(studies)} worlds, one at a time, × {n_seeds} seeds",
             "",
         ]
-        arms = [arm for arm in students["arm"].unique() if arm not in ("none", *ARTIFICIAL)]
+        arms = [arm for arm in students["arm"].unique() if arm not in (*CONTROLS, *ARTIFICIAL)]
         lines += [
             f"| candidate | {' | '.join((*arms, *ARTIFICIAL))} |",
             f"|---|{'---:|' * (len(arms) + len(ARTIFICIAL))}",
