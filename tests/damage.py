@@ -272,6 +272,8 @@ RECORDS = {
     "a number as oracles": _sealed(oracles=1),
     "numbers as overrides": _sealed(overrides=[1, {}]),
     "a list as command": _sealed(command=["w2sd"]),
+    "text as the part of an oracle": _sealed(oracles=["conflict"], config={"conflict": "explicit"}),
+    "a configuration of 600 levels": _sealed(config=json.loads('{"a":' * 600 + "1" + "}" * 600)),
     "a number as sweep": _sealed(sweep=1),
     "an object as date": _sealed(finished={"year": 2031}),
 }
@@ -300,6 +302,7 @@ FIGURES = {
     "an object as figure": '{"pgr": {}}',
     "a number beyond all": '{"pgr": 1' + "0" * 400 + "}",
     "a column of the record": '{"id": 1}',
+    "text as figure": '{"pgr": "high", "pgr_lo": 0.1}',
 }
 FOLDERS = {
     "a file": _in_place(lambda path: path.write_text("{}")),
@@ -334,6 +337,7 @@ def cases() -> Iterator[tuple[str, str, Callable[[Path], None]]]:
         yield f"committed verdict, {name}", "artifacts/verdict-*", _committed("verdict.json", content)
     for name, content in FIGURES.items():
         yield f"committed figures, {name}", "artifacts/compare-*", _committed("metrics.json", content)
+    yield "committed count, a list", "artifacts/train-*", _committed("metrics.json", '{"n/dropped_long": [1]}')
     yield "committed hardware, a list", "artifacts/train-*", _committed("runtime.json", '{"hardware": ["cpu"]}')
     yield "committed verdict, without fields", "artifacts/verdict-*", _committed("verdict.json", "{}")
     for name, damage in FOLDERS.items():

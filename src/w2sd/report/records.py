@@ -18,6 +18,8 @@ REFINED = "refine/student"
 OF_REFINED = ("accuracy", "kept", "shown")  # of labels: right, as the teacher said, examples seen on average
 MOST = 10  # damaged files that are named
 VERDICT = "verdict"  # the kind of artifact that holds one
+FAR = 1e300  # a figure beyond is none, and its sum with another may be no number
+NESTED = 32  # levels of a configuration
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,32 @@ def _job(path: Path) -> Job:
 
 def _is_well_formed(job: Job) -> bool:
     """Whether every field holds what a report takes it for."""
-    if not all(isinstance(table, dict) for table in (job.config, job.choices, job.stages, *job.stages.values())):
+    tables = (job.config, job.choices, job.stages, *job.stages.values())
+    if not all(isinstance(table, dict) for table in tables) or _is_deep(job.config):
+        return False
+    if not all(isinstance(job.config.get(group) or {}, dict) for group in job.oracles):
         return False
     named = (at.get(part) for at in job.stages.values() for part in ("kind", "key"))
     texts = (job.id, job.name, job.compare, job.command, job.finished, job.sweep or "")
     return all(isinstance(text, str) for text in (*texts, *job.oracles, *job.overrides, *job.choices.values(), *named))
+
+
+def _is_deep(value: Any, levels: int = NESTED) -> bool:
+    """Whether a value has more levels than any configuration."""
+    if not isinstance(value, dict | list):
+        return False
+    within = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deep(each, levels - 1) for each in within)
+
+
+def figures(store: Store, kind: str, key: str, name: str = "metrics.json") -> dict[str, Any]:
+    """The figures in a file of an artifact: numbers that a table can hold, None, or words, which have no interval."""
+    found = store.read(kind, key, name) or {}
+    for figure, value in found.items():
+        is_number = isinstance(value, int | float) and abs(value) < FAR
+        if not (value is None or is_number or (isinstance(value, str) and f"{figure}_lo" not in found)):
+            raise Damaged(store.path(kind, key) / name, store.path(kind, key))
+    return found
 
 
 def measures(job: Job, store: Store, known: dict[str, dict[str, Any]], damages: Damages) -> dict[str, Any]:
@@ -125,14 +148,14 @@ def measures(job: Job, store: Store, known: dict[str, dict[str, Any]], damages: 
         if at["key"] not in known:
             known[at["key"]] = {}
             with damages.noted():
-                known[at["key"]] = store.read(at["kind"], at["key"], "metrics.json") or {}
+                known[at["key"]] = figures(store, at["kind"], at["key"])
         return known[at["key"]]
 
     sizes = {f"parameters/{role}": read(stage).get("n/parameters") for role, stage in MODELS.items()}
     watched = {name: value for name, value in read(STUDENT).items() if name.startswith("stopping/")}
     refined = {f"refined/{name}": read(REFINED).get(name) for name in OF_REFINED}
-    too_long = max(read(stage).get("n/dropped_long", 0) for stage in (*MODELS.values(), STUDENT))
-    dropped = {"data/dropped_long_training": too_long or None}
+    counts = [read(stage).get("n/dropped_long") for stage in (*MODELS.values(), STUDENT)]
+    dropped = {"data/dropped_long_training": max(n for n in (0, *counts) if isinstance(n, int)) or None}
     return {name: value for name, value in (sizes | refined | dropped).items() if value is not None} | watched
 
 

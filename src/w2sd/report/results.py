@@ -14,9 +14,8 @@ from w2sd.errors import Refused, choose, nearest, require
 from w2sd.identity import canonical
 from w2sd.pipeline.store import Damaged, Store
 from w2sd.report.knobs import RUNTIME, order, overridden, same, telling, text
-from w2sd.report.records import Damages, Job, measures, read_jobs
+from w2sd.report.records import Damages, Job, figures, measures, read_jobs
 
-FAR = 1e300  # a figure beyond is none, and its sum with another may be no number
 IDENTITY = ("id", "name", "sweep", "finished", "compare", "command", "overrides", "reads_truth")
 COSTS = {  # the columns of what a stage's `runtime.json` calls so
     "throughput/pairs_per_cpu_s": "pairs_per_cpu_s",
@@ -90,17 +89,10 @@ def _measured(store: Store, compare: str) -> dict[str, Any] | None:
     if (spec := store.spec("compare", compare)) is None:
         return None
     names = ["metrics.json", *(name for name in spec["digests"] if name == "diagnostics.json")]
-    return {figure: value for name in names for figure, value in _figures(store, compare, name).items()}
-
-
-def _figures(store: Store, compare: str, name: str) -> dict[str, Any]:
-    """The figures in a file: numbers that a table can hold, words, or None."""
-    figures = store.read("compare", compare, name)
-    for figure, value in figures.items():
-        is_number = isinstance(value, int | float) and abs(value) < FAR
-        if figure in IDENTITY or not (value is None or isinstance(value, str) or is_number):
-            raise Damaged(store.path("compare", compare) / name, store.path("compare", compare))
-    return dict(figures)
+    found = {figure: value for name in names for figure, value in figures(store, "compare", compare, name).items()}
+    if found.keys() & set(IDENTITY):
+        raise Damaged(store.path("compare", compare), store.path("compare", compare))
+    return found
 
 
 def stages(store: Path, *jobs: str, damages: Damages) -> pd.DataFrame:
