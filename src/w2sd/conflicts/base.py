@@ -90,7 +90,9 @@ def blind_spots(conflict: Conflict, data: Any, weak: Any) -> IsBlind | None:
         return None
     if not hasattr(data, "known") or not hasattr(weak, "rung"):
         raise Refused(
-            "conflict", type(conflict).__name__, "data=world and model@weak a rung of it, of which it is known"
+            "conflict",
+            type(conflict).__name__,
+            "data=world and model@weak=world_s or another rung: only there are blind spots known",
         )
     return lambda pairs: ~data.known(pairs, weak.rung)
 
@@ -140,7 +142,7 @@ class ExtraRows(Conflict):
         require(0 < self.ratio <= 100, "ratio", self.ratio, "a number above 0")
 
     def pool(self, table: Table, is_blind: IsBlind | None) -> list[Pair]:
-        """The rows of which the first ones are added."""
+        """Return the candidates, in the order in which they are taken."""
         return table.rows("w2s", self.draws)
 
     def extra(self, table: Table, n_rows: int, is_blind: IsBlind | None = None) -> Extra:

@@ -190,7 +190,7 @@ def _read_jsonl(file: Binary, name: str) -> Iterator[Row]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, of which no key is there twice."""
+    """Return a JSON object; refuse one in which a key stands twice."""
     if len(whole := dict(pairs)) < len(pairs):
         raise ValueError(f"{_twice([key for key, _ in pairs]) or ''!r} is in it twice")
     return whole
@@ -237,7 +237,7 @@ def _read_csv(file: Binary, name: str) -> Iterator[Row]:
 
 
 def _lines(file: Binary, name: str, newline: str) -> Iterator[str]:
-    """The lines of a text in UTF-8, of which none is longer than a row may be."""
+    """Yield the lines of a text in UTF-8; refuse one that is longer than a row may be."""
     size, total = os.fstat(file.fileno()).st_size, 0
     with TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline) as text:
         for number in count(1):
