@@ -127,6 +127,8 @@ def choose(students: pd.DataFrame) -> str:
     for n_worlds, n_seeds in SIZES:
         worlds = sorted(students["world"].unique())
         studies = [worlds[n : n + n_worlds] for n in range(0, len(worlds) - n_worlds + 1, n_worlds)]
+        if not studies:
+            continue
         lines += [
             "",
             f"{len(studies)} studies of {n_worlds} worlds × {n_seeds} seeds"
