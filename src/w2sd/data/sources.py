@@ -209,7 +209,7 @@ class Hub(_Source):
         if not self.test_split:
             return [Part("data.id", self.id, SPLITS, TARGET, self._rows("split"))]
         if (path := self._local()) and path.is_file():
-            raise Refused("data.test_split", self.test_split, f"'' beside one file, of which a third is test ({path})")
+            raise Refused("data.test_split", self.test_split, f"'' beside one file: a third of it is test ({path})")
         return [
             Part("data.split", self.split, ("gt", "w2s"), TARGET, self._rows("split")),
             Part("data.test_split", self.test_split, ("test",), TARGET, self._rows("test_split")),

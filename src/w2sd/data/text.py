@@ -62,7 +62,7 @@ class Encoded(NamedTuple):
 
 
 class EncodedItems(NamedTuple):
-    """Token ids of items, all of which fit: a text that is too long lost its beginning."""
+    """Token ids of items. All fit: a text that is too long lost its beginning."""
 
     texts: list[Ids]  # with the beginning-of-text token, where the tokenizer adds one
     kept: list[int]  # indices into the items
@@ -218,7 +218,7 @@ def ids_of(tokenizer: Any, text: str) -> Ids:
 
 
 def readable(knob: str, text: str, tokenizer: Any, config: Any) -> Ids:
-    """The tokens of a text, all of which the model knows."""
+    """Return the tokens of a text; refuse a text with tokens that the model does not know."""
     try:
         ids = ids_of(tokenizer, text)
     except Exception as error:  # of no class of its own, where a tokenizer has no token for what it does not know

@@ -28,7 +28,7 @@ class Hub:
     id: str = "gpt2"
     revision: str = ""  # branch, tag or commit; empty: the hub's default branch
     trust_remote_code: bool = False
-    ladder: str = ""  # of which it is a rung, for `chain=ladder`; neither this nor its height changes what it is
+    ladder: str = ""  # that it is a rung of, for `chain=ladder`; neither this nor its height changes what it is
     height: float = 0.0  # its place there
     VERSION: ClassVar[int] = 1
 
@@ -73,7 +73,7 @@ class Hub:
             self._check_shards()
 
     def _check_shards(self) -> None:
-        """Refuse weights in several files of which one is missing, cut off or not what the index says."""
+        """Refuse weights in several files if one is missing, cut off or not what the index says."""
         index = self._find(INDEX)
         if index is None:
             raise Refused("id", self.id, f"a model with {ONE}, or with {INDEX} and the files that it names")

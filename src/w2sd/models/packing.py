@@ -49,7 +49,7 @@ class Group(NamedTuple):
 class Packing:
     """What the attention has to know of a row; made once and used in every layer.
 
-    To a compiler it is one thing, of which it knows nothing: it would make another program for each number of groups.
+    A compiler must not look into it, or it would make another program for each number of groups.
     """
 
     def __init__(self, groups: tuple[Group, ...], blocks: Any = None) -> None:
