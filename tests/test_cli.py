@@ -244,7 +244,6 @@ BAD: dict[str, tuple[list[str], tuple[Any, ...]]] = {
     "a mask": (["conflict=explicit", "conflict.mask=trut"], ("conflict.mask", "trut", "truth weak", "truth")),
     "a strength": (["conflict=explicit", "conflict.alpha=-1"], ("conflict.alpha", -1.0, "0")),
     "a rate": (["conflict=explicit_random_mask", "conflict.rate=2"], ("conflict.rate", 2.0, "[0 1]")),
-    "a twin that is the student": (["conflict=implicit", "seed=2", "twin_seeds=[0,2]"], ("twin_seeds", 2, "2")),
     "a twin twice": (["twin_seeds=[1,1]"], ("twin_seeds", 1, "0")),
     "no list of twins": (["twin_seeds=3"], ("twin_seeds", 3, "list[int]")),
     "neither with nor without controls": (["controls=both"], ("controls", "both", "bool")),

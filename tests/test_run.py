@@ -92,7 +92,6 @@ SETTINGS = {
     "no store": ({"store": None}, ("store", None, "str")),
     "a seed in words": ({"seed": "zero"}, ("seed", "zero", "int")),
     "half a seed": ({"seed": 0.5}, ("seed", 0.5, "int")),
-    "a twin that is the student": ({"seed": 2, "twin_seeds": [0, 2]}, ("twin_seeds", 2)),
     "a twin twice": ({"twin_seeds": [1, 3, 1]}, ("twin_seeds", 1, "0")),
     "a negative twin": ({"twin_seeds": [-1]}, ("twin_seeds", -1, "0")),
     "no list of twins": ({"twin_seeds": 3}, ("twin_seeds", 3, "list[int]")),

@@ -178,7 +178,7 @@ class Settings:
     name: str = "run"  # the experiment: groups jobs in the report and in W&B
     seed: int = 0  # the student's: data order and head
     teacher_seed: int = 0  # weak model, ceiling and labels
-    twin_seeds: list[int] = dataclasses.field(default_factory=list)  # of the twins; empty: three of 0 to 3, not `seed`
+    twin_seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1, 2, 3])  # of the no-conflict twins
     controls: bool = False  # with a conflict: also its placebos, and the same conflict under the truth
     training_pairs: bool = False  # with a conflict: also look for its flips on the pairs that students were trained on
     samples: int = 4  # test prompts that policies are asked to answer, for a person to read; 0: none
@@ -202,8 +202,8 @@ class Settings:
             is_folder = place != "" and not Path(place).expanduser().is_file()
             require(is_folder, knob, place, "a folder, there or not")
         for seed in self.twin_seeds:
-            apart = seed != self.seed and self.twin_seeds.count(seed) == 1
-            require(0 <= seed < 2**32 and apart, "twin_seeds", seed, f"seeds other than {self.seed}, each once")
+            is_seed = 0 <= seed < 2**32 and self.twin_seeds.count(seed) == 1
+            require(is_seed, "twin_seeds", seed, f"integers from 0 to {2**32 - 1}, each once")
         require(self.samples >= 0, "samples", self.samples, "an integer of 0 or more")
         choose("ceiling_split", self.ceiling_split, ("gt", "w2s"))
         choose("launch", self.launch, ("inline", "process"))

@@ -25,7 +25,7 @@ from transformers import GPT2Config, GPT2Model
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, build, oracles, read
 from w2sd.conflicts.base import COIN, INVERTED, SOURCE, TEACHER, Conflict, Extra, NoConflict, blind_spots
-from w2sd.conflicts.decoy import FewerSteps, Inverted, InvertedTopics, MoreImitation, OtherSeed, UnsureLabels
+from w2sd.conflicts.decoy import Inverted, InvertedTopics, OtherSeed, UnsureLabels, WeightNoise
 from w2sd.conflicts.explicit import Explicit, contradicts
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
@@ -503,8 +503,7 @@ def test_every_option_trains_and_none_alone_trains_what_none_trains(
     arm = setting.arm(conflict, monkeypatch)
     assert (arm.weights == none.weights) == isinstance(conflict, NoConflict | OtherSeed)
     assert arm.said["n/pairs"] == 40 + arm.said["n/extra"]
-    steps = 2 * -(-arm.said["n/pairs"] // 16)
-    assert arm.said["n/steps"] == (steps / 2 if isinstance(conflict, FewerSteps) else steps)
+    assert arm.said["n/steps"] == 2 * -(-arm.said["n/pairs"] // 16)
 
 
 @each(PULLING | FEEDING | {"none": NoConflict()})
@@ -654,16 +653,10 @@ def test_blind_spots_are_asked_of_data_that_know_them(setting: Setting) -> None:
 
 def test_unsure_labels_are_inverted_by_their_draws() -> None:
     targets = np.array([[0.5, 0.5], [0.9, 0.1], [0.1, 0.9], [1.0, 0.0]])
-    chance = 0.5 * np.array([1.0, 0.36, 0.36, 0.0])
-    below, above = (UnsureLabels(0.5).relabel(targets, np.maximum(chance + step, 0)) for step in (-1e-9, 1e-9))
+    chance = np.array([0.5, 0.36, 0.36, 0.0])  # at most 1/2
+    below, above = (UnsureLabels(1.0).relabel(targets, np.maximum(chance + step, 0)) for step in (-1e-9, 1e-9))
     assert below == pytest.approx(np.array([[0.5, 0.5], [0.1, 0.9], [0.9, 0.1], [1.0, 0.0]]))
     assert above.tolist() == targets.tolist()
-
-
-def test_more_imitation_multiplies_the_logits_of_weak_labels() -> None:
-    p = np.array([0.0, 0.1, 0.5, 0.8, 1.0])
-    [more, _] = MoreImitation(2.0).relabel(np.stack([p, 1 - p], axis=1), p).T
-    assert more == pytest.approx([0, 1 / 82, 0.5, 16 / 17, 1])
 
 
 def test_without_a_spare_part_there_is_no_more_data(setting: Setting) -> None:
@@ -689,8 +682,7 @@ def test_an_impossible_dose_is_refused(cls: type, ratio: float) -> None:
         (RandomMask, "rate", 1.1),
         (RandomMask, "rate", -0.1),
         (UnsureLabels, "rate", 0.0),
-        (FewerSteps, "share_of_steps", 1.0),
-        (MoreImitation, "factor", 1.0),
+        (WeightNoise, "weight_noise", 0.0),
     ],
 )
 def test_an_impossible_pull_is_refused(cls: Any, knob: str, value: float) -> None:

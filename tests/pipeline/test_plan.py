@@ -194,17 +194,18 @@ def test_without_a_conflict_there_is_nothing_to_control(asked: Callable[..., Run
 @pytest.mark.parametrize(
     ("seed", "given", "twins"),
     [
-        (0, [], [1, 2, 3]),
-        (1, [], [0, 2, 3]),
-        (2, [], [0, 1, 3]),
-        (3, [], [0, 1, 2]),
-        (7, [], [0, 1, 2]),
+        (0, None, [0, 1, 2, 3]),
+        (7, None, [0, 1, 2, 3]),
         (0, [9], [9]),
-        (1, [8, 3, 4, 5, 0], [8, 3, 4, 5, 0]),
+        (1, [], []),
+        (1, [8, 1, 4, 5, 0], [8, 1, 4, 5, 0]),
     ],
 )
-def test_the_seeds_of_the_twins(asked: Callable[..., RunConfig], seed: int, given: list[int], twins: list[int]) -> None:
-    stages = plan(settings(asked("conflict=explicit"), seed=seed, twin_seeds=given))
+def test_the_seeds_of_the_twins(
+    asked: Callable[..., RunConfig], seed: int, given: list[int] | None, twins: list[int]
+) -> None:
+    knobs = {} if given is None else {"twin_seeds": given}
+    stages = plan(settings(asked("conflict=explicit"), seed=seed, **knobs))
     found = {name: stage.params["seed"] for name, stage in stages.items() if name.startswith("train/twin")}
     assert found == {f"train/twin_{n}": twin for n, twin in enumerate(twins, start=1)}
     assert stages["train/baseline"].params["seed"] == stages["train/student"].params["seed"] == seed
@@ -427,13 +428,12 @@ def test_a_fine_tuning_that_sees_planted_errors_is_told_the_blind_spots(asked: C
     assert alone["sft/student"].key == alone["sft/baseline"].key
 
 
-@pytest.mark.parametrize("conflict", ["decoy_unsure", "decoy_imitation"])
-def test_a_decoy_that_changes_how_sure_labels_are_needs_labels_that_are_unsure(
-    asked: Callable[..., RunConfig], conflict: str
+def test_a_decoy_that_depends_on_how_sure_labels_are_needs_labels_that_are_unsure(
+    asked: Callable[..., RunConfig],
 ) -> None:
-    plan(asked(f"conflict={conflict}"))
+    plan(asked("conflict=decoy_unsure"))
     with refused("supervision", "w2sd.supervision.teacher.Hard", "soft"):
-        plan(asked(f"conflict={conflict}", "supervision=hard"))
+        plan(asked("conflict=decoy_unsure", "supervision=hard"))
 
 
 def test_a_sweep_over_weak_models_shares_the_ceiling(asked: Callable[..., RunConfig]) -> None:

@@ -52,7 +52,7 @@ class Conflict:
     is_placebo: ClassVar[bool] = False  # a placebo is a control itself and needs none of its own
     needs_blind_spots: ClassVar[bool] = False  # whether `extra` has to be told which rows the weak model cannot know
     inverts_truth: ClassVar[bool] = False  # whether its rows have the opposite of their own labels
-    share_of_steps: float = 1.0  # how many of its optimiser steps a student takes
+    weight_noise: float = 0.0  # on the trained weights at the end, of the root mean square of each tensor
 
     @property
     def match_steps(self) -> bool:

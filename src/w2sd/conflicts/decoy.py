@@ -61,46 +61,33 @@ class InvertedTopics(Inverted):
 
 @dataclass(frozen=True)
 class UnsureLabels(Conflict):
-    """Weak labels inverted at random, the likelier the less sure the weak model is: with chance rate * 4 p (1 - p)."""
+    """Weak labels inverted at random, the likelier the less sure the weak model is: with chance rate * 4 p (1 - p).
 
-    rate: float = 0.5  # chance where the weak model is undecided
-    VERSION: ClassVar[int] = 1
+    The chance is at most 1/2: beyond it, labels would be inverted on the whole and not only noisy.
+    """
+
+    rate: float = 4.0  # of the weak model's uncertainty, 4 p (1 - p)
+    VERSION: ClassVar[int] = 2
     is_placebo: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require(0 < self.rate <= 1, "rate", self.rate, "a share in (0, 1]")
+        require(0 < self.rate <= 100, "rate", self.rate, "a number above 0, at most 100")
 
     def relabel(self, targets: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
-        chance = self.rate * 4 * targets[:, 0] * targets[:, 1]
+        chance = np.minimum(self.rate * 4 * targets[:, 0] * targets[:, 1], 0.5)
         return np.where((draws < chance)[:, None], 1 - targets, targets)
 
 
 @dataclass(frozen=True)
-class FewerSteps(Conflict):
-    """A shorter training: a share of the optimiser steps, over which the learning rate falls to its end."""
+class WeightNoise(Conflict):
+    """Normal noise on every trained weight, once training is over."""
 
-    share_of_steps: float = 0.5  # of the optimiser steps of a whole training
+    weight_noise: float = 0.1  # of the root mean square of each weight tensor
     VERSION: ClassVar[int] = 1
     is_placebo: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require(0 < self.share_of_steps < 1, "share_of_steps", self.share_of_steps, "a share between 0 and 1")
-
-
-@dataclass(frozen=True)
-class MoreImitation(Conflict):
-    """Weak labels that are surer of themselves: their logits times `factor`."""
-
-    factor: float = 2.0  # of the logits of the weak labels
-    VERSION: ClassVar[int] = 1
-    is_placebo: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        require(1 < self.factor <= 100, "factor", self.factor, "a number above 1, at most 100")
-
-    def relabel(self, targets: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.float64]:
-        odds = targets**self.factor
-        return odds / odds.sum(axis=1, keepdims=True)
+        require(0 < self.weight_noise <= 100, "weight_noise", self.weight_noise, "a number above 0, at most 100")
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,6 @@ class Arm(NamedTuple):
     strata: Strata
 
 
-class Compared(NamedTuple):
-    """The student against its own baseline; student and controls against all no-conflict students."""
-
-    student: Arm
-    excess: dict[str, list[Arm]]
-
-
 class Design(NamedTuple):
     """Everything that is resampled. Each figure of excess flips is a mean over arms, and None if one has no strata."""
 
@@ -72,12 +65,6 @@ def design(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths:
 def own_arm(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> Arm:
     """The student against its own baseline, as in the design; refuse roles that do not fit together."""
     return _Students(joined, strata, lengths).own
-
-
-def compared(joined: Mapping[str, Predictions], strata: ArrayLike | None, lengths: ArrayLike | None) -> Compared:
-    """What a verdict rests on; refuse roles that do not fit together."""
-    among = _Students(joined, strata, lengths)
-    return Compared(among.own, _arms(among))
 
 
 def _arms(among: _Students) -> dict[str, list[Arm]]:

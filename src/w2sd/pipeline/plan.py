@@ -87,8 +87,7 @@ class _Experiment(Graph):
         run, settings = self.run, self.run.settings
         self.examine("baseline", seed=settings.seed, conflict=NoConflict())
         self.examine("student", seed=settings.seed, conflict=run.conflict, against="baseline")
-        twins = settings.twin_seeds or [seed for seed in range(4) if seed != settings.seed][:3]
-        for n, seed in enumerate(twins, start=1):
+        for n, seed in enumerate(settings.twin_seeds, start=1):
             self.examine(f"twin_{n}", seed=seed, conflict=NoConflict())
         if settings.controls and not run.conflict.is_placebo:
             for name, placebo in run.conflict.placebos().items():
@@ -147,10 +146,10 @@ class _Experiment(Graph):
 def _stream(role: str, conflict: Any) -> str:
     """The stream of random numbers of an arm: arms that are compared draw different ones under one seed.
 
-    Every conflict has one, in every dose. The baselines are shared by all arms, and none of these.
+    Every conflict has one, in every dose. So have the twins, against which all others are measured.
     """
-    if role.startswith(("baseline", "twin_")):
-        return "baseline"
+    if role.startswith("twin_"):
+        return "twin"
     if isinstance(conflict, NoConflict):
         return "gold_baseline" if role == "gold_baseline" else STUDENT
     return f"{'gold_' if role.startswith('gold_') else ''}{digest(canonical(identity(conflict)))}"

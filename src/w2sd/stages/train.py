@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from w2sd.atomic import read_json
@@ -49,7 +50,7 @@ class Training(NamedTuple):
     def n_steps(self) -> int:
         """How many steps the optimiser takes."""
         n = self.n_own if self.conflict.match_steps else len(self.examples)
-        return max(1, round(self.conflict.share_of_steps * self.fit.epochs * -(-n // self.fit.batch)))
+        return self.fit.epochs * -(-n // self.fit.batch)
 
     def pick(self, places: Sequence[int]) -> Training:
         """Some of the examples."""
@@ -127,10 +128,22 @@ def finish(
         "n/dropped_long": training.encoded.dropped_long,
     }
     if task.rank == 0:
+        if training.conflict.weight_noise:
+            _add_noise(model, training.conflict.weight_noise, task.stream)
         if not is_probe:
             task.params["adapter"].merge(model)  # after what was trained has been counted
         model.save(task.out, training.tokenizer)
     return counts
+
+
+@torch.no_grad()
+def _add_noise(model: nn.Module, share: float, seed: int) -> None:
+    """Add normal noise to every trained weight, with `share` of its tensor's root mean square as standard deviation."""
+    draws = torch.Generator().manual_seed(seed)
+    for weights in model.parameters():
+        if weights.requires_grad:
+            noise = torch.randn(weights.shape, generator=draws)
+            weights += (share * weights.square().mean().sqrt() * noise).to(weights)
 
 
 def n_ended(answers: Iterable[Ids], tokenizer: Any) -> int:
