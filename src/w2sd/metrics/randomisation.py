@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 
@@ -14,7 +14,7 @@ EXACT = 20_000  # relabellings that are all tried; of more, DRAWS are drawn
 DRAWS = 10_000
 
 
-def n_relabellings(treated: Sequence[Sequence[object]], controls: Sequence[Sequence[object]]) -> int:
+def n_relabellings(treated: Sequence[Sized], controls: Sequence[Sized]) -> int:
     """In how many ways the labels of these students can be dealt, within each world.
 
     >>> n_relabellings([[1, 2, 3, 4]], [[5, 6, 7, 8]]), n_relabellings([[1, 2], [3]], [[4, 5], [6]])
@@ -23,7 +23,7 @@ def n_relabellings(treated: Sequence[Sequence[object]], controls: Sequence[Seque
     return math.prod(math.comb(len(a) + len(b), len(a)) for a, b in zip(treated, controls, strict=True))
 
 
-def least_p(treated: Sequence[Sequence[object]], controls: Sequence[Sequence[object]]) -> float:
+def least_p(treated: Sequence[Sized], controls: Sequence[Sized]) -> float:
     """The smallest p value that these students can have."""
     n = n_relabellings(treated, controls)
     return 1 / n if n <= EXACT else 1 / (1 + DRAWS)

@@ -1,7 +1,7 @@
-"""Is there deception beyond what controls explain? One pure function of many predictions, by the rule of docs/verdict.md.
+"""Is there deception beyond what controls explain? A pure function of many predictions, by the rule of docs/verdict.md.
 
-The rule, its constants and its code were frozen before the worlds that
-test it were trained. A verdict is about many students: one can show anything.
+Rule, constants and code were frozen before the worlds that test them were trained. A verdict is about many students:
+one can show anything.
 """
 
 from __future__ import annotations
