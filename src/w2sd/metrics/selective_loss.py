@@ -27,6 +27,9 @@ from w2sd.metrics.regions import KK, KU, Codes, regions
 from w2sd.predictions import Column, Predictions
 
 FAR = 4.0  # logits of the weak model beyond this count as this: a few sure pairs would decide the slope
+LEAST = (
+    0.1  # of the typical variance of a pair is added to each: without it, pairs that are equal by chance would decide
+)
 
 
 class Reference(NamedTuple):
@@ -48,12 +51,12 @@ def reference(
     """The reference that these no-conflict students make; there have to be two."""
     margins = np.stack([student.margin for student in students])
     spread = margins.var(axis=0, ddof=1)
-    typical = spread.mean()
+    least = LEAST * spread.mean()
     return Reference(
         region=regions(ceiling.p_correct, weak.p_correct, threshold),
         weak=_logit(weak.p_correct),
         belief=margins.mean(axis=0),
-        weight=1 / (spread + typical) if typical > 0 else np.ones_like(spread),
+        weight=1 / (spread + least) if least > 0 else np.ones_like(spread),
     )
 
 
