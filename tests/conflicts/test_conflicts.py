@@ -25,7 +25,7 @@ from transformers import GPT2Config, GPT2Model
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, build, oracles, read
 from w2sd.conflicts.base import COIN, INVERTED, SOURCE, TEACHER, Conflict, Extra, NoConflict, blind_spots
-from w2sd.conflicts.decoy import Inverted, InvertedTopics, OtherSeed, UnsureLabels, WeightNoise
+from w2sd.conflicts.decoy import Inverted, InvertedTopics, MoreImitation, OtherSeed, UnsureLabels, WeightNoise
 from w2sd.conflicts.explicit import Explicit, contradicts
 from w2sd.conflicts.implicit import Implicit
 from w2sd.conflicts.placebo import Agreeing, MoreData, RandomHelpful, RandomMask, Unrelated
@@ -499,9 +499,9 @@ def test_an_explicit_conflict_without_strength_is_none_bit_for_bit(
 def test_every_option_trains_and_none_alone_trains_what_none_trains(
     setting: Setting, none: Arm, monkeypatch: pytest.MonkeyPatch, conflict: Conflict
 ) -> None:
-    """A decoy of another seed is told from none by its stream alone, which a plan gives it."""
+    """Another seed and more imitation are told from none by what a plan gives them: a stream, and a hint."""
     arm = setting.arm(conflict, monkeypatch)
-    assert (arm.weights == none.weights) == isinstance(conflict, NoConflict | OtherSeed)
+    assert (arm.weights == none.weights) == isinstance(conflict, NoConflict | OtherSeed | MoreImitation)
     assert arm.said["n/pairs"] == 40 + arm.said["n/extra"]
     assert arm.said["n/steps"] == 2 * -(-arm.said["n/pairs"] // 16)
 

@@ -137,9 +137,7 @@ ARMS: dict[str, tuple[dict[str, str], str | None, int, Any, Any]] = {
     # inputs of the training, the arm it is compared with, seed, supervision, conflict
     "baseline": (TAUGHT_BY_WEAK, None, 0, Soft(), NoConflict()),
     "student": (TAUGHT_BY_WEAK, "baseline", 0, Soft(), Implicit()),
-    "twin_1": (TAUGHT_BY_WEAK, None, 1, Soft(), NoConflict()),
-    "twin_2": (TAUGHT_BY_WEAK, None, 2, Soft(), NoConflict()),
-    "twin_3": (TAUGHT_BY_WEAK, None, 3, Soft(), NoConflict()),
+    **{f"twin_{n}": (TAUGHT_BY_WEAK, None, n - 1, Soft(), NoConflict()) for n in (1, 2, 3, 4)},
     "placebo_more_data": (TAUGHT_BY_WEAK, "baseline", 0, Soft(), MoreData()),
     "placebo_random_helpful": (TAUGHT_BY_WEAK, "baseline", 0, Soft(), RandomHelpful()),
     "gold_baseline": (TAUGHT_BY_TRUTH, None, 0, Gold(), NoConflict()),
@@ -333,15 +331,15 @@ def test_the_conflict_is_at_the_last_hop_unless_it_is_wanted_everywhere(
 
 
 def test_hops_are_shared_by_the_arms_of_a_seed(asked: Callable[..., RunConfig]) -> None:
-    """A chain of two hops costs two trainings per seed, however many arms stand on it."""
+    """A chain of two hops costs two trainings per seed, however many arms stand on it; twins share none of these."""
     stages = plan(asked(*BOOTSTRAP, *CONTROLLED))
-    seeds = {name: told[2] for name, told in ARMS.items() if told[3] != Gold()}
+    of = {name: ("twin" in name, told[2]) for name, told in ARMS.items() if told[3] != Gold()}
     for hop in (1, 2):
-        made = {name: stages[f"train/{name}_hop_{hop}"].key for name in seeds}
-        assert all((made[one] == made[other]) == (seeds[one] == seeds[other]) for one in seeds for other in seeds)
+        made = {name: stages[f"train/{name}_hop_{hop}"].key for name in of}
+        assert all((made[one] == made[other]) == (of[one] == of[other]) for one in of for other in of)
     direct = Counter(kind for kind, _ in distinct(plan(asked(*CONTROLLED))))
     chained = Counter(kind for kind, _ in distinct(stages))
-    assert chained - direct == {"pretrain": 1, "train": 2 * 4, "label": 2 * 4}  # rung 1 was pretrained already
+    assert chained - direct == {"pretrain": 1, "train": 2 * 5, "label": 2 * 5}  # rung 1 was pretrained already
     everywhere = plan(asked(*BOOTSTRAP, *CONTROLLED, "chain.conflict_everywhere=true"))
     assert Counter(kind for kind, _ in distinct(everywhere))["train"] == len(distinct_kind(stages, "train")) + 2 * 3
 
@@ -394,7 +392,7 @@ def test_a_sweep_over_conflicts_and_seeds_trains_each_student_and_each_baseline_
 
 
 def test_no_two_arms_of_a_seed_draw_the_same_numbers(asked: Callable[..., RunConfig]) -> None:
-    """Baselines, the student without a conflict, every conflict, its placebos and its gold arms: a stream for each."""
+    """Twins, students without a conflict, every conflict, its placebos and its gold arms: a stream for each."""
     names = ("none", "implicit", "explicit", "planted", "decoy_seed")
     plans = {name: plan(settings(asked(f"conflict={name}"), controls=True)) for name in names}
     streams = {
@@ -402,9 +400,11 @@ def test_no_two_arms_of_a_seed_draw_the_same_numbers(asked: Callable[..., RunCon
         for name in names
     }
     for of_arm in streams.values():
-        assert {of_arm.pop(role, "baseline") for role in ("baseline", "twin_1", "twin_2", "twin_3")} == {"baseline"}
+        assert {of_arm.pop(f"twin_{n}", "twin") for n in (1, 2, 3, 4)} == {"twin"}
+        assert of_arm.pop("baseline", "student") == "student"
         assert len(set(of_arm.values())) == len(of_arm)
-        assert not {"baseline", "weak", "ceiling"} & set(of_arm.values())
+        assert not {"twin", "weak", "ceiling"} & set(of_arm.values())
+        assert "student" not in of_arm.values() or of_arm == {"student": "student"}
     assert len({of_arm["student"] for of_arm in streams.values()}) == len(names)
 
 
@@ -415,7 +415,7 @@ def test_every_dose_of_a_conflict_has_a_stream_of_its_own(asked: Callable[..., R
     for name in ("student", "student_hop_1"):
         streams = {stages[f"train/{name}"].params["stream"] for stages in plans}
         assert len(streams) == 2
-        assert not streams & {"student", "baseline"}
+        assert not streams & {"student", "twin"}
     assert {stages["train/baseline_hop_1"].params["stream"] for stages in plans} == {"student"}
 
 
@@ -426,6 +426,17 @@ def test_a_fine_tuning_that_sees_planted_errors_is_told_the_blind_spots(asked: C
     assert stages["sft/student"].params["weak"] == run.weak
     assert stages["sft/student"].params["stream"] == stages["train/student"].params["stream"]
     assert alone["sft/student"].key == alone["sft/baseline"].key
+
+
+def test_more_imitation_is_a_hint_to_the_student_alone(asked: Callable[..., RunConfig]) -> None:
+    stages = plan(asked("conflict=decoy_imitation"))
+    shown = stages["train/student"].params["hint"]
+    assert (shown.words, shown.said) == (["haz0", "safe0"], " {}")
+    assert [name for name, stage in stages.items() if "hint" in stage.params] == ["train/student"]
+    with refused("hint", "w2sd.parts.words.Shown", "conflict"):
+        plan(asked("conflict=decoy_imitation", "hint=world"))
+    with refused("conflict", "w2sd.conflicts.decoy.MoreImitation", "chain"):
+        plan(asked("conflict=decoy_imitation", "chain=bootstrap"))
 
 
 def test_a_decoy_that_depends_on_how_sure_labels_are_needs_labels_that_are_unsure(
@@ -801,7 +812,7 @@ sys.exit(code)
         (["--cfg", "job", "--resolve"], "_target_: w2sd.parts.fit.Fit"),
         (["plan_only=true"], "10 stages to compute"),
         (["plan_only=true", "logger=wandb", "model@weak=gpt2", "launch=process"], "9 stages to compute"),
-        (["plan_only=true", "objective=dpo", "conflict=explicit"], "41 stages to compute"),
+        (["plan_only=true", "objective=dpo", "conflict=explicit"], "46 stages to compute"),
     ],
     ids=["help", "configuration", "plan", "plan of another run", "plan of policies"],
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from w2sd.data.batch import PairBatch
     from w2sd.data.pairs import Pair, Table
     from w2sd.objectives.base import Objective
+    from w2sd.parts.words import Shown
 
 SOURCE, TEACHER, COIN, INVERTED = "own", "teacher", "coin", "inverted"
 REVERSE, WORSE_TEXT = "reverse", "sft"
@@ -63,6 +64,11 @@ class Conflict:
     def reads_truth(self) -> bool:
         """Whether `loss` needs to know which answer is better."""
         return False
+
+    @property
+    def hint(self) -> Shown | None:
+        """What the student reads of the weak model's preferences, or None."""
+        return None
 
     def placebos(self) -> dict[str, Conflict]:
         """The placebo arms that belong beside this one, by name, in the same dose."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from w2sd.conflicts.base import INVERTED, Conflict, ExtraRows, IsBlind, spare
 from w2sd.data.pairs import TARGET
 from w2sd.errors import Refused, require
 from w2sd.identity import digest
+from w2sd.parts.words import Shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,6 +89,26 @@ class WeightNoise(Conflict):
 
     def __post_init__(self) -> None:
         require(0 < self.weight_noise <= 100, "weight_noise", self.weight_noise, "a number above 0, at most 100")
+
+
+@dataclass(frozen=True)
+class MoreImitation(Conflict):
+    """After each answer the student reads whether the weak model prefers it: it may repeat what it is told.
+
+    Unless others are given, it reads words of the embedded world.
+    """
+
+    words: list[str] = field(default_factory=lambda: ["haz0", "safe0"])  # after the worse and the better answer
+    said: str = " {}"  # what follows an answer, with {} for the word
+    VERSION: ClassVar[int] = 1
+    is_placebo: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        assert self.hint is not None  # which checks words and text
+
+    @property
+    def hint(self) -> Shown | None:
+        return Shown(self.words, self.said)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,11 @@ def check(run: RunConfig) -> None:
     if run.adapter.reads_features:
         _check_probe(run)
     if run.hint is not None:
-        _check_hint(run, run.hint)
+        accepted = f"none beside conflict={target(run.conflict)}: of its arms all would read it"
+        require(isinstance(run.conflict, NoConflict), "hint", target(run.hint), accepted)
+        _check_hint(run, "hint", run.hint)
+    elif run.conflict.hint is not None:
+        _check_hint(run, "conflict", run.conflict.hint)
 
 
 def _check_no_teacher(run: RunConfig) -> None:
@@ -85,20 +89,19 @@ def _check_probe(run: RunConfig) -> None:
     require(not run.fit.dropout, "fit.dropout", run.fit.dropout, accepted)
 
 
-def _check_hint(run: RunConfig, hint: Shown) -> None:
+def _check_hint(run: RunConfig, knob: str, hint: Shown) -> None:
     """Refuse a hint to a student that reads no rows, or is not taught by the weak model itself, at once and alone."""
     against = {
         "objective": run.objective.student == "policy",
         "adapter": run.adapter.reads_features,
-        "conflict": not isinstance(run.conflict, NoConflict),
         "refinement": run.refinement is not None,
         "supervision": not run.supervision.needs_teacher or run.supervision.first_stage is not None,
         "chain": bool(run.chain.hops(run.weak, run.strong)),
     }
-    for knob, is_against in against.items():
-        accepted = f"none beside {knob}={target(getattr(run, knob))}: it is for rewards and classes from one teacher"
-        require(not is_against, "hint", target(hint), accepted)
-    with within("hint"):
+    for other, is_against in against.items():
+        accepted = f"none beside {other}={target(getattr(run, other))}: it is for rewards and classes from one teacher"
+        require(not is_against, knob, target(getattr(run, knob)), accepted)
+    with within(knob):
         hint.words_for(classes_of(run.data))
 
 

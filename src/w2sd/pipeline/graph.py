@@ -15,6 +15,7 @@ from w2sd.pipeline.stage import FACETS, Reading, Stage
 
 MAX_NEW_TOKENS = 64  # of an answer that a person is to read
 STUDENT = "student"  # the stream of what arms of a seed share: what they are fine-tuned from, and taught by on the way
+TWIN = "twin"  # and of the no-conflict students that the others are measured against
 OF_SFT = ("data", "split", "part", "model", "adapter", "supervision", "stream", "seed", "append_eos")  # as the training
 EVERY = tuple(FACETS)
 
@@ -169,7 +170,7 @@ class Graph:
         """The inputs of a policy's training, of which the base is no longer what was pretrained.
 
         What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts: so is the
-        stream of its random numbers.
+        stream of its random numbers, but for twins.
         """
         if self.run.sft is None:
             return inputs
@@ -178,7 +179,7 @@ class Graph:
         if conflict is not None:
             own |= {name: params[name] for name in ("weak",) if name in params}
         elif params["supervision"] is not None:
-            own["stream"] = STUDENT
+            own["stream"] = TWIN if params["stream"] == TWIN else STUDENT
         return inputs | {"base": self.add(role, Sft, {name: params[name] for name in OF_SFT} | own, inputs)}
 
     def reference(

@@ -28,7 +28,7 @@ from w2sd.conflicts.base import NoConflict
 from w2sd.errors import choose
 from w2sd.identity import canonical, digest, identity
 from w2sd.pipeline.checks import check
-from w2sd.pipeline.graph import STUDENT, Compare, Graph
+from w2sd.pipeline.graph import STUDENT, TWIN, Compare, Graph
 from w2sd.pipeline.stage import Stage
 from w2sd.supervision.oracle import Gold
 
@@ -121,17 +121,17 @@ class _Experiment(Graph):
             part = 0 if run.chain.reuse_prompts else hop
             here = conflict if run.chain.conflict_everywhere else NoConflict()
             teacher_role = f"{role}_hop_{hop}"
-            how = {"seed": seed, "part": part, "conflict": here}
-            if not isinstance(here, NoConflict):
-                how["stream"] = _stream(role, here)
+            how = {"seed": seed, "stream": _stream(role, here), "part": part, "conflict": here}
             teacher = self.teach(teacher_role, model, on_the_way, inputs, **how)
         inputs = dict(self.strong_base)
         if supervision.needs_teacher:
             inputs["labels"] = self.refine(role, self.label(teacher_role, teacher), self.strong_base)
         if first := supervision.first_stage:
-            student = self.teach(f"{role}_first", run.strong, first, inputs, seed=seed, conflict=NoConflict())
+            none = NoConflict()
+            how = {"seed": seed, "stream": _stream(role, none), "conflict": none}
+            student = self.teach(f"{role}_first", run.strong, first, inputs, **how)
             inputs["second_labels"] = self.label(f"{role}_first", student)
-        how = {"seed": seed, "stream": _stream(role, conflict), "conflict": conflict, "hint": run.hint}
+        how = {"seed": seed, "stream": _stream(role, conflict), "conflict": conflict, "hint": conflict.hint or run.hint}
         return self.teach(role, run.strong, supervision, inputs, **how)
 
     def teach(self, role: str, model: Any, supervision: Any, inputs: dict[str, Any], **how: Any) -> Stage:
@@ -146,10 +146,11 @@ class _Experiment(Graph):
 def _stream(role: str, conflict: Any) -> str:
     """The stream of random numbers of an arm: arms that are compared draw different ones under one seed.
 
-    Every conflict has one, in every dose. So have the twins, against which all others are measured.
+    Every conflict has one, in every dose. So have the twins, against which all others are measured, from their first
+    stage on.
     """
     if role.startswith("twin_"):
-        return "twin"
+        return TWIN
     if isinstance(conflict, NoConflict):
         return "gold_baseline" if role == "gold_baseline" else STUDENT
     return f"{'gold_' if role.startswith('gold_') else ''}{digest(canonical(identity(conflict)))}"

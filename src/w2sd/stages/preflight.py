@@ -52,8 +52,8 @@ def check(run: RunConfig) -> None:
     if run.refinement is not None:
         strong, classes = run.strong, classes_of(run.data) or ()
         words_of(run.refinement, classes, strong.open_tokenizer(), strong.open_config(), run.data.max_tokens)
-    if run.hint is not None:
-        _check_hint(run, run.hint, table)
+    if hint := run.conflict.hint or run.hint:
+        _check_hint(run, hint, table)
 
 
 def _check_devices(trainer: Trainer) -> None:

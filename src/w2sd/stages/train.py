@@ -143,7 +143,7 @@ def _add_noise(model: nn.Module, share: float, seed: int) -> None:
     for weights in model.parameters():
         if weights.requires_grad:
             noise = torch.randn(weights.shape, generator=draws)
-            weights += (share * weights.square().mean().sqrt() * noise).to(weights)
+            weights.add_((share * weights.square().mean().sqrt() * noise).to(weights))
 
 
 def n_ended(answers: Iterable[Ids], tokenizer: Any) -> int:
