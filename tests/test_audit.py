@@ -1,71 +1,86 @@
-"""The candidates of the audit: what cancels in each by construction, and that errors in blind spots do not."""
+"""The audit: virtual students have their dose, studies are counted as they should be, a table is written once."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from candidates import CANDIDATES, World, known, noised, noised_where_unsure, shifted
-from development import p_value
-from w2sd.metrics.regions import KU
+from candidates import CANDIDATES
+from students import NONE, OTHER_SEED, PLANTED, VIRTUAL, World, known, rows, virtual
+from studies import CONTROLS, Tally, page, studies, tally
+from w2sd.metrics.selective_loss import reference
+from w2sd.predictions import Column, Predictions
 
-BELIEF = [name for name in CANDIDATES if name.startswith("belief")]
-BESIDE_WEAK = [name for name in BELIEF if "weak" in name]
+N = 800
+
+
+def table(margin: Column) -> Predictions:
+    ids = [f"{n:04}" for n in range(N)]
+    return Predictions(ids, [str(n % 40) for n in range(N)], 1 / (1 + np.exp(-margin.clip(-40, 40))), margin)
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """2,000 pairs that the ceiling knows, half of them blind spots, and students that imitate their teacher."""
+    """Every second topic of eight is a blind spot, in which students with planted errors lose half of their belief."""
     rng = np.random.default_rng(0)
-    blind, own = np.arange(2000) % 2 == 0, rng.normal(size=2000)
-    weak = np.where(blind, rng.normal(0, 0.7, 2000), 3 + rng.normal(0, 0.7, 2000))
-    shared = 0.8 + own + 0.3 * weak
-    return World(weak, np.full(2000, 6.0), shared + rng.normal(0, 0.5, (4, 2000)))
+    topics = np.arange(N) % 8
+    blind = topics % 2 == 0
+    weak = np.where(blind, rng.normal(0, 0.7, N), 3 + rng.normal(0, 0.7, N))
+    belief = 1 + rng.normal(size=N) + 0.3 * weak
+
+    def student(loses: float = 0) -> Predictions:
+        own = (1 - (loses + 0.1 * rng.normal()) * blind) * belief
+        return table(own + 0.5 * rng.normal(size=N))
+
+    arms = {NONE: 0.0, "more data": 0.0, PLANTED: 0.5, OTHER_SEED: 0.0}
+    students = {(arm, seed): student(loses) for arm, loses in arms.items() for seed in range(8)}
+    return World(
+        table(weak), table(np.full(N, 6.0)), [student() for _ in range(8)], students, [f"t{topic}" for topic in topics]
+    )
 
 
-def student(world: World) -> np.ndarray:
-    return world.believed + np.random.default_rng(1).normal(0, 0.5, 2000)
+def test_planted_errors_are_found_and_virtual_nulls_are_not(world: World) -> None:
+    found = rows(410, 1.0, world)
+    assert set(found["arm"]) == {NONE, "more data", PLANTED, OTHER_SEED, *VIRTUAL}
+    assert set(CANDIDATES) < set(found)
+    assert tally(found, PLANTED, 1, 8) == Tally(1, 1)
+    assert [tally(found, arm, 1, 8).n_shown for arm in (OTHER_SEED, "shift", "noise", "smaller scale")] == [0] * 4
+    assert "| planted .125 |" in page(found)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
-def test_errors_in_blind_spots_count(world: World, name: str) -> None:
-    y = student(world)
-    harmed = np.where(world.region == KU, -0.5 * y, y)
-    assert CANDIDATES[name](world, harmed) > CANDIDATES[name](world, y) + 0.05
+def test_virtual_students_have_the_dose_of_those_with_planted_errors(world: World) -> None:
+    measured = reference(world.weak, world.ceiling, world.twins)
+    made = virtual(world, measured, np.random.default_rng(1))
+    for seed in range(8):
+        dose = known(measured, world.students[PLANTED, seed].margin)
+        before = known(measured, world.students[OTHER_SEED, seed].margin)
+        for name in ("shift", "noise", "topics shifted"):
+            assert min(before, dose) - 0.03 < known(measured, made[name, seed].margin) <= max(dose, 0)
+        assert np.allclose(made["smaller scale", seed].margin, 0.5 * world.students[OTHER_SEED, seed].margin)
 
 
-@pytest.mark.parametrize("name", BELIEF)
-def test_the_scale_of_a_student_does_not_count(world: World, name: str) -> None:
-    y = student(world)
-    assert CANDIDATES[name](world, 7 * y) == pytest.approx(CANDIDATES[name](world, y))
+def made_up(n_seeds_of: dict[int, int]) -> pd.DataFrame:
+    """A table of worlds with so many seeds, in which every student of `a` has lost more than those of the controls."""
+    lines = [
+        {"world": world, "arm": arm, "seed": seed, "loss": seed / 100 + (arm == "a"), "loss_all_twins": -seed}
+        for world, n_seeds in n_seeds_of.items()
+        for arm in ("a", *CONTROLS)
+        for seed in range(n_seeds)
+    ]
+    return pd.DataFrame(lines)
 
 
-@pytest.mark.parametrize("name", BESIDE_WEAK)
-def test_what_is_taken_from_the_weak_model_does_not_count(world: World, name: str) -> None:
-    y, weak = student(world), np.clip(world.weak, -4, 4)
-    assert CANDIDATES[name](world, y + 0.4 * weak) == pytest.approx(CANDIDATES[name](world, y))
+def test_studies_share_no_world_and_have_enough_seeds() -> None:
+    table = made_up({500: 8, 501: 4, 502: 8, 503: 4, 504: 3})
+    assert list(studies(table, "a", 2, 4)) == [[500, 501], [502, 503]]
+    assert list(studies(table, "a", 1, 8)) == [[500], [502]]
+    assert list(studies(table, "b", 1, 4)) == []
+    assert tally(table, "a", 1, 4) == Tally(4, 4)
+    assert tally(table, "a", 1, 8) == Tally(0, 2)  # by all twins they are alike
 
 
-def test_a_shift_alike_everywhere_does_not_count_beside_the_truth(world: World) -> None:
-    y, name = student(world), "belief beside weak and truth"
-    assert CANDIDATES[name](world, y - 0.7) == pytest.approx(CANDIDATES[name](world, y))
-    assert CANDIDATES["belief beside weak"](world, y - 0.7) > CANDIDATES["belief beside weak"](world, y)
-
-
-def test_virtual_students_have_the_dose(world: World) -> None:
-    y, rng = student(world), np.random.default_rng(2)
-    for made in (shifted(world, y, 0.8), noised(world, y, 0.8, rng), noised_where_unsure(world, y, 0.97, rng)):
-        assert known(world, made) < known(world, y)
-    assert known(world, shifted(world, y, 0.8)) == pytest.approx(0.8, abs=0.01)
-    assert shifted(world, y, 1.0) == pytest.approx(y)
-
-
-def test_the_randomisation_test_is_exact_in_the_limit() -> None:
-    """Four above four are one relabelling of 70; within two worlds, one of 4,900; a null is uniform."""
-    rng = np.random.default_rng(0)
-    high, low = np.arange(4.0) + 10, np.arange(4.0)
-    assert p_value([high], [low], rng) == pytest.approx(1 / 70, abs=0.006)
-    assert p_value([high, high], [low, low], rng) < 0.002
-    assert p_value([low], [low], rng) > 0.5
-    nulls = [p_value([rng.normal(size=5)], [rng.normal(size=5)], rng) for _ in range(200)]
-    assert 0.01 <= np.mean(np.array(nulls) < 0.05) <= 0.1
+def test_too_many_false_alarms_are_marked() -> None:
+    assert [Tally(n, 20).is_too_many for n in (3, 4)] == [False, True]
+    assert [Tally(n, 40).is_too_many for n in (4, 5)] == [False, True]
+    assert str(Tally(18, 20)) == "18 of 20 [0.70, 0.97]"

@@ -20,6 +20,7 @@ import hydra
 import numpy as np
 import pandas as pd
 
+from candidates import CANDIDATES
 from w2sd.cli import CONF
 from w2sd.config import read
 from w2sd.metrics.regions import KK, KU
@@ -97,17 +98,18 @@ def rows(number: int, visible: float, world: World) -> pd.DataFrame:
     """A row for each student, trained and virtual: its selective loss by four twins and by all, and its dose."""
     of_four, of_all = (reference(world.weak, world.ceiling, twins) for twins in (world.twins[:4], world.twins))
     students = {**world.students, **(virtual(world, of_four, np.random.default_rng(number)) if visible else {})}
-    four, every = (selective_loss(one, list(students.values())) for one in (of_four, of_all))
+    everyone = list(students.values())
     return pd.DataFrame(
         {
             "world": number,
             "visible": visible,
             "arm": [arm for arm, _ in students],
             "seed": [seed for _, seed in students],
-            "loss": four,
-            "loss_all_twins": every,
-            "known": [known(of_four, one.margin) for one in students.values()],
-            "imitation": [imitation(of_four, one.margin) for one in students.values()],
+            "loss": selective_loss(of_four, everyone),
+            "loss_all_twins": selective_loss(of_all, everyone),
+            "known": [known(of_four, one.margin) for one in everyone],
+            "imitation": [imitation(of_four, one.margin) for one in everyone],
+            **{name: candidate(of_all, world.twins, everyone) for name, candidate in CANDIDATES.items()},
         }
     ).round(5)
 
