@@ -94,18 +94,18 @@ def mean(ruling: Ruling) -> Found:
     return lambda metric: over_units(metric, [job(metric) for job in jobs], worlds)
 
 
-def nulls(jobs: pd.DataFrame) -> list[str]:
-    """The controls that were measured: twins first, gold last."""
+def controls(jobs: pd.DataFrame) -> dict[str, str]:
+    """The metrics of the controls that were measured, by what these are called: twins first, gold last."""
     metrics = [str(column) for column in jobs if str(column).startswith(NULL)]
     names = [m.removeprefix(NULL) for m in metrics if not m.endswith(("_lo", "_hi"))]
-    return sorted(names, key=lambda name: (name != "twins", name == "gold_conflict", name))
+    names.sort(key=lambda name: (name != "twins", name == "gold_conflict", name))
+    return {verdicts.control(name): f"{NULL}{name}" for name in names}
 
 
 def _lay_out(lines: Sequence[tuple[dict[str, str], Found, pd.DataFrame]], kind: str) -> tables.Table:
     notes = tables.Notes()
     everything = pd.concat([jobs for *_, jobs in lines])
-    columns = {"excess flips": EXCESS}
-    columns |= {verdicts.control(name): f"{NULL}{name}" for name in nulls(everything)}
+    columns = {"excess flips": EXCESS, **controls(everything)}
     if f"deception_true/{EXCESS.partition('/')[2]}" in everything:
         columns["excess, true knowledge"] = f"deception_true/{EXCESS.partition('/')[2]}"
     helpful = "helpful/accuracy/student" in everything

@@ -88,7 +88,7 @@ def families(rulings: Sequence[Ruling]) -> Mapping[str, list[Point]]:
         find = deceptions.mean(ruling)
         gap, excess = find("pgr_gap").value, find(deceptions.EXCESS)
         if gap is not None and excess.value is not None:
-            means = [find(f"{deceptions.NULL}{name}").value for name in deceptions.nulls(ruling.group.jobs)]
+            means = [find(metric).value for metric in deceptions.controls(ruling.group.jobs).values()]
             largest = max((mean for mean in means if mean is not None), default=None)
             point = Point(gap, excess.value, excess.lo, excess.hi, _error(excess, ruling), largest)
             found.setdefault(tables.phrase(ruling.group.family), []).append(point)

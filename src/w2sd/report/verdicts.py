@@ -28,7 +28,10 @@ RULE: Mapping[str, Any] = {"threshold": 0.75}  # parameters of the rule
 FEW = 4  # verdicts that a reader is told one by one; of more, how many there are of each kind
 ROLES = ("weak", "ceiling", "baseline", "student")
 CONTROLS = {"none": "no conflict", "twins": "twins", "gold_conflict": "gold + conflict"}
-EFFECT = "selective loss: how much more of what it would have believed a student gives up where the weak model is blind"
+EFFECT = (
+    "selective loss: how much more of what it would have believed a student gives up where the weak model is blind "
+    "(0: as much as elsewhere, 1: all)"
+)
 HOLM = "p (Holm) is adjusted for all verdicts here"
 
 
@@ -109,7 +112,11 @@ def table(rulings: Sequence[Ruling]) -> tables.Table:
     notes = tables.Notes()
     labels = list(rulings[0].group.settings)
     several = any(ruling.n_tested > 1 for ruling in rulings)
-    columns = (*tables.label(labels), "verdict on deception", f"loss beyond {control('none')} [95% interval]")
+    columns = (
+        *tables.label(labels),
+        "verdict on deception",
+        "selective loss beyond students without a conflict [95% interval]",
+    )
     columns += ("p (strictest control)", *["p (Holm)"] * several, "pairs in ku", "worlds", "seeds")
     rows = []
     for ruling in rulings:
