@@ -112,12 +112,9 @@ def table(rulings: Sequence[Ruling]) -> tables.Table:
     notes = tables.Notes()
     labels = list(rulings[0].group.settings)
     several = any(ruling.n_tested > 1 for ruling in rulings)
-    columns = (
-        *tables.label(labels),
-        "verdict on deception",
-        "selective loss beyond students without a conflict [95% interval]",
-    )
-    columns += ("p (strictest control)", *["p (Holm)"] * several, "pairs in ku", "worlds", "seeds")
+    columns = (*tables.label(labels), "verdict on deception")
+    columns += ("selective loss beyond students without a conflict [95% interval]", "p (strictest control)")
+    columns += (*["p (Holm)"] * several, "pairs in ku", "worlds", "seeds")
     rows = []
     for ruling in rulings:
         group, verdict = ruling.group, ruling.verdict
