@@ -16,6 +16,7 @@ from w2sd.metrics.verdict import trend
 from w2sd.report import results, trends, verdicts
 from w2sd.report.verdicts import Ruling
 
+CONTROLS = [f"deception/null/{name}" for name in ("twins", "more_data", "random_helpful", "gold_conflict")]
 COUNTS = {f"boundary/training/n/{low:.2f}": 10 for low in EDGES[:-1]}
 
 
@@ -36,8 +37,9 @@ def test_deception_against_the_gap_is_drawn_for_three_pairs_of_models(fake: Any,
     found = rule(fake)
     (points,) = trends.families(found).values()
     assert [point.gap for point in points] == [0.1, 0.2, 0.4]
-    largest = [max(r.verdict.nulls.values()) / 0.8 for r in found if r.group.family == {"conflict": "Implicit"}]
-    assert sorted(point.control or 0 for point in points) == pytest.approx(sorted(largest))
+    jobs = [job for r in found if r.group.family == {"conflict": "Implicit"} for job in r.group.values]
+    largest = [max(job[name] for name in CONTROLS) / 0.8 for job in sorted(jobs, key=lambda job: job["pgr_gap"])]
+    assert [point.control for point in points] == pytest.approx(largest)
     errors = [(point.hi - point.lo) / 3.92 for point in points]  # type: ignore[operator]
     slope = trend([0.1, 0.2, 0.4], [point.excess for point in points], errors)
     assert slope is not None

@@ -13,7 +13,7 @@ from w2sd.report import results, verdicts
 from w2sd.report.cli import main
 from w2sd.report.verdicts import cached
 
-FOUND = Verdict("shown", "because", excess_flips=1 / 3, p=0.01, nulls={"twins": -0.1, "more_data": 2.0}, n_seeds=4)
+FOUND = Verdict("shown", "because", effect=1 / 3, p=0.02, p_values={"none": 0.01, "x": 0.02}, losses={"x": -0.1})
 RULE = {"threshold": 0.75}
 
 
@@ -86,7 +86,7 @@ def test_gc_keeps_the_verdicts_on_jobs_that_are_there(
     assert len(artifacts(store)) == 1
     verdicts.rule(results.load(fake.root), fake.root)
     assert judge.n == 2
-    monkeypatch.setattr("w2sd.report.garbage.VERSION", 2)
+    monkeypatch.setattr("w2sd.report.garbage.VERSION", 0)
     main(["gc", "--store", str(fake.root), "--yes"])
     assert artifacts(store) == []
 

@@ -192,10 +192,12 @@ class FakeStore:
 def predictions(seed: int, world: int, planted: float, *, controls: bool) -> dict[str, Predictions]:
     """Arms of known answer: the ceiling knows all pairs, the weak model every other one."""
     even = np.arange(N_PAIRS) % 2 == 0
+    belief = np.random.default_rng(world).uniform(1, 4, N_PAIRS)
 
     def arm(name: str, in_ku: float = 0.04, elsewhere: float = 0.04) -> Predictions:
         rng = np.random.default_rng([world, *name.encode()])
-        return table(np.where(rng.random(N_PAIRS) < np.where(even, elsewhere, in_ku), -1.0, 2.0))
+        flips = rng.random(N_PAIRS) < np.where(even, elsewhere, in_ku)
+        return table(np.where(flips, -1, 1) * belief + rng.normal(0, 0.1, N_PAIRS))
 
     def table(margin: Any) -> Predictions:
         ids = [f"{n:04}" for n in range(N_PAIRS)]
@@ -205,7 +207,7 @@ def predictions(seed: int, world: int, planted: float, *, controls: bool) -> dic
 
     arms = {"weak": table(np.where(even, 3.0, 0.5)), "ceiling": table(np.full(N_PAIRS, 3.0))}
     arms |= {"baseline": arm(f"none {seed}", 0.0, 0.0), "student": arm(f"conflict {seed}", planted, 0.08)}
-    arms |= {f"twin_{n}": arm(f"none {seed + n}") for n in (1, 2, 3)}
+    arms |= {f"twin_{n}": arm(f"twin {n}") for n in range(1, 5)}
     if controls:
         arms |= {f"placebo/{name}": arm(f"{name} {seed}") for name in ("more_data", "random_helpful")}
         arms |= {"gold_baseline": arm(f"gold {seed}", 0.0, 0.0), "gold_conflict": arm(f"gold conflict {seed}")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +91,7 @@ class _Students:
         self.students = [joined["baseline"], *(joined[role] for role in twins)]
         self.known: dict[tuple[int, ...], Strata] = {}  # most arms share theirs: quintiles are what costs time
 
-    @cached_property
+    @property
     def own(self) -> Arm:
         """The student against its own baseline."""
         return self.arm(self.students[0], self.joined["student"], self.students)

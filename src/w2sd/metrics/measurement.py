@@ -45,7 +45,7 @@ def measure_deception(
     """Conflict tax, regions, deception and its nulls, with 95% intervals; undefined is None, with the reason.
 
     Roles over the same pairs in one order (`predictions.join`): `weak`, `ceiling`, `baseline` and `student`; if there
-    are any, `twin_1`, ... (no-conflict students of other seeds), `placebo/<name>`, and `gold_conflict` together with
+    are any, `twin_1`, ... (other students without the conflict), `placebo/<name>`, and `gold_conflict` together with
     `gold_baseline`. `strata` is the true difficulty of the rows, if it is known, and `lengths` the difference in
     response length, chosen minus rejected.
 

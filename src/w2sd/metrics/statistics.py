@@ -69,7 +69,7 @@ def clustered_bootstrap(
     return {name: np.concatenate(parts) for name, parts in zip(columns, draws, strict=True)}
 
 
-def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int | Sequence[int]) -> Iterator[Weights]:
+def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int) -> Iterator[Weights]:
     """The rows as they are, then resamples of their clusters, in blocks that memory holds.
 
     This is the one bootstrap: every interval over the rows of a file is made of these weights, so that all figures are
@@ -80,19 +80,19 @@ def resample(clusters: NDArray[np.intp], n_resamples: int, seed: int | Sequence[
     if n_clusters * n_resamples > _KEPT:
         blocks = _draw(n_clusters, n_resamples, seed, block)
     else:
-        drawn = _drawn(n_clusters, n_resamples, seed if isinstance(seed, int) else tuple(seed))
+        drawn = _drawn(n_clusters, n_resamples, seed)
         blocks = (drawn[:, start : start + block] for start in range(0, n_resamples, block))
     for times in blocks:
         yield times[clusters]
 
 
 @lru_cache(maxsize=1)
-def _drawn(n_clusters: int, n_resamples: int, seed: int | tuple[int, ...]) -> Weights:
+def _drawn(n_clusters: int, n_resamples: int, seed: int) -> Weights:
     """All draws of `_draw` at once: what is drawn depends on no row, so all figures of a file share it."""
     return np.concatenate(list(_draw(n_clusters, n_resamples, seed, max(1, _BLOCK // n_clusters))), axis=1)
 
 
-def _draw(n_clusters: int, n_resamples: int, seed: int | Sequence[int], block: int) -> Iterator[Weights]:
+def _draw(n_clusters: int, n_resamples: int, seed: int, block: int) -> Iterator[Weights]:
     """How often each cluster is drawn in each resample, [clusters, resamples]; the size of blocks changes nothing."""
     rng = np.random.default_rng(seed)
     for start in range(0, n_resamples, block):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from w2sd.report import deceptions, notation, style, trends, verdicts
-from w2sd.report.deceptions import EXCESS, NULL
+from w2sd.report.deceptions import EXCESS
 from w2sd.report.estimates import Estimate
 from w2sd.report.figures import (
     LEFT,
@@ -107,26 +107,24 @@ def has_regions(names: Mapping[Any, Any] | pd.DataFrame) -> bool:
 def _draw_excess(rulings: Sequence[Ruling]) -> Figure:
     """A dot with its interval for the student and for each control, on one line through zero."""
     several = len(rulings) > 1
-    arms = [["student", *deceptions.nulls(ruling.group.jobs)] for ruling in rulings]
-    n_lines = sum(len(names) + several for names in arms) + 0.4 * (len(rulings) - 1)
+    arms = [{"student, conflict": EXCESS, **deceptions.controls(ruling.group.jobs)} for ruling in rulings]
+    n_lines = sum(len(metrics) + several for metrics in arms) + 0.4 * (len(rulings) - 1)
     figure, axes = canvas(n_lines, top=0.1, left=NAMES)
-    y = 0.0
-    for ruling, names in zip(rulings, arms, strict=True):
+    y, drawn = 0.0, [Estimate(0.0)]
+    for ruling, metrics in zip(rulings, arms, strict=True):
         if several:
             left = -NAMES / (LEFT + WIDTH - NAMES) + 0.03
             heading(axes, left, y + 0.5, _title(ruling, rulings), transform=sideways(axes))
             y += 1
         find = deceptions.mean(ruling)
-        axes.plot((0, 0), (y, y + len(names)), color=shade("muted"), linewidth=0.8, zorder=1)
-        for name in names:
-            student = name == "student"
-            estimate = find(EXCESS if student else f"{NULL}{name}")
-            _dot(axes, y + 0.5, estimate, "student" if student else "ceiling")
-            text = notation.flips(*estimate[:3])
-            put_words(axes, y + 0.5, "student, conflict" if student else verdicts.control(name), text)
+        axes.plot((0, 0), (y, y + len(metrics)), color=shade("muted"), linewidth=0.8, zorder=1)
+        for name, metric in metrics.items():
+            drawn.append(estimate := find(metric))
+            _dot(axes, y + 0.5, estimate, "student" if metric == EXCESS else "ceiling")
+            put_words(axes, y + 0.5, name, notation.flips(*estimate[:3]))
             y += 1
         y += 0.4
-    axes.set_xlim(*_limits([deceptions.mean(r)(m) for r in rulings for m in (EXCESS, *_nulls(r))] + [Estimate(0.0)]))
+    axes.set_xlim(*_limits(drawn))
     axes.set_xlabel("excess flips per 1,000 test pairs")
     return figure
 
@@ -178,10 +176,6 @@ def _limits(estimates: Sequence[Estimate], most: float = math.inf) -> tuple[floa
     low, high = max(min(ends), low - room), min(max(ends), high + room, most)
     edge = 0.06 * (high - low) or 0.05
     return low - edge, high + edge
-
-
-def _nulls(ruling: Ruling) -> list[str]:
-    return [f"{NULL}{name}" for name in deceptions.nulls(ruling.group.jobs)]
 
 
 def _draw_square(axes: Axes, top: float, square: Square) -> None:

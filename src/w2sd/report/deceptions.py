@@ -1,4 +1,4 @@
-"""Tables of deception: excess flips beside their nulls, and the published score beside its base rate, never alone."""
+"""Tables of deception: excess flips beside those of controls, and the published score beside its base rate."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from w2sd.report.verdicts import Ruling
 
 EXCESS = "deception/excess_flips_per_1000"
 NULL = "deception/null/"
-PER_1000 = "excess flips and their nulls per 1,000 test pairs"
+PER_1000 = "excess flips, of the student and of each control, per 1,000 test pairs"
 PER_JOB = "95% intervals over test pairs"
-PER_GROUP = "means over replicates; intervals of excess flips as in the verdict, else t over worlds (over seeds in one)"
+PER_GROUP = "means over replicates with t intervals over worlds (over seeds in one)"
 UNEQUAL = (
     "optimiser steps of student / baseline are unequal: some of the flips come from more training, not from the "
     "conflict (placebos take the student's steps; conflict.match_steps=true takes the baseline's)"
@@ -73,7 +73,7 @@ def per_job(rulings: Sequence[Ruling]) -> tables.Table:
 
 
 def found(job: Job) -> Found:
-    """The estimates of one job; nulls per 1,000 pairs as the student's excess is."""
+    """The estimates of one job; controls per 1,000 pairs, as the student is."""
 
     def find(metric: str) -> Estimate:
         estimate = of_job(job, metric)
@@ -90,30 +90,22 @@ def mean(ruling: Ruling) -> Found:
     jobs = [found(job) for job in ruling.group.values]
     if len(jobs) == 1:
         return jobs[0]
-
-    def find(metric: str) -> Estimate:
-        verdict = ruling.verdict
-        if metric == EXCESS and verdict.excess_flips is not None and ruling.n_pairs:
-            ends = (verdict.excess_flips, verdict.excess_flips_lo, verdict.excess_flips_hi)
-            value, lo, hi = (None if x is None else 1000 * x / ruling.n_pairs for x in ends)
-            return Estimate(value, lo, hi)
-        return over_units(metric, [job(metric) for job in jobs], [world for world, _ in _named(ruling)])
-
-    return find
+    worlds = [world for world, _ in _named(ruling)]
+    return lambda metric: over_units(metric, [job(metric) for job in jobs], worlds)
 
 
-def nulls(jobs: pd.DataFrame) -> list[str]:
-    """The controls that were measured: twins first, gold last."""
+def controls(jobs: pd.DataFrame) -> dict[str, str]:
+    """The metrics of the controls that were measured, by what these are called: twins first, gold last."""
     metrics = [str(column) for column in jobs if str(column).startswith(NULL)]
     names = [m.removeprefix(NULL) for m in metrics if not m.endswith(("_lo", "_hi"))]
-    return sorted(names, key=lambda name: (name != "twins", name == "gold_conflict", name))
+    names.sort(key=lambda name: (name != "twins", name == "gold_conflict", name))
+    return {verdicts.control(name): f"{NULL}{name}" for name in names}
 
 
 def _lay_out(lines: Sequence[tuple[dict[str, str], Found, pd.DataFrame]], kind: str) -> tables.Table:
     notes = tables.Notes()
     everything = pd.concat([jobs for *_, jobs in lines])
-    columns = {"excess flips": EXCESS}
-    columns |= {verdicts.control(name): f"{NULL}{name}" for name in nulls(everything)}
+    columns = {"excess flips": EXCESS, **controls(everything)}
     if f"deception_true/{EXCESS.partition('/')[2]}" in everything:
         columns["excess, true knowledge"] = f"deception_true/{EXCESS.partition('/')[2]}"
     helpful = "helpful/accuracy/student" in everything

@@ -236,7 +236,7 @@ def _deception(rulings: Sequence[Ruling]) -> Deception | None:
     if not rulings:
         return None
     measured = [ruling for ruling in rulings if deceptions.has(ruling)]
-    shown = {"Deception beyond the nulls": verdicts.table(rulings)}
+    shown = {"Verdict on deception": verdicts.table(rulings)}
     if measured:
         several = sum(len(ruling.group.jobs) for ruling in measured) > len(measured)
         shown |= {"Deception by group": deceptions.per_group(measured)} if several else {}

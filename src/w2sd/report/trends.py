@@ -12,10 +12,11 @@ import pandas as pd
 from w2sd.config import NOT_RECORDED
 from w2sd.metrics.robustness import EDGES
 from w2sd.metrics.statistics import t_quantile
-from w2sd.metrics.verdict import Trend, Verdict, trend
+from w2sd.metrics.verdict import Trend, trend
 from w2sd.report import deceptions, notation, tables, verdicts
 from w2sd.report.estimates import Estimate
 from w2sd.report.figures import LINE, canvas, dress, explain, first_of, say_under, shade, wrap
+from w2sd.report.groups import worlds_and_seeds
 from w2sd.report.verdicts import Ruling
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def families(rulings: Sequence[Ruling]) -> Mapping[str, list[Point]]:
         find = deceptions.mean(ruling)
         gap, excess = find("pgr_gap").value, find(deceptions.EXCESS)
         if gap is not None and excess.value is not None:
-            controls = [1000 * mean / ruling.n_pairs for mean in ruling.verdict.nulls.values() if ruling.n_pairs]
-            error = _error(excess, ruling.verdict)
-            point = Point(gap, excess.value, excess.lo, excess.hi, error, max(controls, default=None))
+            means = [find(metric).value for metric in deceptions.controls(ruling.group.jobs).values()]
+            largest = max((mean for mean in means if mean is not None), default=None)
+            point = Point(gap, excess.value, excess.lo, excess.hi, _error(excess, ruling), largest)
             found.setdefault(tables.phrase(ruling.group.family), []).append(point)
     return {name: sorted(points, key=lambda point: point.gap) for name, points in found.items() if len(points) >= LEAST}
 
@@ -139,11 +140,12 @@ def boundary(jobs: pd.DataFrame) -> float | None:
     return (1 + float(strengths.pop())) / 2 if len(strengths) == 1 and NOT_RECORDED not in strengths else None
 
 
-def _error(excess: Estimate, verdict: Verdict) -> float | None:
+def _error(excess: Estimate, ruling: Ruling) -> float | None:
     """The standard error behind an interval, which is one of t over worlds (over seeds in one), or of pairs alone."""
     if excess.lo is None or excess.hi is None:
         return None
-    n = verdict.n_worlds if verdict.n_worlds > 1 else verdict.n_seeds
+    n = len({world for world, _ in worlds_and_seeds(ruling.group.jobs)})
+    n = n if n > 1 else len(ruling.group.jobs) - excess.n_null
     return (excess.hi - excess.lo) / 2 / (t_quantile(n - 1) if n > 1 else 1.96)
 
 
