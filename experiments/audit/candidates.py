@@ -1,4 +1,4 @@
-"""What else could be measured: candidates for the estimand, one number for each student, larger where it fails in ku."""
+"""Candidates for the estimand: one number for each student, larger where it fails in ku."""
 
 from __future__ import annotations
 
