@@ -1,4 +1,4 @@
-"""The table of tabled sizes: which of them a study is measured by."""
+"""The sizes of studies that are tabled, and which of them stands for a study."""
 
 from __future__ import annotations
 
