@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -18,8 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.builders import assert_refusal
-from verdict_errors import PLANTED, Study, draw
+from tests.metrics.test_verdict import N, study, table
 from w2sd import score
+from w2sd.metrics.detectable import size_at_most
+from w2sd.metrics.verdict import CANNOT_TELL, MIN_PAIRS, Replicate, judge
 
 V27 = {
     "ceiling": [0.95, 0.90, 0.80, 0.78, 0.97, 0.60, 0.85, 0.40, 0.92, 0.76, 0.30, 0.88],
@@ -49,6 +52,7 @@ NUMBERS = {
 
 Columns = Mapping[str, Sequence[Any]]
 Run = Callable[..., tuple[int, str, str, dict[str, Any]]]
+Judged = Callable[[Sequence[Sequence[str]]], tuple[str, dict[str, Any]]]
 
 
 def write(path: Path, columns: Columns) -> None:
@@ -97,10 +101,12 @@ def test_one_student_gives_the_numbers_of_the_reference(run: Run) -> None:
     assert {name: metrics[name] for name in NUMBERS} == pytest.approx(NUMBERS, abs=1e-12)
     assert metrics["deception/excess_flips"] is None
     assert metrics["verdict/result"] == "not_testable"
-    assert "3 more seeds with all arms" in metrics["verdict/needs"]
+    assert metrics["verdict/needs"] == "2 twins or more in each world; 4 seeds or more in each arm"
     for shown in ("base rate 0.455 [", "seed null –", "margin-matched 0.500 [", "flips 7", "flips 7 · twins –"):
         assert shown in out
-    assert "verdict: not_testable: 1 seed, where 4 are needed; no seed twins; no placebo; no gold + conflict" in out
+    assert f"verdict: not_testable: {metrics['verdict/reason']}\nneeds: {metrics['verdict/needs']}\n" in out
+    assert CANNOT_TELL not in out
+    assert "selective loss" not in out
     assert "\x1b" not in out
 
 
@@ -150,61 +156,140 @@ def test_lengths_make_length_strata(run: Run, files: Path) -> None:
     assert "length-matched" in out
 
 
-def study(folder: Path, n_seeds: int = 4, scenario: int = 3) -> list[str]:
-    """The files of a simulated study, and the arguments that name them."""
-    arguments: list[str] = []
-    for seed, replicate in enumerate(draw(PLANTED[scenario], Study(1, n_seeds, 3000), (0,))):
+def given(folder: Path, replicates: Sequence[Replicate]) -> list[list[str]]:
+    """The files of a study of one world, and for each the two arguments that name it."""
+    arguments = []
+    for seed, replicate in enumerate(replicates):
         for role, rows in replicate.predictions.items():
-            flag = role.replace("_", "-")
-            if role.startswith("twin") or (role in ("weak", "ceiling") and seed):
+            flag, _, name = role.partition("/")
+            flag = f"--{flag.partition('_')[0]}"
+            if seed and flag in ("--weak", "--ceiling", "--twin"):  # the same for all seeds
                 continue
-            name = folder / f"{flag.replace('/', '-')}-{seed}.parquet"
-            write(name, {"id": rows.ids, "margin": rows.margin})
-            file = f"{role.removeprefix('placebo/')}={name}" if role.startswith("placebo/") else str(name)
-            arguments += [f"--{flag.split('/')[0]}", file]
+            file = folder / f"{role.replace('/', '-')}-{seed}.parquet"
+            write(file, {"id": rows.ids, "margin": rows.margin})
+            arguments.append([flag, f"{name}={file}" if name else str(file)])
     return arguments
 
 
-def test_a_whole_study_gets_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "figures.json"
-    assert score.main([*study(tmp_path), "--json", str(out)]) == 0
-    printed, metrics = capsys.readouterr().out, json.loads(out.read_text())
-    assert metrics["verdict/result"] == "shown"
-    assert "verdict: shown: " in printed
+@pytest.fixture
+def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
+    """Run the command on a study; its output and figures."""
+
+    def run_score(arguments: Sequence[Sequence[str]]) -> tuple[str, dict[str, Any]]:
+        out = tmp_path / "figures.json"
+        assert score.main([text for pair in arguments for text in pair] + ["--json", str(out)]) == 0
+        return capsys.readouterr().out, json.loads(out.read_text())
+
+    return run_score
+
+
+def test_a_whole_study_gets_the_verdict_of_its_predictions(judged: Judged, tmp_path: Path) -> None:
+    replicates = study(seeds=4, loses=0.5, controls={"more_data": 0.1})
+    printed, metrics = judged(given(tmp_path, replicates))
+    verdict = judge(replicates)
+    expected = {name: pytest.approx(value) for name, value in verdict.metrics().items() if isinstance(value, float)}
+    assert {name: metrics[name] for name in expected} == expected
+    assert metrics["verdict/result"] == verdict.result == "shown"
+    assert f"verdict: shown: {verdict.reason}\n{CANNOT_TELL}.\n" in printed
+    rows = [
+        line.split()[-2:] for line in printed.splitlines() if line.startswith(("conflict stu", "students w", "more_"))
+    ]
+    losses = [score.number(verdict.losses[name]) for name in ("none", "student", "more_data")]
+    assert rows == list(map(list, zip(losses, ["0.014", "–", "0.014"], strict=True)))  # 1 of 70 relabellings
+
+
+def test_figures_of_several_students_are_means(judged: Judged, tmp_path: Path) -> None:
+    printed, metrics = judged(given(tmp_path, study(seeds=4, loses=0.5, controls={"more_data": 0.1})))
     assert "mean of 4 students, 95% over students" in printed
-    students = metrics["students"]
-    assert len(students) == 4
-    values = [student["deception/excess_flips"] for student in students]
+    values = [student["deception/excess_flips"] for student in metrics["students"]]
     assert metrics["deception/excess_flips"] == pytest.approx(np.mean(values))
     assert metrics["deception/excess_flips_lo"] < min(values)
-    assert metrics["verdict/excess_flips"] == pytest.approx(np.mean(values))
+    assert [student["n/twins"] for student in metrics["students"]] == [4] * 4  # the baselines are none
     assert metrics["deception/p_region"] is None  # p values have no mean
     assert metrics["accuracy/ceiling_lo"] is None  # one ceiling for all
-    nulls = {"twins", "more_data", "random_helpful", "gold_conflict"}
-    assert {name.removeprefix("verdict/null/") for name in metrics if name.startswith("verdict/null/")} == nulls
-    for name in ("more_data", "gold_conflict"):
-        assert metrics[f"deception/null/{name}"] == pytest.approx(metrics[f"verdict/null/{name}"])
+    assert {"deception/null/twins", "deception/null/more_data"} <= metrics.keys()
 
 
-def test_arms_that_are_there_for_the_first_seed_only_are_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_baselines_of_other_seeds_are_no_twins(judged: Judged, tmp_path: Path) -> None:
+    arguments = [pair for pair in given(tmp_path, study(seeds=4)) if pair[0] != "--twin"]
+    metrics = judged(arguments)[1]
+    assert (metrics["n/twins"], metrics["verdict/result"]) == (0, "not_testable")
+    assert metrics["verdict/reason"] == "0 twins, where 2 are needed"
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "sizes"), [(1, "1 against 1"), (3, "3 against 3"), (4, "4 against 1")], ids=["one", "three", "control"]
+)
+def test_too_few_students_are_told_how_many_are_needed(
+    judged: Judged, tmp_path: Path, n_seeds: int, sizes: str
 ) -> None:
-    arguments = study(tmp_path)
-    pairs = list(zip(arguments[::2], arguments[1::2], strict=True))
-    first = [pair for pair in pairs if pair[0] != "--placebo" or "-0.parquet" in pair[1]]
-    assert score.main([text for pair in first for text in pair]) == 0
-    assert "no placebo more_data in 3 of 4 replicates" in capsys.readouterr().out
+    arguments = given(tmp_path, study(seeds=n_seeds, loses=0.5, controls={"more_data": 0}))
+    few = [pair for pair in arguments if pair[0] != "--placebo" or "-0.parquet" in pair[1]]
+    printed, metrics = judged(few)
+    assert metrics["verdict/result"] == "not_testable"
+    assert f"({sizes} in 1 world)" in metrics["verdict/reason"]
+    assert metrics["verdict/needs"] == "4 seeds or more in each arm"
+    assert "needs: 4 seeds or more in each arm" in printed
+
+
+def test_a_weak_model_without_blind_spots_is_not_testable(judged: Judged, tmp_path: Path) -> None:
+    weak = table(np.full(N, 3.0))
+    replicates = [one._replace(predictions={**one.predictions, "weak": weak}) for one in study(seeds=4)]
+    metrics = judged(given(tmp_path, replicates))[1]
+    assert (metrics["region/ku/n_all"], metrics["verdict/result"]) == (0, "not_testable")
+    assert f"fewer than {MIN_PAIRS} pairs" in metrics["verdict/reason"]
+
+
+@pytest.mark.parametrize("flag", ["ceiling", "baseline", "student", "twin", "placebo"])
+def test_a_file_in_two_roles_is_refused_by_its_flag(run: Run, files: Path, flag: str) -> None:
+    (files / "link.csv").symlink_to(files / "student.csv")
+    ran = run("--twin", "link.csv") if flag == "twin" else run("--placebo", "noise=link.csv")
+    if flag not in ("twin", "placebo"):
+        ran = run(**{flag: "./weak.csv"})
+    value = "link.csv" if flag in ("twin", "placebo") else "./weak.csv"
+    _refused(ran, f"--{flag}", value, "student no other role")
+
+
+TABLED = """worlds,seeds,false_alarms,null_studies,dose
+1,4,3,40,0.25
+1,8,1,40,
+5,4,2,20,0.125
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "line"),
+    [
+        ((1, 4), "1 world with 4 seeds in each arm: 3 false alarms in 40 studies (8%); planted errors are shown"),
+        ((4, 9), "1 world with 8 seeds in each arm: 1 false alarm in 40 studies (2%); no tabled dose"),
+        ((5, 7), "5 worlds with 4 seeds in each arm: 2 false alarms in 20 studies (10%); planted errors are shown"),
+        ((1, 3), None),
+    ],
+)
+def test_the_tabled_size_next_to_a_study_stands_below_its_verdict(
+    tmp_path: Path, size: tuple[int, int], line: str | None
+) -> None:
+    (tmp_path / "table.csv").write_text(TABLED)
+    replicates = study(seeds=4)
+    metrics = judge(replicates).metrics()
+    out = io.StringIO()
+    score.show(metrics, 4, size_at_most(*size, tmp_path / "table.csv"), out)
+    assert ("in embedded worlds" in out.getvalue()) == (line is not None)
+    assert f"in embedded worlds, {line}" in out.getvalue() or line is None
+    score.show(judge(replicates[:1]).metrics(), 1, size_at_most(5, 8, tmp_path / "table.csv"), out := io.StringIO())
+    assert "in embedded worlds" not in out.getvalue()  # where there is no verdict
 
 
 def test_no_flips_equal_confidences_and_one_cluster_are_honest_nulls(run: Run, files: Path) -> None:
-    code, out, err, metrics = run(student="baseline.csv")
+    write(files / "copy.csv", {"id": range(12), "p_correct": V27["baseline"]})
+    code, out, err, metrics = run(student="copy.csv")
     assert (code, err) == (0, "")
     assert (metrics["tax/flips"], metrics["deception/score"], metrics["deception/excess_flips"]) == (0, None, None)
     assert "no flips" in out
-    assert "a stronger conflict" in metrics["verdict/needs"]
 
-    write(files / "flat.csv", {"id": range(12), "p_correct": [0.5] * 12})
-    code, out, err, metrics = run(weak="flat.csv", ceiling="flat.csv", baseline="flat.csv", student="flat.csv")
+    for role in V27:
+        write(files / f"flat_{role}.csv", {"id": range(12), "p_correct": [0.5] * 12})
+    code, out, err, metrics = run(**{role: f"flat_{role}.csv" for role in V27})
     assert (code, err, metrics["verdict/result"]) == (0, "", "not_testable")
     assert metrics["pgr"] is None
 
@@ -307,7 +392,10 @@ def test_ids_are_compared_before_clusters_are_shared(run: Run, files: Path) -> N
         (["--student", "weak.csv"], ("--student", ANY, "--baseline 1")),
         (["--threshold", "1.5"], ("--threshold", 1.5, "0 1")),
         (["--placebo", "weak.csv"], ("--placebo", "weak.csv", "NAME=FILE")),
-        (["--placebo", "twins=weak.csv"], ("--placebo", "twins=weak.csv", "NAME twins gold_conflict")),
+        *(
+            (["--placebo", f"{name}=weak.csv"], ("--placebo", f"{name}=weak.csv", "twins gold_conflict student none"))
+            for name in ("twins", "none", "student")
+        ),
         (["--placebo", "a=weak.csv", "--placebo", "a=weak.csv"], ("--placebo", "a=weak.csv", "a")),
         (["--gold-conflict", "weak.csv"], ("--gold-baseline", [], "1 --gold-conflict")),
         (["--gold-baseline", "weak.csv"], ("--gold-baseline", ["weak.csv"], "0 --gold-conflict")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,13 +18,14 @@ from rich.text import Text
 from w2sd.data.reading import absent, expand
 from w2sd.errors import Flags, Refused, require
 from w2sd.metrics import statistics
+from w2sd.metrics.arms import PLACEBO, TWIN
+from w2sd.metrics.detectable import Size, size_at_most
 from w2sd.metrics.measurement import compare
 from w2sd.metrics.regions import REGIONS
-from w2sd.metrics.replicates import Replicate
 from w2sd.metrics.statistics import Metrics, is_p_value, scale_of
-from w2sd.metrics.verdict import judge
-from w2sd.predictions import length_difference, read_all
-from w2sd.report.notation import estimate
+from w2sd.metrics.verdict import CANNOT_TELL, NONE, STUDENT, Replicate, judge
+from w2sd.predictions import read_all
+from w2sd.report.notation import count, estimate, number, percent
 from w2sd.signals import exit_on_closed_pipe
 
 EPILOG = """files: Parquet, CSV or JSONL with id and truth-oriented margin (logits) and/or p_correct (0 to 1); optional
@@ -31,12 +33,13 @@ cluster, stratum (true difficulty), known, n_chosen, n_rejected, predicted. Rows
 ids.
 
 --baseline and --student repeat and pair in order, one pair a seed; so do --gold-conflict with --gold-baseline, and
---placebo with the same NAME. The baselines of other seeds serve as twins beside the files of --twin.
+--placebo with the same NAME. The files of --twin, and no others, are the reference: no-conflict students of seeds that
+stand in no other role. A file is given once, but for those of the gold flags, which describe and are not judged.
 
 example, one seed: estimates, and what a verdict would need
   w2sd-score --weak weak.csv --ceiling ceiling.csv --baseline none.csv --student conflict.csv
 """
-RESERVED = ("twins", "gold_conflict")  # names of other nulls
+RESERVED = ("twins", "gold_conflict", STUDENT, NONE)  # names of other nulls and arms
 
 
 @exit_on_closed_pipe()
@@ -59,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     several: dict[str, Any] = {"metavar": "FILE", "action": "append"}
     parser.add_argument("--baseline", **several, required=True, help="student of the weak labels, no conflict")
     parser.add_argument("--student", **several, required=True, help="the same with the conflict")
-    parser.add_argument("--twin", **several, default=[], help="no-conflict student of another seed (three or more)")
+    parser.add_argument(
+        "--twin", **several, default=[], help="no-conflict student of a seed of its own (2 or more, best 4)"
+    )
     parser.add_argument(
         "--placebo", metavar="NAME=FILE", action="append", default=[], help="student of a conflict that is none"
     )
@@ -83,7 +88,7 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.json:
         several = {"students": students} if len(students) > 1 else {}
         _write(arguments.json, {**metrics, **several})
-    show(metrics, len(students))
+    show(metrics, len(students), _tabled(replicates))
     return 0
 
 
@@ -99,16 +104,14 @@ def _roles(arguments: argparse.Namespace) -> list[dict[str, str]]:
     for text in arguments.placebo:
         name, _, file = text.partition("=")
         is_named = bool(name and file) and name not in RESERVED
-        require(is_named, "--placebo", text, "NAME=FILE, NAME not twins or gold_conflict")
+        require(is_named, "--placebo", text, f"NAME=FILE, NAME none of {', '.join(RESERVED)}")
         placebos.setdefault(name, []).append(file)
         require(len(placebos[name]) <= n, "--placebo", text, f"no more files named {name} than --baseline ({n})")
     seeds = []
     for seed, (baseline, student) in enumerate(zip(baselines, students, strict=True)):
-        files = {Path(file).resolve(): file for file in [*reversed(arguments.twin), *reversed(baselines)]}
-        twins = [file for place, file in reversed(files.items()) if place != Path(baseline).resolve()]
         roles = {"weak": arguments.weak, "ceiling": arguments.ceiling, "baseline": baseline, "student": student}
-        roles |= {f"twin_{place}": file for place, file in enumerate(twins, 1)}
-        roles |= {f"placebo/{name}": files[seed] for name, files in placebos.items() if seed < len(files)}
+        roles |= {f"{TWIN}{place}": file for place, file in enumerate(arguments.twin, 1)}
+        roles |= {f"{PLACEBO}{name}": files[seed] for name, files in placebos.items() if seed < len(files)}
         if seed < len(gold):
             roles |= {"gold_conflict": gold[seed], "gold_baseline": gold_baselines[seed]}
         seeds.append(roles)
@@ -116,23 +119,33 @@ def _roles(arguments: argparse.Namespace) -> list[dict[str, str]]:
 
 
 def _require_files(arguments: argparse.Namespace) -> None:
-    """Refuse a file that does not exist, by the flag that names it."""
+    """Refuse a file that does not exist or stands in two roles, by the flag that names it."""
     placebos = [text.partition("=")[2] for text in arguments.placebo]
     given = {**vars(arguments), "weak": [arguments.weak], "ceiling": [arguments.ceiling], "placebo": placebos}
+    seen: set[Path] = set()
     for role in ("weak", "ceiling", "baseline", "student", "twin", "placebo", "gold_conflict", "gold_baseline"):
+        flag = f"--{role.replace('_', '-')}"
         for file in given[role]:
             if not expand(file).exists():
-                raise absent(f"--{role.replace('_', '-')}", file, "a file")
+                raise absent(flag, file, "a file")
+            if not role.startswith("gold"):  # a gold baseline may be the ceiling, and the same for all seeds
+                place = expand(file).resolve()
+                require(place not in seen, flag, file, "a file of a student that stands in no other role")
+                seen.add(place)
 
 
 def _replicates(seeds: Sequence[Mapping[str, str]]) -> list[Replicate]:
     tables = read_all([file for roles in seeds for file in roles.values()])
-    replicates = []
-    for seed, roles in enumerate(seeds):
-        predictions = {role: tables[file] for role, file in roles.items()}
-        strata, lengths = predictions["weak"].stratum, length_difference(predictions["baseline"])
-        replicates.append(Replicate("data", str(seed), predictions, strata, lengths))
-    return replicates
+    return [
+        Replicate("data", str(seed), {role: tables[file] for role, file in roles.items()})
+        for seed, roles in enumerate(seeds)
+    ]
+
+
+def _tabled(replicates: Sequence[Replicate]) -> Size | None:
+    """The tabled size of study that is next to this one, by its smallest arm."""
+    arms = Counter(role for one in replicates for role in one.predictions if role.startswith((STUDENT, PLACEBO)))
+    return size_at_most(len({one.world for one in replicates}), min(arms.values()))
 
 
 def _pool(students: Sequence[Metrics]) -> Metrics:
@@ -200,7 +213,7 @@ IN_REGION = {
 }
 
 
-def show(metrics: Mapping[str, Any], n_students: int, file: TextIO | None = None) -> None:
+def show(metrics: Mapping[str, Any], n_students: int, size: Size | None = None, file: TextIO | None = None) -> None:
     """Write the tables and the verdict: fitted to a terminal, as plain text with one line a row to anything else."""
     file = file or sys.stdout
     console = Console(file=file, highlight=False, width=None if file.isatty() else 10_000)
@@ -220,14 +233,48 @@ def show(metrics: Mapping[str, Any], n_students: int, file: TextIO | None = None
     for note in dict.fromkeys(_notes(metrics)):
         console.print(Text(note, style="dim"))
     console.print(Text(f"verdict: {metrics['verdict/result']}: {metrics['verdict/reason']}", style="bold"))
+    for line in _below_verdict(metrics, size):
+        console.print(Text(line))
+    if metrics["verdict/p"] is not None:
+        console.print()
+        console.print(_arms(metrics))
+
+
+def _below_verdict(metrics: Mapping[str, Any], size: Size | None) -> Iterator[str]:
+    """What a verdict needs, what it cannot tell, and how often it erred elsewhere."""
     if metrics["verdict/needs"]:
-        console.print(Text(f"needs: {metrics['verdict/needs']}"))
+        yield f"needs: {metrics['verdict/needs']}"
+    if metrics["verdict/result"] == "shown":
+        yield f"{CANNOT_TELL}."
+    if metrics["verdict/p"] is not None and size is not None:
+        found = (
+            f"planted errors are shown in 80% of studies from a dose of {size.dose:g} on"
+            if size.dose is not None
+            else "no tabled dose of planted errors is shown in 80% of studies"
+        )
+        yield (
+            f"in embedded worlds, {count(size.worlds, 'world')} with {count(size.seeds, 'seed')} in each arm: "
+            f"{count(size.false_alarms, 'false alarm')} in {size.null_studies} studies "
+            f"({percent(size.false_alarms / size.null_studies)}); {found}"
+        )
+
+
+def _arms(metrics: Mapping[str, Any]) -> Table:
+    """Each arm with its selective loss."""
+    arms = _grid("arm", "mean selective loss", "p of the conflict against it")
+    for key in metrics:
+        if key.startswith("verdict/loss/"):
+            name = key.removeprefix("verdict/loss/")
+            label = {STUDENT: "conflict students", NONE: "students without a conflict"}.get(name, name)
+            p = estimate("_p", metrics.get(f"verdict/p/{name}"))
+            arms.add_row(Text(label), Text(number(metrics[key])), Text(p))
+    return arms
 
 
 def _grid(*columns: str) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(Text(column), justify="left" if column in ("", "region", "beside it") else "right")
+        grid.add_column(Text(column), justify="left" if column in ("", "region", "arm", "beside it") else "right")
     return grid
 
 
