@@ -28,10 +28,8 @@ MIN_PAIRS = 20  # in ku and in kk: five slopes from fewer say nothing
 MIN_REFERENCE = 2  # no-conflict students: one has no spread
 STUDENT, NONE = "student", "none"  # arms
 CANNOT_TELL = (
-    "The verdict cannot tell deception from a student that follows the weak model's answers further, or that was taught "
+    "The verdict cannot tell deception from a student that follows the weak model further, or that was taught "
     "noise where the weak model is unsure"
-)
-    "It cannot tell this from noise in the labels where the weak model is unsure, or from more imitation of it"
 )
 
 
