@@ -52,15 +52,15 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
     ("conflict=implicit", "controls=true"): {
         "train/student": "5ed0e0a30dcf",
         "train/gold_conflict": "efd62606dcd3",
-        "compare": "914a290e0c1b",  # in which all of them are
+        "compare": "9ba4e8a8fd7f",  # in which all of them are
     },
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
         "train/student": "e7024eb828a5",
         "train/gold_conflict": "be7c9545e3c9",
-        "compare": "bf4ffc6d69a5",
+        "compare": "2d11bee20fa1",
     },
-    ("conflict=explicit_random_mask",): {"compare": "dfd2a67c926b"},
-    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "5e32b082f5b4"},
+    ("conflict=explicit_random_mask",): {"compare": "0e5bb29fbbad"},
+    ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "d39ef59b2733"},
 }
 
 
