@@ -57,7 +57,7 @@ class World:
         shared = (self.by_entity() + rng.normal(size=n_pairs)) / np.sqrt(2)
         self.weak = np.where(self.blind, 0.2, 2.6) + 0.4 * shared + 1.1 * rng.normal(size=n_pairs)
         self.ceiling = 4.5 + 0.5 * shared + 1.6 * rng.normal(size=n_pairs)
-        self.belief = 2.2 + 0.3 * rng.normal() + 1.3 * shared - 0.5 * self.blind
+        self.belief = 2.3 + 0.3 * rng.normal() + 1.3 * shared - 0.5 * self.blind
         self.imitation = 0.35 * np.exp(0.2 * rng.normal())
 
     def by_entity(self, n: int = 1) -> Column:
@@ -208,9 +208,10 @@ rule does with trained students, benign and not, is [another page](../experiment
 ## What is drawn
 A world has pairs of two entities, of 128 in eight topics. The weak model is blind in four topics (*visible*) or for
 three in ten entities, which are in half of the pairs (*invisible*). Students share what is difficult, imitate the weak
-model and find its blind spots difficult; each differs from the next by a gain and a shift in each topic, a gain in
-blind spots, by entity, by pair and in how much it imitates. A study has four twins, and as many students as it has seeds without a conflict, with
-one, and in a placebo (`more_data`), which here is nothing but other seeds. No two are the same student.
+model and find its blind spots difficult. Each has its own gain and shift in each topic, its own gain in blind spots,
+noise by entity and by pair, and imitates a little more or less than the next. A study has four twins, and as many
+students as it has seeds without a conflict, with one, and in a placebo (`more_data`), which here is nothing but other
+seeds. No two are the same student.
 
 The gap is that of margins between kk and ku, in standard deviations of margins: .67 to 1.12 in trained students. The
 standard deviation of selective loss over seeds is about .1 to .2 there.
