@@ -223,8 +223,8 @@ standard deviation of selective loss over seeds is about .1 to .2 there.
 ## False verdicts
 Nothing is planted. Cells say how many of {n} studies are `shown` (worlds × seeds of each arm × pairs). Bold: more than
 {level:.0%} of studies allow (one-sided binomial test at .05: 5 or more of 40). Of 44 cells of a rule that errs in
-exactly {level:.0%} about two would be bold. A study is held against two controls and has to pass both at {level:.0%}, so
-that its rate is below {level:.0%} where they are alike, as here; against one control it would be higher.
+exactly {level:.0%} about two would be bold. A study is held against two controls and has to pass both at {level:.0%},
+so that its rate is below {level:.0%} where they are alike, as here; against one control it would be higher.
 
 {heads}
 {nulls}
