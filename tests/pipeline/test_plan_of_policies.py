@@ -229,11 +229,11 @@ def test_arms_of_a_seed_share_fine_tuning_and_reference(asked: Callable[..., Run
         assert len({stages[f"{kind}/{role}{end}"].key for role in conflicted}) == 1
         gold = {stages[f"{kind}/{role}{end}"].key for role in ("gold_baseline", "gold_conflict")}
         assert len(gold) == 1
-        twins = {stages[f"{kind}/twin_{n}{end}"].key for n in (1, 2, 3)}
-        assert len(gold | twins | {stages[f"{kind}/student{end}"].key}) == 5
-    sfts = 2 + 1 + 3 + 1  # weak and ceiling, the arms of the seed, its twins, gold
+        twins = {stages[f"{kind}/twin_{n}{end}"].key for n in (1, 2, 3, 4)}
+        assert len(gold | twins | {stages[f"{kind}/student{end}"].key}) == 6
+    sfts = 2 + 1 + 4 + 1  # weak and ceiling, the arms of the seed, its twins, gold
     counts = distinct(stages)
-    assert (counts["sft"], counts["reference"], counts["train"]) == (sfts, 3 + 2 + 2 * 5, 2 + 4 + 3 + 2)
+    assert (counts["sft"], counts["reference"], counts["train"]) == (sfts, 3 + 2 + 2 * 6, 2 + 4 + 4 + 2)
 
 
 def test_a_fine_tuning_that_sees_conflicts_is_each_arm_s_own(asked: Callable[..., RunConfig]) -> None:
