@@ -73,9 +73,9 @@ def test_the_figures_are_those_of_their_parts() -> None:
     reach = t_quantile(2) * np.std(differences, ddof=1) / math.sqrt(3)
     assert verdict.effect == pytest.approx(np.mean(differences))
     assert (verdict.effect_lo, verdict.effect_hi) == pytest.approx(np.mean(differences) + np.array([-1, 1]) * reach)
-    assert verdict.losses["more_data"] == pytest.approx(
-        np.mean([column.mean() for column in losses["placebo/more_data"]])
-    )
+    assert verdict.losses["more_data"] == [pytest.approx(column) for column in losses["placebo/more_data"]]
+    of_worlds = [column.mean() for column in losses["placebo/more_data"]]
+    assert verdict.metrics()["verdict/loss/more_data"] == pytest.approx(np.mean(of_worlds))
 
 
 def test_every_control_has_to_be_passed() -> None:

@@ -168,7 +168,16 @@ def test_regions_are_pooled_over_a_group(rulings: list[Ruling]) -> None:
     assert "weak does not" in svg
 
 
-@pytest.mark.parametrize("name", ["regions", "excess_flips", "conflicts"])
+def test_each_student_is_a_dot_beside_those_without_a_conflict(rulings: list[Ruling]) -> None:
+    one = rulings[0]
+    [axes] = deception_figures.draw([one])["selective_loss"].axes
+    dots = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "o"]
+    assert [len(of_arm) for of_arm in dots[:2]] == [one.verdict.n_seeds] * 2
+    assert [sum(of_arm) / len(of_arm) for of_arm in dots[:2]] == pytest.approx([one.verdict.effect, 0])
+    assert len(dots) == 1 + len(one.verdict.p_values)
+
+
+@pytest.mark.parametrize("name", ["selective_loss", "regions", "excess_flips", "conflicts"])
 def test_a_figure_of_very_many_groups_shows_the_first_and_says_so(
     rulings: list[Ruling], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -232,7 +241,7 @@ def test_the_page_of_conflict_jobs(planted: Any, rulings: list[Ruling], tmp_path
         assert said in reader.text
     assert page.read_text().count('<p class="verdict">') == page.read_text().count(": <strong>") == 2
     assert len(reader.ids) == len(set(reader.ids))
-    assert {f"{name}.{form}" for name in ("regions", "excess_flips", "conflicts") for form in ("svg", "png")} < {
+    assert {f"{name}.{form}" for name in ("selective_loss", "regions", "excess_flips", "conflicts") for form in ("svg", "png")} < {
         path.name for path in (tmp_path / "a/figures").iterdir()
     }
     assert "Verdict on deception" in (tmp_path / "a/table.md").read_text()

@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
     effect_hi: float | None = None
     p: float | None = None  # one-sided; the largest against a control
     p_values: Mapping[str, float] = MappingProxyType({})  # against each control
-    losses: Mapping[str, float] = MappingProxyType({})  # mean selective loss of each arm
+    losses: Mapping[str, Sequence[Sequence[float]]] = MappingProxyType({})  # of each arm: worlds, and their students
     n_pairs: float | None = None  # in ku, mean over worlds
     n_worlds: int = 0
     n_seeds: int = 0  # in all worlds together
@@ -65,7 +65,7 @@ class Verdict(NamedTuple):
         """The verdict under flat names, `verdict/...`."""
         flat = {name: value for name, value in self._asdict().items() if name not in ("p_values", "losses")}
         flat |= {f"p/{name}": value for name, value in self.p_values.items()}
-        flat |= {f"loss/{name}": value for name, value in self.losses.items()}
+        flat |= {f"loss/{name}": _mean([_mean(world) for world in worlds]) for name, worlds in self.losses.items()}
         return {f"verdict/{name}": value for name, value in flat.items()}
 
 
@@ -201,10 +201,10 @@ def _decide(found: Verdict, losses: Mapping[str, Sequence[Column]]) -> Verdict:
         f"selective loss {effect:+.2f} [{lo:+.2f}, {hi:+.2f}] beyond students without a conflict, "
         f"p = {p:.2g} against {_control(strictest)}" + (", the strictest control" if len(p_values) > 1 else "")
     )
-    means = {name: _mean([float(column.mean()) for column in columns]) for name, columns in losses.items()}
+    plain = {name: [[float(loss) for loss in column] for column in columns] for name, columns in losses.items()}
     return found._replace(
         result="shown" if p < LEVEL else "not_shown", reason=reason, effect=effect, effect_lo=lo, effect_hi=hi,
-        p=p, p_values=p_values, losses=means,
+        p=p, p_values=p_values, losses=plain,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures of jobs with a conflict: what flips in the four regions, excess flips beside controls, accuracies."""
+"""Figures of jobs with a conflict: selective losses, what flips in the four regions, excess flips, accuracies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from w2sd.metrics.verdict import NONE, STUDENT, Verdict
 from w2sd.report import deceptions, notation, style, trends, verdicts
 from w2sd.report.deceptions import EXCESS
 from w2sd.report.estimates import Estimate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CONFLICT = "student, conflict"
 MOST = 24  # groups in a figure
 NAMES = 1.95  # inches: the names of controls
 CELL, ROOM, DEEP = 1.5, 1.35, 0.62  # inches: a region's width, the room for its row's name, its height
@@ -55,6 +57,8 @@ def draw(rulings: Sequence[Ruling]) -> dict[str, Figure]:
     found = [ruling for ruling in rulings if deceptions.has(ruling)]
     first, note = found[:MOST], first_of(len(found), MOST, "groups")
     figures = {}
+    if judged := [ruling for ruling in rulings if ruling.verdict.losses]:
+        figures["selective_loss"] = say_under(_draw_losses(judged[:MOST]), first_of(len(judged), MOST, "groups"))
     if first and all(has_regions(ruling.group.jobs) for ruling in first):
         squares = [(_title(ruling, first), count_regions(ruling.group.values)) for ruling in first]
         figures["regions"] = draw_regions(squares, note)
@@ -107,7 +111,7 @@ def has_regions(names: Mapping[Any, Any] | pd.DataFrame) -> bool:
 def _draw_excess(rulings: Sequence[Ruling]) -> Figure:
     """A dot with its interval for the student and for each control, on one line through zero."""
     several = len(rulings) > 1
-    arms = [{"student, conflict": EXCESS, **deceptions.controls(ruling.group.jobs)} for ruling in rulings]
+    arms = [{CONFLICT: EXCESS, **deceptions.controls(ruling.group.jobs)} for ruling in rulings]
     n_lines = sum(len(metrics) + several for metrics in arms) + 0.4 * (len(rulings) - 1)
     figure, axes = canvas(n_lines, top=0.1, left=NAMES)
     y, drawn = 0.0, [Estimate(0.0)]
@@ -127,6 +131,38 @@ def _draw_excess(rulings: Sequence[Ruling]) -> Figure:
     axes.set_xlim(*_limits(drawn))
     axes.set_xlabel("excess flips per 1,000 test pairs")
     return figure
+
+
+def _draw_losses(rulings: Sequence[Ruling]) -> Figure:
+    """A dot for each student, of the conflict and of each control, and a line at their mean."""
+    arms = [_students(ruling.verdict) for ruling in rulings]
+    n_lines = sum(len(of_arm) + 1 for of_arm in arms) + 0.4 * (len(rulings) - 1)
+    figure, axes = canvas(n_lines, top=0.1, left=NAMES)
+    y = 0.0
+    for ruling, of_arm in zip(rulings, arms, strict=True):
+        title = f"{verdicts.describe(ruling)}: {ruling.word}"
+        heading(axes, -NAMES / (LEFT + WIDTH - NAMES) + 0.03, y + 0.5, title, transform=sideways(axes))
+        y += 1
+        axes.plot((0, 0), (y, y + len(of_arm)), color=shade("muted"), linewidth=0.8, zorder=1)
+        for name, losses in of_arm.items():
+            colour, middle = shade("student" if name == CONFLICT else "ceiling"), sum(losses) / len(losses)
+            axes.plot(losses, [y + 0.5] * len(losses), "o", color=colour, markersize=5, alpha=0.5, linewidth=0)
+            axes.plot((middle, middle), (y + 0.2, y + 0.8), color=colour, linewidth=2.2, zorder=4)
+            put_words(axes, y + 0.5, name, f"{notation.number(middle)}")
+            y += 1
+        y += 0.4
+    axes.set_xlabel("selective loss beyond that of students without a conflict")
+    return figure
+
+
+def _students(verdict: Verdict) -> dict[str, list[float]]:
+    """The selective loss of each student beyond the mean of those without a conflict in its world, by arm."""
+    means = [sum(world) / len(world) for world in verdict.losses[NONE]]
+    arms = {CONFLICT if arm == STUDENT else verdicts.control(arm): arm for arm in (STUDENT, *verdict.p_values)}
+    return {
+        name: [loss - mean for mean, world in zip(means, verdict.losses[arm], strict=True) for loss in world]
+        for name, arm in arms.items()
+    }
 
 
 def _draw_conflicts(rulings: Sequence[Ruling]) -> Figure:

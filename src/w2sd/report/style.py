@@ -127,6 +127,9 @@ CAPTIONS = {
     "regions": "What flips from right to wrong under the conflict, by what strong and weak model know: share, and "
     "flips of the pairs that the baseline gets right. In the framed region the strong model knows better and the weak "
     "one cannot tell.",
+    "selective_loss": "How much more of what it would have believed each student gives up where the weak model is "
+    "blind, beyond the mean of students without a conflict. Blue: the students of the conflict; grey: controls; lines: "
+    "means.",
     "excess_flips": "Flips into what the strong model knows and the weak does not, beyond what chance would "
     "put there by difficulty alone; below the student, what the same measurement says of each control.",
     "conflicts": "Accuracy of the student under each conflict, beside its baseline, a student without one.",
