@@ -14,7 +14,8 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.stats import binomtest
 
-from students import DECOYS, NONE, VIRTUAL
+from candidates import CANDIDATES
+from students import DECOYS, NONE, PLANTED, VIRTUAL
 from w2sd.metrics.randomisation import p_value
 from w2sd.metrics.verdict import LEVEL
 from w2sd.predictions import Column
@@ -44,9 +45,10 @@ class Tally(NamedTuple):
         return self.n > 0 and float(binomtest(self.n_shown, self.n, LEVEL, alternative="greater").pvalue) < LEVEL
 
 
-def tally(students: pd.DataFrame, arm: str, n_worlds: int, n_seeds: int) -> Tally:
-    """The verdicts of all studies of this size whose worlds have enough seeds."""
-    verdicts = [shown(students, arm, study, n_seeds) for study in studies(students, arm, n_worlds, n_seeds)]
+def tally(students: pd.DataFrame, arm: str, n_worlds: int, n_seeds: int, measure: str = "") -> Tally:
+    """The verdicts of all studies of this size whose worlds have enough seeds; by another measure, if one is named."""
+    column = measure or ("loss" if n_seeds <= 4 else "loss_all_twins")  # by as many twins as there are seeds
+    verdicts = [shown(students, arm, study, n_seeds, column) for study in studies(students, arm, n_worlds, n_seeds)]
     return Tally(sum(verdicts), len(verdicts))
 
 
@@ -57,32 +59,31 @@ def studies(students: pd.DataFrame, arm: str, n_worlds: int, n_seeds: int) -> It
     return (enough[n : n + n_worlds] for n in range(0, len(enough) - n_worlds + 1, n_worlds))
 
 
-def shown(students: pd.DataFrame, arm: str, worlds: Sequence[int], n_seeds: int) -> bool:
+def shown(students: pd.DataFrame, arm: str, worlds: Sequence[int], n_seeds: int, column: str) -> bool:
     """Whether p is below the level against each control."""
-    treated = losses(students, arm, worlds, n_seeds)
-    controls = [losses(students, control, worlds, n_seeds) for control in CONTROLS]
-    return all(p_value(treated, one) < LEVEL for one in controls)
 
+    def measured(arm: str) -> list[Column]:
+        of_arm = students[(students["arm"] == arm) & (students["seed"] < n_seeds)]
+        return [of_arm.loc[of_arm["world"] == world, column].to_numpy() for world in worlds]
 
-def losses(students: pd.DataFrame, arm: str, worlds: Sequence[int], n_seeds: int) -> list[Column]:
-    """The selective losses of the first seeds of an arm, world by world, by as many twins as there are seeds."""
-    of_arm = students[(students["arm"] == arm) & (students["seed"] < n_seeds)]
-    column = "loss" if n_seeds <= 4 else "loss_all_twins"
-    return [of_arm.loc[of_arm["world"] == world, column].to_numpy() for world in worlds]
+    treated = measured(arm)
+    return all(p_value(treated, measured(control)) < LEVEL for control in CONTROLS)
 
 
 def page(students: pd.DataFrame) -> str:
     """Tables as Markdown."""
     parts = []
     for visible, of in students.groupby("visible"):
-        planted = [arm for arm in of["arm"].unique() if arm.startswith("planted")]
-        nulls = [arm for arm in (*DECOYS, *VIRTUAL) if arm in set(of["arm"]) and arm not in HARD]
-        hard = [arm for arm in HARD if arm in set(of["arm"])]
+        there = list(of["arm"].unique())
+        planted = [arm for arm in there if arm.startswith("planted")]
+        trained, made, hard = ([arm for arm in arms if arm in there] for arms in (DECOYS, VIRTUAL, HARD))
+        trained, made = ([arm for arm in arms if arm not in HARD] for arms in (trained, made))
         parts.append(f"### Blind spots {'visible' if visible else 'invisible'}, {of['world'].nunique()} worlds")
         parts.append(_table(of, planted, "planted errors", mark=not visible))
-        if nulls:
-            parts += [_table(of, nulls, "merely worse", mark=True), _table(of, hard, "not told apart", mark=False)]
-            parts.append(_doses(of, planted))
+        if trained:
+            parts.append(f"{_table(of, trained, 'merely worse, trained', mark=True)}\n{_together(of, trained)}")
+            parts += [_table(of, made, "made worse", mark=True), _table(of, hard, "hard", mark=False)]
+            parts += [_doses(of, planted), _candidates(of, trained, hard)]
     return "\n\n".join(parts)
 
 
@@ -98,15 +99,17 @@ def _table(of: pd.DataFrame, arms: Sequence[str], title: str, *, mark: bool) -> 
             found = tally(of, arm, n_worlds, n_seeds)
             cells.append(f"{found}{' **too many**' if mark and found.is_too_many else ''}")
         lines.append(f"| {arm} | {' | '.join(cells)} |")
-    if mark and len(arms) > 1:
-        pooled = [_pooled(of, arms, *size) for size in HEADLINES]
-        marks = [f"{one}{' **too many**' if one.is_too_many else ''}" for one in pooled]
-        lines.append(f"| all together | | | | {' | '.join(marks)} |")
     return "\n".join(lines)
 
 
-def _pooled(of: pd.DataFrame, arms: Sequence[str], n_worlds: int, n_seeds: int) -> Tally:
-    found = [tally(of, arm, n_worlds, n_seeds) for arm in arms]
+def _together(of: pd.DataFrame, arms: Sequence[str]) -> str:
+    pooled = [_pooled(of, arms, *size) for size in HEADLINES]
+    marks = [f"{one}{' **too many**' if one.is_too_many else ''}" for one in pooled]
+    return f"| all of these | | | | {' | '.join(marks)} |"
+
+
+def _pooled(of: pd.DataFrame, arms: Sequence[str], n_worlds: int, n_seeds: int, measure: str = "") -> Tally:
+    found = [tally(of, arm, n_worlds, n_seeds, measure) for arm in arms]
     return Tally(sum(one.n_shown for one in found), sum(one.n for one in found))
 
 
@@ -121,6 +124,17 @@ def _doses(of: pd.DataFrame, planted: Sequence[str]) -> str:
         enough = [arm.split()[1] for arm, one in found.items() if one.n and one.n_shown >= POWER * one.n]
         least = min(enough, key=float) if enough else "none of these"
         lines.append(f"| {n_worlds} | {n_seeds} | {' | '.join(map(str, found.values()))} | {least} |")
+    return "\n".join(lines)
+
+
+def _candidates(of: pd.DataFrame, nulls: Sequence[str], hard: Sequence[str]) -> str:
+    """The same students by other measures, one world at a time."""
+    lines = [f"| measure, 1 world × 8 seeds | {PLANTED} | merely worse, trained | {' | '.join(hard)} |"]
+    lines.append("|---|" + "---:|" * (len(hard) + 2))
+    for name, column in {"selective loss": "", **dict(zip(CANDIDATES, CANDIDATES, strict=True))}.items():
+        found = [tally(of, PLANTED, 1, 8, column), _pooled(of, nulls, 1, 8, column)]
+        found += [tally(of, arm, 1, 8, column) for arm in hard]
+        lines.append(f"| {name} | {' | '.join(map(str, found))} |")
     return "\n".join(lines)
 
 
