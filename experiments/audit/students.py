@@ -34,12 +34,12 @@ from w2sd.worker import execute
 
 SETTING = ("model@weak=world_s", "model@strong=world_l", "data.tension=0.8", "data.tension_on=blind")
 NONE, PLANTED, OTHER_SEED = "none", "planted .125", "other seed"
-DECOYS = {  # what is typed
+DECOYS = {  # what is typed; doses are such that students are as bad on kk as those of PLANTED, by development worlds
     OTHER_SEED: "conflict=decoy_seed",
-    "inverted": "conflict=decoy_inverted",
-    "topics": "conflict=decoy_topics",
-    "weight noise": "conflict=decoy_weight_noise",
-    "unsure": "conflict=decoy_unsure",
+    "inverted": "conflict=decoy_inverted conflict.ratio=0.16",
+    "topics": "conflict=decoy_topics conflict.ratio=0.14",
+    "weight noise": "conflict=decoy_weight_noise conflict.weight_noise=0.3",
+    "unsure": "conflict=decoy_unsure conflict.rate=12",
     "imitation": "conflict=decoy_imitation",
 }
 VISIBLE = {  # arms where blind spots are visible

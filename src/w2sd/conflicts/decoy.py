@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Inverted(ExtraRows):
     """Rows with inverted labels from anywhere: as many errors as are planted, and no place for them."""
 
-    ratio: float = 0.125  # extra rows per training row
+    ratio: float = 0.16  # extra rows per training row
     VERSION: ClassVar[int] = 1
     draws: ClassVar[str] = TARGET
     labels: ClassVar[str] = INVERTED
@@ -41,6 +41,7 @@ class InvertedTopics(Inverted):
     The topics (prompts) of a data set are drawn by their names.
     """
 
+    ratio: float = 0.14  # extra rows per training row
     VERSION: ClassVar[int] = 1
     needs_blind_spots: ClassVar[bool] = True
 
@@ -67,7 +68,7 @@ class UnsureLabels(Conflict):
     The chance is at most 1/2: beyond it, labels would be inverted on the whole and not only noisy.
     """
 
-    rate: float = 4.0  # of the weak model's uncertainty, 4 p (1 - p)
+    rate: float = 12.0  # of the weak model's uncertainty, 4 p (1 - p)
     VERSION: ClassVar[int] = 2
     is_placebo: ClassVar[bool] = True
 
@@ -83,7 +84,7 @@ class UnsureLabels(Conflict):
 class WeightNoise(Conflict):
     """Normal noise on every trained weight, once training is over."""
 
-    weight_noise: float = 0.1  # of the root mean square of each weight tensor
+    weight_noise: float = 0.3  # of the root mean square of each weight tensor
     VERSION: ClassVar[int] = 1
     is_placebo: ClassVar[bool] = True
 

@@ -21,6 +21,7 @@ class Planted(Inverted):
     from others: there it is the control that must not be found.
     """
 
+    ratio: float = 0.125  # planted rows per training row
     VERSION: ClassVar[int] = 1
     is_placebo: ClassVar[bool] = False
     needs_blind_spots: ClassVar[bool] = True
