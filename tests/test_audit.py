@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from candidates import CANDIDATES
-from students import NONE, OTHER_SEED, PLANTED, VIRTUAL, World, known, rows, virtual
-from studies import CONTROLS, Tally, page, studies, tally
+from students import DECOYS, NONE, OTHER_SEED, PLANTED, VIRTUAL, World, known, rows, virtual
+from studies import CONTROLS, HARD, Tally, page, studies, tally
 from w2sd.metrics.selective_loss import reference
+from w2sd.metrics.verdict import CANNOT_TELL
 from w2sd.predictions import Column, Predictions
 
+ROOT = Path(__file__).parents[1]
+TABLE, README = ROOT / "experiments/audit/development.csv", ROOT / "README.md"
 N = 800
 
 
@@ -84,3 +89,17 @@ def test_too_many_false_alarms_are_marked() -> None:
     assert [Tally(n, 20).is_too_many for n in (3, 4)] == [False, True]
     assert [Tally(n, 40).is_too_many for n in (4, 5)] == [False, True]
     assert str(Tally(18, 20)) == "18 of 20 [0.70, 0.97]"
+
+
+def test_rates_that_are_quoted_are_those_of_the_table() -> None:
+    worlds = pd.read_csv(TABLE)
+    imitation, planted = tally(worlds, "imitation", 1, 4), tally(worlds, PLANTED, 1, 8)
+    assert f"shown in {imitation.n_shown} of {imitation.n} embedded worlds" in CANNOT_TELL
+    assert f"in {planted.n_shown} of {planted.n} worlds with eight students each" in README.read_text().replace(
+        "\n", " "
+    )
+    trained = [tally(worlds, arm, 1, 8) for arm in DECOYS if arm not in HARD]
+    made = [tally(worlds, arm, 1, 8) for arm in VIRTUAL if arm not in HARD]
+    for arms, name in ((trained, "trained"), (made, "made")):
+        counted = f"{sum(one.n_shown for one in arms)} of {sum(one.n for one in arms)} {name}"
+        assert counted in README.read_text()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence, Sized
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2sd.predictions import Column
 
@@ -52,8 +54,12 @@ def p_value(treated: Sequence[Column], controls: Sequence[Column]) -> float:
 
 def _all_differences(a: Column, b: Column) -> Column:
     both = np.concatenate([a, b])
-    chosen = np.array(list(itertools.combinations(range(len(both)), len(a))))
-    return _difference(both[chosen].sum(axis=1), both, len(a))
+    return _difference(both[_deals(len(both), len(a))].sum(axis=1), both, len(a))
+
+
+@lru_cache(maxsize=8)
+def _deals(n: int, chosen: int) -> NDArray[np.intp]:
+    return np.array(list(itertools.combinations(range(n), chosen)))
 
 
 def _drawn_differences(a: Column, b: Column, rng: np.random.Generator) -> Column:
