@@ -125,29 +125,33 @@ def in_two_roles() -> list[Replicate]:
 UNTESTABLE = {
     "one seed": (
         study(seeds=1),
-        "too few students (1 against 1 in 1 world) for p below 0.05",
+        "too few students (1 against 1 in 1 world) for a p below 0.05 with an interval",
         "4 seeds or more in each arm",
     ),
     "three seeds": (
         study(seeds=3),
-        "too few students (3 against 3 in 1 world) for p below 0.05",
+        "too few students (3 against 3 in 1 world) for a p below 0.05 with an interval",
         "4 seeds or more in each arm",
     ),
     "few worlds": (
         study(worlds=4, seeds=1),
-        "too few students (4 against 4 in 4 worlds) for p below 0.05",
+        "too few students (4 against 4 in 4 worlds) for a p below 0.05 with an interval",
         "2 seeds or more in each arm of each world",
     ),
-    "no twins": (without(study(), "twin"), "0 twins, where 2 are needed", "2 twins or more in each world"),
+    "no twins": (
+        without(study(), "twin"),
+        "0 twins that differ, where 2 are needed",
+        "2 twins or more of different seeds in each world",
+    ),
     "other arms": (
         without(study(worlds=2, controls={"more_data": 0}), "placebo", first=6),
-        "no more data in world w1",
-        "more data in each world",
+        "control more_data is missing in world w1",
+        "control more_data in each world",
     ),
     "two roles": (
         in_two_roles(),
-        "the same student stands in twins and students without a conflict",
-        "students of different seeds in each arm",
+        "the same student stands twice in twins and students without a conflict",
+        "students of different seeds",
     ),
     "no ku": (
         with_ku(MIN_PAIRS - 1),
@@ -168,6 +172,16 @@ def test_what_cannot_be_tested_says_what_to_run(replicates: list[Replicate], rea
     assert (verdict.result, verdict.reason, verdict.needs, verdict.p) == ("not_testable", reason, needs, None)
 
 
+def test_copies_of_a_student_are_no_students() -> None:
+    first, *rest = study(worlds=2, seeds=2)
+    copied = [one._replace(predictions={**one.predictions, "student": first.predictions["student"]}) for one in rest]
+    assert judge([first, *rest]).p is not None
+    for of_arm in ([first, copied[0], *rest[1:]], [first, *rest[:-1], copied[-1]]):  # in one world, and in two
+        verdict = judge(of_arm)
+        assert (verdict.result, verdict.needs) == ("not_testable", "students of different seeds")
+        assert "stands twice in conflict students" in verdict.reason
+
+
 def test_what_is_just_enough_is_tested() -> None:
     for replicates in (study(seeds=4), study(worlds=5, seeds=1), study(worlds=2, seeds=2), with_ku(MIN_PAIRS)):
         assert judge(replicates).p is not None
@@ -180,6 +194,15 @@ def test_replicates_of_a_world_have_the_same_pairs() -> None:
         judge([first, second._replace(predictions=other)])
     with refused("replicates", 0):
         judge([])
+    for role, other in (("weak", "student"), ("ceiling", "weak")):
+        with refused(f"w0/1.{role}", "another model"):
+            judge([first, second._replace(predictions={**second.predictions, role: second.predictions[other]})])
+    for role in ("baseline", "student"):
+        lacking = {name: rows for name, rows in first.predictions.items() if name != role}
+        with refused("w0/0.predictions", sorted(lacking), role):
+            judge([first._replace(predictions=lacking), second])
+    with refused("w0/0.predictions", "placebo/none"):
+        judge([first._replace(predictions={**first.predictions, "placebo/none": first.predictions["student"]})])
 
 
 def test_neither_order_nor_names_of_seeds_and_pairs_matter() -> None:

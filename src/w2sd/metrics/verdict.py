@@ -118,9 +118,9 @@ def _world(name: str, members: Sequence[Replicate]) -> _World:
     twins: list[Predictions] = []
     arms: dict[str, list[Predictions]] = {}
     for member in members:
+        with within(f"{name}/{member.seed}"):
+            _check(member.predictions, first)
         for role, rows in member.predictions.items():
-            with within(f"{name}/{member.seed}"):
-                require(rows.ids == first["weak"].ids, f"{role}.id", "other ids", "those of the first seed, in order")
             if role.startswith(TWIN):
                 twins.append(rows)
             elif role.startswith(PLACEBO):
@@ -131,25 +131,37 @@ def _world(name: str, members: Sequence[Replicate]) -> _World:
     return _World(name, first["weak"], first["ceiling"], list(unlike.values()), arms)
 
 
+def _check(predictions: Mapping[str, Predictions], first: Mapping[str, Predictions]) -> None:
+    """Refuse roles that are missing, and a weak model, a ceiling or pairs that are not those of the world."""
+    for role in ("weak", "ceiling", "baseline", "student"):
+        require(role in predictions, "predictions", sorted(predictions), f"a role {role}")
+    for role, rows in predictions.items():
+        require(rows.ids == first["weak"].ids, f"{role}.id", "other ids", "those of the first seed, in order")
+        require(role not in (PLACEBO + STUDENT, PLACEBO + NONE), "predictions", role, "another name of a placebo")
+    for role in ("weak", "ceiling"):
+        same = np.array_equal(predictions[role].margin, first[role].margin)
+        require(same, role, "another model", "one for all seeds of a world")
+
+
 def _obstacles(worlds: Sequence[_World]) -> Iterator[tuple[str, str]]:
     """Why these students allow no verdict, and what would."""
     controls = dict.fromkeys(name for world in worlds for name in world.arms if name != STUDENT)
+    seen: dict[bytes, str] = {}
     for world in worlds:
         where = f" in world {world.name}" if len(worlds) > 1 else ""
         if len(world.reference) < MIN_REFERENCE:
-            have = f"{_several(len(world.reference), 'twin')}{where}, where {MIN_REFERENCE} are needed"
-            yield have, f"{MIN_REFERENCE} twins or more in each world"
+            have = f"{_several(len(world.reference), 'twin')} that differ{where}, where {MIN_REFERENCE} are needed"
+            yield have, f"{MIN_REFERENCE} twins or more of different seeds in each world"
         for name in controls:
             if name not in world.arms:
-                yield f"no {_control(name)}{where}", f"{_control(name)} in each world"
+                yield f"control {name} is missing{where}", f"control {name} in each world"
         everyone = {"twins": world.reference, **world.arms}
-        seen: dict[bytes, str] = {}
-        for name, students in everyone.items():
-            for student in students:
-                other = seen.setdefault(student.margin.tobytes(), name)
-                if other != name:
-                    twice = f"the same student stands in {_control(other)} and {_control(name)}{where}"
-                    yield twice, "students of different seeds in each arm"
+        for name, student in ((name, student) for name, students in everyone.items() for student in students):
+            margins = student.margin.tobytes()
+            if margins in seen:
+                both = dict.fromkeys(map(_control, (seen[margins], name)))
+                yield f"the same student stands twice in {' and '.join(both)}{where}", "students of different seeds"
+            seen[margins] = name
     if all(name in world.arms for world in worlds for name in controls):
         yield from _too_few_students(worlds, list(controls))
 
@@ -162,7 +174,7 @@ def _too_few_students(worlds: Sequence[_World], controls: Sequence[str]) -> Iter
         is_single = len(worlds) == 1 and min(len(treated[0]), len(controls_of[0])) < 2  # has no spread
         if is_single or least_p(treated, controls_of) >= LEVEL:
             sizes = f"{sum(map(len, treated))} against {sum(map(len, controls_of))} in {_several(len(worlds), 'world')}"
-            yield f"too few students ({sizes}) for p below {LEVEL}", _needed(len(worlds))
+            yield f"too few students ({sizes}) for a p below {LEVEL} with an interval", _needed(len(worlds))
 
 
 def _needed(n_worlds: int) -> str:
