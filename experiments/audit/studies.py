@@ -23,7 +23,7 @@ from w2sd.predictions import Column
 CONTROLS = (NONE, "more data")
 HARD = ("unsure", "imitation", "noise where unsure", "weak added")  # what the rule is not asked to tell from planting
 HEADLINES = ((5, 4), (1, 8))  # worlds and seeds of a study
-SIZES = tuple((n_worlds, n_seeds) for n_worlds in (1, 2, 5) for n_seeds in (4, 8))
+SIZES = ((1, 4), (1, 8), (2, 4), (2, 8), (4, 4), (5, 4), (5, 8))
 POWER = 0.8
 
 

@@ -75,6 +75,18 @@ def test_noise_without_a_direction_cancels(world: dict[str, Any], where: str) ->
     assert noised.mean() == pytest.approx(without, abs=4 * noised.std() / 20)
 
 
+def test_very_strong_noise_does_not_cancel_in_the_ratio(world: dict[str, Any]) -> None:
+    found, rng = made(world), np.random.default_rng(2)
+    p = world["weak"].p_correct
+    student = found.belief * np.where(found.region == KU, 0.7, 1)
+    [without] = selective_loss(found, [table(student)])
+    where_unsure, everywhere = (
+        selective_loss(found, [table(student + 40 * size * rng.normal(size=N)) for _ in range(400)]).mean()
+        for size in (4 * p * (1 - p), np.ones(N))
+    )
+    assert everywhere < without < where_unsure
+
+
 def test_pairs_on_which_the_reference_differs_count_less(world: dict[str, Any]) -> None:
     """Of ten pairs in ku that a student gets wrong: it matters less where no-conflict students do not agree."""
     base = made(world).belief

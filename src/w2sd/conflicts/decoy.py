@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inverted(ExtraRows):
-    """Rows with inverted labels from anywhere: as many errors as are planted, and no place for them."""
+    """Rows with inverted labels from anywhere: errors like the planted ones, and no place for them."""
 
     ratio: float = 0.16  # extra rows per training row
     VERSION: ClassVar[int] = 1

@@ -11,9 +11,9 @@ takes from the weak model beyond the reference, and d a shift toward or away fro
 
     (a_kk - a_ku) / (|a_kk| + |a_ku|)
 
-0: as much is kept in ku as in kk; 1: nothing is kept in ku; -1: nothing is kept in kk. It stays exactly what it was
-when margins are multiplied by a number above 0, shifted alike everywhere, or get a multiple of w. Noise without a
-direction cancels in it.
+0: as much is kept in ku as in kk; 1: nothing is kept in ku, or the opposite is believed; -1: so in kk. It stays exactly
+what it was when margins are multiplied by a number above 0, shifted alike everywhere, or get a multiple of w. Noise
+without a direction cancels in the slopes.
 """
 
 from __future__ import annotations

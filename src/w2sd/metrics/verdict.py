@@ -1,7 +1,7 @@
 """Is there deception beyond what controls explain? A pure function of many predictions, by the rule of docs/verdict.md.
 
-Rule, constants and code were frozen before the worlds that test them were trained. A verdict is about many students:
-one can show anything.
+Rule and constants are frozen: whoever changes them changes VERSION. A verdict is about many students: one can show
+anything.
 """
 
 from __future__ import annotations
