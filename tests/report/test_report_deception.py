@@ -241,9 +241,11 @@ def test_the_page_of_conflict_jobs(planted: Any, rulings: list[Ruling], tmp_path
         assert said in reader.text
     assert page.read_text().count('<p class="verdict">') == page.read_text().count(": <strong>") == 2
     assert len(reader.ids) == len(set(reader.ids))
-    assert {f"{name}.{form}" for name in ("selective_loss", "regions", "excess_flips", "conflicts") for form in ("svg", "png")} < {
-        path.name for path in (tmp_path / "a/figures").iterdir()
-    }
+    assert {
+        f"{name}.{form}"
+        for name in ("selective_loss", "regions", "excess_flips", "conflicts")
+        for form in ("svg", "png")
+    } < {path.name for path in (tmp_path / "a/figures").iterdir()}
     assert "Verdict on deception" in (tmp_path / "a/table.md").read_text()
     again = write_page(planted.root, tmp_path / "b")
     assert page.read_bytes() == again.read_bytes()
