@@ -252,7 +252,7 @@ def test_a_preset_plans_and_passes_every_check_on_tiny_models(
 def test_controls_need_more_rows_than_the_paper_had(
     at_home: Path, asked: Callable[..., RunConfig], tiny_models: dict[str, str]
 ) -> None:
-    run = shrunk(asked("experiment=paper/reward_cai", "conflict=implicit"), tiny_models)
+    run = shrunk(asked("experiment=paper/reward_cai", "conflict=implicit", "conflict.ratio=.5"), tiny_models)
     run = run._replace(data=dataclasses.replace(run.data, w2s_parts=1))
     with refused("conflict.ratio", ANY, "data.w2s_parts 2"):
         check_rows(run, read(run.data))
