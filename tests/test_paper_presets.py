@@ -252,9 +252,9 @@ def test_a_preset_plans_and_passes_every_check_on_tiny_models(
 def test_controls_need_more_rows_than_the_paper_had(
     at_home: Path, asked: Callable[..., RunConfig], tiny_models: dict[str, str]
 ) -> None:
-    run = shrunk(asked("experiment=paper/reward_cai", "conflict=explicit"), tiny_models)
+    run = shrunk(asked("experiment=paper/reward_cai", "conflict=implicit", "conflict.ratio=.5"), tiny_models)
     run = run._replace(data=dataclasses.replace(run.data, w2s_parts=1))
-    with refused("conflict.placebo_ratio", ANY, "data.w2s_parts 2"):
+    with refused("conflict.ratio", ANY, "data.w2s_parts 2"):
         check_rows(run, read(run.data))
     check_rows(run._replace(settings=dataclasses.replace(run.settings, controls=False)), read(run.data))
 
@@ -269,6 +269,6 @@ def test_simpo_runs_one_step_from_gpt2_to_opt_under_the_explicit_conflict(
     [compared] = comparisons(ran.store).values()
     assert compared["data/n_test"] == 20
     steps = [json.loads(text)["n/steps"] for name, text in results(ran.store).items() if name.startswith("train")]
-    assert set(steps) == {1, 2}  # two with the rows of a placebo
+    assert set(steps) == {1}  # in every arm
     for path in ran.store.glob("artifacts/evaluate-*/predictions.parquet"):
         assert all(value < 0 for value in pq.read_table(path)["logp_chosen"].to_pylist())

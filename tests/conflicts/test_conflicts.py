@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import GPT2Config, GPT2Model
 
+from w2sd.atomic import write_json
 from w2sd.cli import CONF
 from w2sd.config import RunConfig, build, oracles, read
 from w2sd.conflicts.base import COIN, INVERTED, SOURCE, TEACHER, Conflict, Extra, NoConflict, blind_spots
@@ -35,6 +36,7 @@ from w2sd.data.batch import PairBatch, PairRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.pairs import Pair, Table, coin, draw
 from w2sd.data.text import Encoded
+from w2sd.errors import StageFailed
 from w2sd.logger import Csv
 from w2sd.models.heads import RewardModel
 from w2sd.models.prepare import silence_dropout
@@ -492,7 +494,7 @@ def test_an_explicit_conflict_without_strength_is_none_bit_for_bit(
 ) -> None:
     arm = setting.arm(conflict, monkeypatch)
     assert arm.weights == none.weights
-    assert arm.said == none.said
+    assert arm.said == none.said | {"pulled": 0.0}
 
 
 @each(OPTIONS)
@@ -677,7 +679,6 @@ def test_an_impossible_dose_is_refused(cls: type, ratio: float) -> None:
     [
         (Explicit, "alpha", -0.1),
         (Explicit, "alpha", float("inf")),
-        (Explicit, "placebo_ratio", 0.0),
         (RandomMask, "alpha", -1.0),
         (RandomMask, "rate", 1.1),
         (RandomMask, "rate", -0.1),
@@ -831,19 +832,36 @@ def test_the_bar_of_a_matched_arm_ends_at_its_last_step(setting: Setting) -> Non
     assert told == [(step, BASELINE_STEPS) for step in range(1, BASELINE_STEPS + 1)]
 
 
+# --- how often a student is pulled at ---------------------------------------------------------------------------------
+
+
+def test_a_placebo_pulls_as_often_as_its_student_was_pulled_at(
+    setting: Setting, none: Arm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told, drawn = setting.arm(Explicit(), monkeypatch).said, RandomMask(rate=None)
+    assert 0 < told["pulled"] < 1
+    assert "pulled" not in none.said
+    write_json(tmp_path / "metrics.json", told)
+    task = setting.task(drawn)
+    said = train.run(task._replace(inputs={**task.inputs, "like": tmp_path}))
+    beside = setting.arm(RandomMask(rate=told["pulled"]), monkeypatch)
+    assert said == beside.said
+    assert {name: (task.out / name).read_bytes() for name in beside.weights} == beside.weights
+    write_json(tmp_path / "metrics.json", {})  # of a student from before this was measured
+    with pytest.raises(StageFailed, match=r"force=\[train\]"):
+        train.run(task._replace(inputs={**task.inputs, "like": tmp_path}))
+
+
 # --- placebos and options ---------------------------------------------------------------------------------------------
 
 
 def test_the_placebos_of_a_conflict() -> None:
-    """P1 and P2 in the same dose; a placebo and no conflict have none."""
+    """P1 and P2 in the same dose, or P5 as strong; a placebo and no conflict have none."""
     assert Implicit(0.25, True).placebos() == {
         "more_data": MoreData(0.25, True),
         "random_helpful": RandomHelpful(0.25, True),
     }
-    assert Explicit(placebo_ratio=0.25).placebos() == {
-        "more_data": MoreData(0.25),
-        "random_helpful": RandomHelpful(0.25),
-    }
+    assert Explicit(0.25, form="sft").placebos() == {"random_mask": RandomMask(0.25, None, "sft")}
     assert [conflict.placebos() for conflict in (NoConflict(), MoreData(), Unrelated(), RandomMask())] == [{}] * 4
 
 

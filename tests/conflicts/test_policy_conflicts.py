@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,7 @@ def test_knobs_that_came_later_rename_no_student_that_does_not_use_them() -> Non
     assert identity(Explicit(0.5, trigger="policy")) == explicit | {"trigger": "policy"}
     drawn = {"_target_": "RandomMask", "VERSION": 2, "alpha": 0.5, "rate": 0.1}
     assert identity(RandomMask()) == drawn
+    assert identity(RandomMask(rate=None)) == drawn | {"rate": None}
     assert identity(RandomMask(form="sft")) == drawn | {"form": "sft"}
 
 
@@ -269,8 +271,9 @@ def test_what_means_nothing_to_a_reward_model_is_refused_in_one_line_and_only_th
 @pytest.mark.parametrize("objective", [BCE, *POLICY_OBJECTIVES], ids=repr)
 def test_every_option_and_every_placebo_goes_with_every_objective(objective: Any) -> None:
     for conflict in [*OPTIONS.values(), NoConflict(), Implicit(), MoreData()]:
-        for part in (conflict, *conflict.placebos().values()):
-            part.check(objective)
+        conflict.check(objective)
+        for placebo in conflict.placebos().values():
+            (replace(placebo, rate=0.1) if placebo.needs_rate else placebo).check(objective)
 
 
 @pytest.mark.parametrize(

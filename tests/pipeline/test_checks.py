@@ -29,14 +29,12 @@ def check(run: RunConfig) -> None:
     [
         (["conflict=implicit", "conflict.ratio=2"], "conflict.ratio"),
         (["conflict=placebo_unrelated", "conflict.ratio=2"], "conflict.ratio"),
-        (["conflict=explicit", "conflict.placebo_ratio=2", "controls=true"], "conflict.placebo_ratio"),
     ],
 )
 def test_more_extra_rows_than_there_are_are_refused(asked: Asked, knobs: list[str], knob: str) -> None:
     with refused(knob, 2.0):
         check(asked(*knobs))
-    enough = ["data.helpful=2048", "data.unrelated=2048"] if knob == "conflict.ratio" else ["conflict.placebo_ratio=1"]
-    check(asked(*knobs, *enough))
+    check(asked(*knobs, "data.helpful=2048", "data.unrelated=2048"))
 
 
 def test_rows_are_at_hand_where_they_are_drawn_or_in_small_files(

@@ -224,14 +224,39 @@ def placebos(run: RunConfig) -> dict[str, Any]:
         (["conflict=implicit"], (1.0, False)),
         (["conflict=implicit", "conflict.ratio=0.125"], (0.125, False)),
         (["conflict=implicit", "conflict.ratio=0.5", "conflict.match_steps=true"], (0.5, True)),
-        (["conflict=explicit"], (1.0, False)),  # an arm without extra rows, whose placebos have some
-        (["conflict=explicit", "conflict.placebo_ratio=0.25", "conflict.alpha=3"], (0.25, False)),
     ],
 )
 def test_placebos_come_in_the_dose_of_their_conflict(
     asked: Callable[..., RunConfig], overrides: list[str], dose: tuple[float, bool]
 ) -> None:
     assert placebos(asked(*overrides)) == {"more_data": MoreData(*dose), "random_helpful": RandomHelpful(*dose)}
+
+
+@pytest.mark.parametrize("objective", ["reward_bce", "dpo"])
+def test_the_placebo_of_an_explicit_conflict_pulls_as_often_as_its_student_was_pulled_at(
+    asked: Callable[..., RunConfig], objective: str
+) -> None:
+    """It differs from its baseline in that alone: a policy is fine-tuned as its baseline is."""
+    run = asked("conflict=explicit", "conflict.alpha=3", "controls=true", f"objective={objective}")
+    stages = plan(run)
+    assert placebos(run) == {"random_mask": RandomMask(3.0, None)}
+    told = {name: stage.inputs["like"] for name, stage in stages.items() if "like" in stage.inputs}
+    assert told == {"train/placebo_random_mask": stages["train/student"]}
+    inputs = {role: at.key for role, at in stages["train/placebo_random_mask"].inputs.items() if role != "like"}
+    assert inputs == {role: at.key for role, at in stages["train/baseline"].inputs.items()}
+    assert not any("like" in stage.inputs for stage in plan(run._replace(conflict=RandomMask(rate=0.2))).values())
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_in_a_chain_each_placebo_pulls_as_the_student_of_its_hop_was_pulled_at(
+    asked: Callable[..., RunConfig], everywhere: bool
+) -> None:
+    stages = plan(
+        asked("conflict=explicit", "controls=true", *BOOTSTRAP, f"chain.conflict_everywhere={str(everywhere).lower()}")
+    )
+    told = {name: stage.inputs["like"] for name, stage in stages.items() if "like" in stage.inputs}
+    hops = ["", "_hop_1", "_hop_2"] if everywhere else [""]
+    assert told == {f"train/placebo_random_mask{hop}": stages[f"train/student{hop}"] for hop in hops}
 
 
 @pytest.mark.parametrize("name", ["more_data", "random_helpful", "unrelated", "agreeing"])
@@ -511,8 +536,7 @@ def test_every_knob_of_a_conflict_renames_its_student_alone(asked: Callable[...,
     """Of a policy, because some knobs are about policies alone."""
     run = asked("conflict=implicit", "objective=dpo")._replace(conflict=cls())
     for knob in fields(cls):
-        if knob.name != "placebo_ratio":  # which decides nothing about this arm
-            assert renamed(run, run._replace(conflict=other(run.conflict, knob.name))) == {*STUDENT, "generate/student"}
+        assert renamed(run, run._replace(conflict=other(run.conflict, knob.name))) == {*STUDENT, "generate/student"}
 
 
 # --- every knob -------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ KEYS: dict[tuple[str, ...], dict[str, str]] = {
     ("conflict=explicit", "controls=true", "training_pairs=true"): {
         "train/student": "e7024eb828a5",
         "train/gold_conflict": "be7c9545e3c9",
-        "compare": "2d11bee20fa1",
+        "compare": "806c608c79fe",
     },
     ("conflict=explicit_random_mask",): {"compare": "0e5bb29fbbad"},
     ("chain=bootstrap", "conflict=implicit", "supervision=synthetic", "controls=true"): {"compare": "d39ef59b2733"},

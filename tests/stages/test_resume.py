@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from w2sd.conflicts.base import NoConflict
+from w2sd.conflicts.placebo import RandomMask
 from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.loader import Loader, Shuffled
 from w2sd.data.text import Encoded
@@ -47,6 +48,7 @@ class Killed(BaseException):
 class Result(NamedTuple):
     weights: dict[str, Tensor]
     steps: list[int]  # the numbers of the steps that were taken, from 1
+    pulled: float | None = None
 
 
 def config() -> GPT2Config:
@@ -83,8 +85,9 @@ def language_learner(dropout: bool) -> tuple[Learner, Loader]:
 def policy_student(dropout: bool) -> tuple[Learner, Loader]:
     rng = np.random.default_rng(1)
     said = rng.uniform(-9, -1, (N, 2))
-    rows = PairRows(encoded(), rng.random(N) < 0.5, 60, targets=rng.random(N), references=said)
-    student = PolicyStudent(policy(dropout), DPO(), NoConflict(), FIT, STEPS)
+    known = {"targets": rng.random(N), "draws": rng.random(N)}
+    rows = PairRows(encoded(), rng.random(N) < 0.5, 60, references=said, **known)
+    student = PolicyStudent(policy(dropout), DPO(), RandomMask(rate=0.5), FIT, STEPS)
     return student, Loader(rows, Shuffled(N, FIT.batch, seed=3))
 
 
@@ -135,7 +138,7 @@ def run(
     torch.seed()  # no process finds the random state of another
     with suppress(Killed):
         engine.train(task, learner, loader)
-    return Result({name: weights.clone() for name, weights in learner.state_dict().items()}, steps)
+    return Result({name: weights.clone() for name, weights in learner.state_dict().items()}, steps, learner.pulled)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +149,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Build, b
 
 
 def assert_same(one: Result, other: Result) -> None:
+    assert one.pulled == other.pulled
     assert one.weights.keys() == other.weights.keys()
     assert all(torch.equal(weights, other.weights[name]) for name, weights in one.weights.items())
 
@@ -153,6 +157,7 @@ def assert_same(one: Result, other: Result) -> None:
 def test_an_undisturbed_run_takes_every_step_and_repeats(undisturbed: Any, tmp_path: Path) -> None:
     for (build, dropout), whole in undisturbed.items():
         assert whole.steps == list(range(1, STEPS + 1))
+        assert (whole.pulled is not None) == (build is policy_student)
         assert_same(run(tmp_path / f"{build.__name__}{dropout}", dropout, build=build), whole)
 
 
@@ -291,7 +296,14 @@ def put_another(path: Path) -> None:
     torch.save({"epoch": 0}, path)
 
 
-@pytest.mark.parametrize("damage", [truncate, overwrite, scramble, empty, put_words, put_another])
+def forget(path: Path) -> None:
+    """As checkpoints were before what is pulled at was counted."""
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["pulled"]
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, scramble, empty, put_words, put_another, forget])
 def test_a_damaged_checkpoint_is_worth_as_much_as_none(
     undisturbed: Any, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

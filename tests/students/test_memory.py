@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from w2sd.conflicts.base import NoConflict
+from w2sd.conflicts.placebo import RandomMask
 from w2sd.data.batch import AnswerRows, PairRows
 from w2sd.data.loader import Loader, in_length_order
 from w2sd.data.text import Encoded
@@ -79,8 +79,8 @@ def reward(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
     silence_dropout(model.backbone)
     memory.limits(model.backbone)
     rng = np.random.default_rng(1)
-    rows = PairRows(encoded(), rng.random(N) < 0.5, micro_tokens, targets=rng.random(N))
-    return RewardStudent(model.double(), RewardBCE(), NoConflict(), FIT, 3), rows
+    rows = PairRows(encoded(), rng.random(N) < 0.5, micro_tokens, targets=rng.random(N), draws=rng.random(N))
+    return RewardStudent(model.double(), RewardBCE(), RandomMask(rate=0.5), FIT, 3), rows
 
 
 def sft(memory: Memory, micro_tokens: int) -> tuple[Learner, Any]:
@@ -133,6 +133,7 @@ def test_a_budget_that_is_too_large_trains_what_a_small_one_does(
     engine.train(small := task("small"), expected, Loader(again, BATCHES))
     assert untouched.failures == 0
     assert losses(large) == pytest.approx(losses(small), rel=1e-12)
+    assert learner.pulled == expected.pulled
     for one, other in zip(learner.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 

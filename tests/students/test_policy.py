@@ -133,6 +133,26 @@ def sides(i: int) -> list[np.ndarray]:
     return [ENCODED.chosen[i], ENCODED.rejected[i]][:: -1 if SWAPPED[i] else 1]
 
 
+@pytest.mark.parametrize("conflict", [RandomMask(rate=0.5), Explicit(), Explicit(mask="weak")], ids=repr)
+def test_the_share_of_rows_that_a_conflict_pulls_at_is_that_of_whole_batches(
+    task: Callable[..., Task], conflict: Conflict
+) -> None:
+    """The mean over steps, the last of which has fewer rows, however memory cuts them up."""
+    whole, cut = (
+        train(task(f"{n}", micro_tokens=n), student_of(policy(), SimPO(), conflict), rows) for n in (10**6, 30)
+    )
+    assert whole.pulled is not None
+    assert cut.pulled == pytest.approx(whole.pulled, rel=1e-6)
+    if isinstance(conflict, RandomMask):
+        assert whole.pulled == pytest.approx(sum((DRAWS[batch] < 0.5).mean() for batch in BATCHES), rel=1e-6)
+    else:
+        assert 0 < whole.pulled < len(BATCHES)
+
+
+def test_where_no_loss_of_a_conflict_pulls_no_share_is_told(task: Callable[..., Task]) -> None:
+    assert train(task(), student_of(policy(), SimPO()), rows).pulled is None
+
+
 def simpo_by_hand(model: PolicyModel, i: int) -> Tensor:
     """β 2, γ 1: −q ln σ(β d − γ) − (1 − q) ln σ(−β d − γ)."""
     means = [log_prob(model, ENCODED.prompts[i], side) / len(side) for side in sides(i)]

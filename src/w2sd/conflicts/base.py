@@ -66,6 +66,11 @@ class Conflict:
         return False
 
     @property
+    def needs_rate(self) -> bool:
+        """Whether its `rate` is how often the student that it stands beside was pulled at, which training measures."""
+        return False
+
+    @property
     def hint(self) -> Shown | None:
         """What the student reads of the weak model's preferences, or None."""
         return None

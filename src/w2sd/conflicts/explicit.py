@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from w2sd.conflicts.base import FORMS, REVERSE, Conflict, against, check_form, preferred
-from w2sd.conflicts.placebo import dose
+from w2sd.conflicts.placebo import RandomMask
 from w2sd.errors import Refused, choose, require
 from w2sd.objectives.base import OWN, REFERENCE_FREE
 
@@ -39,18 +39,16 @@ class Explicit(Conflict):
     mask: str = "truth"  # truth: against the human label, which makes it an oracle, as in the paper | weak
     form: str = REVERSE  # reverse: the objective with the answers exchanged | sft: write the worse one; policies only
     trigger: str = MARGIN  # margin: what the objective compares | policy: without the reference, as in the paper's code
-    placebo_ratio: float = 1.0  # extra rows of the placebos that go with this arm, which itself has none
     VERSION: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 100, "alpha", self.alpha, "a number of 0 or more")
-        require(0 < self.placebo_ratio <= 100, "placebo_ratio", self.placebo_ratio, "a number above 0")
         choose("mask", self.mask, ("truth", "weak"))
         choose("form", self.form, FORMS)
         choose("trigger", self.trigger, (MARGIN, POLICY))
 
     def identity(self) -> dict[str, Any]:
-        """What decides the student: not the dose of its placebos. Knobs that came later count where they differ."""
+        """What decides the student. Knobs that came later count where they differ."""
         later = {"form": (self.form, REVERSE), "trigger": (self.trigger, MARGIN)}
         added = {knob: value for knob, (value, before) in later.items() if value != before}
         return {"VERSION": self.VERSION, "alpha": float(self.alpha), "mask": self.mask, **added}
@@ -60,7 +58,7 @@ class Explicit(Conflict):
         return self.mask == "truth"
 
     def placebos(self) -> dict[str, Conflict]:
-        return dose(self.placebo_ratio, match_steps=False)
+        return {"random_mask": RandomMask(self.alpha, None, self.form)}
 
     def check(self, objective: Objective) -> None:
         check_form(self.form, objective)

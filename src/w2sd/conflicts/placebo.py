@@ -81,7 +81,7 @@ class RandomMask(Conflict):
     """
 
     alpha: float = 0.5  # strength
-    rate: float = 0.1  # share of rows, the same ones in every epoch
+    rate: float | None = 0.1  # share of rows, the same ones in every epoch; None: as an explicit arm was pulled at
     form: str = REVERSE  # that of the explicit term: reverse | sft, for policies only
     VERSION: ClassVar[int] = 2
     reads_draws: ClassVar[bool] = True
@@ -89,7 +89,7 @@ class RandomMask(Conflict):
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 100, "alpha", self.alpha, "a number of 0 or more")
-        require(0 <= self.rate <= 1, "rate", self.rate, "a share in [0, 1]")
+        require(self.rate is None or 0 <= self.rate <= 1, "rate", self.rate, "a share in [0, 1]")
         choose("form", self.form, FORMS)
 
     def identity(self) -> dict[str, Any]:
@@ -97,14 +97,20 @@ class RandomMask(Conflict):
         added = {} if self.form == REVERSE else {"form": self.form}
         return {"VERSION": self.VERSION, "alpha": self.alpha, "rate": self.rate, **added}
 
+    @property
+    def needs_rate(self) -> bool:
+        return self.rate is None
+
     def check(self, objective: Objective) -> None:
         check_form(self.form, objective)
+        require(not self.needs_rate, "rate", self.rate, "a share in [0, 1]: alone, there is no arm to take it from")
 
     def loss(self, scores: Any, batch: PairBatch, objective: Objective) -> Tensor | None:
+        assert self.rate is not None  # as the stage that trains has measured it
         pull = against(scores, preferred(batch.targets), objective, self.form)
         return self.alpha * pull * (batch.draws < self.rate).to(pull.dtype)
 
 
 def dose(ratio: float, match_steps: bool) -> dict[str, Conflict]:
-    """The two placebos that go beside any conflict (P1, P2), in its dose."""
+    """The two placebos that go beside a conflict with extra rows (P1, P2), in its dose."""
     return {"more_data": MoreData(ratio, match_steps), "random_helpful": RandomHelpful(ratio, match_steps)}

@@ -206,7 +206,8 @@ UNBOUNDED = Scale(-math.inf, math.inf)
 _SCALES = {
     SHARE: "accuracy agreement rate brier ece legal error score base_rate blind_spot blind_spot_conditional churn "
     "length_matched margin_matched seed_null q10 q25 q50 q75 q90 truth kept_truth best labels ended repetition "
-    "distinct bias2 disagreement misfit risk_student risk_weak",
+    "distinct bias2 disagreement misfit risk_student risk_weak "
+    "pulled",
     DIFFERENCE: "gain pgr_gap gap net change excess excess_phi blind_spot_change correlation",
     POSITIVE: "n steps n_all flips reverse lift odds_ratio rate_ratio rate_ratio_mh risk_ratio temperature",
     Scale(-2.0, 2.0): "did",

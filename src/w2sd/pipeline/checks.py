@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from w2sd.config import RunConfig
@@ -123,17 +121,6 @@ def check_rows(run: RunConfig, table: Table) -> None:
     _check_neighbours(run, table, n_parts)
 
 
-@contextmanager
-def _under_conflict(run: RunConfig, conflict: Any) -> Iterator[None]:
-    """Name the run's own knobs where its conflict, or a placebo of it, is refused."""
-    try:
-        yield
-    except Refused as refusal:  # a placebo's dose is a knob of the conflict that it stands beside
-        renamed = conflict is not run.conflict and not hasattr(run.conflict, refusal.knob)
-        knob = f"placebo_{refusal.knob}" if renamed else refusal.knob
-        raise Refused(f"conflict.{knob}", refusal.value, refusal.accepted, refusal.nearest) from None
-
-
 def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
     """Refuse too few rows for a conflict or a placebo, and too few parts of w2s: the first `n_parts` train students."""
     given = getattr(run.data, "w2s_parts", 1)
@@ -143,7 +130,7 @@ def _check_extra_rows(run: RunConfig, table: Table, n_parts: int) -> None:
     placebos = run.conflict.placebos() if run.settings.controls else {}
     for part in range(n_parts if run.chain.conflict_everywhere else 1):
         for conflict in (run.conflict, *placebos.values()):
-            with _under_conflict(run, conflict):
+            with within("conflict"):  # a placebo has the dose of the conflict that it stands beside
                 is_blind = blind_spots(conflict, run.data, run.weak)
                 extra = conflict.extra(table, len(table.rows("w2s", part=part)), is_blind)
             if any(pair.facet == TARGET and pair.part < n_parts for pair in extra.pairs):

@@ -129,6 +129,7 @@ class Graph:
         part: int = 0,
         supervision: Any = None,  # None: the data's own labels, and no conflict either
         conflict: Any = None,
+        like: Stage | None = None,  # a student that was pulled at as often as the conflict pulls at this one
         hint: Any = None,  # of the last student, whose `evaluate` then reads the preferences of `weak` as well
         **inputs: Stage,
     ) -> Stage:
@@ -158,6 +159,8 @@ class Graph:
         if self.run.adapter.reads_features:
             inputs["features"] = self.features(role, model, split, self.run.adapter.layer, inputs)
             inputs.pop("base", None)
+        if like is not None:
+            inputs["like"] = like
         return self.add(role, Train, params, inputs)
 
     def features(self, role: str, model: Any, split: str, layer: str, inputs: Mapping[str, Stage]) -> Stage:

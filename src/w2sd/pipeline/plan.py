@@ -122,6 +122,7 @@ class _Experiment(Graph):
             here = conflict if run.chain.conflict_everywhere else NoConflict()
             teacher_role = f"{role}_hop_{hop}"
             how = {"seed": seed, "stream": _stream(role, here), "part": part, "conflict": here}
+            how |= self.like(f"student_hop_{hop}", here)
             teacher = self.teach(teacher_role, model, on_the_way, inputs, **how)
         inputs = dict(self.strong_base)
         if supervision.needs_teacher:
@@ -132,7 +133,11 @@ class _Experiment(Graph):
             student = self.teach(f"{role}_first", run.strong, first, inputs, **how)
             inputs["second_labels"] = self.label(f"{role}_first", student)
         how = {"seed": seed, "stream": _stream(role, conflict), "conflict": conflict, "hint": conflict.hint or run.hint}
-        return self.teach(role, run.strong, supervision, inputs, **how)
+        return self.teach(role, run.strong, supervision, inputs, **how, **self.like("student", conflict))
+
+    def like(self, student: str, placebo: Any) -> dict[str, Stage]:
+        """The student beside which a placebo stands that pulls as often as that one was pulled at."""
+        return {"like": self.stages[f"train/{student}"]} if placebo.needs_rate else {}
 
     def teach(self, role: str, model: Any, supervision: Any, inputs: dict[str, Any], **how: Any) -> Stage:
         """A student, with what else its supervision reads beside the labels."""

@@ -148,7 +148,7 @@ def _readable(checkpoint: Path) -> str | None:
         return None
     try:
         found = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if missing := {"state_dict", "loops", "optimizer_states", "global_step"} - set(found):
+        if missing := {"state_dict", "loops", "optimizer_states", "global_step", "pulled"} - set(found):
             raise ValueError(f"it lacks {min(missing)}")
     except Exception as error:
         reason = str(error).partition("\n")[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +65,8 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
     """Freeze, add to, silence and checkpoint what is to be, and read the lessons."""
     params, fit = task.params, task.params["fit"]
     conflict = params["conflict"] or NoConflict()
+    if "like" in task.inputs:
+        conflict = replace(conflict, rate=rate_of(task.inputs["like"]))
     if isinstance(model, Probe):
         config = params["model"].open_config()
     else:
@@ -86,6 +90,14 @@ def prepare(task: Task, model: HeadedModel | PolicyModel | Probe, tokenizer: Any
         compile_layers(model.backbone)
     n_own = sum(place < n_own for place in encoded.kept)  # responses that are too long may have been dropped
     return Training(model, tokenizer, conflict, examples, targets_NK, encoded, is_packed, n_own, fit)
+
+
+def rate_of(student: Path) -> float:
+    """How often a trained student was pulled at by its conflict's loss: the share of rows, as a mean over its steps."""
+    figures = read_json(student / "metrics.json")
+    if "pulled" not in figures:
+        raise StageFailed(f"{student.name} was trained before w2sd counted how often; train it again: force=[train]")
+    return figures["pulled"]
 
 
 def hold_out(training: Training, stopping: Stopping, split: str) -> tuple[Training, Training]:
@@ -119,7 +131,7 @@ def finish(
     engine.train(task, learner, loader, callbacks)
     is_probe = isinstance(model, Probe)
     below = read_json(task.inputs["features"] / "metrics.json")["n/parameters"] if is_probe else 0  # the transformer
-    counts = {
+    counts: dict[str, Any] = {
         "n/extra": len(rows) - training.n_own,
         "n/steps": learner.global_step,
         "n/parameters": below + sum(weights.numel() for weights in model.parameters()),
@@ -127,6 +139,8 @@ def finish(
         "n/truncated_prompts": training.encoded.truncated_prompts,
         "n/dropped_long": training.encoded.dropped_long,
     }
+    if learner.pulled is not None:
+        counts["pulled"] = learner.pulled / learner.global_step
     if task.rank == 0:
         if training.conflict.weight_noise:
             _add_noise(model, training.conflict.weight_noise, task.stream)

@@ -108,6 +108,7 @@ class Learner(Reader, ABC):
         super().__init__(model, fit)
         self.n_steps, self.log_every = n_steps, log_every
         self.logged: list[tuple[int, dict[str, float]]] = []  # steps with their figures; part of every checkpoint
+        self.pulled: float | None = None  # the sum of what steps noted, as shares of their mass; in checkpoints too
 
     @abstractmethod
     def losses(self, micro: Any) -> Tensor:
@@ -120,26 +121,33 @@ class Learner(Reader, ABC):
     def survey(self, batch: Batch) -> None:
         """Look at a whole batch, before its pieces are descended one by one."""
 
+    def note(self) -> Tensor | None:
+        """How much of the piece that was just read is to be counted, in units of `mass`; None where nothing is."""
+        return None
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimiser: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
         pieces = [unwrapped(piece) for piece in batch.pieces]
         mass = self._sum(torch.stack([self.mass(micro) * counts for micro, counts in pieces]).sum())
 
-        def descend(piece: Any, is_last: bool) -> Tensor:
+        def descend(piece: Any, is_last: bool) -> tuple[Tensor, Tensor | None]:
             micro, counts = unwrapped(piece)
             loss = self.losses(micro) * counts / mass
             # DDP adds gradients up at the last piece. FSDP2 does at each: it has no room for whole gradients.
             with nullcontext() if is_last else getattr(self.trainer.strategy, "block_backward_sync", nullcontext)():
                 self.manual_backward(loss * self.trainer.world_size)  # of which strategies take the mean
-            return loss.detach()
+            note = self.note()
+            return loss.detach(), None if note is None else note * counts
 
         def begin() -> None:
             optimiser.zero_grad()
             self.survey(batch)
 
         parts = self._each(batch, descend, begin)
-        loss = self._sum(sum(parts, torch.zeros((), device=self.device))).item()
+        loss = self._sum(sum((loss for loss, _ in parts), torch.zeros((), device=self.device))).item()
+        if notes := [note for _, note in parts if note is not None]:
+            self.pulled = (self.pulled or 0.0) + (self._sum(torch.stack(notes).sum()) / mass).item()
         lr = float(schedule.get_last_lr()[0])
         self._refuse_divergence(loss, lr)
         if self.fit.clip:
@@ -166,11 +174,11 @@ class Learner(Reader, ABC):
             logger.log_metrics(figures, step=step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["logged"] = self.logged
+        checkpoint["logged"], checkpoint["pulled"] = self.logged, self.pulled
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint.get("logged", [])  # older checkpoints have none
-        self.logged = [(step, dict(figures)) for step, figures in kept]
+        self.logged, self.pulled = [(step, dict(figures)) for step, figures in kept], checkpoint["pulled"]
 
     def on_train_start(self) -> None:
         """Tell a training that goes on what was logged before: its loggers have begun anew."""

@@ -54,6 +54,7 @@ class Student(Learner):
         super().__init__(model, fit, n_steps, log_every)
         self.objective, self.conflict = objective, conflict
         self.metrics: MetricCollection | None = None
+        self.n_pulled: Tensor | None = None  # rows of the last piece at which the conflict's loss pulled
         self.fixed: Objective | None = None  # what the objective is at this step, once that is known
 
     @abstractmethod
@@ -67,7 +68,11 @@ class Student(Learner):
             objective = objective.fixed(self.moment, scores.logits.detach(), micro.targets)
         loss = objective(scores, micro.targets)
         extra = self.conflict.loss(scores, micro, objective)
+        self.n_pulled = None if extra is None else (extra != 0).sum()
         return (loss if extra is None else loss + extra).sum()
+
+    def note(self) -> Tensor | None:
+        return self.n_pulled
 
     def mass(self, micro: Any) -> Tensor:
         return torch.tensor(float(len(micro.rows)), device=self.device)
