@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 
 from candidates import CANDIDATES
+from game import matrix, play
 from students import DECOYS, NONE, OTHER_SEED, PLANTED, VIRTUAL, World, known, rows, virtual
-from studies import CONTROLS, HARD, Tally, page, studies, tally
+from studies import CONTROLS, HARD, POWER, Tally, page, studies, tally
+from tests.metrics.test_verdict import study
+from w2sd.metrics.detectable import size_at_most
 from w2sd.metrics.selective_loss import reference
 from w2sd.metrics.verdict import CANNOT_TELL
 from w2sd.predictions import Column, Predictions
@@ -103,3 +106,28 @@ def test_rates_that_are_quoted_are_those_of_the_table() -> None:
     for arms, name in ((trained, "trained"), (made, "made")):
         counted = f"{sum(one.n_shown for one in arms)} of {sum(one.n for one in arms)} {name}"
         assert counted in README.read_text()
+
+
+@pytest.mark.parametrize("n_seeds", [4, 8])
+def test_what_score_prints_of_embedded_worlds_is_of_the_table(n_seeds: int) -> None:
+    worlds = pd.read_csv(TABLE)
+    nulls = [tally(worlds, arm, 1, n_seeds) for arm in DECOYS if arm not in HARD]
+    planted, tabled = tally(worlds, PLANTED, 1, n_seeds), size_at_most(1, n_seeds)
+    assert tabled is not None
+    assert (tabled.false_alarms, tabled.null_studies) == tuple(map(sum, zip(*nulls, strict=True)))
+    assert tabled.dose == (0.125 if planted.n_shown >= POWER * planted.n else None)
+
+
+def test_the_game_counts_the_verdicts_of_each_world_whatever_arms_are_called() -> None:
+    arms = {"planted": study(worlds=2, loses=0.5), "a decoy": study(worlds=2)[:9], "none": study()[:2]}
+    found = play(arms)
+    assert found == {
+        "planted": {"shown": 2, "not_shown": 0, "not_testable": 0},
+        "a decoy": {"shown": 0, "not_shown": 1, "not_testable": 1},
+        "none": {"shown": 0, "not_shown": 0, "not_testable": 1},
+    }
+    words = dict(zip(arms, ("violet", "zebra", "anchor"), strict=True))
+    assert play({words[arm]: replicates for arm, replicates in arms.items()}) == {
+        words[arm]: counts for arm, counts in found.items()
+    }
+    assert "| planted | 2 | 0 | 0 | 1.00 [0.34, 1.00] |" in matrix(found)

@@ -13,7 +13,7 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from w2sd.metrics.verdict import Replicate, judge
-from w2sd.report import results, verdicts
+from w2sd.report import results, tables, verdicts
 from w2sd.report.groups import groups
 
 WORDS = ("shown", "not_shown", "not_testable")
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=Path("game.png"))
     asked = parser.parse_args()
     arms = {
-        group.settings["conflict"]: verdicts.replicates(group, asked.store)
+        tables.phrase(group.settings): verdicts.replicates(group, asked.store)
         for group in groups(results.pick(asked.store, asked.name, []), asked.store)
     }
     found = play(arms)
