@@ -224,7 +224,8 @@ standard deviation of selective loss over seeds is about .1 to .2 there.
 Nothing is planted. Cells say how many of {n} studies are `shown` (worlds × seeds of each arm × pairs). Bold: more than
 {level:.0%} of studies allow (one-sided binomial test at .05: 5 or more of 40). Of 44 cells of a rule that errs in
 exactly {level:.0%} about two would be bold. A study is held against two controls and has to pass both at {level:.0%},
-so that its rate is below {level:.0%} where they are alike, as here; against one control it would be higher.
+so that its rate is about 2% where they are alike, as here; against one control it is about {level:.0%}. Forty studies
+cannot tell {level:.0%} from 10%: read the rates of whole lines and of all together.
 
 {heads}
 {nulls}
@@ -245,7 +246,8 @@ Conflict students lose a share of each margin in ku, visible blind spots.
 ## Coverage
 Of the 95% intervals of the effect
 {covered}
-hold the mean effect of their cell, in all tables above.
+hold the mean effect of their cell, in all tables above. Those of one world are made of its seeds, and speak of that
+world: that they hold the mean of other worlds too is a property of these simulations.
 """
 
 
