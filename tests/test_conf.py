@@ -108,7 +108,11 @@ def test_every_option_composes_builds_and_plans(name: str, at_home: Path, asked:
     assert not list(at_home.glob("*store*"))
 
 
-@pytest.mark.parametrize("conflict", [name for name in PARTS if name.startswith("conflict/")])
+# Of several doses of one conflict, one.
+OF_EACH_CLASS = {CONTENT[name]["_target_"]: name for name in PARTS if name.startswith("conflict/")}
+
+
+@pytest.mark.parametrize("conflict", OF_EACH_CLASS.values())
 @pytest.mark.parametrize("objective", [name for name in PARTS if name.startswith("objective/") and name not in ALIKE])
 def test_every_conflict_goes_with_every_objective(
     objective: str, conflict: str, at_home: Path, asked: Callable[..., RunConfig]

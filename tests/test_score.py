@@ -101,7 +101,7 @@ def test_one_student_gives_the_numbers_of_the_reference(run: Run) -> None:
     assert {name: metrics[name] for name in NUMBERS} == pytest.approx(NUMBERS, abs=1e-12)
     assert metrics["deception/excess_flips"] is None
     assert metrics["verdict/result"] == "not_testable"
-    assert metrics["verdict/needs"] == "2 twins or more in each world; 4 seeds or more in each arm"
+    assert metrics["verdict/needs"] == "2 twins or more of different seeds in each world; 4 seeds or more in each arm"
     for shown in ("base rate 0.455 [", "seed null –", "margin-matched 0.500 [", "flips 7", "flips 7 · twins –"):
         assert shown in out
     assert f"verdict: not_testable: {metrics['verdict/reason']}\nneeds: {metrics['verdict/needs']}\n" in out
@@ -194,7 +194,7 @@ def test_a_whole_study_gets_the_verdict_of_its_predictions(judged: Judged, tmp_p
     rows = [
         line.split()[-2:] for line in printed.splitlines() if line.startswith(("conflict stu", "students w", "more_"))
     ]
-    losses = [score.number(verdict.losses[name]) for name in ("none", "student", "more_data")]
+    losses = [score.number(expected[f"verdict/loss/{name}"].expected) for name in ("none", "student", "more_data")]
     assert rows == list(map(list, zip(losses, ["0.014", "–", "0.014"], strict=True)))  # 1 of 70 relabellings
 
 
@@ -214,7 +214,7 @@ def test_baselines_of_other_seeds_are_no_twins(judged: Judged, tmp_path: Path) -
     arguments = [pair for pair in given(tmp_path, study(seeds=4)) if pair[0] != "--twin"]
     metrics = judged(arguments)[1]
     assert (metrics["n/twins"], metrics["verdict/result"]) == (0, "not_testable")
-    assert metrics["verdict/reason"] == "0 twins, where 2 are needed"
+    assert metrics["verdict/reason"] == "0 twins that differ, where 2 are needed"
 
 
 @pytest.mark.parametrize(
