@@ -220,6 +220,7 @@ def work(runs: list[RunConfig]) -> tuple[float, float]:
     return total, stored
 
 
+@pytest.mark.slow
 @each_preset
 def test_the_cost_in_a_preset_is_that_of_its_plan(name: str, at_home: Path, asked: Callable[..., RunConfig]) -> None:
     runs = []

@@ -144,6 +144,7 @@ def test_a_store_that_can_only_be_read_is_as_good_where_nothing_is_missing(undis
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_run_ended_and_killed_in_pretraining_resumes_and_gives_the_same_bytes(
     undisturbed: Ran, tmp_path: Path
 ) -> None:
