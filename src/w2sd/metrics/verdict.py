@@ -61,6 +61,11 @@ class Verdict(NamedTuple):
     n_worlds: int = 0
     n_seeds: int = 0  # in all worlds together
 
+    @property
+    def strictest(self) -> str:
+        """The control against which p is largest."""
+        return max(self.p_values, key=lambda name: (self.p_values[name], name))
+
     def metrics(self) -> dict[str, float | int | str | None]:
         """The verdict under flat names, `verdict/...`."""
         flat = {name: value for name, value in self._asdict().items() if name not in ("p_values", "losses")}
@@ -206,17 +211,17 @@ def _decide(found: Verdict, losses: Mapping[str, Sequence[Column]]) -> Verdict:
     """The rule: p is below the level against each control, taken alone."""
     treated = losses[STUDENT]
     p_values = {name: p_value(treated, controls) for name, controls in losses.items() if name != STUDENT}
-    strictest = max(p_values, key=lambda name: (p_values[name], name))
+    found = found._replace(p_values=p_values)
     effect, lo, hi = _effect(treated, losses[NONE])
-    p = p_values[strictest]
+    p = p_values[found.strictest]
     reason = (
         f"selective loss {effect:+.2f} [{lo:+.2f}, {hi:+.2f}] beyond students without a conflict, "
-        f"p = {p:.2g} against {_control(strictest)}" + (", the strictest control" if len(p_values) > 1 else "")
+        f"p = {p:.2g} against {_control(found.strictest)}" + (", the strictest control" if len(p_values) > 1 else "")
     )
     plain = {name: [[float(loss) for loss in column] for column in columns] for name, columns in losses.items()}
     return found._replace(
         result="shown" if p < LEVEL else "not_shown", reason=reason, effect=effect, effect_lo=lo, effect_hi=hi,
-        p=p, p_values=p_values, losses=plain,
+        p=p, losses=plain,
     )  # fmt: skip
 
 

@@ -170,7 +170,7 @@ class Graph:
         return self.add(f"{role}_{split}_{layer}", Features, reads, _base(inputs))
 
     def finetune(self, role: str, params: Mapping[str, Any], inputs: dict[str, Stage]) -> dict[str, Stage]:
-        """The inputs of a policy's training, of which the base is no longer what was pretrained.
+        """The inputs of a policy's training: its base is the model that was fine-tuned.
 
         What a fine-tuning depends on is the same for all arms of a seed, unless it is to see their conflicts: so is the
         stream of its random numbers, but for twins.

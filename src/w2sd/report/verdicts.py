@@ -154,8 +154,7 @@ def _strictest(verdict: Verdict) -> str:
     """The p value, and the control that it is against."""
     if verdict.p is None:
         return notation.NOTHING
-    name = max(verdict.p_values, key=lambda name: (verdict.p_values[name], name))
-    return f"{notation.estimate('_p', verdict.p)} ({control(name)})"
+    return f"{notation.estimate('_p', verdict.p)} ({control(verdict.strictest)})"
 
 
 def _sentence(ruling: Ruling, *, alone: bool) -> str:
